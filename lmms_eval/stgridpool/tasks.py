@@ -1,0 +1,216 @@
+"""Functions that the task files in ``custom_tasks/`` name: where the videos lie, and how answers are scored.
+
+Prompts, parsers and metrics are lmms-eval's own wherever its module can be imported offline. What stands here is what
+must differ when the data lie on disk: no function leaves the process because a file is missing, asks a server, or makes
+up an answer where the model gave none (an empty answer means that the video could not be read; it counts as wrong).
+
+Source: the tasks of lmms-eval 0.7.3, https://github.com/EvolvingLMMs-Lab/lmms-eval
+"""
+
+import datetime
+import json
+import re
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loguru import logger as eval_logger
+
+VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
+NO_ANSWER = -1
+"""Index that stands for "the model gave no answer" in EgoSchema's results; it is never written to a submission."""
+
+
+def doc_to_visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> list[str]:
+    """Find the video of a question.
+
+    Args:
+        doc: One question.
+        lmms_eval_specific_kwargs: The task file's fields: ``video_dir``, the folder of the videos (``~`` is expanded, a
+            relative path starts at the working directory), and ``video_field``, the column that names the video,
+            with or without a suffix.
+
+    Returns:
+        The path of the video, alone in a list. Where no file is found it is the path where it was expected, so that the
+        model can say which video failed and go on.
+    """
+    video_dir = Path(lmms_eval_specific_kwargs["video_dir"]).expanduser()
+    name = str(doc[lmms_eval_specific_kwargs["video_field"]])
+    candidates = [video_dir / name] + [video_dir / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES]
+    expected = candidates[0] if candidates[0].suffix in VIDEO_SUFFIXES else candidates[1]
+    return [str(next((path for path in candidates if path.is_file()), expected))]
+
+
+def longvideobench_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Score one LongVideoBench answer as lmms-eval does, but never guess for an empty one.
+
+    Args:
+        doc: One question.
+        results: The answer, alone in a list.
+
+    Returns:
+        ``lvb_acc``: the parsed letter ("" for an empty answer), the right letter and the groups of the question.
+    """
+    # Imported here because the stock module loads torch and decord, which no other task needs.
+    from lmms_eval.tasks.longvideobench.utils import longvideobench_process_results as stock  # noqa: PLC0415
+
+    scored = stock(doc, results)["lvb_acc"]
+    return {"lvb_acc": scored if results[0].strip() else {**scored, "parsed_pred": ""}}
+
+
+def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parse one EgoSchema answer as lmms-eval does, but never guess for an empty one.
+
+    Args:
+        doc: One question.
+        results: The answer, alone in a list.
+
+    Returns:
+        ``score``: predicted and right index; ``answers_in_submission``: video id to index. Indices run from 0 to 4;
+        an empty answer gives ``NO_ANSWER``.
+    """
+    from lmms_eval.tasks.egoschema.utils import egoschema_process_results_generation as stock  # noqa: PLC0415
+
+    index = stock(doc, results)["score"]["pred"] if results[0].strip() else NO_ANSWER
+    return {
+        "score": {"pred": index, "ground_truth": doc["answer"]},
+        "answers_in_submission": {doc["video_idx"]: index},
+    }
+
+
+def egoschema_write_submission(results: Sequence[Mapping[str, int]], args: Namespace) -> float:
+    """Write the answers to a file that ``submit_egoschema.py`` sends; nothing is posted from here.
+
+    The file is ``submissions/inference_results_egoschema_MC_<time>.json`` in the run's output folder, the place and
+    format of lmms-eval's own task. Questions without an answer are left out and counted in a warning: the server then
+    counts them as missing, which they are.
+
+    Args:
+        results: One ``{video id: index}`` per question.
+        args: lmms-eval's command line; ``output_path`` is the run's output folder.
+
+    Returns:
+        The number of answers in the file. It is no score: EgoSchema's full labels are on the server only.
+    """
+    from lmms_eval.tasks._task_utils.file_utils import generate_submission_file  # noqa: PLC0415
+
+    answers = {video: index for result in results for video, index in result.items()}
+    written = {video: index for video, index in answers.items() if index != NO_ANSWER}
+    time = datetime.datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
+    path = Path(generate_submission_file(f"inference_results_egoschema_MC_{time}.json", args))
+    path.write_text(json.dumps(written, indent=4), encoding="utf-8")
+    if missing := len(answers) - len(written):
+        eval_logger.warning(f"EgoSchema: {missing} of {len(answers)} questions have no answer and are not in the file")
+    eval_logger.info(f"EgoSchema: {len(written)} answers written to {path}")
+    eval_logger.info(f"To have them scored: python submit_egoschema.py --f {path}")
+    return float(len(written))
+
+
+def mvbench_aggregate_results(results: Sequence[Mapping[str, Any]]) -> float:
+    """Average one MVBench subtask over all its questions.
+
+    lmms-eval leaves questions with an empty answer out of the average, which would reward unreadable videos; here they
+    count as wrong. Without empty answers the two agree.
+
+    Args:
+        results: One dict per question, with ``score`` 0 or 1.
+
+    Returns:
+        Accuracy, 0 to 100.
+    """
+    return 100 * sum(result["score"] for result in results) / len(results)
+
+
+def nextqa_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, str]) -> str:
+    """Put a NExT-QA question and its five options into a prompt, the same one as lmms-eval's.
+
+    The stock module is not imported: it asks nltk to download three packages when it loads.
+
+    Args:
+        doc: One question.
+        lmms_eval_specific_kwargs: ``pre_prompt`` and ``post_prompt``, put before and after.
+
+    Returns:
+        The prompt.
+    """
+    options = [f"{letter}. {doc[f'a{index}'].strip()}" for index, letter in enumerate("ABCDE")]
+    prompt = "\n".join([doc["question"].strip(), *options])
+    return f"{lmms_eval_specific_kwargs['pre_prompt']}{prompt}{lmms_eval_specific_kwargs['post_prompt']}"
+
+
+def nextqa_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, bool]:
+    """Score one NExT-QA answer as lmms-eval does, but never guess for an empty one.
+
+    Args:
+        doc: One question.
+        results: The answer, alone in a list.
+
+    Returns:
+        ``exact_match``: whether the parsed letter is the right one.
+    """
+    # The parser of the NExT-QA task, from a module that holds the same one and asks for no download.
+    from lmms_eval.tasks.mmsu.utils import parse_multi_choice_response  # noqa: PLC0415
+
+    if not results[0].strip():
+        return {"exact_match": False}
+    options = {letter: doc[f"a{index}"].strip() for index, letter in enumerate("ABCDE")}
+    return {"exact_match": parse_multi_choice_response(results[0], list(options), options) == "ABCDE"[doc["answer"]]}
+
+
+def tempcompass_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, str]) -> str:
+    """Put a TempCompass question, which holds its options, into the prompt that lmms-eval makes.
+
+    The stock module is not imported: it cannot be without ``HF_HOME`` and is made to call an API.
+
+    Args:
+        doc: One question.
+        lmms_eval_specific_kwargs: ``pre_prompt`` and ``post_prompt``, put before and after.
+
+    Returns:
+        The prompt.
+    """
+    return f"{lmms_eval_specific_kwargs['pre_prompt']}{doc['question']}{lmms_eval_specific_kwargs['post_prompt']}"
+
+
+def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Score one TempCompass multiple-choice answer by rules alone.
+
+    An answer is matched if it is the whole right option, or a letter A to D that stands alone or before ``.`` or ``)``.
+    lmms-eval asks a paid API about every other answer; here it counts as wrong and is marked as unmatched.
+
+    Args:
+        doc: One question.
+        results: The answer, alone in a list.
+
+    Returns:
+        The same dict under ``avg_accuracy`` and under ``<dimension>_accuracy``: ``rating`` 0 or 1, ``match_success``, the
+        answer and the question.
+    """
+    answer = results[0]
+    letter = re.match(r"([A-D])(?:[.)]|\Z)", answer)
+    right = answer == doc["answer"] or (letter is not None and letter[1] == doc["answer"][0])
+    scored = {
+        "video_id": doc["video_id"],
+        "question": doc["question"],
+        "gt-answer": doc["answer"],
+        "video-llm-prediction": answer,
+        "match_success": right or letter is not None,
+        "rating": int(right),
+        "dim": doc["dim"],
+    }
+    return {"avg_accuracy": scored, f"{doc['dim']}_accuracy": scored}
+
+
+def tempcompass_aggregate_rating(results: Sequence[Mapping[str, Any]]) -> float:
+    """Average the ratings of one dimension, and say how many answers matched no option.
+
+    Args:
+        results: What ``tempcompass_process_results`` gave, one dict per question.
+
+    Returns:
+        Accuracy, 0 to 100.
+    """
+    if unmatched := sum(not result["match_success"] for result in results):
+        eval_logger.warning(f"TempCompass: {unmatched} of {len(results)} answers name no option and count as wrong")
+    return 100 * sum(result["rating"] for result in results) / len(results)
