@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Evaluates a checkpoint on a task through lmms-eval, on one or several processes.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+Usage: bash scripts/evaluate.sh [--output FOLDER] TASK [MODEL] [COMPRESSOR] [NUM_PROCESSES] [KEY=VALUE...] [-- LMMS_EVAL_OPTION...]
+
+  TASK            a task of lmms-eval (videomme, longvideobench_val_v, ...) or of custom_tasks/ (videomme_local, ...)
+  MODEL           folder or Hugging Face name of the checkpoint (default lmms-lab/LLaVA-Video-7B-Qwen2)
+  COMPRESSOR      st_gridpool (default), nsp, ptg, none, average, bilinear, max
+  NUM_PROCESSES   default: the number of visible GPUs, or 1. On a machine without GPUs the processes share the CPU.
+  KEY=VALUE       further arguments of the model: max_frames_num=32 torch_dtype=bfloat16 mm_newline_position=no_token ...
+  -- ...          further options of lmms-eval: -- --limit 20 --verbosity DEBUG
+  --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR in the repository)
+
+Example: bash scripts/evaluate.sh videomme_local lmms-lab/LLaVA-Video-7B-Qwen2 st_gridpool 8 max_frames_num=64
+
+Relative paths, also those in custom_tasks/*.yaml, start at the working directory. HF_HOME, where lmms-eval's own tasks
+look for videos, is set to ~/.cache/huggingface where it is unset. Ends with a non-zero status unless results were written.
+TEXT
+}
+
+fail() {
+  echo "evaluate.sh: $1" >&2
+  exit "${2:-1}"
+}
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+output=""
+positional=()
+model_args=""
+while (($#)); do
+  case "$1" in
+    -h | --help) usage; exit 0 ;;
+    --output) (($# > 1)) || fail "--output needs a folder" 2; output="$2"; shift ;;
+    --) shift; break ;;
+    -*) fail "unknown option $1; options of lmms-eval go behind --" 2 ;;
+    *=*) model_args+=",$1" ;;
+    *) positional+=("$1") ;;
+  esac
+  shift
+done
+((${#positional[@]} >= 1 && ${#positional[@]} <= 4)) || { usage >&2; exit 2; }
+
+python="$root/.venv/bin/python"
+[[ -x "$python" ]] || python=python3
+task="${positional[0]}"
+model="${positional[1]:-lmms-lab/LLaVA-Video-7B-Qwen2}"
+compressor="${positional[2]:-st_gridpool}"
+num_gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')"
+num_processes="${positional[3]:-$((num_gpus > 0 ? num_gpus : 1))}"
+[[ "$num_processes" =~ ^[1-9][0-9]*$ ]] || fail "NUM_PROCESSES must be a number from 1, got $num_processes" 2
+output="${output:-$root/logs/runs/$task/$compressor}"
+export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
+
+launch=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
+  --mixed_precision no --dynamo_backend no --main_process_port 0) # port 0: any free one
+((num_processes == 1)) || launch+=(--multi_gpu)
+((num_gpus > 0)) || export ACCELERATE_USE_CPU=true # without it, accelerate starts a single process on the CPU
+
+mkdir -p "$output"
+started="$(mktemp)"
+trap 'rm -f "$started"' EXIT
+"${launch[@]}" -m lmms_eval --model llava_video \
+  --model_args "pretrained=$model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=$compressor$model_args" \
+  --tasks "$task" --include_path "$root/custom_tasks" --batch_size 1 --log_samples --output_path "$output" "$@"
+
+# lmms-eval ends with status 0 also where the evaluation failed: only the results file tells.
+results="$(find "$output" -name '*_results.json' -newer "$started")"
+[[ -n "$results" ]] || fail "the run wrote no results below $output; its messages above say why"
+printf 'evaluate.sh: results in %s\n' "$results"
