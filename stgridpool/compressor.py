@@ -1,0 +1,131 @@
+"""Compressor: the shape of every method; Budget: how many tokens it may leave."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from stgridpool.plan import Grid, Plan
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many tokens may be left of a grid. At most one field is set; none set leaves it to the method's settings.
+
+    Attributes:
+        ratio: fraction of the tokens kept, above 0 and at most 1; the count is rounded down, but is at least 1.
+        tokens: tokens kept of the whole grid, at least 1.
+        tokens_per_frame: tokens kept per frame, at least 1.
+
+    Raises:
+        ValueError: if two fields are set, or one is out of its range.
+    """
+
+    ratio: float | None = None
+    tokens: int | None = None
+    tokens_per_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            raise ValueError(f"a budget is given in one way, got {given}; leave out all but one")
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise ValueError(f"ratio must be above 0 and at most 1, got {self.ratio}")
+        for name in ("tokens", "tokens_per_frame"):
+            value = given.get(name, 1)
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    def count(self, grid: Grid) -> int | None:
+        """Tokens that may be left of `grid` (T, H, W); None where the method's own settings decide."""
+        total = math.prod(grid)
+        if self.ratio is not None:
+            return max(1, int(self.ratio * total))
+        if self.tokens is not None:
+            return min(self.tokens, total)
+        if self.tokens_per_frame is not None:
+            return min(self.tokens_per_frame * grid[0], total)
+        return None
+
+
+class Compressed(NamedTuple):
+    """What calling a compressor gives."""
+
+    tokens: Tensor
+    """(N, D), in the dtype of the input."""
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Compressor(ABC):
+    """A method. Its fields are its options, its ``repr`` is the record of a run, and `plan` is what it decides.
+
+    Attributes:
+        stage: where it acts: ``"before_llm"``, or the number of the decoder layer whose input it compresses.
+        query_aware: whether it looks at the question; if so, questions on one video share no prefix.
+        needs: what it asks of the encoder besides the tokens, such as the attention that each token received.
+        budget: how many tokens it may leave; empty where its own settings decide.
+    """
+
+    stage: ClassVar[str | int] = "before_llm"
+    query_aware: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
+    budget: ClassVar[Budget] = Budget()
+
+    @abstractmethod
+    def plan(self, tokens: Tensor) -> Plan:
+        """Decide. `tokens` is (T, H, W, D) of any floating dtype and is not changed.
+
+        Raises:
+            ValueError: if `tokens` is not of that shape, or has no token.
+        """
+
+    def compress(self, tokens: Tensor) -> Compressed:
+        """Decide and apply: the tokens left, (N, D), and the plan that made them."""
+        plan = self.plan(tokens)
+        return Compressed(plan.apply(tokens), plan)
+
+    def __call__(self, tokens: Tensor) -> Compressed:
+        """The same as `compress`."""
+        return self.compress(tokens)
+
+    def planned_shape(self, grid: Grid) -> Grid | None:
+        """The lattice (T', H', W') that the output fills for a source `grid`; None where the tokens decide."""
+        del grid
+        return None
+
+    def planned_count(self, grid: Grid, budget: Budget | None = None) -> int | None:
+        """Tokens left of `grid` (T, H, W), known before any token exists; None where the tokens decide.
+
+        Args:
+            grid: the source grid.
+            budget: asked of the method; its own if not given.
+
+        Raises:
+            ValueError: if the method's settings leave another number of tokens than `budget` asks for.
+        """
+        shape = self.planned_shape(grid)
+        if shape is None:
+            return None
+        count, asked = math.prod(shape), (budget or self.budget).count(grid)
+        if asked is not None and asked != count:
+            raise ValueError(f"{self!r} leaves {count} tokens of a {grid} grid, not {asked}: change its options")
+        return count
+
+
+def check_tokens(tokens: Tensor) -> Grid:
+    """The grid (T, H, W) of `tokens` (T, H, W, D).
+
+    Raises:
+        ValueError: if there are not four dimensions, if one of them is empty, or if the dtype is not floating.
+    """
+    if tokens.dim() != 4 or 0 in tokens.shape:
+        raise ValueError(f"tokens must be (frames, rows, columns, width), none of them 0, got {tuple(tokens.shape)}")
+    if not tokens.is_floating_point():
+        raise ValueError(f"tokens must have a floating dtype, got {tokens.dtype}")
+    frames, height, width = tokens.shape[:3]
+    return frames, height, width

@@ -1,0 +1,25 @@
+"""Every token, as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stgridpool.compressor import Compressor, check_tokens
+from stgridpool.parts.frame_pattern import every_token, plan_frames
+from stgridpool.plan import Grid, Plan
+
+
+@dataclass(frozen=True)
+class NoCompression(Compressor):
+    """Keep every token: what a method has to be compared with."""
+
+    def planned_shape(self, grid: Grid) -> Grid:
+        """The grid itself."""
+        return grid
+
+    def plan(self, tokens: Tensor) -> Plan:
+        """One row per token of `tokens` (T, H, W, D)."""
+        grid = check_tokens(tokens)
+        return plan_frames(every_token(grid[1:]), grid, tokens.device)

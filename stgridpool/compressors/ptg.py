@@ -1,0 +1,104 @@
+"""Pyramid temporal gridding (PTG)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stgridpool.compressor import Compressor, check_tokens
+from stgridpool.parts.frame_pattern import RewrittenFrames, every_token, plan_frames
+from stgridpool.parts.gridding import Level, grid_frames
+from stgridpool.plan import Grid, Plan
+
+
+@dataclass(frozen=True)
+class PTG(Compressor):
+    """Replace some frames by mosaics of several: K frames, resized and laid out on the place of the last of them.
+
+    Level l takes every `strides[l]`-th frame and makes a mosaic of every `grid_size` of them, so it works on windows
+    of ``strides[l] * grid_size`` frames; higher levels see the mosaics of lower ones. The number of tokens stays.
+
+    The paper names the windows: with `window` K and `levels` L, level l = 1..L works on windows of ``K * 2^(l-1)``
+    frames, so its stride is ``K * 2^(l-1) / grid_size``.
+
+    Source: ST-GridPool (ICLR 2026), pyramid temporal gridding; rounding and order as in its released code, except
+    that the tokens given are never written to.
+
+    Attributes:
+        strides: frames from one sampled frame to the next, per level.
+        grid_size: frames per grid, one number or one per level.
+        window: K in frames, the paper's form, a multiple of `grid_size`. The object keeps the strides that follow.
+        levels: number of levels, the paper's form.
+
+    Raises:
+        ValueError: if neither form or both are given, or a number is out of its range.
+    """
+
+    strides: tuple[int, ...] | None = None
+    grid_size: int | tuple[int, ...] = 4
+    window: int | None = None
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.grid_size, int):
+            object.__setattr__(self, "grid_size", tuple(self.grid_size))
+        pyramid = pyramid_levels(self.strides, self.grid_size, self.window, self.levels)
+        object.__setattr__(self, "strides", tuple(level.stride for level in pyramid))
+        object.__setattr__(self, "window", None)
+        object.__setattr__(self, "levels", None)
+
+    def planned_shape(self, grid: Grid) -> Grid:
+        """The grid itself."""
+        return grid
+
+    def plan(self, tokens: Tensor) -> Plan:
+        """Mosaics for some frames of `tokens` (T, H, W, D), the others as they are."""
+        grid = check_tokens(tokens)
+        return plan_frames(every_token(grid[1:]), grid, tokens.device, rewritten=self.rewritten_frames(grid))
+
+    def rewritten_frames(self, grid: Grid) -> RewrittenFrames | None:
+        """The mosaics of a (T, H, W) grid; None where it is too short for any."""
+        return grid_frames(grid, pyramid_levels(self.strides, self.grid_size))
+
+
+def pyramid_levels(
+    strides: Sequence[int] | None,
+    grid_size: int | tuple[int, ...],
+    window: int | None = None,
+    levels: int | None = None,
+) -> tuple[Level, ...]:
+    """The levels that the options of `PTG` name.
+
+    Raises:
+        ValueError: see `PTG`.
+    """
+    is_paper_form = window is not None or levels is not None
+    if (strides is not None) == is_paper_form:
+        raise ValueError(
+            "give either strides, one per level, or window and levels, "
+            f"got strides={strides}, window={window}, levels={levels}"
+        )
+    if strides is None and (not window or not levels or window < 1 or levels < 1):
+        raise ValueError(f"window and levels must both be given and at least 1, got window={window}, levels={levels}")
+    num_levels = levels if strides is None else len(strides)
+    sizes = (grid_size,) * (num_levels or 0) if isinstance(grid_size, int) else grid_size
+    if len(sizes) != num_levels:
+        raise ValueError(f"grid_size must be one number or one per level ({num_levels}), got {grid_size}")
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"grid_size must be at least 1, got {grid_size}")
+    if strides is None:
+        strides = [_stride_of(window or 0, level, size) for level, size in enumerate(sizes)]
+    if any(stride < 1 for stride in strides):
+        raise ValueError(f"strides must be at least 1, got {tuple(strides)}")
+    return tuple(Level(size, stride) for size, stride in zip(sizes, strides, strict=True))
+
+
+def _stride_of(window: int, level: int, grid_size: int) -> int:
+    frames = window * 2**level
+    if frames % grid_size:
+        raise ValueError(
+            f"a window of {frames} frames must be a multiple of grid_size={grid_size}, choose another window"
+        )
+    return frames // grid_size

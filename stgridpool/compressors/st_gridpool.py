@@ -1,0 +1,109 @@
+"""ST-GridPool: pyramid temporal gridding, then norm-based spatial pooling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from stgridpool.compressor import Compressed, Compressor, check_tokens
+from stgridpool.compressors.nsp import NSP
+from stgridpool.compressors.ptg import PTG
+from stgridpool.parts.frame_pattern import Pair
+from stgridpool.parts.token_norm import token_norms
+from stgridpool.plan import Grid, Plan, make_extra, to_device
+
+_TEMPORAL = ("strides", "window", "levels")
+
+
+@dataclass(frozen=True)
+class STGridPool(Compressor):
+    """PTG on the unpooled frames, then NSP, in place of a Video LLM's own pooling: 27x27 tokens a frame become 13x13.
+
+    The mosaics are computed once, as extra rows that the output draws from; frames that PTG leaves alone are never
+    copied.
+
+    Presets, each of grids of 4 frames and 3 levels, and NSP with its defaults:
+
+    * ``released`` (the default): windows of 8, 16 and 32 frames, strides 2, 4, 8, as in the released runs;
+    * ``paper``: windows of 4, 8 and 16 frames, strides 1, 2, 4, as the paper's formula gives them;
+    * None: every option comes from the call.
+
+    An option of the call goes before the preset's. The object keeps what follows from both.
+
+    Source: ST-GridPool (ICLR 2026).
+
+    Attributes:
+        preset: ``released``, ``paper`` or None.
+        strides, grid_size, window, levels: see `PTG`.
+        kernel_size, stride, padding, ceil_mode, norm_order, scale: see `NSP`.
+
+    Raises:
+        ValueError: if the preset is unknown or an option is out of its range.
+    """
+
+    PRESETS: ClassVar[dict[str, dict[str, int]]] = {
+        "released": {"window": 8, "levels": 3},
+        "paper": {"window": 4, "levels": 3},
+    }
+
+    preset: str | None = "released"
+    strides: tuple[int, ...] | None = None
+    grid_size: int | tuple[int, ...] = 4
+    window: int | None = None
+    levels: int | None = None
+    kernel_size: int | Pair = 2
+    stride: int | Pair | None = None
+    padding: int | Pair = 0
+    ceil_mode: bool = False
+    norm_order: float = 2.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.preset is not None and self.preset not in self.PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(self.PRESETS)} or None, got {self.preset!r}")
+        temporal = {name: getattr(self, name) for name in _TEMPORAL}
+        if self.preset is not None and self.strides is None:
+            given = {name: value for name, value in temporal.items() if value is not None}
+            temporal |= self.PRESETS[self.preset] | given
+        for part in (PTG(grid_size=self.grid_size, **temporal), self.nsp):
+            for field in fields(part):
+                object.__setattr__(self, field.name, getattr(part, field.name))
+
+    @property
+    def ptg(self) -> PTG:
+        """The first step."""
+        return PTG(self.strides, self.grid_size)
+
+    @property
+    def nsp(self) -> NSP:
+        """The second step."""
+        return NSP(**{field.name: getattr(self, field.name) for field in fields(NSP)})
+
+    def planned_shape(self, grid: Grid) -> Grid:
+        """(T, H', W'), see `NSP`."""
+        return self.nsp.planned_shape(grid)
+
+    def plan(self, tokens: Tensor) -> Plan:
+        """Mosaics and window weights for `tokens` (T, H, W, D)."""
+        return self._plan_and_mosaics(tokens)[0]
+
+    def compress(self, tokens: Tensor) -> Compressed:
+        """The pooled tokens (N, D) and the plan; the mosaics that the plan had to see are used again."""
+        plan, mosaics = self._plan_and_mosaics(tokens)
+        return Compressed(plan.apply(tokens, mosaics), plan)
+
+    def _plan_and_mosaics(self, tokens: Tensor) -> tuple[Plan, Tensor | None]:
+        grid = check_tokens(tokens)
+        rewritten = self.ptg.rewritten_frames(grid)
+        norms = token_norms(tokens, self.norm_order)  # (T, H, W)
+        if rewritten is None:
+            return self.nsp.plan_from_norms(norms, grid), None
+        rewritten = to_device(rewritten, tokens.device)
+        num_extra = len(rewritten.frames) * grid[1] * grid[2]
+        mosaics = make_extra(tokens.reshape(-1, tokens.shape[3]), rewritten.steps, num_extra)
+        mosaic_norms = token_norms(mosaics, self.norm_order).view(-1, *grid[1:])
+        norms.index_copy_(0, torch.tensor(rewritten.frames, device=norms.device), mosaic_norms)
+        return self.nsp.plan_from_norms(norms, grid, rewritten), mosaics

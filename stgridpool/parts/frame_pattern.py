@@ -1,0 +1,197 @@
+"""Patterns that treat every frame alike: pooling windows, resizing, and plans made of them.
+
+A pattern is a small sparse matrix over the H*W tokens of one frame (or over K frames in a row), kept on the CPU and
+made once per size. A method gives it weights; `plan_frames` lays it over all frames.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stgridpool.plan import ExtraStep, Grid, Patch, Plan, Rows
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class FramePattern(Rows):
+    """Rows over the tokens of one frame, in row-major order of a `size` (H', W') lattice; on the CPU."""
+
+    size: Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Pooling windows over one frame; on the CPU.
+
+    Attributes:
+        index: (H'*W', k*k) int64: a source token, or H*W for a position in the padding, or H*W + 1 for one outside.
+        size: (H', W'), the number of windows per column and per row.
+        pattern: the source tokens of each window, with equal weights that sum to 1.
+        is_full: whether every position of every window is a source token.
+    """
+
+    index: Tensor
+    size: Pair
+    pattern: FramePattern
+    is_full: bool
+
+
+@dataclass(frozen=True, eq=False)
+class RewrittenFrames:
+    """Frames whose tokens are replaced by extra rows before a pattern is laid over them.
+
+    Attributes:
+        frames: the frames replaced, ascending. Frame ``frames[i]`` becomes extra rows i*H*W up to (i + 1)*H*W.
+        steps: how the extra rows are made.
+    """
+
+    frames: tuple[int, ...]
+    steps: tuple[ExtraStep, ...]
+
+
+def as_pair(name: str, value: int | Pair, minimum: int) -> Pair:
+    """`value` for (rows, columns); one number stands for both.
+
+    Raises:
+        ValueError: if it is not one or two whole numbers of at least `minimum`.
+    """
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(number, int) and number >= minimum for number in pair):
+        raise ValueError(f"{name} must be at least {minimum}, a number or (rows, columns), got {value!r}")
+    return pair
+
+
+def window_starts(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[range, int]:
+    """First positions of the windows along one side, and their length, which is cut to a side shorter than it.
+
+    ``floor((size + 2 padding - kernel) / stride) + 1`` windows; with `ceil_mode` one more where tokens would be left
+    over, as long as it does not begin beyond them.
+    """
+    kernel = min(kernel, size + 2 * padding)
+    room = size + 2 * padding - kernel
+    count = (math.ceil(room / stride) if ceil_mode else room // stride) + 1
+    if (count - 1) * stride >= size + padding:
+        count -= 1
+    return range(-padding, count * stride - padding, stride), kernel
+
+
+@lru_cache(maxsize=16)
+def pooling_windows(frame: Pair, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Windows:
+    """Windows of `kernel` (rows, columns) every `stride` over a frame of (H, W) tokens, see `window_starts`."""
+    positions, sides, outside, padded = [], [], [], []
+    for axis in range(2):
+        starts, length = window_starts(frame[axis], kernel[axis], stride[axis], padding[axis], ceil_mode)
+        position = torch.tensor(starts)[:, None] + torch.arange(length)  # (H', k)
+        positions.append(position)
+        sides.append(len(starts))
+        padded.append((position < 0) | (position >= frame[axis]))
+        outside.append(position >= frame[axis] + padding[axis])
+    rows, columns = positions
+
+    def combine(vertical: Tensor, horizontal: Tensor) -> Tensor:
+        return (vertical[:, None, :, None] | horizontal[None, :, None, :]).reshape(math.prod(sides), -1)
+
+    index = (rows[:, None, :, None] * frame[1] + columns[None, :, None, :]).reshape(math.prod(sides), -1)
+    index = index.masked_fill(combine(*padded), math.prod(frame))
+    index = index.masked_fill(combine(*outside), math.prod(frame) + 1)
+    is_source = index < math.prod(frame)
+    counts = is_source.sum(dim=1)
+    weights = torch.repeat_interleave(1 / counts, counts)
+    size = (sides[0], sides[1])
+    pattern = FramePattern(index[is_source], F.pad(counts.cumsum(0), (1, 0)), weights, size)
+    return Windows(index, size, pattern, bool(is_source.all()))
+
+
+@lru_cache(maxsize=16)
+def resizing(frame: Pair, size: Pair, mode: Literal["linear", "area"]) -> FramePattern:
+    """Resize of a frame of (H, W) tokens to `size`, as ``torch.nn.functional.interpolate`` does it.
+
+    ``linear`` is bilinear without aligned corners or antialiasing; ``area`` averages the tokens that a new one covers,
+    the partly covered ones in full.
+    """
+    vertical, horizontal = (_axis_weights(old, new, mode) for old, new in zip(frame, size, strict=True))
+    dense = torch.einsum("ya,xb->yxab", vertical, horizontal).reshape(math.prod(size), math.prod(frame))
+    row, source = dense.nonzero(as_tuple=True)
+    counts = torch.bincount(row, minlength=len(dense))
+    return FramePattern(source, F.pad(counts.cumsum(0), (1, 0)), dense[row, source], size)
+
+
+def _axis_weights(old: int, new: int, mode: Literal["linear", "area"]) -> Tensor:
+    """(new, old): how much of each old position goes into each new one, read off the unit vectors."""
+    units = torch.eye(old)[None]
+    align = {"align_corners": False} if mode == "linear" else {}
+    return F.interpolate(units, size=new, mode=mode, **align)[0].T  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=16)
+def every_token(frame: Pair) -> FramePattern:
+    """Each token of a frame of (H, W) by itself."""
+    count = math.prod(frame)
+    return FramePattern(torch.arange(count), torch.arange(count + 1), torch.ones(count), frame)
+
+
+def lattice(shape: Grid) -> Tensor:
+    """Frame, row and column of every point of a (T, H, W) lattice, ascending: (T*H*W, 3) int64."""
+    return torch.cartesian_prod(*(torch.arange(side) for side in shape))
+
+
+def plan_frames(
+    pattern: FramePattern,
+    grid: Grid,
+    device: torch.device,
+    weights: Tensor | None = None,
+    rewritten: RewrittenFrames | None = None,
+) -> Plan:
+    """Lay `pattern` over every frame.
+
+    Args:
+        pattern: over the H*W tokens of one frame; m entries.
+        grid: (T, H, W) of the source tokens.
+        device: where the plan is wanted. Its index tensors are made on the CPU, so nothing waits for the device.
+        weights: (T, m) float32 on `device`, in place of the pattern's own.
+        rewritten: frames to be drawn from extra rows instead.
+    """
+    num_frames, shape = grid[0], (grid[0], *pattern.size)
+    if weights is None:
+        weights = pattern.weights.to(device).expand(num_frames, -1)
+    place = lattice(shape)
+    if rewritten is None:
+        kept, patch = torch.arange(num_frames), None
+    else:
+        kept, patch = _patch_frames(pattern, grid, weights, rewritten)
+    counts = torch.zeros(num_frames, len(pattern), dtype=torch.int64)
+    counts[kept] = pattern.offsets.diff()
+    rows = Rows(
+        sources=(kept[:, None] * math.prod(grid[1:]) + pattern.sources).flatten(),
+        offsets=F.pad(counts.flatten().cumsum(0), (1, 0)),
+        weights=(weights if rewritten is None else weights[kept.to(device)]).flatten(),
+    )
+    steps, num_extra = (), 0
+    if rewritten is not None:
+        steps, num_extra = rewritten.steps, len(rewritten.frames) * math.prod(grid[1:])
+    plan = Plan(**vars(rows), place=place, grid=grid, shape=shape, num_extra=num_extra, steps=steps, patch=patch)
+    return plan.to(device)
+
+
+def _patch_frames(
+    pattern: FramePattern, grid: Grid, weights: Tensor, rewritten: RewrittenFrames
+) -> tuple[Tensor, Patch]:
+    """The frames that are drawn from the input, and the draws of the others from the extra rows."""
+    frames = torch.tensor(rewritten.frames)
+    kept = torch.ones(grid[0], dtype=torch.bool).index_fill(0, frames, False).nonzero().flatten()
+    order = torch.arange(len(frames))[:, None]
+    rows = Rows(
+        sources=(order * math.prod(grid[1:]) + pattern.sources).flatten(),
+        offsets=F.pad((order * pattern.sources.numel() + pattern.offsets[1:]).flatten(), (1, 0)),
+        weights=weights[frames.to(weights.device)].flatten(),
+    )
+    targets = (frames[:, None] * len(pattern) + torch.arange(len(pattern))).flatten()
+    return kept, Patch(targets, rows)

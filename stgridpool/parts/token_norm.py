@@ -1,0 +1,43 @@
+"""The norm of every token, the measure of importance in norm-based pooling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_CHUNK_ROWS = 512
+
+
+def token_norms(tokens: Tensor, order: float) -> Tensor:
+    """Generalised mean of the absolute channels, ``||x||_p / D^(1/p)``: (..., D) to (...) float32.
+
+    Computed in float32 whatever the dtype. Norms beyond its range become its largest number, so that finite tokens
+    have finite norms.
+
+    Args:
+        tokens: of any floating dtype; no gradient flows through the norms.
+        order: p, above 0; infinity takes the largest channel.
+
+    Source: ST-GridPool (ICLR 2026), norm-based spatial pooling.
+    """
+    tokens = tokens.detach()
+    width = tokens.shape[-1]
+    if tokens.is_cuda or tokens.dtype in (torch.float32, torch.float64):
+        wide = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
+        norms = torch.linalg.vector_norm(tokens, order, dim=-1, dtype=wide)
+    else:
+        norms = _chunked_norms(tokens.reshape(-1, width), order).view(tokens.shape[:-1])
+    mean = norms.float() if math.isinf(order) else norms.float() * width ** (-1 / order)
+    return mean.clamp_(max=torch.finfo(torch.float32).max)
+
+
+def _chunked_norms(rows: Tensor, order: float) -> Tensor:
+    """Norms of half-precision `rows` (S, D) on the CPU, a few at a time: a float32 copy of all would be twice as large."""
+    norms = rows.new_empty(rows.shape[0], dtype=torch.float32)
+    wide = rows.new_empty(min(_CHUNK_ROWS, rows.shape[0]), rows.shape[1], dtype=torch.float32)
+    for narrow, out in zip(rows.split(_CHUNK_ROWS), norms.split(_CHUNK_ROWS), strict=True):
+        chunk = wide[: narrow.shape[0]].copy_(narrow)
+        torch.linalg.vector_norm(chunk, order, dim=-1, out=out)
+    return norms

@@ -1,0 +1,59 @@
+"""The options and the geometry of methods that pool windows of every frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stgridpool.compressor import Compressor
+from stgridpool.parts.frame_pattern import Pair, Windows, as_pair, pooling_windows
+from stgridpool.plan import Grid
+
+
+@dataclass(frozen=True)
+class WindowPooling(Compressor):
+    """A method that makes one token of every window of a frame.
+
+    ``floor((H + 2 padding - kernel_size) / stride) + 1`` rows of tokens are left, and columns likewise; a window
+    longer than a side is cut to it. 27 rows become 13 under the defaults, or 14 with `ceil_mode`.
+
+    Attributes:
+        kernel_size: tokens per window, a number or (rows, columns).
+        stride: tokens from one window to the next; `kernel_size` if not given.
+        padding: empty positions around the frame, at most half of `kernel_size`.
+        ceil_mode: whether tokens left over at the end get a smaller window of their own.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    kernel_size: int | Pair = 2
+    stride: int | Pair | None = None
+    padding: int | Pair = 0
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.kernel_size)
+        for name, minimum in (("kernel_size", 1), ("stride", 1), ("padding", 0)):
+            value = getattr(self, name)
+            as_pair(name, value, minimum)
+            object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
+        kernel, _, padding = self._pairs()
+        if any(2 * pad > size for pad, size in zip(padding, kernel, strict=True)):
+            raise ValueError(f"padding must be at most half of kernel_size={self.kernel_size}, got {self.padding}")
+
+    def windows(self, grid: Grid) -> Windows:
+        """The windows of one frame of `grid` (T, H, W)."""
+        return pooling_windows(grid[1:], *self._pairs(), self.ceil_mode)
+
+    def planned_shape(self, grid: Grid) -> Grid:
+        """(T, H', W'): as many frames, and one token per window."""
+        return (grid[0], *self.windows(grid).size)
+
+    def _pairs(self) -> tuple[Pair, Pair, Pair]:
+        stride = self.kernel_size if self.stride is None else self.stride
+        return (
+            as_pair("kernel_size", self.kernel_size, 1),
+            as_pair("stride", stride, 1),
+            as_pair("padding", self.padding, 0),
+        )

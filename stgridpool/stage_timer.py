@@ -1,0 +1,56 @@
+"""StageTimer: how long each named stage of the work took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class StageTimer:
+    """Sums the seconds spent in each stage of a run.
+
+    On a CUDA device a stage is bracketed by events of the current stream, so timing makes nothing wait; `seconds`
+    then waits for the last of them. Elsewhere the wall clock is read.
+
+    Args:
+        device: the device that does the work.
+    """
+
+    def __init__(self, device: torch.device | str) -> None:
+        self._device = torch.device(device)
+        self._seconds: dict[str, float] = {}
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what runs inside towards `name`, also if it ends in an exception."""
+        if self._device.type == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            stream = torch.cuda.current_stream(self._device)
+            begin.record(stream)
+            try:
+                yield
+            finally:
+                end.record(stream)
+                self._events.append((name, begin, end))
+            return
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count `seconds`, measured elsewhere, towards `name`."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage, in the order in which the stages first ended."""
+        for name, begin, end in self._events:
+            end.synchronize()
+            self.add(name, begin.elapsed_time(end) / 1000)
+        self._events.clear()
+        return dict(self._seconds)
