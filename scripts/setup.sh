@@ -40,6 +40,10 @@ find_python() {
   return 1
 }
 
+if command -v flock >/dev/null; then # two set-ups at once take turns
+  exec 9<"$root"
+  flock 9
+fi
 if [[ -f "$stamp" && ! -e "$unfinished" && "$(cat "$stamp")" == "$(fingerprint)" ]] && "$venv/bin/python" -c '' 2>/dev/null; then
   exit 0
 fi
@@ -48,6 +52,7 @@ if [[ -e "$unfinished" ]] || ! "$venv/bin/python" -m pip --version >/dev/null 2>
   echo "setup.sh: making $venv" >&2
   python="$(find_python)"
   "$python" -m venv --clear "$venv"
+  touch "$unfinished"
   "$venv/bin/python" -m pip install --quiet --upgrade pip # the one that Python brings resolves slowly
 fi
 touch "$unfinished"
