@@ -184,8 +184,8 @@ def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) 
         results: The answer, alone in a list.
 
     Returns:
-        The same dict under ``avg_accuracy`` and under ``<dimension>_accuracy``: ``rating`` 0 or 1, ``match_success``, the
-        answer and the question.
+        The same dict under ``avg_accuracy`` and under ``<dimension>_accuracy``: ``rating`` 0 or 1, ``match_success``,
+        the answer and the question.
     """
     answer = results[0]
     letter = re.match(r"([A-D])(?:[.)]|\Z)", answer)
