@@ -1,0 +1,237 @@
+"""submit_egoschema.py against a real HTTP server on this machine, in this process and as a command."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "submit_egoschema.py"
+SCORES = (
+    "Total result: 3000 correct, 2029 wrong, 1 missing, 1 invalid, accuracy: 0.5963\n"
+    "Public subset result: 305 correct, 195 wrong, 0 missing, 0 invalid, accuracy: 0.61"
+)
+SLEEP = "sleep"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("submit_egoschema", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((self.headers["Content-Type"], json.loads(body)))
+        status, text = self.server.answers.pop(0)
+        if status == SLEEP:
+            time.sleep(0.6)
+            return
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    """Answers the list `answers` of (status, text) in turn, and keeps what it `received`."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.answers, server.received = [], []
+        server.url = f"http://127.0.0.1:{server.server_port}/api/upload/"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty working folder, so that no list of questions lies in it, and no proxy between us and the server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path
+
+
+@pytest.fixture
+def submission(folder):
+    """A file in order: 5031 answers."""
+    return write(folder / "submission.json", {f"q{i}": i % 5 for i in range(5031)})
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def run(script, capsys):
+    """Run the command in this process: exit status, output, and the waits that it asked for in place of waiting."""
+
+    def run(*arguments):
+        waits = []
+        status = script.main([str(argument) for argument in arguments], wait=waits.append)
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err, waits
+
+    return run
+
+
+def test_success_reports_scores_of_both_sets(run, server, submission, folder):
+    server.answers = [(200, SCORES)]
+    status, output, waits = run("--f", submission, "--url", server.url, "--output", folder / "new" / "answer.json")
+    assert (status, waits) == (0, [])
+    assert server.received == [("application/json", json.loads(submission.read_text()))]
+    assert f"{server.url} answered with status 200" in output
+    assert "Total result: 59.63 % (3000 correct, 2029 wrong, 1 missing, 1 invalid)" in output
+    assert "Public subset result: 61.00 % (305 correct, 195 wrong, 0 missing, 0 invalid)" in output
+    saved = json.loads((folder / "new" / "answer.json").read_text())
+    assert (saved["status"], saved["answer"]) == (200, SCORES)
+    assert saved["scores"]["Public subset result"]["accuracy"] == 0.61
+
+
+def test_scores_are_found_when_the_answer_is_a_json_string(script):
+    assert list(script.read_scores(json.dumps(SCORES))) == ["Total result", "Public subset result"]
+
+
+def test_server_errors_are_tried_again_with_growing_waits(run, server, submission):
+    server.answers = [(500, "boom"), (503, ""), (502, ""), (200, SCORES)]
+    status, output, waits = run("--f", submission, "--url", server.url, "--backoff", 20)
+    assert (status, waits) == (0, [20.0, 40.0, 60.0])
+    assert len(server.received) == 4
+    assert "answered with status 500; trying again in 20 s (1 of 6)" in output
+
+
+def test_server_errors_to_the_end_are_a_failure_and_the_answer_is_kept(run, server, submission, folder):
+    server.answers = [(500, "boom")] * 3
+    status, output, _ = run("--f", submission, "--url", server.url, "--retries", 2, "--output", folder / "answer.json")
+    assert status == 1
+    assert len(server.received) == 3
+    assert "boom" in output
+    assert "error: the server gave no scores" in output
+    assert json.loads((folder / "answer.json").read_text())["status"] == 500
+
+
+@pytest.mark.parametrize("refusal", [400, 404, 429, 301])
+def test_refusals_are_never_tried_again(run, server, submission, refusal):
+    server.answers = [(refusal, "not like this")]
+    status, output, waits = run("--f", submission, "--url", server.url)
+    assert (status, waits, len(server.received)) == (1, [], 1)
+    assert f"answered with status {refusal}" in output
+    assert "not like this" in output
+
+
+def test_an_answer_without_scores_is_a_failure(run, server, submission):
+    server.answers = [(200, "thank you")]
+    status, output, _ = run("--f", submission, "--url", server.url)
+    assert status == 1
+    assert "thank you" in output
+
+
+def test_timeouts_are_tried_again(run, server, submission):
+    server.answers = [(SLEEP, ""), (200, SCORES)]
+    status, output, waits = run("--f", submission, "--url", server.url, "--timeout", 0.2, "--backoff", 3)
+    assert (status, waits) == (0, [3.0])
+    assert "timed out" in output
+
+
+def test_refused_connections_are_tried_again_and_then_a_failure(run, submission):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
+        url = f"http://127.0.0.1:{closed.server_port}/"
+    status, output, waits = run("--f", submission, "--url", url, "--retries", 2)
+    assert (status, waits) == (1, [5.0, 10.0])
+    assert f"error: no answer from {url}" in output
+    assert "tried 3 times" in output
+
+
+def test_a_url_that_is_none_is_a_message(run, submission):
+    status, output, waits = run("--f", submission, "--url", "nowhere")
+    assert (status, waits) == (1, [])
+    assert "error: Invalid URL 'nowhere'" in output
+
+
+def test_dry_run_sends_nothing(run, server, submission):
+    status, output, _ = run("--f", submission, "--url", server.url, "--dry-run")
+    assert (status, server.received) == (0, [])
+    assert "5031 answers, in order (ids not checked: no list of questions)" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON: Expecting property name"),
+        ('{"a": 1, "b": 2, "a": 3}', "named twice: a"),
+        ([1, 2], "must be a JSON object from question id to answer, got list"),
+        ({"a": 5, "b": 1}, "answers must be integers from 0 to 4, got 1 others: a: 5"),
+        ({"a": -1}, "a: -1"),
+        ({"a": True}, "a: True"),
+        ({"a": "3"}, "a: '3'"),
+        ({"a": 2.0}, "a: 2.0"),
+        ({f"q{i}": None for i in range(9)}, "q4: None and 4 more"),
+        ({"a": 1}, "must answer all 5031 questions, got 1; if a part is meant, name its ids with --questions"),
+    ],
+)
+def test_files_that_are_not_in_order_are_not_sent(run, server, folder, content, message):
+    status, output, _ = run("--f", write(folder / "bad.json", content), "--url", server.url)
+    assert (status, server.received) == (1, [])
+    assert "error: " in output
+    assert str(folder / "bad.json") in output
+    assert message in output
+
+
+def test_a_missing_file_is_a_message(run, folder):
+    status, output, _ = run("--f", folder / "none.json")
+    assert status == 1
+    assert "none.json: cannot be read: No such file or directory" in output
+
+
+@pytest.mark.parametrize(
+    "questions", [["a", "b"], [{"q_uid": "a"}, {"q_uid": "b"}], [{"video_idx": "a"}, "b"], {"a": 0, "b": 1}]
+)
+def test_question_ids_are_read_from_every_form(run, folder, questions):
+    submission = write(folder / "part.json", {"a": 0, "b": 4})
+    status, output, _ = run("--f", submission, "--questions", write(folder / "ids.json", questions), "--dry-run")
+    assert status == 0
+    assert f"2 answers, in order (against {folder / 'ids.json'})" in output
+
+
+def test_missing_and_unknown_ids_are_named(run, folder):
+    submission = write(folder / "part.json", {"a": 0, "x": 4})
+    status, output, _ = run("--f", submission, "--questions", write(folder / "ids.json", ["a", "b", "c"]), "--dry-run")
+    assert status == 1
+    assert "2 questions without an answer: b, c; 1 questions that are not expected: x" in output
+
+
+def test_the_cached_list_is_taken_where_the_data_lie(run, folder):
+    write(folder / "data" / "egoschema" / "questions.json", [{"q_uid": "a"}])
+    status, output, _ = run("--f", write(folder / "part.json", {"b": 1}), "--dry-run")
+    assert status == 1
+    assert "1 questions without an answer: a" in output
+
+
+@pytest.mark.parametrize("questions", [[], 5, ["a", "a"], [{"id": "a"}], [1]])
+def test_lists_of_questions_that_are_none_are_a_message(run, folder, submission, questions):
+    status, output, _ = run("--f", submission, "--questions", write(folder / "ids.json", questions), "--dry-run")
+    assert status == 1
+    assert "ids.json: must list question ids" in output
+
+
+def test_as_a_command(server, submission):
+    server.answers = [(500, ""), (200, SCORES)]
+    command = [sys.executable, SCRIPT, "--f", submission, "--url", server.url, "--backoff", "0.01"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Total result: 59.63 %" in done.stdout
+    server.answers = [(400, "no")]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 1
