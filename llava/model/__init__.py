@@ -1,0 +1,1 @@
+"""Vision towers, visual features to sequences, and the language model that reads them."""

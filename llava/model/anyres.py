@@ -1,0 +1,109 @@
+"""From the features of an image's tiles to the tokens of the image.
+
+Source: the merge types of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, tiles that do not fit the image's grid are an
+error; the original assumes a grid of 2 x 2.
+"""
+
+import math
+import re
+
+import torch
+from torch.nn import functional as F
+
+Size = tuple[int, int]  # (width, height)
+
+
+def merge_image(
+    features: torch.Tensor,
+    side: int,
+    merge_type: str,
+    newline: torch.Tensor | None = None,
+    grid: Size = (2, 2),
+    image_size: Size | None = None,
+    max_tiles: int | None = None,
+) -> torch.Tensor:
+    """Tokens of one image.
+
+    A lone feature map is taken as it is. Otherwise the first map shows the whole image, and the others are its tiles, which
+    are joined to one map in the image's layout. `unpad` cuts off the padding of that map, shrinks it where it is far
+    larger than `max_tiles` tiles, and ends every row with a newline; `maxpool2x2` halves it instead. The whole image's
+    tokens come first, unless the merge type says `nobase`.
+
+    Args:
+        features: (1 + k, n*n, D).
+        side: n, patches along a side of a tile.
+        merge_type: `flat` or `spatial`, followed by any of `_unpad`, `_maxpool2x2`, `_nobase`.
+        newline: (D,) newline token, needed by `unpad`.
+        grid: Tiles along the width and the height; their product is k.
+        image_size: (width, height) of the image in pixels, needed by `unpad` where there are tiles.
+        max_tiles: N of `anyres_max_N`, or None.
+
+    Returns:
+        (L, D).
+
+    Raises:
+        ValueError: Unknown merge type, tiles that do not fit the grid, or a missing newline or image size.
+    """
+    if merge_type == "flat":
+        return features.flatten(0, 1)
+    check_merge_type(merge_type)
+    unpad = "unpad" in merge_type
+    if unpad and newline is None:
+        raise ValueError(f"mm_patch_merge_type {merge_type!r} needs a newline token, and the checkpoint has none")
+    if len(features) == 1:
+        return torch.cat([features[0], newline.to(features)[None]]) if newline is not None and unpad else features[0]
+    width, height = grid
+    if len(features) != 1 + width * height:
+        raise ValueError(
+            f"an image of a {width} x {height} grid needs 1 + {width * height} tiles, got {len(features)}; "
+            "pass image_sizes, and modalities=['video'] for frames of a video"
+        )
+    tiles = features[1:].unflatten(0, (height, width)).unflatten(2, (side, side))  # (gh, gw, n*n -> n, n, D)
+    joined = tiles.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)  # (D, gh*n, gw*n)
+    if "maxpool2x2" in merge_type:
+        joined = F.max_pool2d(joined, 2)
+    elif unpad and newline is not None:
+        if image_size is None:
+            raise ValueError(f"mm_patch_merge_type {merge_type!r} needs image_sizes for images in tiles")
+        joined = _shrunk(without_padding(joined, image_size), side, max_tiles)
+        column = newline.to(joined)[:, None, None].expand(-1, joined.shape[1], 1)
+        joined = torch.cat([joined, column], dim=2)
+    tokens = joined.flatten(1).transpose(0, 1)
+    return tokens if "nobase" in merge_type else torch.cat([features[0], tokens])
+
+
+def check_merge_type(merge_type: str) -> None:
+    """Raises ValueError for a merge type that is neither `flat` nor a form of `spatial`."""
+    if merge_type != "flat" and not merge_type.startswith("spatial"):
+        raise ValueError(f"mm_patch_merge_type must be 'flat' or begin with 'spatial', got {merge_type!r}")
+
+
+def max_tiles_of(image_aspect_ratio: str) -> int | None:
+    """N of `anyres_max_N`, or None."""
+    match = re.match(r"anyres_max_(\d+)", image_aspect_ratio)
+    return int(match.group(1)) if match else None
+
+
+def without_padding(feature_map: torch.Tensor, image_size: Size) -> torch.Tensor:
+    """The part of a map (D, h, w) that shows an image of `image_size` (width, height) which was centred on it.
+
+    The same number of lines is cut on both sides, rounded down, so that one line of padding may stay.
+    """
+    height, width = feature_map.shape[1:]
+    image_width, image_height = image_size
+    if image_width / image_height > width / height:
+        padding = (height - int(image_height * (width / image_width))) // 2
+        return feature_map[:, padding : height - padding]
+    padding = (width - int(image_width * (height / image_height))) // 2
+    return feature_map[:, :, padding : width - padding]
+
+
+def _shrunk(feature_map: torch.Tensor, side: int, max_tiles: int | None) -> torch.Tensor:
+    """The map (D, h, w), resized to the area of `max_tiles` tiles if its sides are more than 1.1 times too long."""
+    if max_tiles is None:
+        return feature_map
+    height, width = feature_map.shape[1:]
+    times = math.sqrt(height * width / (max_tiles * side**2))
+    if times <= 1.1:
+        return feature_map
+    return F.interpolate(feature_map[None], (int(height // times), int(width // times)), mode="bilinear")[0]

@@ -1,0 +1,217 @@
+"""LLaVA on Qwen2: the model of the LLaVA-Video and LLaVA-OneVision checkpoints."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.projector import build_projector
+from llava.model.splice import splice_batch
+from llava.model.vision import build_vision_tower
+from llava.model.visual_inputs import Image, VisualInputs
+
+
+class LlavaQwenConfig(Qwen2Config):
+    """Configuration of a checkpoint: Qwen2's, and the settings of the multimodal part that the model reads.
+
+    Attributes:
+        mm_vision_tower: Name or folder of the vision tower.
+        vision_config: Geometry of the vision tower; checkpoints without it are looked up by the tower's name.
+        vision_tower_pretrained: Weights of an OpenCLIP tower, where the checkpoint has none.
+        mm_hidden_size: Width of the tower's features.
+        mm_projector_type: See `build_projector`.
+        mm_vision_select_layer: Which layer of a CLIP or OpenCLIP tower.
+        mm_vision_select_feature: Which of its tokens.
+        mm_patch_merge_type: See `merge_image`.
+        mm_newline_position: See `insert_newlines`; videos only.
+        mm_spatial_pool_mode: The checkpoint's own pooling of videos: average, max or bilinear.
+        mm_tunable_parts: What was trained; names the vision tower where the checkpoint holds its weights.
+        unfreeze_mm_vision_tower: The same, in older checkpoints.
+        mm_use_im_start_end: Whether prompts put an image between start and end tokens.
+        mm_use_im_patch_token: Whether the tokenizer has an image patch token.
+        mm_resampler_type: Must be None: no released checkpoint has a resampler.
+        add_faster_video: Must be false: unreachable in the released code.
+        tokenizer_model_max_length: Longest prompt, in tokens, visual ones included; None: unlimited.
+        tokenizer_padding_side: Where shorter prompts of a batch are padded.
+    """
+
+    model_type = "llava_qwen"
+
+    mm_vision_tower: str | None = None
+    vision_config: dict | None = None
+    vision_tower_pretrained: str | None = None
+    mm_hidden_size: int | None = None
+    mm_projector_type: str = "linear"
+    mm_vision_select_layer: int = -2
+    mm_vision_select_feature: str = "patch"
+    mm_patch_merge_type: str = "flat"
+    mm_newline_position: str = "one_token"
+    mm_spatial_pool_mode: str = "bilinear"
+    mm_tunable_parts: str | None = None
+    unfreeze_mm_vision_tower: bool | None = None
+    mm_use_im_start_end: bool = False
+    mm_use_im_patch_token: bool = True
+    mm_resampler_type: str | None = None
+    add_faster_video: bool | None = False
+    tokenizer_model_max_length: int | None = None
+    tokenizer_padding_side: str = "right"
+
+
+class LlavaQwenModel(Qwen2Model):
+    """Qwen2's decoder with a vision tower, a projector and a newline token beside it.
+
+    Raises:
+        ValueError: The configuration asks for a part that is not supported.
+    """
+
+    config_class = LlavaQwenConfig
+    _no_split_modules = ["Qwen2DecoderLayer", "SiglipTower", "ClipTower", "OpenClipTower"]
+
+    def __init__(self, config: LlavaQwenConfig) -> None:
+        if config.add_faster_video:
+            raise ValueError("add_faster_video=True is not supported: LLaVA-NeXT's released code cannot run it either")
+        if config.mm_resampler_type is not None:
+            raise ValueError(f"mm_resampler_type must be null, got {config.mm_resampler_type!r}")
+        super().__init__(config)
+        self.vision_tower = build_vision_tower(config)
+        vision_width = self.vision_tower.hidden_size
+        if config.mm_hidden_size not in (None, vision_width):
+            raise ValueError(f"mm_hidden_size must be {vision_width}, the vision tower's width, got {config.mm_hidden_size}")
+        self.mm_projector = build_projector(config.mm_projector_type, vision_width, config.hidden_size)
+        newline = torch.randn(config.hidden_size) / config.hidden_size**0.5
+        self.image_newline = nn.Parameter(newline) if "unpad" in config.mm_patch_merge_type else None
+        self.post_init()
+
+
+class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
+    """A Qwen2 language model that reads images and videos."""
+
+    config_class = LlavaQwenConfig
+    _no_split_modules = LlavaQwenModel._no_split_modules
+
+    def __init__(self, config: LlavaQwenConfig) -> None:
+        super(Qwen2ForCausalLM, self).__init__(config)  # not its parent's: that would build a second decoder
+        self.model = LlavaQwenModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_model(self) -> LlavaQwenModel:
+        """The model under the language-modelling head."""
+        return self.model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        images: torch.Tensor | Sequence[Image] | None = None,
+        image_sizes: Sequence[Sequence[int]] | None = None,
+        modalities: str | Sequence[str] = ("image",),
+        logits_to_keep: int | torch.Tensor = 0,
+        dpo_forward: bool = False,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits, and the loss where labels are given.
+
+        Args:
+            input_ids: (B, n) ids, with a placeholder for each image or video.
+            attention_mask: (B, n).
+            position_ids: (B, n).
+            past_key_values: Cache of earlier positions.
+            inputs_embeds: (B, L, D) in place of ids and images.
+            labels: (B, n); -100 where there is no loss.
+            use_cache: Whether to return a cache.
+            images: See `encode_visuals`.
+            image_sizes: See `encode_visuals`.
+            modalities: See `encode_visuals`.
+            logits_to_keep: Number of last positions whose logits are wanted, or their indices; 0: all. Of a long video,
+                all logits take more memory than the model.
+            dpo_forward: Not supported; training only.
+            **kwargs: Handed to Qwen2.
+
+        Raises:
+            NotImplementedError: `dpo_forward` is true.
+            ValueError: There are placeholders and no images.
+        """
+        if dpo_forward:
+            raise NotImplementedError("dpo_forward belongs to training, which this model does not support")
+        if inputs_embeds is None and input_ids is not None:
+            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
+                self.prepare_inputs_labels_for_multimodal(
+                    input_ids, position_ids, attention_mask, past_key_values, labels, images, modalities, image_sizes
+                )
+            )
+            _check_no_placeholders(input_ids)
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        images: torch.Tensor | Sequence[Image] | None = None,
+        image_sizes: Sequence[Sequence[int]] | None = None,
+        modalities: str | Sequence[str] = ("image",),
+        **kwargs: Any,
+    ) -> Any:
+        """Continues prompts; what is returned are the new tokens only.
+
+        Generation starts from embeddings, so a repetition penalty sees new tokens only, as it does in LLaVA-NeXT. Prompts of
+        different lengths are padded on the left whatever the checkpoint says (the original continues the padding).
+
+        Args:
+            inputs: (B, n) ids with a placeholder for each image or video.
+            images: See `encode_visuals`.
+            image_sizes: See `encode_visuals`.
+            modalities: See `encode_visuals`.
+            **kwargs: As in transformers; `attention_mask` (B, n) says which ids are real. Positions follow from it, so
+                `position_ids` is not used.
+
+        Raises:
+            NotImplementedError: `inputs_embeds` is given.
+            ValueError: There are no ids, or placeholders and no images.
+        """
+        if "inputs_embeds" in kwargs:
+            raise NotImplementedError("generate takes ids and images; inputs_embeds is not supported")
+        if inputs is None:
+            raise ValueError("generate needs the prompt's ids as inputs")
+        kwargs.pop("position_ids", None)
+        mask = kwargs.pop("attention_mask", None)
+        mask = torch.ones_like(inputs) if mask is None else mask
+        padding = {"padding_side": "left"} if len(inputs) > 1 else {}
+        _, _, new_mask, _, embeds, _ = self.prepare_inputs_labels_for_multimodal(
+            inputs, None, mask, None, None, images, modalities, image_sizes, **padding
+        )
+        if embeds is None:
+            _check_no_placeholders(inputs)
+            text = splice_batch(inputs, [], self.get_input_embeddings(), mask, padding_side="left")
+            embeds, new_mask = text.embeds, text.attention_mask
+        return super().generate(inputs_embeds=embeds, attention_mask=new_mask.long(), **kwargs)
+
+
+def _check_no_placeholders(input_ids: torch.Tensor | None) -> None:
+    """Raises ValueError if a prompt still has placeholders; a single id is being generated and has none."""
+    if input_ids is not None and input_ids.shape[1] > 1 and bool((input_ids == IMAGE_TOKEN_INDEX).any()):
+        raise ValueError("the prompt has image placeholders (<image>), and no images were given")
+
+
+AutoConfig.register(LlavaQwenConfig.model_type, LlavaQwenConfig, exist_ok=True)
+AutoModelForCausalLM.register(LlavaQwenConfig, LlavaQwenForCausalLM, exist_ok=True)

@@ -1,0 +1,78 @@
+"""Vision towers of open_clip, for checkpoints whose tower is named `open_clip_hub:NAME`."""
+
+from typing import Any
+
+import open_clip
+import torch
+from torch import nn
+
+from llava.image_processing import VisionImageProcessor
+from llava.model.tower import VisionTower, check_select_feature
+
+OPEN_CLIP_PREFIX = "open_clip_hub:"
+
+
+class OpenClipTower(VisionTower):
+    """The image encoder of an open_clip model, up to a block.
+
+    Differs from LLaVA-NeXT: an encoder without a class token loses none of its patches under `patch`, and the width comes
+    from the model.
+
+    Args:
+        name: `open_clip_hub:` and a model name of open_clip, which may be `local-dir:` and a folder.
+        pretrained: Tag or file of the weights, unless the name says where they are.
+        select_layer: Which block's output, from the end: -1 is the last.
+        select_feature: `patch`: without class token; `cls_patch`: with it; `conv_flatten`: the map of a convolutional encoder.
+
+    Raises:
+        ValueError: `select_layer` or `select_feature` names nothing, or the encoder has values that no checkpoint holds.
+    """
+
+    def __init__(self, name: str, pretrained: str | None, select_layer: int, select_feature: str) -> None:
+        check_select_feature(select_feature, ("patch", "cls_patch", "conv_flatten"))
+        if select_layer >= 0:
+            raise ValueError(f"mm_vision_select_layer must be negative for OpenCLIP towers, got {select_layer}")
+        model_name = name.removeprefix(OPEN_CLIP_PREFIX)
+        # Shapes only: neither the text encoder nor weights that the checkpoint will replace are worth memory.
+        with torch.device("meta"):
+            visual: Any = open_clip.create_model(
+                model_name, device="meta", load_weights=False, pretrained_image=False, pretrained_text=False
+            ).visual
+        if any(module._non_persistent_buffers_set for module in visual.modules()):
+            raise ValueError(f"{name} computes buffers that its weights do not hold; such OpenCLIP towers are not supported")
+        transform = {**visual.preprocess_cfg, **(open_clip.get_pretrained_cfg(model_name, pretrained) if pretrained else {})}
+        side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
+        processor = VisionImageProcessor(side, tuple(transform["mean"]), tuple(transform["std"]), keep_aspect=True)
+        stem = next(module for module in visual.modules() if isinstance(module, nn.Conv2d))
+        trunk = getattr(visual, "trunk", None)
+        width = stem.out_channels if trunk is None else trunk.num_features
+        super().__init__(name, visual, processor, stem.kernel_size[0], width)
+        self.model_name = model_name
+        self.pretrained = pretrained
+        self.select_layer = select_layer
+        self.select_feature = select_feature
+
+    def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Output of the selected block, before the last normalisation."""
+        is_map = self.select_feature == "conv_flatten"
+        output = self.vision_tower.forward_intermediates(
+            pixel_values,
+            indices=[self.select_layer],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NCHW" if is_map else "NLC",
+            output_extra_tokens=self.select_feature == "cls_patch",
+        )
+        block = output["image_intermediates"][0]
+        if is_map:
+            return block.flatten(2).transpose(1, 2)
+        prefix = output.get("image_intermediates_prefix")
+        return block if prefix is None else torch.cat([prefix[0], block], dim=1)
+
+    def named_weights(self) -> dict[str, torch.Tensor]:
+        """See the base class."""
+        has_source = self.pretrained is not None or ":" in self.model_name
+        if not has_source:
+            raise ValueError(f"the checkpoint holds no weights of {self.name}: name them in vision_tower_pretrained")
+        model = open_clip.create_model(self.model_name, pretrained=self.pretrained, device="cpu", require_pretrained=True)
+        return model.visual.state_dict()

@@ -1,0 +1,255 @@
+"""From pixels to the embeddings of a prompt: the multimodal half of the models.
+
+Encoding (tower, projector), compressing with newlines, and splicing are separate steps, each usable on its own. A video that
+was encoded once can be given to any number of prompts.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from llava.layout import EncodedVideo, insert_newlines
+from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.anyres import check_merge_type, max_tiles_of, merge_image
+from llava.model.splice import splice_batch
+from llava.model.tower import VisionTower
+from stgridpool import Compressor, build_compressor
+from stgridpool.stage_timer import StageTimer
+
+VISION_BATCH = 16  # images that go through the tower at a time: enough to fill a GPU, and it bounds the memory
+POOLING_MODES = ("average", "max", "bilinear")
+
+Image = torch.Tensor | EncodedVideo
+
+
+def pooling_compressor(mode: str, stride: int = 2) -> Compressor:
+    """The pooling that checkpoints do themselves, `mm_spatial_pool_mode`, as a compressor.
+
+    `mm_spatial_pool_stride` has no effect in LLaVA-NeXT and none here: the stride is 2 unless given.
+
+    Raises:
+        ValueError: `mode` is unknown.
+    """
+    if mode not in POOLING_MODES:
+        raise ValueError(f"mm_spatial_pool_mode must be one of {', '.join(POOLING_MODES)}, got {mode!r}")
+    if mode == "bilinear":
+        return build_compressor(mode, stride=stride)
+    return build_compressor(mode, kernel_size=stride, stride=stride)
+
+
+class VisualInputs:
+    """What a language model needs to read images and videos; mixed into `LlavaQwenForCausalLM`."""
+
+    config: Any
+    model: Any
+    get_input_embeddings: Any
+    _compressor: Compressor | None = None
+
+    @property
+    def compressor(self) -> Compressor:
+        """What reduces the tokens of videos; the checkpoint's own pooling unless another one was set.
+
+        Set it to a `Compressor`, a name, or None for the checkpoint's own.
+        """
+        return self._compressor or pooling_compressor(self.config.mm_spatial_pool_mode)
+
+    @compressor.setter
+    def compressor(self, value: Compressor | str | None) -> None:
+        compressor = build_compressor(value) if isinstance(value, str) else value
+        if compressor is not None and not isinstance(compressor, Compressor):
+            raise TypeError(f"compressor must be a Compressor, a name or None, got {type(value).__name__}")
+        if compressor is not None and (compressor.stage != "before_llm" or compressor.needs):
+            raise ValueError(
+                f"{compressor!r} acts at stage {compressor.stage!r} and needs {sorted(compressor.needs)}; "
+                "this model offers stage 'before_llm' and tokens alone"
+            )
+        self._compressor = compressor
+
+    def get_vision_tower(self) -> VisionTower:
+        """The vision tower."""
+        return self.model.vision_tower
+
+    def encode_images(
+        self, images: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
+    ) -> torch.Tensor:
+        """Projected features (B, n*n, D) of images (B, 3, S, S), before any pooling.
+
+        Args:
+            images: Pixel values of any floating dtype.
+            timer: Sums the time of the stages `vision` and `projector`.
+            batch_size: Images that are encoded at a time; changes memory, not results.
+
+        Raises:
+            ValueError: `images` is not a non-empty (B, 3, S, S).
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+            raise ValueError(f"pixel values must be (images, 3, height, width), got {tuple(images.shape)}")
+        return torch.cat(list(self._encoded_batches(images.split(batch_size), timer)))
+
+    def _encoded_batches(self, batches: Sequence[torch.Tensor], timer: StageTimer | None) -> Iterator[torch.Tensor]:
+        dtype = self.get_input_embeddings().weight.dtype
+        for batch in batches:
+            with _stage(timer, "vision"):
+                features = self.get_vision_tower()(batch)
+            with _stage(timer, "projector"):
+                projected = self.model.mm_projector(features.to(dtype))
+            yield projected
+
+    def encode_video(
+        self, pixel_values: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
+    ) -> EncodedVideo:
+        """A video as the language model gets it: encoded, compressed, with newlines.
+
+        Args:
+            pixel_values: (T, 3, S, S) frames.
+            timer: Sums the time of the stages `vision`, `projector` and `compress`.
+            batch_size: Frames that are encoded at a time.
+
+        Raises:
+            ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
+        """
+        features = self.encode_images(pixel_values, timer, batch_size)
+        with _stage(timer, "compress"):
+            tokens, plan = self.compressor(self._as_maps(features))
+            embeds = insert_newlines(tokens, plan.place, self.model.image_newline, self._newline_position())
+        return EncodedVideo(embeds, plan, len(embeds) - len(tokens))
+
+    def get_2dPool(self, image_feature: torch.Tensor, stride: int = 2) -> torch.Tensor:
+        """The checkpoint's own pooling of features (T, n*n, D): (T, m*m, D).
+
+        `encode_video` does not call it: set `compressor` to change how videos are reduced.
+        """
+        tokens, _ = pooling_compressor(self.config.mm_spatial_pool_mode, stride)(self._as_maps(image_feature))
+        return tokens.unflatten(0, (len(image_feature), -1))
+
+    def add_token_per_grid(self, image_feature: torch.Tensor) -> torch.Tensor:
+        """Tokens of square maps (T, m*m, D) with a newline after every row of every frame: (T*m*(m+1), D)."""
+        side = round(image_feature.shape[1] ** 0.5)
+        rows = image_feature.reshape(-1, side, image_feature.shape[2])  # (T*m, m, D)
+        newline = self.model.image_newline.to(rows).expand(len(rows), 1, -1)
+        return torch.cat([rows, newline], dim=1).flatten(0, 1)
+
+    def add_token_per_frame(self, image_feature: torch.Tensor) -> torch.Tensor:
+        """Tokens (T, N, D) with a newline after every frame: (T, N + 1, D)."""
+        newline = self.model.image_newline.to(image_feature).expand(len(image_feature), 1, -1)
+        return torch.cat([image_feature, newline], dim=1)
+
+    def encode_visuals(
+        self,
+        images: torch.Tensor | Sequence[Image],
+        modalities: str | Sequence[str] = ("image",),
+        image_sizes: Sequence[Sequence[int]] | None = None,
+    ) -> list[torch.Tensor]:
+        """Tokens (L_i, D) of each image or video.
+
+        Args:
+            images: A list, or a tensor with one more dimension, of videos (T, 3, S, S), tiled images (1 + k, 3, S, S) and
+                images (3, S, S) or (1, 3, S, S); videos may be `EncodedVideo`. A tensor (B, 3, S, S) is B plain images:
+                their features alone, without newline or pooling.
+            modalities: `image` or `video` for each; what is missing is an image. One word holds for all.
+            image_sizes: (width, height) of each image in pixels.
+        """
+        if isinstance(images, torch.Tensor) and images.ndim == 4:
+            return list(self.encode_images(images))
+        words = [modalities] * len(images) if isinstance(modalities, str) else list(modalities)
+        words += ["image"] * (len(images) - len(words))
+        sizes = list(image_sizes or [])
+        visuals = []
+        for index, (image, word) in enumerate(zip(images, words, strict=False)):
+            if isinstance(image, EncodedVideo):
+                visuals.append(image.embeds)
+            elif word == "video":
+                visuals.append(self.encode_video(image[None] if image.ndim == 3 else image).embeds)
+            else:
+                size = sizes[index] if index < len(sizes) else None
+                visuals.append(self._encode_image(image[None] if image.ndim == 3 else image, size))
+        return visuals
+
+    def _encode_image(self, tiles: torch.Tensor, image_size: Sequence[int] | None) -> torch.Tensor:
+        tower, mode = self.get_vision_tower(), getattr(self.config, "image_aspect_ratio", None) or ""
+        size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
+        grid = (2, 2)
+        if size is not None and (mode == "anyres" or "anyres_max" in mode):
+            grid = get_anyres_image_grid_shape(size, self.config.image_grid_pinpoints, tower.image_size)
+        return merge_image(
+            self.encode_images(tiles),
+            tower.num_patches_per_side,
+            self.config.mm_patch_merge_type,
+            self.model.image_newline,
+            grid,
+            size,
+            max_tiles_of(mode),
+        )
+
+    def prepare_inputs_labels_for_multimodal(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Any,
+        labels: torch.Tensor | None,
+        images: torch.Tensor | Sequence[Image] | None,
+        modalities: str | Sequence[str] = ("image",),
+        image_sizes: Sequence[Sequence[int]] | None = None,
+        padding_side: str | None = None,
+    ) -> tuple[Any, ...]:
+        """Replaces ids by embeddings with the images and videos in their places.
+
+        Args:
+            input_ids: (B, n) ids with a placeholder for each image or video.
+            position_ids: (B, n) or None.
+            attention_mask: (B, n) or None.
+            past_key_values: Handed through.
+            labels: (B, n) or None.
+            images: See `encode_visuals`; None or empty for text.
+            modalities: See `encode_visuals`.
+            image_sizes: See `encode_visuals`.
+            padding_side: Where shorter rows are padded; the checkpoint's `tokenizer_padding_side` if not given.
+
+        Returns:
+            None, position ids, attention mask, past_key_values, embeddings (B, L, D) and labels. What came in as None goes
+            out as None. Without images, or for a single id, everything is returned as it came, with None for embeddings.
+        """
+        if images is None or not len(images) or input_ids.shape[1] == 1:
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        batch = splice_batch(
+            input_ids,
+            self.encode_visuals(images, modalities, image_sizes),
+            self.get_input_embeddings(),
+            attention_mask,
+            labels,
+            self.config.tokenizer_model_max_length,
+            padding_side or self.config.tokenizer_padding_side,
+        )
+        return (
+            None,
+            None if position_ids is None else batch.position_ids,
+            None if attention_mask is None else batch.attention_mask.to(attention_mask.dtype),
+            past_key_values,
+            batch.embeds,
+            None if labels is None else batch.labels,
+        )
+
+    def _as_maps(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (T, n*n, D) as maps (T, n, n, D)."""
+        side = self.get_vision_tower().num_patches_per_side
+        if features.shape[1] != side * side:
+            raise ValueError(
+                f"pooling needs one feature for each of {side} x {side} patches, got {features.shape[1]}; "
+                "mm_vision_select_feature must leave out the class token"
+            )
+        return features.unflatten(1, (side, side))
+
+    def _newline_position(self) -> str:
+        """Where videos get newlines; the merge type may switch them off."""
+        merge_type, position = self.config.mm_patch_merge_type, self.config.mm_newline_position
+        check_merge_type(merge_type)
+        if merge_type == "flat" or (position == "one_token" and "unpad" not in merge_type):
+            return "no_token"
+        return position
+
+
+def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:
+    return nullcontext() if timer is None else timer.stage(name)
