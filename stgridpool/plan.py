@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Patch:
     """Draws from the extra rows, to be added to some of the rows that were drawn from the input.
 
     Attributes:
-        targets: (R,) int64, the drawn row that each row of `rows` is added to; no target twice.
+        targets: (R,) int64, the drawn row that each row of `rows` is added to, ascending, none twice.
         rows: R rows over the extra rows.
     """
 
@@ -79,7 +79,7 @@ class ExtraStep:
     """Extra rows that are made together, from the input and from what earlier steps made.
 
     Attributes:
-        slots: (R,) int64, the extra rows to write; what an earlier step wrote there is replaced.
+        slots: (R,) int64, the extra rows to write, ascending; what an earlier step wrote there is replaced.
         rows: R rows over the input.
         patch: draws from the extra rows as the earlier steps left them, or None.
     """
@@ -133,7 +133,7 @@ class Plan(Rows):
         table = self._table(tokens)
         if extra is None:
             extra = make_extra(table, self.steps, self.num_extra)
-        return _patched(self.draw(table), self.patch, extra)
+        return _draw(self, table, self.patch, extra)
 
     def then(self, following: Plan) -> Plan:
         """One plan for this plan and then `following`, whose source grid is this plan's whole lattice.
@@ -192,14 +192,19 @@ def make_extra(table: Tensor, steps: tuple[ExtraStep, ...], num_extra: int) -> T
     """Carry out `steps` on the source rows `table` (S, D): the extra rows (E, D), in the dtype of `table`."""
     extra = table.new_empty(num_extra, table.shape[1])
     for step in steps:
-        made = _patched(step.rows.draw(table), step.patch, extra)
-        extra = extra.index_copy(0, step.slots, made) if made.requires_grad else extra.index_copy_(0, step.slots, made)
+        made = _draw(step.rows, table, step.patch, extra)
+        writes_all = made.shape[0] == num_extra
+        extra = made if writes_all else extra.index_copy_(0, step.slots, made)
     return extra
 
 
-def _patched(drawn: Tensor, patch: Patch | None, extra: Tensor) -> Tensor:
-    """`drawn`, which belongs to the caller and may be changed, plus the draws of `patch` from `extra`."""
-    return drawn if patch is None else drawn.index_add_(0, patch.targets, patch.rows.draw(extra))
+def _draw(rows: Rows, table: Tensor, patch: Patch | None, extra: Tensor) -> Tensor:
+    """The draws of `rows` from `table` plus those of `patch` from `extra`: (R, D)."""
+    if patch is None:
+        return rows.draw(table)
+    if rows.sources.numel() == 0 and len(patch.rows) == len(rows):
+        return patch.rows.draw(extra)  # targets ascend and none comes twice, so these are all rows in order
+    return rows.draw(table).index_add_(0, patch.targets, patch.rows.draw(extra))
 
 
 def _product(outer: Rows, inner: Rows) -> Rows:
@@ -244,10 +249,14 @@ def _patch(rows: Rows) -> Patch:
 
 def to_device(value: _Value, device: torch.device) -> _Value:
     """`value` with every tensor in it on `device`; it is a tensor, or a tuple or dataclass of such."""
+    return _moved(value, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, tuple):
-        return tuple(to_device(item, device) for item in value)
+        return tuple(_moved(item, device) for item in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: to_device(getattr(value, field.name), device) for field in fields(value)})
+        return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
     return value

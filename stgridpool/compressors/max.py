@@ -12,6 +12,8 @@ from stgridpool.parts.frame_pattern import plan_frames
 from stgridpool.parts.window_pooling import WindowPooling
 from stgridpool.plan import Plan
 
+_CHUNK_FRAMES = 8
+
 
 @dataclass(frozen=True)
 class Max(WindowPooling):
@@ -30,8 +32,12 @@ class Max(WindowPooling):
     def compress(self, tokens: Tensor) -> Compressed:
         """The channel-wise maxima (N, D) and the plan of their windows."""
         plan = self.plan(tokens)
-        kernel, stride, padding = self._pairs()
-        fitting = [min(k, side + 2 * pad) for k, side, pad in zip(kernel, tokens.shape[1:3], padding, strict=True)]
-        maps = tokens.permute(0, 3, 1, 2)  # (T, D, H, W), a view: each token's channels stay together in memory
-        pooled = F.max_pool2d(maps, fitting, stride, padding, ceil_mode=self.ceil_mode)
-        return Compressed(pooled.permute(0, 2, 3, 1).reshape(len(plan), -1), plan)
+        sizes, stride, padding = self._pairs()
+        kernel = [min(size, side + 2 * pad) for size, side, pad in zip(sizes, plan.grid[1:], padding, strict=True)]
+        pooled = tokens.new_empty(*plan.shape, tokens.shape[3])
+        # torch also makes an int64 index of every maximum, so a few frames at a time.
+        for frames, out in zip(tokens.split(_CHUNK_FRAMES), pooled.split(_CHUNK_FRAMES), strict=True):
+            maps = frames.permute(0, 3, 1, 2)  # (t, D, H, W), a view
+            maxima = F.max_pool2d(maps, kernel, stride, padding, ceil_mode=self.ceil_mode)
+            out.copy_(maxima.permute(0, 2, 3, 1))
+        return Compressed(pooled.flatten(0, 2), plan)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stgridpool.compressor import Compressor, check_tokens
+from stgridpool.compressor import Compressed, Compressor, check_tokens
 from stgridpool.parts.frame_pattern import every_token, plan_frames
 from stgridpool.plan import Grid, Plan
 
@@ -23,3 +23,7 @@ class NoCompression(Compressor):
         """One row per token of `tokens` (T, H, W, D)."""
         grid = check_tokens(tokens)
         return plan_frames(every_token(grid[1:]), grid, tokens.device)
+
+    def compress(self, tokens: Tensor) -> Compressed:
+        """`tokens` as (T*H*W, D), a view where its layout allows, and the plan that keeps them all."""
+        return Compressed(tokens.flatten(0, 2), self.plan(tokens))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.compressor import check_tokens
-from stgridpool.parts.frame_pattern import RewrittenFrames, Windows, plan_frames
+from stgridpool.parts.frame_pattern import NOTHING_REWRITTEN, RewrittenFrames, Windows, plan_frames
 from stgridpool.parts.token_norm import token_norms
 from stgridpool.parts.window_pooling import WindowPooling
 from stgridpool.plan import Grid, Plan
@@ -50,10 +50,10 @@ class NSP(WindowPooling):
         grid = check_tokens(tokens)
         return self.plan_from_norms(token_norms(tokens, self.norm_order), grid)
 
-    def plan_from_norms(self, norms: Tensor, grid: Grid, rewritten: RewrittenFrames | None = None) -> Plan:
+    def plan_from_norms(self, norms: Tensor, grid: Grid, rewritten: RewrittenFrames = NOTHING_REWRITTEN) -> Plan:
         """The plan for tokens of known `norms` (T, H, W) float32, some frames of which may be rewritten."""
         windows = self.windows(grid)
-        weights = window_softmax((norms.flatten(1) * self.scale), windows)
+        weights = window_softmax(norms.flatten(1) * self.scale, windows)
         return plan_frames(windows.pattern, grid, norms.device, weights, rewritten)
 
 

@@ -58,8 +58,8 @@ class PTG(Compressor):
         grid = check_tokens(tokens)
         return plan_frames(every_token(grid[1:]), grid, tokens.device, rewritten=self.rewritten_frames(grid))
 
-    def rewritten_frames(self, grid: Grid) -> RewrittenFrames | None:
-        """The mosaics of a (T, H, W) grid; None where it is too short for any."""
+    def rewritten_frames(self, grid: Grid) -> RewrittenFrames:
+        """The mosaics of a (T, H, W) grid; none where it is too short for any."""
         return grid_frames(grid, pyramid_levels(self.strides, self.grid_size))
 
 

@@ -95,15 +95,12 @@ class STGridPool(Compressor):
         plan, mosaics = self._plan_and_mosaics(tokens)
         return Compressed(plan.apply(tokens, mosaics), plan)
 
-    def _plan_and_mosaics(self, tokens: Tensor) -> tuple[Plan, Tensor | None]:
+    def _plan_and_mosaics(self, tokens: Tensor) -> tuple[Plan, Tensor]:
         grid = check_tokens(tokens)
-        rewritten = self.ptg.rewritten_frames(grid)
+        rewritten = to_device(self.ptg.rewritten_frames(grid), tokens.device)
         norms = token_norms(tokens, self.norm_order)  # (T, H, W)
-        if rewritten is None:
-            return self.nsp.plan_from_norms(norms, grid), None
-        rewritten = to_device(rewritten, tokens.device)
         num_extra = len(rewritten.frames) * grid[1] * grid[2]
         mosaics = make_extra(tokens.reshape(-1, tokens.shape[3]), rewritten.steps, num_extra)
         mosaic_norms = token_norms(mosaics, self.norm_order).view(-1, *grid[1:])
-        norms.index_copy_(0, torch.tensor(rewritten.frames, device=norms.device), mosaic_norms)
+        norms.index_copy_(0, torch.tensor(rewritten.frames, dtype=torch.int64, device=norms.device), mosaic_norms)
         return self.nsp.plan_from_norms(norms, grid, rewritten), mosaics

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.plan import ExtraStep, Grid, Patch, Plan, Rows
+from stgridpool.plan import ExtraStep, Grid, Patch, Plan, Rows, to_device
 
 Pair = tuple[int, int]
 
@@ -57,13 +57,16 @@ class RewrittenFrames:
     steps: tuple[ExtraStep, ...]
 
 
+NOTHING_REWRITTEN = RewrittenFrames((), ())
+
+
 def as_pair(name: str, value: int | Pair, minimum: int) -> Pair:
     """`value` for (rows, columns); one number stands for both.
 
     Raises:
         ValueError: if it is not one or two whole numbers of at least `minimum`.
     """
-    pair = (value, value) if isinstance(value, int) else tuple(value)
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(pair) != 2 or not all(isinstance(number, int) and number >= minimum for number in pair):
         raise ValueError(f"{name} must be at least {minimum}, a number or (rows, columns), got {value!r}")
     return pair
@@ -148,7 +151,7 @@ def plan_frames(
     grid: Grid,
     device: torch.device,
     weights: Tensor | None = None,
-    rewritten: RewrittenFrames | None = None,
+    rewritten: RewrittenFrames = NOTHING_REWRITTEN,
 ) -> Plan:
     """Lay `pattern` over every frame.
 
@@ -159,39 +162,31 @@ def plan_frames(
         weights: (T, m) float32 on `device`, in place of the pattern's own.
         rewritten: frames to be drawn from extra rows instead.
     """
-    num_frames, shape = grid[0], (grid[0], *pattern.size)
     if weights is None:
-        weights = pattern.weights.to(device).expand(num_frames, -1)
-    place = lattice(shape)
-    if rewritten is None:
-        kept, patch = torch.arange(num_frames), None
-    else:
-        kept, patch = _patch_frames(pattern, grid, weights, rewritten)
-    counts = torch.zeros(num_frames, len(pattern), dtype=torch.int64)
-    counts[kept] = pattern.offsets.diff()
-    rows = Rows(
-        sources=(kept[:, None] * math.prod(grid[1:]) + pattern.sources).flatten(),
-        offsets=F.pad(counts.flatten().cumsum(0), (1, 0)),
-        weights=(weights if rewritten is None else weights[kept.to(device)]).flatten(),
-    )
-    steps, num_extra = (), 0
-    if rewritten is not None:
-        steps, num_extra = rewritten.steps, len(rewritten.frames) * math.prod(grid[1:])
-    plan = Plan(**vars(rows), place=place, grid=grid, shape=shape, num_extra=num_extra, steps=steps, patch=patch)
-    return plan.to(device)
+        weights = pattern.weights.to(device).expand(grid[0], -1)
+    shape, area, counts = (grid[0], *pattern.size), grid[1] * grid[2], pattern.offsets.diff()
+    frames = torch.tensor(rewritten.frames, dtype=torch.int64)
+    is_kept = torch.ones(grid[0], dtype=torch.bool).index_fill(0, frames, False)
 
+    def lay(tables: Tensor, own_weights: Tensor, row_counts: Tensor) -> Rows:
+        sources = tables[:, None] * area + pattern.sources
+        return Rows(sources.flatten(), F.pad(row_counts.flatten().cumsum(0), (1, 0)), own_weights.flatten())
 
-def _patch_frames(
-    pattern: FramePattern, grid: Grid, weights: Tensor, rewritten: RewrittenFrames
-) -> tuple[Tensor, Patch]:
-    """The frames that are drawn from the input, and the draws of the others from the extra rows."""
-    frames = torch.tensor(rewritten.frames)
-    kept = torch.ones(grid[0], dtype=torch.bool).index_fill(0, frames, False).nonzero().flatten()
-    order = torch.arange(len(frames))[:, None]
-    rows = Rows(
-        sources=(order * math.prod(grid[1:]) + pattern.sources).flatten(),
-        offsets=F.pad((order * pattern.sources.numel() + pattern.offsets[1:]).flatten(), (1, 0)),
-        weights=weights[frames.to(weights.device)].flatten(),
+    kept = is_kept.nonzero().flatten()
+    rows = lay(kept, weights.index_select(0, kept.to(device)), is_kept[:, None] * counts)
+    patch = None
+    if rewritten.frames:
+        targets = frames[:, None] * len(pattern) + torch.arange(len(pattern))
+        slots = torch.arange(len(frames))
+        extra = lay(slots, weights.index_select(0, frames.to(device)), counts.repeat(len(frames)))
+        patch = Patch(targets.flatten(), extra)
+    plan = Plan(
+        **vars(rows),
+        place=lattice(shape),
+        grid=grid,
+        shape=shape,
+        num_extra=len(rewritten.frames) * area,
+        steps=rewritten.steps,
+        patch=patch,
     )
-    targets = (frames[:, None] * len(pattern) + torch.arange(len(pattern))).flatten()
-    return kept, Patch(targets, rows)
+    return to_device(plan, device)

@@ -62,8 +62,8 @@ def mosaic(frame: Pair, grid_size: int) -> Rows:
 
 
 @lru_cache(maxsize=8)
-def grid_frames(grid: Grid, levels: tuple[Level, ...]) -> RewrittenFrames | None:
-    """The frames of a (T, H, W) grid that become mosaics, level after level; None where no grid is full.
+def grid_frames(grid: Grid, levels: tuple[Level, ...]) -> RewrittenFrames:
+    """The frames of a (T, H, W) grid that become mosaics, level after level; none where no grid is full.
 
     At each level the sampled frames are cut into grids of K in a row, and the last frame of each becomes their mosaic.
     Frames that fill no grid are left. Grids of one level do not see each other's mosaics; later levels do.
@@ -71,8 +71,6 @@ def grid_frames(grid: Grid, levels: tuple[Level, ...]) -> RewrittenFrames | None
     num_frames, *frame = grid
     grids = [_full_grids(num_frames, level) for level in levels]
     frames = sorted({members[-1] for level in grids for members in level})
-    if not frames:
-        return None
     slot = {target: order for order, target in enumerate(frames)}
     written: set[int] = set()
     steps = []

@@ -34,7 +34,7 @@ def token_norms(tokens: Tensor, order: float) -> Tensor:
 
 
 def _chunked_norms(rows: Tensor, order: float) -> Tensor:
-    """Norms of half-precision `rows` (S, D) on the CPU, a few at a time: a float32 copy of all would be twice as large."""
+    """Norms of half-precision `rows` (S, D) on the CPU, a few at a time for want of room for a float32 copy."""
     norms = rows.new_empty(rows.shape[0], dtype=torch.float32)
     wide = rows.new_empty(min(_CHUNK_ROWS, rows.shape[0]), rows.shape[1], dtype=torch.float32)
     for narrow, out in zip(rows.split(_CHUNK_ROWS), norms.split(_CHUNK_ROWS), strict=True):

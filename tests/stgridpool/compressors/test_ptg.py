@@ -1,0 +1,133 @@
+"""Pyramid temporal gridding: golden numbers and index tables of the original, options, edges."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from stgridpool import PTG
+from stgridpool.parts.gridding import Level, grid_frames, grid_layout, mosaic, sampled_frames
+from stgridpool.plan import Rows
+
+
+@pytest.fixture(scope="module")
+def tables(golden):
+    return json.loads((golden / "stgridpool" / "index_tables.json").read_text())
+
+
+def test_sampled_frames_equal_the_original(tables):
+    for stride, by_length in tables["level_frame_indices"].items():
+        for num_frames, frames in by_length.items():
+            assert sampled_frames(int(num_frames), int(stride)) == frames
+
+
+def test_the_case_where_exact_arithmetic_differs():
+    assert 27 in sampled_frames(57, 2)
+    assert 28 not in sampled_frames(57, 2)
+
+
+def test_grid_layout_equals_the_original(tables):
+    for size, layout in tables["best_grid_rows_cols"].items():
+        assert list(grid_layout(int(size))) == layout
+
+
+def test_mosaics_equal_the_original(golden):
+    folder = golden / "stgridpool"
+    tensors = load_file(folder / "grid_image.safetensors")
+    cases = json.loads((folder / "grid_image_cases.json").read_text())
+    names = [(f"frames_n{case['n']}_K{case['K']}", f"grid_n{case['n']}_K{case['K']}") for case in cases]
+    assert {name for pair in names for name in pair} <= set(tensors)
+    rest = sorted(set(tensors) - {name for pair in names for name in pair})
+    for source, made in [*names, *((rest[i], rest[i + 1]) for i in range(0, len(rest), 2))]:
+        frames, expected = tensors[source], tensors[made]  # (K, C, H, W), (C, H, W)
+        rows = mosaic(tuple(expected.shape[1:]), len(frames))
+        tiled = rows.draw(frames.permute(0, 2, 3, 1).reshape(-1, expected.shape[0]))
+        torch.testing.assert_close(tiled.view(*expected.shape[1:], -1).permute(2, 0, 1), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "tiles"), [(4, 4), (9, 3)])
+def test_a_mosaic_is_tiles_resized_by_area(size, tiles):
+    frames = torch.randn(size, 1, 6, 12)
+    small = F.interpolate(frames, size=(6 // grid_layout(size)[0], 12 // grid_layout(size)[1]), mode="area")
+    rows = mosaic((6, 12), size)
+    tiled = rows.draw(frames.reshape(-1, 1)).view(6, 12)
+    torch.testing.assert_close(tiled[: small.shape[2], : small.shape[3]], small[0, 0])
+    torch.testing.assert_close(tiled[-small.shape[2] :, -small.shape[3] :], small[-1, 0])
+    assert isinstance(rows, Rows)
+
+
+def test_writes_equal_the_original(tables):
+    """With frames of one token a mosaic is the last frame that fits, so what is written can be followed exactly."""
+    levels = (Level(4, 2), Level(4, 4), Level(4, 8))
+    for num_frames, trace in tables["released_update_trace"].items():
+        rewritten = grid_frames((int(num_frames), 1, 1), levels)
+        assert rewritten.frames == tuple(sorted({write["target"] for write in trace}))
+        by_level = [[w["target"] for w in trace if w["level"] == level] for level in range(3)]
+        slots = [[rewritten.frames[slot] for slot in step.slots.tolist()] for step in rewritten.steps]
+        assert slots == [targets for targets in by_level if targets]
+
+
+def ptg_cases(golden_folder):
+    return json.loads((golden_folder / "stgridpool" / "ptg_cases.json").read_text())
+
+
+def test_equals_the_original(golden):
+    tensors = load_file(golden / "stgridpool" / "ptg.safetensors")
+    cases = ptg_cases(golden)
+    assert len(cases) == 43
+    for case in cases:
+        dtype = getattr(torch, case["dtype"])
+        tokens = tensors[case["x"]][: case["T"]].view(case["T"], case["H"], case["W"], -1).to(dtype)
+        pairs = list(zip(case["grid_size_list"], case["grid_freq_list"], strict=False))
+        ptg = PTG(strides=tuple(stride for _, stride in pairs), grid_size=tuple(size for size, _ in pairs))
+        gridded = ptg(tokens).tokens.view(tokens.shape)
+        changed = [frame for frame in range(case["T"]) if not torch.equal(gridded[frame], tokens[frame])]
+        assert changed == case["changed_frames"], case["name"]
+        if changed:
+            made, expected = gridded[changed].flatten(), tensors[case["ptg"]].flatten()
+            tolerance = 2e-5 if dtype == torch.float32 else 2e-2
+            torch.testing.assert_close(made, expected, atol=tolerance, rtol=tolerance, msg=case["name"])
+
+
+def test_work_grows_with_the_frames_rewritten():
+    rewritten = grid_frames((64, 27, 27), (Level(4, 2), Level(4, 4), Level(4, 8)))
+    assert rewritten.frames == (7, 15, 23, 31, 39, 47, 55, 63)
+    assert [len(step.rows) // 729 for step in rewritten.steps] == [8, 4, 2]
+    plan = PTG(strides=(2, 4, 8)).plan(torch.zeros(64, 27, 27, 1))
+    assert plan.sources.numel() == 56 * 729
+    assert plan.num_extra == 8 * 729
+
+
+def test_the_two_forms_are_one():
+    assert PTG(window=8, levels=3) == PTG(strides=(2, 4, 8))
+    assert PTG(window=4, levels=3) == PTG(strides=(1, 2, 4), grid_size=4)
+    assert PTG(window=12, levels=2, grid_size=6) == PTG(strides=(2, 4), grid_size=6)
+    assert PTG(window=8, levels=2, grid_size=(4, 2)).strides == (2, 8)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 7])
+def test_too_short_a_video_is_left_as_it_is(frames):
+    tokens = torch.randn(frames, 3, 3, 2)
+    out, plan = PTG(window=8, levels=3)(tokens)
+    assert torch.equal(out, tokens.flatten(0, 2))
+    assert plan.num_extra == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either strides, one per level, or window and levels, got strides=None, window=None"),
+        ({"strides": (1,), "window": 4, "levels": 1}, "give either"),
+        ({"window": 8}, "window and levels must both be given and at least 1, got window=8, levels=None"),
+        ({"window": 8, "levels": 0}, "levels=0"),
+        ({"window": 6, "levels": 2}, "window of 6 frames must be a multiple of grid_size=4"),
+        ({"strides": (1, 0)}, r"strides must be at least 1, got \(1, 0\)"),
+        ({"strides": (1, 2), "grid_size": (4, 4, 4)}, r"one per level \(2\), got \(4, 4, 4\)"),
+        ({"strides": (1, 2), "grid_size": 0}, "grid_size must be at least 1, got 0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        PTG(**options)

@@ -1,0 +1,55 @@
+"""What the tree promises: who may import whom, and nothing that hides the installed lmms-eval."""
+
+import ast
+from pathlib import Path
+
+import lmms_eval
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FORBIDDEN = {
+    "stgridpool": {"llava", "lmms_eval", "lmms_eval_stgridpool"},
+    "llava": {"lmms_eval", "lmms_eval_stgridpool"},
+    "lmms_eval/stgridpool": set(),
+}
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level packages that a file imports, anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_imports_follow_the_arrows(folder):
+    files = list((REPOSITORY / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        found = imported_packages(path) & (FORBIDDEN[folder] | {"scripts", "tests"})
+        assert not found, f"{path.relative_to(REPOSITORY)} imports {found}"
+
+
+def test_lmms_eval_is_the_installed_one():
+    assert lmms_eval.__file__ is not None
+    assert REPOSITORY / "lmms_eval" not in Path(lmms_eval.__file__).parents
+    assert not (REPOSITORY / "lmms_eval" / "__init__.py").exists()
+
+
+def test_tests_are_no_package():
+    assert not list((REPOSITORY / "tests").rglob("__init__.py"))
+
+
+def test_custom_tasks_hold_no_code():
+    suffixes = {path.suffix for path in (REPOSITORY / "custom_tasks").rglob("*") if path.is_file()}
+    assert suffixes <= {".yaml", ".md"}
+
+
+@pytest.mark.parametrize("folder", ["stgridpool", "llava", "lmms_eval"])
+def test_library_code_has_no_assert_and_no_eval(folder):
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}"
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            assert not (is_call and node.func.id in {"eval", "exec"}), f"{path}:{node.lineno}"
