@@ -7,10 +7,13 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from llava.video_decoding import BACKENDS, VideoReadError, list_packets, read_frames
 
-__all__ = ["BACKENDS", "VideoClip", "VideoReadError", "read_video", "sample_frames"]
+__all__ = ["BACKENDS", "VideoClip", "VideoReadError", "read_frame_folder", "read_video", "sample_frames"]
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,35 @@ def read_video(
     except (av.FFmpegError, OSError) as error:
         raise VideoReadError(name, error.strerror or str(error)) from error
     return VideoClip(frames, indices, times, packets.num_frames / packets.frame_rate)
+
+
+def read_frame_folder(
+    folder: str | PathLike[str], max_frames_num: int = 64, frame_rate: float = 3.0, force_sample: bool = False
+) -> VideoClip:
+    """Read a video that lies in a folder as one picture per frame, in the order of the file names.
+
+    Args:
+        folder: Folder of JPEG or PNG files, all of one size.
+        max_frames_num: Most frames to return; where there are more, they are spread evenly.
+        frame_rate: Pictures per second of video; 3 is that of TVQA, the part of MVBench which comes as pictures.
+        force_sample: Always take exactly `max_frames_num` frames, evenly spread.
+
+    Raises:
+        VideoReadError: If there is no picture, or one cannot be read or has another size.
+        ValueError: If an option is out of range.
+    """
+    name = fspath(folder)
+    files = sorted(file for file in Path(folder).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
+    if not files:
+        raise VideoReadError(name, "no frames: the folder holds no JPEG or PNG files")
+    indices, times = sample_frames(len(files), frame_rate, max_frames_num, frame_rate, force_sample)
+    try:
+        frames = [np.asarray(Image.open(files[index]).convert("RGB")) for index in indices]
+    except (UnidentifiedImageError, OSError) as error:
+        raise VideoReadError(name, str(error)) from error
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoReadError(name, "the pictures differ in size")
+    return VideoClip(np.stack(frames), indices, times, len(files) / frame_rate)
 
 
 def sample_frames(

@@ -5,8 +5,9 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from llava.video import BACKENDS, VideoReadError, read_video, sample_frames
+from llava.video import BACKENDS, VideoReadError, read_frame_folder, read_video, sample_frames
 
 NUM_FRAMES = 60
 
@@ -237,3 +238,27 @@ def test_options_out_of_range_are_refused(tmp_path):
         read_video(path, max_frames_num=0)
     with pytest.raises(ValueError, match="fps must be above 0, got 0"):
         read_video(path, fps=0)
+
+
+def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(tmp_path):
+    for index in (2, 0, 1, 3):
+        Image.fromarray(picture(index, 8, 6)).save(tmp_path / f"{index:05}.png")
+    (tmp_path / "notes.txt").touch()
+    clip = read_frame_folder(tmp_path)
+    assert clip.indices == [0, 1, 2, 3]
+    assert clip.times == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert clip.duration == pytest.approx(4 / 3)
+    np.testing.assert_array_equal(clip.frames, [picture(index, 8, 6) for index in range(4)])
+    assert read_frame_folder(tmp_path, 2).indices == [0, 3]
+
+
+def test_a_folder_without_readable_pictures_is_an_unreadable_video(tmp_path):
+    with pytest.raises(VideoReadError, match="holds no JPEG or PNG files"):
+        read_frame_folder(tmp_path)
+    (tmp_path / "0.png").write_text("text")
+    with pytest.raises(VideoReadError, match="cannot identify image file"):
+        read_frame_folder(tmp_path)
+    for index, size in enumerate([(4, 4), (5, 4)]):
+        Image.new("RGB", size).save(tmp_path / f"{index}.png")
+    with pytest.raises(VideoReadError, match="differ in size"):
+        read_frame_folder(tmp_path)

@@ -1,0 +1,114 @@
+"""The arguments of ``--model_args``."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
+
+from llava.conversation import conv_templates
+from llava.layout import NEWLINE_POSITIONS
+from llava.video import BACKENDS
+from stgridpool import Compressor, build_compressor
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of the model ``llava_video``, checked. lmms-eval passes numbers and booleans as such, the rest as text.
+
+    Attributes:
+        pretrained: Folder or Hugging Face name of a LLaVA-Video or LLaVA-OneVision checkpoint in its original format.
+        conv_template: Name of the prompt template.
+        model_name: Hint about the checkpoint's kind, as scripts for LLaVA-NeXT give it; the checkpoint's own
+            configuration decides.
+        max_frames_num: Most frames of a video, at least 1.
+        device: Where a single process runs, such as "cuda:0" or "cpu"; None takes the first GPU, else the CPU. Several
+            processes take their devices from accelerate.
+        device_map: "auto" spreads the model over the visible GPUs; only for a single process. Else None or a device.
+        batch_size: Questions answered at a time: 1.
+        attn_implementation: "sdpa", "eager" or "flash_attention_2".
+        torch_dtype: "float16", "bfloat16", "float32", or "auto": float16 on a GPU, float32 on the CPU.
+        video_decode_backend: "decord" or "pyav".
+        mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
+        add_time_instruction: Tell the model the video's length and the times of its frames.
+        force_sample: Spread `max_frames_num` frames evenly over every video, however short.
+        compressor: Name of the method that compresses a video's tokens.
+        compressor_args: Its options, as a JSON object.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    pretrained: str
+    conv_template: str = "qwen_1_5"
+    model_name: str | None = None
+    max_frames_num: int = 64
+    device: str | None = None
+    device_map: str | None = None
+    batch_size: int | str = 1
+    attn_implementation: str = "sdpa"
+    torch_dtype: str = "auto"
+    video_decode_backend: str = "decord"
+    mm_newline_position: str | None = None
+    add_time_instruction: bool = False
+    force_sample: bool = False
+    compressor: str = "st_gridpool"
+    compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_choice("conv_template", self.conv_template, conv_templates)
+        _check_choice("video_decode_backend", self.video_decode_backend, BACKENDS)
+        _check_choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
+        if self.mm_newline_position is not None:
+            _check_choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
+        if not isinstance(self.max_frames_num, int) or self.max_frames_num < 1:
+            raise ValueError(f"max_frames_num must be a whole number of at least 1, got {self.max_frames_num!r}")
+        if str(self.batch_size) != "1":
+            raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
+        for name in ("add_time_instruction", "force_sample"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self.build_compressor()
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> "Arguments":
+        """Arguments by name.
+
+        Raises:
+            ValueError: If a name is unknown (the message says the nearest one), `pretrained` is missing, or a value is
+                out of its range.
+        """
+        known = [argument.name for argument in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise ValueError(f"llava_video has no argument {name!r}{_suggestion(name, known)}")
+        if "pretrained" not in given:
+            raise ValueError("llava_video needs pretrained=FOLDER_OR_NAME in --model_args")
+        return cls(**given)
+
+    def build_compressor(self) -> Compressor:
+        """The compressor that the arguments name.
+
+        Raises:
+            ValueError: If `compressor_args` is no JSON object, or the compressor refuses its name or options.
+        """
+        options = self.compressor_args
+        if isinstance(options, str):
+            try:
+                options = json.loads(options or "{}")
+            except json.JSONDecodeError as error:
+                raise ValueError(f"compressor_args must be JSON, got {self.compressor_args!r}: {error}") from error
+        if not isinstance(options, Mapping):
+            raise ValueError(f'compressor_args must be a JSON object such as {{"preset": "paper"}}, got {options!r}')
+        return build_compressor(self.compressor, **options)
+
+
+def _check_choice(name: str, value: Any, choices: Any) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} cannot be {value!r}{_suggestion(str(value), list(choices))}")
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    guess = f", did you mean {close[0]!r}?" if close else "."
+    return f"{guess} There are: {', '.join(known)}"

@@ -1,0 +1,205 @@
+"""What a run did: the facts of each answer, in lmms-eval's samples file, and their sums, in a file beside its results.
+
+lmms-eval lets a model add facts to each sample, and nothing to the results file. The sums therefore go to a file of
+their own, ``<time>_run.json``. lmms-eval chooses the time in its files' names and does not tell it, so the record is
+renamed when the process ends and the results file is there.
+"""
+
+import atexit
+import json
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lmms_eval.api.instance import TokenCounts
+from loguru import logger
+
+from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.placement import Placement
+from stgridpool import Compressor
+
+_PACKAGES = ("stgridpool", "lmms_eval", "torch", "transformers", "accelerate", "decord", "av")
+_SUMMED = ("frames", "visual_tokens", "newline_tokens", "output_tokens")
+
+
+@dataclass
+class SampleFacts(TokenCounts):
+    """Facts of one answer; lmms-eval writes them as the sample's ``token_counts``, for every process.
+
+    Attributes:
+        input_tokens: Tokens that entered the language model: text, visual and newline tokens.
+        output_tokens: Tokens generated.
+        frames: Video frames that were encoded for the question (or for its neighbour about the same video).
+        visual_tokens: Tokens of its videos, newline tokens apart.
+        newline_tokens: Newline tokens.
+        compressor: What reduced them.
+        failure: Why there is no answer, or None.
+        seconds: Seconds by stage. A video that neighbours share is counted for the first of them.
+    """
+
+    frames: int = 0
+    visual_tokens: int = 0
+    newline_tokens: int = 0
+    compressor: str = ""
+    failure: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All facts, and two that follow from them."""
+        return {
+            **asdict(self),
+            "failed": self.failure is not None,
+            "tokens_per_frame": self.visual_tokens / self.frames if self.frames else None,
+        }
+
+
+@dataclass
+class RankSums:
+    """Sums over the answers of one process.
+
+    Attributes:
+        rank: The process.
+        requests: Answers given, failed ones included.
+        failed_requests: Questions without an answer because a video could not be read.
+        failed_videos: Reason by video.
+        videos: Videos encoded; one that neighbouring questions share counts once.
+        totals: Frames, visual and newline tokens of those videos, and tokens generated.
+        seconds: Seconds by stage.
+    """
+
+    rank: int
+    requests: int = 0
+    failed_requests: int = 0
+    failed_videos: dict[str, str] = field(default_factory=dict)
+    videos: int = 0
+    totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMMED, 0))
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add_answer(self, facts: SampleFacts) -> None:
+        """Count an answer."""
+        self.requests += 1
+        self.failed_requests += facts.failure is not None
+        self.totals["output_tokens"] += facts.output_tokens or 0
+        _add(self.seconds, facts.seconds)
+
+    def add_videos(self, videos: int, frames: int, visual_tokens: int, newline_tokens: int) -> None:
+        """Count videos that were encoded together."""
+        self.videos += videos
+        _add(self.totals, {"frames": frames, "visual_tokens": visual_tokens, "newline_tokens": newline_tokens})
+
+
+def describe(arguments: Arguments, placement: Placement, config: Any, compressor: Compressor) -> dict[str, Any]:
+    """What a run is made of, for its record; `config` is that of the loaded model."""
+    device = placement.device
+    return {
+        "model": "llava_video",
+        "checkpoint": arguments.pretrained,
+        "compressor": repr(compressor),
+        "mm_newline_position": config.mm_newline_position,
+        "max_frames_num": arguments.max_frames_num,
+        "force_sample": arguments.force_sample,
+        "add_time_instruction": arguments.add_time_instruction,
+        "conv_template": arguments.conv_template,
+        "video_decode_backend": arguments.video_decode_backend,
+        "dtype": str(placement.dtype).removeprefix("torch."),
+        "attn_implementation": getattr(config, "_attn_implementation", None),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "num_processes": placement.world_size,
+    }
+
+
+def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds: float) -> dict[str, Any]:
+    """The record of a run.
+
+    Args:
+        setup: What was run: checkpoint, compressor, ...
+        parts: The sums of every process.
+        wall_seconds: From the model's construction to the last answer, of the slowest process.
+    """
+    totals: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    failed_videos: dict[str, str] = {}
+    for part in parts:
+        _add(totals, part.totals)
+        _add(seconds, part.seconds)
+        failed_videos |= part.failed_videos
+    videos = sum(part.videos for part in parts)
+    return {
+        **setup,
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "git_commit": git_commit(Path(__file__)),
+        "requests": sum(part.requests for part in parts),
+        "failed_requests": sum(part.failed_requests for part in parts),
+        "failed_videos": failed_videos,
+        "videos_encoded": videos,
+        **totals,
+        "tokens_per_frame": totals["visual_tokens"] / totals["frames"] if totals["frames"] else None,
+        "tokens_per_video": totals["visual_tokens"] / videos if videos else None,
+        "seconds": seconds,
+        "wall_seconds": wall_seconds,
+        "ranks": [asdict(part) for part in parts],
+    }
+
+
+def write_record(record: Mapping[str, Any], folder: Path, model_args: Any) -> Path:
+    """Write the record into lmms-eval's folder for this run; it gets the results' time when the process ends.
+
+    Args:
+        record: What `run_record` gave.
+        folder: Where lmms-eval will write the results.
+        model_args: As lmms-eval got them; they tell the results of this run from those of another in the folder.
+
+    Returns:
+        The file as it is called until then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() % 10**9:09}_run.json"
+    path.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+    atexit.register(rename_beside_results, path, model_args)
+    return path
+
+
+def rename_beside_results(path: Path, model_args: Any) -> Path:
+    """Give the record the time that stands in the name of the run's results file; leave it if there is none."""
+    written = path.stat().st_mtime
+    for results in sorted(path.parent.glob("*_results.json"), key=lambda file: file.stat().st_mtime):
+        if results.stat().st_mtime < written:
+            continue
+        config = json.loads(results.read_text(encoding="utf-8")).get("config", {})
+        target = results.with_name(results.name.removesuffix("_results.json") + "_run.json")
+        if config.get("model_args") == model_args and not target.exists():
+            return path.rename(target)
+    logger.warning(f"no results file beside the record of the run, {path}")
+    return path
+
+
+def git_commit(file: Path) -> str | None:
+    """The commit of the repository that tracks `file`, with "-dirty" if tracked files differ; None outside of one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(file.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)  # a virtual environment may lie in another project's repository
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (subprocess.CalledProcessError, FileNotFoundError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _add(sums: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0) + value
