@@ -36,6 +36,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(0.6)
             return
         self.send_response(status)
+        if status == 301:
+            self.send_header("Location", self.server.url)
         self.end_headers()
         self.wfile.write(text.encode())
 

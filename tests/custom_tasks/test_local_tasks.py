@@ -1,6 +1,7 @@
 """Every file of custom_tasks/ on small data: both formats on disk, paths, and scores computed by hand."""
 
 import json
+import re
 
 import pytest
 
@@ -94,3 +95,21 @@ def test_submission_file_leaves_out_questions_without_answer(report, parquet_fol
     assert json.loads(path.read_text()) == {"v0": 1, "v1": 2, "v2": 0}
     assert "EgoSchema: 1 of 4 questions have no answer" in report.output
     assert f"python submit_egoschema.py --f {path}" in report.output
+
+
+def test_task_files_name_functions_by_absolute_path(custom_tasks):
+    functions = re.findall(
+        r"!function (\S+)", "".join(path.read_text() for path in custom_tasks.rglob("*") if path.is_file())
+    )
+    assert functions
+    assert all(name.startswith(("lmms_eval.tasks.", "lmms_eval_stgridpool.tasks.")) for name in functions)
+
+
+def test_custom_tasks_holds_no_python(custom_tasks):
+    assert not list(custom_tasks.rglob("*.py"))
+
+
+def test_readme_has_a_row_for_every_task(custom_tasks):
+    readme = (custom_tasks / "README.md").read_text()
+    files = [*custom_tasks.glob("*.yaml"), custom_tasks / "mvbench_local" / "mvbench_local.yaml"]
+    assert [path.stem for path in files if f"| `{path.stem}` |" not in readme] == []
