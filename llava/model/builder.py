@@ -124,6 +124,8 @@ def _load_config(model_path: str, customized_config: Any, overwrites: Mapping[st
             f"and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
         )
     settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [_ARCHITECTURE]}
+    if settings.get("rope_scaling") is None:  # null in released checkpoints; transformers would warn of the old name
+        settings.pop("rope_scaling", None)
     return LlavaQwenConfig.from_dict(settings)
 
 

@@ -73,7 +73,8 @@ class VisionTower(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Features (B, n*n, C), row-major, of images (B, 3, S, S)."""
-        return self.features(pixel_values.to(self.device, self.dtype))
+        offloaded = self.device.type == "meta"  # the layers then fetch their inputs themselves
+        return self.features(pixel_values.to(pixel_values.device if offloaded else self.device, self.dtype))
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """What `forward` gives, for images on the tower's device and of its dtype."""
