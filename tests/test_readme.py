@@ -1,0 +1,55 @@
+"""What the README shows runs, and what it names exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from lmms_eval_stgridpool.arguments import Arguments
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text()
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, golden):
+    """A folder with a checkpoint called `checkpoint` and a clip called `video.mp4`, as the examples expect them."""
+    (tmp_path / "checkpoint").symlink_to(golden / "llava" / "ckpt-video")
+    with av.open(str(tmp_path / "video.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=2, options={"crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(40):
+            pixels = np.full((48, 64, 3), 6 * index, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("index", range(len(EXAMPLES)))
+def test_python_examples_run(workplace, index):
+    run = subprocess.run([sys.executable, "-c", EXAMPLES[index]], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert ["torch.Size([10816, 896])", "visual tokens and"][index] in run.stdout
+
+
+def test_there_are_two_examples():
+    assert len(EXAMPLES) == 2
+
+
+def test_the_named_files_exist():
+    commands = re.findall(r"(?:bash|python) ((?:scripts/)?[\w/]+\.(?:sh|py))", README)
+    links = re.findall(r"\]\(([\w./]+)\)", README)
+    assert commands
+    for name in {*commands, *links}:
+        assert (REPOSITORY / name).is_file(), name
+
+
+def test_every_argument_is_in_the_table():
+    table = README.split("| argument | default")[1].split("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) >= set(Arguments.__dataclass_fields__) - {"batch_size"}
