@@ -3,13 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any
 
 from llava.conversation import conv_templates
 from llava.layout import NEWLINE_POSITIONS
 from llava.video import BACKENDS
 from stgridpool import Compressor, build_compressor
+from stgridpool.suggestion import suggestion
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Arguments:
         known = [argument.name for argument in fields(cls)]
         for name in given:
             if name not in known:
-                raise ValueError(f"llava_video has no argument {name!r}{_suggestion(name, known)}")
+                raise ValueError(f"llava_video has no argument {name!r}{suggestion(name, known)}")
         if "pretrained" not in given:
             raise ValueError("llava_video needs pretrained=FOLDER_OR_NAME in --model_args")
         return cls(**given)
@@ -105,10 +105,4 @@ class Arguments:
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:
     if value not in choices:
-        raise ValueError(f"{name} cannot be {value!r}{_suggestion(str(value), list(choices))}")
-
-
-def _suggestion(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    guess = f", did you mean {close[0]!r}?" if close else "."
-    return f"{guess} There are: {', '.join(known)}"
+        raise ValueError(f"{name} cannot be {value!r}{suggestion(str(value), choices)}")

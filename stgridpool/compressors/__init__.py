@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
 from stgridpool.compressor import Compressor
@@ -14,6 +13,7 @@ from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG
 from stgridpool.compressors.st_gridpool import STGridPool
+from stgridpool.suggestion import suggestion
 
 COMPRESSORS: dict[str, type[Compressor]] = {
     "none": NoCompression,
@@ -34,16 +34,10 @@ def build_compressor(name: str, **options: Any) -> Compressor:
             its range.
     """
     if name not in COMPRESSORS:
-        raise ValueError(f"there is no compressor {name!r}{_suggestion(name, list(COMPRESSORS))}")
+        raise ValueError(f"there is no compressor {name!r}{suggestion(name, COMPRESSORS)}")
     method = COMPRESSORS[name]
     known = [field.name for field in fields(method) if field.init]
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} has no option {option!r}{_suggestion(option, known)}")
+            raise ValueError(f"{name} has no option {option!r}{suggestion(option, known)}")
     return method(**options)
-
-
-def _suggestion(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    guess = f", did you mean {close[0]!r}?" if close else ";"
-    return f"{guess} There are: {', '.join(known) or 'none'}"
