@@ -36,7 +36,7 @@ export HF_HOME="$demo/cache" HF_HUB_OFFLINE=1
 for compressor in "${compressors[@]}"; do
   echo "demo.sh: evaluating $compressor; messages in demo/$compressor.log" >&2
   bash "$root/scripts/evaluate.sh" --output "runs/$compressor" videomme_local checkpoint "$compressor" 2 \
-    "max_frames_num=$max_frames" torch_dtype=float32 </dev/null >"$compressor.log" 2>&1 || { cat "$compressor.log" >&2; exit 1; }
+    "max_frames_num=$max_frames" </dev/null >"$compressor.log" 2>&1 || { cat "$compressor.log" >&2; exit 1; }
 done
 "$python" "$root/scripts/compare_runs.py" "${compressors[@]/#/runs/}"
 cat <<'TEXT'

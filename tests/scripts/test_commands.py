@@ -40,12 +40,3 @@ def test_evaluate_rejects_what_it_does_not_know(words, message):
     answer = run("bash", REPOSITORY / "scripts" / "evaluate.sh", *words)
     assert answer.returncode == 2
     assert message in answer.stderr
-
-
-def test_scripts_named_in_the_readme_exist():
-    readme = REPOSITORY / "README.md"
-    if not readme.exists():
-        pytest.skip("no README.md")
-    named = set(re.findall(r"\b(?:bash|python) ((?:scripts/)?[\w/]+\.(?:sh|py))\b", readme.read_text()))
-    assert {"scripts/test.sh", "scripts/demo.sh", "scripts/evaluate.sh"} <= named
-    assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []

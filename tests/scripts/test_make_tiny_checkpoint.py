@@ -8,6 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from llava.model.builder import load_pretrained_model
+
 
 @pytest.fixture(scope="module")
 def maker(load_script):
@@ -67,8 +69,7 @@ def test_the_same_seed_gives_the_same_weights(maker, checkpoint, tmp_path):
 
 
 def test_it_loads_and_answers_with_a_letter_and_stops(checkpoint):
-    builder = pytest.importorskip("llava.model.builder")
-    tokenizer, model, _, context_length = builder.load_pretrained_model(
+    tokenizer, model, _, context_length = load_pretrained_model(
         str(checkpoint), None, "llava_qwen", device_map="cpu", torch_dtype="float32", attn_implementation="sdpa"
     )
     assert context_length == 32768

@@ -1,0 +1,145 @@
+"""Compare evaluation runs in a table: what a video costs in tokens and time, and what score came of it.
+
+Each folder is the `--output` of one `scripts/evaluate.sh`; the newest run in it counts. Tokens come from lmms-eval's
+samples file, as means over the answered questions; seconds from the record that the model writes beside the results,
+summed over stages and processes and divided by the questions; the accuracy is the task's first metric, as lmms-eval
+reports it.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+RESULTS_ENDING = "_results.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task of one run."""
+
+    run: str  # the folder's name
+    task: str
+    compressor: str  # with all its options
+    questions: int
+    unanswered: int  # questions whose video could not be read, in all tasks of the run
+    tokens_per_frame: float  # newline tokens apart
+    tokens_per_video: float  # newline tokens apart
+    newlines_per_video: float
+    seconds_per_question: float
+    metric: str
+    score: float
+
+
+def read_run(folder: Path) -> list[Row]:
+    """Read the newest run below `folder`, one row per task.
+
+    Raises:
+        FileNotFoundError: If there is no results file, or no record or samples beside it.
+        ValueError: If a task's results hold no number, or none of its questions was answered.
+    """
+    found = sorted(folder.rglob(f"*{RESULTS_ENDING}"), key=lambda path: path.name)
+    if not found:
+        raise FileNotFoundError(f"no *{RESULTS_ENDING} below {folder}: did the run fail?")
+    stem = str(found[-1]).removesuffix(RESULTS_ENDING)
+    results = json.loads(found[-1].read_text(encoding="utf-8"))["results"]
+    record = json.loads(Path(f"{stem}_run.json").read_text(encoding="utf-8"))
+    rows = []
+    for path in sorted(found[-1].parent.glob(f"{Path(stem).name}_samples_*.jsonl")):
+        task = path.name.removeprefix(f"{Path(stem).name}_samples_").removesuffix(".jsonl")
+        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows.append(summarise(folder.name, task, record, samples, results[task]))
+    if not rows:
+        raise FileNotFoundError(f"no samples beside {found[-1]}: was the run started with --log_samples?")
+    return rows
+
+
+def first_metric(task: str, results: dict) -> tuple[str, float]:
+    """Return name and value of the task's first metric that is a number and not a standard error.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for key, value in results.items():
+        name = key.split(",")[0]
+        if isinstance(value, int | float) and "_stderr" not in name:
+            return name, float(value)
+    raise ValueError(f"the results of {task} hold no number")
+
+
+def summarise(run: str, task: str, record: dict, samples: Sequence[dict], results: dict) -> Row:
+    """Reduce a task's samples and results, and the run's record, to a row.
+
+    Raises:
+        ValueError: If no sample has frames, or no result is a number.
+    """
+    metric, score = first_metric(task, results)
+    facts = [counts for sample in samples for counts in sample["token_counts"] if counts["frames"]]
+    if not facts:
+        raise ValueError(f"none of the questions of {task} in {run} was answered from a video")
+    return Row(
+        run=run,
+        task=task,
+        compressor=record["compressor"],
+        questions=len(samples),
+        unanswered=record["failed_requests"],
+        tokens_per_frame=sum(fact["visual_tokens"] for fact in facts) / sum(fact["frames"] for fact in facts),
+        tokens_per_video=mean(fact["visual_tokens"] for fact in facts),
+        newlines_per_video=mean(fact["newline_tokens"] for fact in facts),
+        seconds_per_question=sum(record["seconds"].values()) / record["requests"],
+        metric=metric,
+        score=score,
+    )
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print the rows as one table per task and metric, then every compressor with all its options."""
+    for task, metric in dict.fromkeys((row.task, row.metric) for row in rows):
+        table = Table(
+            title=f"{task}; accuracy is {metric}", caption="tokens per video: visual + newline", box=box.SIMPLE
+        )
+        table.add_column("run", overflow="fold")
+        table.add_column("compressor", overflow="fold")
+        for name in ("tokens\nper frame", "tokens\nper video", "seconds\nper question", "accuracy"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in rows:
+            if (row.task, row.metric) == (task, metric):
+                table.add_row(
+                    row.run,
+                    row.compressor.split("(")[0],
+                    f"{row.tokens_per_frame:.1f}",
+                    f"{row.tokens_per_video:.0f} + {row.newlines_per_video:.0f}",
+                    f"{row.seconds_per_question:.3f}",
+                    f"{row.score:.2f}",
+                )
+        console.print(table)
+    for run, row in {row.run: row for row in rows}.items():
+        console.print(f"{run}: {row.compressor}", soft_wrap=True, highlight=False)
+        if row.unanswered:
+            console.print(f"{run}: {row.unanswered} questions have no answer, their videos could not be read.")
+
+
+def main() -> None:
+    """Parse the command line and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", help="output folders of runs")
+    parser.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of the table")
+    arguments = parser.parse_args()
+    try:
+        rows = [row for folder in arguments.folders for row in read_run(folder)]
+    except (FileNotFoundError, ValueError) as error:
+        parser.exit(1, f"compare_runs.py: {error}\n")
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        show(rows, Console())
+
+
+if __name__ == "__main__":
+    main()

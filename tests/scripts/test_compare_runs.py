@@ -1,0 +1,96 @@
+"""The comparison of runs reduces samples, record and results to the numbers worked out by hand here."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+
+@pytest.fixture(scope="module")
+def comparison(load_script):
+    return load_script("compare_runs")
+
+
+def sample(doc_id, frames, visual_tokens, newline_tokens):
+    facts = {"frames": frames, "visual_tokens": visual_tokens, "newline_tokens": newline_tokens}
+    return {"doc_id": doc_id, "token_counts": [facts]}
+
+
+def write_run(folder, stamp="20260101_000000", score=50.0, failed=0, compressor="NSP(kernel_size=2)"):
+    model = folder / "checkpoint"
+    model.mkdir(parents=True, exist_ok=True)
+    results = {"alias": "quiz", "acc_stderr,none": 0.1, "note,none": "N/A", "acc,none": score, "other,none": 1.0}
+    record = {
+        "compressor": compressor,
+        "requests": 4,
+        "failed_requests": failed,
+        "seconds": {"decode": 1.0, "prefill": 5.0},
+    }
+    samples = [sample(0, 2, 8, 4), sample(1, 2, 8, 4), sample(2, 6, 24, 12)]
+    samples += [sample(3, 0, 0, 0)] if failed else []
+    (model / f"{stamp}_results.json").write_text(json.dumps({"results": {"quiz": results}}))
+    (model / f"{stamp}_run.json").write_text(json.dumps(record))
+    lines = "".join(json.dumps(line) + "\n" for line in samples)
+    (model / f"{stamp}_samples_quiz.jsonl").write_text(lines)
+    return folder
+
+
+def shown(comparison, rows):
+    console = Console(file=io.StringIO(), width=80)
+    comparison.show(rows, console)
+    return console.file.getvalue()
+
+
+def test_a_run_is_reduced_to_a_row(comparison, tmp_path):
+    (row,) = comparison.read_run(write_run(tmp_path / "first"))
+    assert (row.run, row.task, row.questions, row.unanswered) == ("first", "quiz", 3, 0)
+    assert row.tokens_per_frame == 4.0  # 40 tokens of 10 frames
+    assert row.tokens_per_video == pytest.approx(40 / 3)
+    assert row.newlines_per_video == pytest.approx(20 / 3)
+    assert row.seconds_per_question == 1.5  # 6 s, 4 questions
+    assert (row.metric, row.score) == ("acc", 50.0)
+
+
+def test_unanswered_questions_count_no_tokens_and_are_named(comparison, tmp_path):
+    (row,) = comparison.read_run(write_run(tmp_path / "first", failed=1))
+    assert row.tokens_per_video == pytest.approx(40 / 3)
+    assert "first: 1 questions have no answer" in shown(comparison, [row])
+
+
+def test_the_newest_run_of_a_folder_counts(comparison, tmp_path):
+    write_run(tmp_path, stamp="20260101_000001", score=75.0)
+    write_run(tmp_path, stamp="20260101_000000", score=25.0)
+    assert [row.score for row in comparison.read_run(tmp_path)] == [75.0]
+
+
+def test_the_table_fits_a_terminal_and_shows_every_run(comparison, tmp_path):
+    runs = {"bilinear": "Bilinear(stride=2)", "st_gridpool": "STGridPool(preset='released', strides=(2, 4, 8))"}
+    rows = [
+        row for name, text in runs.items() for row in comparison.read_run(write_run(tmp_path / name, compressor=text))
+    ]
+    text = shown(comparison, rows)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["bilinear", "Bilinear", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
+    assert ["st_gridpool", "STGridPool", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
+    assert "accuracy is acc" in text
+    assert f"st_gridpool: {runs['st_gridpool']}" in text
+
+
+def test_a_run_without_results_is_an_error(comparison, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no \*_results.json below .*did the run fail\?"):
+        comparison.read_run(tmp_path)
+
+
+def test_a_run_without_samples_is_an_error(comparison, tmp_path):
+    write_run(tmp_path)
+    (tmp_path / "checkpoint" / "20260101_000000_samples_quiz.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match="was the run started with --log_samples"):
+        comparison.read_run(tmp_path)
+
+
+def test_results_without_a_number_are_an_error(comparison):
+    with pytest.raises(ValueError, match="the results of quiz hold no number"):
+        comparison.first_metric("quiz", {"alias": "quiz", "acc,none": "N/A"})
+    with pytest.raises(ValueError, match="none of the questions of quiz in first was answered"):
+        comparison.summarise("first", "quiz", {}, [sample(0, 0, 0, 0)], {"acc,none": 1.0})
