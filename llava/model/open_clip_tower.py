@@ -33,11 +33,14 @@ class OpenClipTower(VisionTower):
         if select_layer >= 0:
             raise ValueError(f"mm_vision_select_layer must be negative for OpenCLIP towers, got {select_layer}")
         model_name = name.removeprefix(OPEN_CLIP_PREFIX)
-        # Shapes only: neither the text encoder nor weights that the checkpoint will replace are worth memory.
-        with torch.device("meta"):
-            visual: Any = open_clip.create_model(
-                model_name, device="meta", load_weights=False, pretrained_image=False, pretrained_text=False
-            ).visual
+        # No weights: the checkpoint's follow. While a model is loaded the default device is "meta", and nothing takes memory.
+        visual: Any = open_clip.create_model(
+            model_name,
+            device=torch.get_default_device(),
+            load_weights=False,
+            pretrained_image=False,
+            pretrained_text=False,
+        ).visual
         if any(module._non_persistent_buffers_set for module in visual.modules()):
             raise ValueError(f"{name} computes buffers that its weights do not hold; such OpenCLIP towers are not supported")
         transform = {**visual.preprocess_cfg, **(open_clip.get_pretrained_cfg(model_name, pretrained) if pretrained else {})}

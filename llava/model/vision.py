@@ -65,13 +65,12 @@ def build_vision_tower(config: Any) -> VisionTower:
 def _kind(name: str, vision_config: dict[str, Any] | None) -> str:
     if name.startswith("open_clip_hub:"):
         return "open_clip"
+    described = name
     if vision_config is not None:
-        described = str(vision_config.get("model_type", name)).lower()
+        described = vision_config.get("model_type", name)
     elif Path(name, "config.json").is_file():
-        described = str(PreTrainedConfig.get_config_dict(name)[0].get("model_type", "")).lower()
-    else:
-        described = name
-    if "siglip" in described:
+        described = PreTrainedConfig.get_config_dict(name)[0].get("model_type", "")
+    if "siglip" in described.lower():
         return "siglip"
     if described.startswith(("openai", "laion", "clip")) or "ShareGPT4V" in described:
         return "clip"

@@ -1,0 +1,38 @@
+"""Makers of tiny checkpoints with CLIP and OpenCLIP towers."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+ENCODER = "model.vision_tower.vision_tower."
+
+
+@pytest.fixture
+def make_checkpoint(llava_golden: Path, tmp_path: Path):
+    """Writes a checkpoint with seeded random weights; returns its folder and the model that was written."""
+
+    def make(name: str = "checkpoint", without: str = "", **settings: Any) -> tuple[Path, LlavaQwenForCausalLM]:
+        source, folder = llava_golden / "ckpt-video", tmp_path / name
+        config = {**json.loads((source / "config.json").read_text()), "vision_config": None, **settings}
+        torch.manual_seed(0)
+        model = LlavaQwenForCausalLM(LlavaQwenConfig.from_dict(config)).eval()
+        model.save_pretrained(folder)
+        weights = load_file(folder / "model.safetensors")
+        if not model.get_vision_tower().name.startswith("open_clip_hub:"):
+            # A model that was never loaded is saved without this level; LLaVA-NeXT's checkpoints have it.
+            weights = {key.replace(ENCODER, f"{ENCODER}vision_model."): value for key, value in weights.items()}
+        kept = {key: value for key, value in weights.items() if not without or not key.startswith(without)}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+        for file in TOKENIZER_FILES:
+            shutil.copy(source / file, folder / file)
+        return folder, model
+
+    return make

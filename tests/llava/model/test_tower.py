@@ -1,0 +1,124 @@
+"""CLIP and SigLIP towers against transformers' own models, with weights from the checkpoint or from a local folder."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipConfig, SiglipModel, SiglipVisionConfig
+
+from llava.model.builder import load_pretrained_model
+from llava.model.tower import ClipTower, SiglipTower
+
+CLIP = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "image_size": 28,
+    "patch_size": 7,
+    "projection_dim": 16,
+}
+PIXELS = torch.rand(3, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+def load(folder, **options):
+    return load_pretrained_model(str(folder), None, "x", torch_dtype="float32", attn_implementation="sdpa", **options)
+
+
+def tower_of(folder):
+    return load(folder)[1].get_vision_tower()
+
+
+@pytest.mark.parametrize(("select_layer", "hidden"), [(-2, 3), (-1, 4), (2, 2), (0, 0)])
+@pytest.mark.parametrize(("feature", "first"), [("patch", 1), ("cls_patch", 0)])
+def test_clip_features_are_the_selected_hidden_state(select_layer, hidden, feature, first):
+    tower = ClipTower("openai/tiny", CLIPVisionConfig(**CLIP), select_layer, feature).eval()
+    with torch.no_grad():
+        expected = tower.vision_tower(PIXELS, output_hidden_states=True).hidden_states[hidden][:, first:]
+        torch.testing.assert_close(tower(PIXELS), expected)
+
+
+def test_clip_rejects_other_selections():
+    with pytest.raises(ValueError, match="must be a layer of the 4"):
+        ClipTower("openai/tiny", CLIPVisionConfig(**CLIP), -6, "patch")
+    with pytest.raises(ValueError, match="must be one of patch, cls_patch, got 'slicefour_patch'"):
+        ClipTower("openai/tiny", CLIPVisionConfig(**CLIP), -2, "slicefour_patch")
+
+
+def clip_settings(name):
+    return {
+        "mm_vision_tower": name,
+        "vision_config": {**CLIP, "model_type": "clip_vision_model"},
+        "mm_hidden_size": 24,
+        "image_aspect_ratio": "pad",
+    }
+
+
+def test_clip_weights_in_the_checkpoint(make_checkpoint):
+    folder, written = make_checkpoint(**clip_settings("openai/tiny-clip"))
+    keys = load_file(folder / "model.safetensors").keys()
+    assert "model.vision_tower.vision_tower.vision_model.embeddings.class_embedding" in keys
+    tokenizer, model, processor, _ = load(folder)
+    tower = model.get_vision_tower()
+    assert (tower.num_patches_per_side, tower.num_patches, tower.image_size, tower.hidden_size) == (4, 16, 28, 24)
+    assert processor.size == {"shortest_edge": 28}
+    with torch.no_grad():
+        torch.testing.assert_close(tower(PIXELS), written.get_vision_tower()(PIXELS))
+        ids = torch.tensor([[5, -200, 6]])
+        answer = model.generate(ids, images=[PIXELS], modalities=["video"], do_sample=False, max_new_tokens=2)
+    assert answer.shape == (1, 2)
+
+
+def test_clip_weights_of_a_local_folder(make_checkpoint, tmp_path):
+    torch.manual_seed(5)
+    named = CLIPVisionModel(CLIPVisionConfig(**CLIP)).eval()
+    named.save_pretrained(tmp_path / "clip")
+    settings = {**clip_settings(str(tmp_path / "clip")), "mm_tunable_parts": "mm_mlp_adapter", "vision_config": None}
+    folder, _ = make_checkpoint(without="model.vision_tower", **settings)
+    tower = tower_of(folder)
+    with torch.no_grad():
+        expected = named(PIXELS, output_hidden_states=True).hidden_states[-2][:, 1:]
+        torch.testing.assert_close(tower(PIXELS), expected)
+
+
+def test_siglip_weights_of_a_local_folder_of_the_whole_model(make_checkpoint, tmp_path):
+    torch.manual_seed(5)
+    vision = {**CLIP, "num_attention_heads": 2}
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    named = SiglipModel(SiglipConfig(vision_config=vision, text_config=text)).eval()
+    named.save_pretrained(tmp_path / "encoder")
+    assert json.loads((tmp_path / "encoder" / "config.json").read_text())["model_type"] == "siglip"
+    folder, _ = make_checkpoint(
+        without="model.vision_tower",
+        mm_vision_tower=str(tmp_path / "encoder"),
+        mm_hidden_size=24,
+        mm_tunable_parts="mm_mlp_adapter",
+    )
+    tower = tower_of(folder)
+    assert isinstance(tower, SiglipTower)
+    with torch.no_grad():
+        expected = named.vision_model(PIXELS, output_hidden_states=True).hidden_states[3]
+        torch.testing.assert_close(tower(PIXELS), expected)
+
+
+def test_trained_tower_weights_must_be_in_the_checkpoint(make_checkpoint):
+    folder, _ = make_checkpoint(without="model.vision_tower", **clip_settings("openai/tiny-clip"))
+    with pytest.raises(ValueError, match="the checkpoint lacks weights .*model.vision_tower"):
+        load(folder)
+
+
+def test_a_named_tower_that_lacks_weights_is_rejected(make_checkpoint, tmp_path):
+    CLIPVisionModel(CLIPVisionConfig(**{**CLIP, "num_hidden_layers": 2})).save_pretrained(tmp_path / "clip")
+    settings = {**clip_settings(str(tmp_path / "clip")), "mm_tunable_parts": None}
+    folder, _ = make_checkpoint(without="model.vision_tower", **settings)
+    with pytest.raises(ValueError, match="lacks weights of the vision tower"):
+        load(folder)
+
+
+def test_a_tower_computes_in_its_own_dtype():
+    tower = SiglipTower("siglip", SiglipVisionConfig(**{**CLIP, "num_attention_heads": 2})).to(torch.bfloat16)
+    with torch.no_grad():
+        assert tower(PIXELS).dtype == torch.bfloat16
+    assert tower.is_loaded
+    tower.load_model(device_map="auto")
