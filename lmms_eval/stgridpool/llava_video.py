@@ -1,6 +1,7 @@
 """The lmms-eval model ``llava_video``: LLaVA-Video and LLaVA-OneVision with any compressor of visual tokens."""
 
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ class LlavaVideo(lmms):
         self._cache = MediaCache()
         self._sums = RankSums(self.rank)
         self._setup = describe(self.arguments, self.placement, config, self.compressor)
-        self._command_line: Any = None
+        self._command_line: Namespace | None = None
         self.run_record: dict[str, Any] | None = None
 
     @property
@@ -236,7 +237,7 @@ class LlavaVideo(lmms):
             )
         arguments = next((line for line in lines if line is not None), None)
         folder = results_folder(arguments)
-        if folder is not None:
+        if arguments is not None and folder is not None:
             write_record(self.run_record, folder, arguments.model_args)
 
 

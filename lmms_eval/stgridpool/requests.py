@@ -1,5 +1,6 @@
 """lmms-eval's requests in one shape, in an order in which questions about one video follow each other."""
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,20 +97,20 @@ def video_key(visuals: Visuals) -> tuple[str, ...] | None:
     return tuple(visuals) if visuals and all(isinstance(visual, str) for visual in visuals) else None
 
 
-def command_line(instances: Sequence[Instance]) -> Any:
+def command_line(instances: Sequence[Instance]) -> Namespace | None:
     """lmms-eval's command-line arguments, which it leaves with each task; None when it was called from Python."""
     return next(iter(_command_lines(instances)), None)
 
 
-def _command_lines(instances: Sequence[Instance]) -> Iterator[Any]:
+def _command_lines(instances: Sequence[Instance]) -> Iterator[Namespace]:
     for instance in instances:
         for argument in instance.args:
             arguments = getattr(getattr(argument, "__self__", None), "args", None)  # of the task that owns a method
-            if hasattr(arguments, "output_path"):
+            if isinstance(arguments, Namespace):
                 yield arguments
 
 
-def results_folder(arguments: Any) -> Path | None:
+def results_folder(arguments: Namespace | None) -> Path | None:
     """The folder into which lmms-eval writes the results of a run with these command-line arguments."""
     if arguments is None or not arguments.output_path:
         return None

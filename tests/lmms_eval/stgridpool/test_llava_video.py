@@ -1,0 +1,234 @@
+import copy
+import math
+
+import pytest
+import torch
+from lmms_eval.api.instance import unwrap_generation_output
+from loguru import logger
+from PIL import Image
+from torch.nn import functional as F
+
+from llava.mm_utils import tokenizer_image_token
+from llava.video import read_video
+from stgridpool import build_compressor
+
+PROMPT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model()
+
+
+def pixels_of(model, path):
+    frames = read_video(path, 8).frames
+    return model.model.get_vision_tower().image_processor.preprocess(frames, return_tensors="pt")["pixel_values"]
+
+
+def ids_of(model, text):
+    return tokenizer_image_token(text, model.tokenizer, return_tensors="pt")[None]
+
+
+def texts(results):
+    return [unwrap_generation_output(result)[0] for result in results]
+
+
+def facts(results):
+    return [unwrap_generation_output(result)[1].to_dict() for result in results]
+
+
+def test_it_is_the_compressor_that_was_asked_for(model, make_model):
+    assert model.compressor == model.model.compressor == build_compressor("st_gridpool")
+    other = make_model(compressor="bilinear", mm_newline_position="no_token")
+    assert other.compressor == build_compressor("bilinear")
+    assert other.model.config.mm_newline_position == "no_token"
+    assert (model.rank, model.world_size, model.device, model.batch_size) == (0, 1, torch.device("cpu"), 1)
+
+
+def test_answers_are_those_of_the_model_and_come_in_the_order_asked(model, ask, clips):
+    names = ["v0.mp4", "v1.mp4", "v0.mp4", "v2.mp4", "v1.mp4"]
+    questions = [f"Question {index}?" for index in range(5)]
+    documents = [
+        {"visuals": [name], "context": text, "gen_kwargs": {"max_new_tokens": 5}}
+        for name, text in zip(names, questions, strict=True)
+    ]
+    before = copy.deepcopy(documents)
+    results = ask(model, "generate_until", documents)
+    assert documents == before
+    for name, question, text in zip(names, questions, texts(results), strict=True):
+        ids = ids_of(model, PROMPT.format(f"<image>\n{question}"))
+        expected = model.model.generate(
+            ids, images=[pixels_of(model, clips / name)], modalities=["video"], do_sample=False, max_new_tokens=5
+        )
+        assert text == model.tokenizer.decode(expected[0], skip_special_tokens=True).strip()
+
+
+def test_a_video_is_read_and_encoded_once_for_its_questions(model, ask, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "lmms_eval_stgridpool.media.read_video",
+        lambda path, *a, **k: read.append(path.name) or read_video(path, *a, **k),
+    )
+    names = ["v0.mp4", "v1.mp4", "v0.mp4", "v1.mp4", "v0.mp4"]
+    results = ask(model, "generate_until", [{"visuals": [name]} for name in names])
+    assert read == ["v0.mp4", "v1.mp4"]
+    assert ["decode" in fact["seconds"] for fact in facts(results)] == [True, True, False, False, False]
+
+
+def test_every_sample_tells_its_tokens_and_times(model, ask):
+    (fact,) = facts(ask(model, "generate_until", [{"visuals": ["v0.mp4"], "gen_kwargs": {"max_new_tokens": 3}}]))
+    assert (fact["frames"], fact["tokens_per_frame"]) == (5, 9.0)
+    assert (fact["visual_tokens"], fact["newline_tokens"]) == (45, 15)
+    text_ids = ids_of(model, PROMPT.format("<image>\nWhat is shown?")).shape[1] - 1
+    assert fact["input_tokens"] == text_ids + 60
+    assert fact["output_tokens"] <= 3
+    assert fact["compressor"] == repr(build_compressor("st_gridpool"))
+    assert (fact["failed"], fact["failure"]) == (False, None)
+    assert set(fact["seconds"]) == {"decode", "preprocess", "vision", "projector", "compress", "prefill", "generate"}
+
+
+def test_images_text_and_several_videos_are_answered(model, ask):
+    images = [Image.new("RGB", (150, 90), "red"), Image.new("RGB", (40, 50), "blue")]
+    documents = [
+        {"visuals": []},
+        {"visuals": images[:1]},
+        {"visuals": images},
+        {"visuals": images, "context": "First <image>, then <image>?"},
+        {"visuals": ["v0.mp4", "v1.mp4"]},
+    ]
+    results = ask(model, "generate_until", documents)
+    assert len(texts(results)) == 5
+    assert [fact["frames"] for fact in facts(results)] == [0, 0, 0, 0, 12]
+    expected = model.model.generate(ids_of(model, PROMPT.format("What is shown?")), do_sample=False, max_new_tokens=4)
+    assert texts(results)[0] == model.tokenizer.decode(expected[0], skip_special_tokens=True).strip()
+
+
+def test_an_unreadable_video_leaves_its_questions_unanswered(make_model, ask):
+    model, logged = make_model(), []
+    handler = logger.add(logged.append, level="ERROR")
+    documents = [{"visuals": [name]} for name in ("v0.mp4", "broken.mp4", "missing.mp4", "broken.mp4")]
+    documents.append({"exit": "video path:x.mp4 does not exist, please check"})
+    results = ask(model, "generate_until", documents)
+    assert texts(results)[1:] == [""] * 4
+    failures = [fact["failure"] for fact in facts(results)]
+    assert failures[0] is None
+    assert "broken.mp4: Invalid data found" in failures[1]
+    assert "missing.mp4: no such file" in failures[2]
+    assert "x.mp4 does not exist" in failures[4]
+    assert [fact["failed"] for fact in facts(results)] == [False, True, True, True, True]
+    model.clean()
+    logger.remove(handler)
+    assert (model.run_record["requests"], model.run_record["failed_requests"]) == (5, 4)
+    assert len(model.run_record["failed_videos"]) == 3
+    assert "4 of 5 questions have no answer: 3 unreadable videos" in logged[-1]
+
+
+def test_padding_costs_nothing(model, ask, monkeypatch):
+    def refuse(*args):
+        raise AssertionError("a padding request was looked at")
+
+    monkeypatch.setattr(type(model), "_answer_one", refuse)
+    assert texts(ask(model, "generate_until", [{"visuals": ["v0.mp4"], "padding": True}])) == [""]
+    assert texts(ask(model, "loglikelihood", [{"continuation": "A", "padding": True}])) == [(math.inf, False)]
+
+
+def test_answers_end_before_the_stop_text(model, ask):
+    def answer(**gen_kwargs):
+        results = ask(
+            model, "generate_until", [{"visuals": ["v0.mp4"], "gen_kwargs": {"max_new_tokens": 12} | gen_kwargs}]
+        )
+        return texts(results)[0], facts(results)[0]["output_tokens"]
+
+    whole, num_tokens = answer()
+    assert num_tokens == 12
+    stop = whole[len(whole) // 2]
+    text, num_tokens = answer(until=[stop])
+    assert text == whole[: whole.index(stop)].rstrip()
+    assert num_tokens < 12
+
+
+def test_the_loss_of_a_continuation_is_that_of_the_whole_sequence(model, ask, clips):
+    documents = [{"visuals": ["v1.mp4"], "continuation": text} for text in (" B", "a longer answer")]
+    results = texts(ask(model, "loglikelihood", documents))
+    context = ids_of(model, PROMPT.format("<image>\nWhat is shown?"))
+    for document, (loss, _) in zip(documents, results, strict=True):
+        ids = ids_of(model, PROMPT.format("<image>\nWhat is shown?") + document["continuation"] + "<|im_end|>\n")
+        with torch.no_grad():
+            logits = model.model(ids, images=[pixels_of(model, clips / "v1.mp4")], modalities=["video"]).logits[0]
+        scored = ids[0, context.shape[1] :]
+        expected = F.cross_entropy(logits[-len(scored) - 1 : -1], scored)
+        assert loss == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_a_continuation_that_greedy_decoding_gives_is_marked(model, ask, clips):
+    ids = ids_of(model, PROMPT.format("<image>\nWhat is shown?"))
+    generated = model.model.generate(
+        ids, images=[pixels_of(model, clips / "v1.mp4")], modalities=["video"], do_sample=False, max_new_tokens=1
+    )
+    word = model.tokenizer.decode(generated[0])
+    if list(model.tokenizer(word).input_ids) != generated[0].tolist():
+        pytest.skip("the token is no text of its own")
+    documents = [{"visuals": ["v1.mp4"], "continuation": text} for text in (word, "another")]
+    assert [greedy for _, greedy in texts(ask(model, "loglikelihood", documents))] == [True, False]
+
+
+def test_a_continuation_about_an_unreadable_video_is_never_the_best(model, ask):
+    results = ask(model, "loglikelihood", [{"visuals": ["broken.mp4"], "continuation": "A"}])
+    assert texts(results) == [(math.inf, False)]
+    assert facts(results)[0]["failed"]
+
+
+def test_rounds_are_asked_until_the_task_is_done(model, ask, clips):
+    seen = []
+
+    def doc_to_text(document, previous_output, round_idx, previous_round_info):
+        seen.append((round_idx, list(previous_output), previous_round_info))
+        finished = round_idx == 3
+        visuals = [str(clips / "v1.mp4")] if round_idx == 1 else None
+        return visuals, f"Round {round_idx}?", finished, previous_output, round_idx * 10
+
+    document = {"visuals": ["v0.mp4"], "doc_to_text": doc_to_text, "gen_kwargs": {"max_new_tokens": 3}}
+    (result,) = ask(model, "generate_until_multi_round", [document])
+    answers = unwrap_generation_output(result)[0]
+    assert len(answers) == 3
+    assert [entry[0] for entry in seen] == [1, 2, 3]
+    assert [entry[2] for entry in seen] == [None, 10, 20]
+    assert seen[-1][1] == answers
+    assert unwrap_generation_output(result)[1].frames == 5 + 7  # the third round shows nothing
+
+
+def test_other_errors_end_the_process_and_name_rank_task_and_document(model, ask):
+    logged = []
+    handler = logger.add(logged.append, level="CRITICAL")
+    documents = [{"visuals": ["v0.mp4"]}, {"visuals": ["v0.mp4"], "context": "<image> or <image>?"}]
+    with pytest.raises(SystemExit) as ended:
+        ask(model, "generate_until", documents)
+    logger.remove(handler)
+    assert ended.value.code == 1
+    assert "rank 0, task task, document 1: ValueError: the question holds 2 <image>" in logged[0]
+
+
+def test_a_one_vision_checkpoint_is_served(golden, make_model, ask):
+    model = make_model(pretrained=str(golden / "llava" / "ckpt-ov"), compressor="bilinear")
+    (fact,) = facts(ask(model, "generate_until", [{"visuals": ["v0.mp4"]}]))
+    assert (fact["visual_tokens"], fact["newline_tokens"]) == (5 * 4, 1)  # 4x4 patches to 2x2, one newline at the end
+
+
+def test_the_time_instruction_reaches_the_model(make_model, ask):
+    told = make_model(add_time_instruction=True)
+    (with_times,) = facts(ask(told, "generate_until", [{"visuals": ["v0.mp4"]}]))
+    (without,) = facts(ask(make_model(), "generate_until", [{"visuals": ["v0.mp4"]}]))
+    sentence = (
+        "The video lasts for 5.00 seconds, and 5 frames are uniformly sampled from it. These frames are located at "
+        "0.00s,1.00s,2.00s,3.00s,4.00s.Please answer the following questions related to this video.\n"
+    )
+    added = len(told.tokenizer(sentence).input_ids)
+    assert abs(with_times["input_tokens"] - without["input_tokens"] - added) <= 2
+
+
+def test_force_sample_spreads_the_frames(make_model, ask):
+    (fact,) = facts(ask(make_model(force_sample=True), "generate_until", [{"visuals": ["v0.mp4"]}]))
+    assert fact["frames"] == 8
