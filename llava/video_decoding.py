@@ -61,7 +61,7 @@ class PacketList:
     closed: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Packet:
     """The facts of one packet, without its data."""
 
