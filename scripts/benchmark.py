@@ -21,7 +21,6 @@ from rich.table import Table
 from stgridpool import COMPRESSORS, Compressed, Compressor, build_compressor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-OPTIONS = {"ptg": {"window": 8, "levels": 3}}
 MIB = 2**20
 
 
@@ -71,7 +70,7 @@ def extra_memory(call: Callable[[], Compressed], tokens: torch.Tensor) -> int | 
 def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
     """One row per method and dtype, see `main` for the columns."""
     device = torch.device(arguments.device)
-    cases = [Case(name, build_compressor(name, **OPTIONS.get(name, {}))) for name in arguments.methods]
+    cases = [Case(name, build_compressor(name)) for name in arguments.methods]
     rows: list[dict[str, object]] = []
     for dtype in arguments.dtypes:
         torch.manual_seed(0)

@@ -12,6 +12,8 @@ from stgridpool.parts.frame_pattern import RewrittenFrames, every_token, plan_fr
 from stgridpool.parts.gridding import Level, grid_frames
 from stgridpool.plan import Grid, Plan
 
+RELEASED_WINDOW, RELEASED_LEVELS = 8, 3
+
 
 @dataclass(frozen=True)
 class PTG(Compressor):
@@ -21,7 +23,8 @@ class PTG(Compressor):
     of ``strides[l] * grid_size`` frames; higher levels see the mosaics of lower ones. The number of tokens stays.
 
     The paper names the windows: with `window` K and `levels` L, level l = 1..L works on windows of ``K * 2^(l-1)``
-    frames, so its stride is ``K * 2^(l-1) / grid_size``.
+    frames, so its stride is ``K * 2^(l-1) / grid_size``. Neither form given means windows of 8, 16 and 32 frames, as in
+    the released runs.
 
     Source: ST-GridPool (ICLR 2026), pyramid temporal gridding; rounding and order as in its released code, except
     that the tokens given are never written to.
@@ -33,7 +36,7 @@ class PTG(Compressor):
         levels: number of levels, the paper's form.
 
     Raises:
-        ValueError: if neither form or both are given, or a number is out of its range.
+        ValueError: if both forms or half of one are given, or a number is out of its range.
     """
 
     strides: tuple[int, ...] | None = None
@@ -44,6 +47,9 @@ class PTG(Compressor):
     def __post_init__(self) -> None:
         if not isinstance(self.grid_size, int):
             object.__setattr__(self, "grid_size", tuple(self.grid_size))
+        if self.strides is None and self.window is None and self.levels is None:
+            object.__setattr__(self, "window", RELEASED_WINDOW)
+            object.__setattr__(self, "levels", RELEASED_LEVELS)
         pyramid = pyramid_levels(self.strides, self.grid_size, self.window, self.levels)
         object.__setattr__(self, "strides", tuple(level.stride for level in pyramid))
         object.__setattr__(self, "window", None)

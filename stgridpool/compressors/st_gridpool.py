@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stgridpool.compressor import Compressed, Compressor, check_tokens
 from stgridpool.compressors.nsp import NSP
-from stgridpool.compressors.ptg import PTG
+from stgridpool.compressors.ptg import PTG, RELEASED_LEVELS, RELEASED_WINDOW
 from stgridpool.parts.frame_pattern import Pair
 from stgridpool.parts.token_norm import token_norms
 from stgridpool.plan import Grid, Plan, make_extra, to_device
@@ -45,7 +45,7 @@ class STGridPool(Compressor):
     """
 
     PRESETS: ClassVar[dict[str, dict[str, int]]] = {
-        "released": {"window": 8, "levels": 3},
+        "released": {"window": RELEASED_WINDOW, "levels": RELEASED_LEVELS},
         "paper": {"window": 4, "levels": 3},
     }
 
@@ -64,10 +64,11 @@ class STGridPool(Compressor):
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in self.PRESETS:
             raise ValueError(f"preset must be one of {', '.join(self.PRESETS)} or None, got {self.preset!r}")
-        temporal = {name: getattr(self, name) for name in _TEMPORAL}
+        temporal = {name: getattr(self, name) for name in _TEMPORAL if getattr(self, name) is not None}
         if self.preset is not None and self.strides is None:
-            given = {name: value for name, value in temporal.items() if value is not None}
-            temporal |= self.PRESETS[self.preset] | given
+            temporal = self.PRESETS[self.preset] | temporal
+        if not temporal:
+            raise ValueError("without a preset, strides or window and levels must be given")
         for part in (PTG(grid_size=self.grid_size, **temporal), self.nsp):
             for field in fields(part):
                 object.__setattr__(self, field.name, getattr(part, field.name))

@@ -14,17 +14,12 @@ from stgridpool import COMPRESSORS, Average, Budget, build_compressor
 from stgridpool.compressor import Compressor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-OPTIONS = {"ptg": {"window": 4, "levels": 2}}
 SHAPES = [(1, 1, 1, 3), (1, 2, 2, 4), (3, 5, 4, 2), (9, 7, 7, 8), (16, 4, 6, 5), (33, 1, 3, 2), (8, 6, 1, 2)]
-
-
-def build(name: str) -> Compressor:
-    return build_compressor(name, **OPTIONS.get(name, {}))
 
 
 @pytest.fixture(params=list(COMPRESSORS))
 def compressor(request) -> Compressor:
-    return build(request.param)
+    return build_compressor(request.param)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -61,7 +56,7 @@ def test_the_input_is_left_as_it_is(compressor):
 @pytest.mark.parametrize("name", [name for name in COMPRESSORS if name != "max"])
 def test_calling_is_planning_and_applying(name):
     tokens = torch.randn(17, 6, 7, 4)
-    compressor = build(name)
+    compressor = build_compressor(name)
     out, plan = compressor(tokens)
     assert torch.equal(out, plan.apply(tokens))
     assert torch.equal(out, compressor.plan(tokens).apply(tokens))

@@ -101,7 +101,7 @@ def test_work_grows_with_the_frames_rewritten():
 
 
 def test_the_two_forms_are_one():
-    assert PTG(window=8, levels=3) == PTG(strides=(2, 4, 8))
+    assert PTG() == PTG(window=8, levels=3) == PTG(strides=(2, 4, 8))
     assert PTG(window=4, levels=3) == PTG(strides=(1, 2, 4), grid_size=4)
     assert PTG(window=12, levels=2, grid_size=6) == PTG(strides=(2, 4), grid_size=6)
     assert PTG(window=8, levels=2, grid_size=(4, 2)).strides == (2, 8)
@@ -118,8 +118,7 @@ def test_too_short_a_video_is_left_as_it_is(frames):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either strides, one per level, or window and levels, got strides=None, window=None"),
-        ({"strides": (1,), "window": 4, "levels": 1}, "give either"),
+        ({"strides": (1,), "window": 4, "levels": 1}, "give either strides, one per level, or window and levels, got strides"),
         ({"window": 8}, "window and levels must both be given and at least 1, got window=8, levels=None"),
         ({"window": 8, "levels": 0}, "levels=0"),
         ({"window": 6, "levels": 2}, "window of 6 frames must be a multiple of grid_size=4"),

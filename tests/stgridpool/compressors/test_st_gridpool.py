@@ -69,7 +69,7 @@ def test_an_option_goes_before_the_preset():
 
 def test_without_a_preset_every_option_comes_from_the_call():
     assert STGridPool(preset=None, strides=(1, 2)).strides == (1, 2)
-    with pytest.raises(ValueError, match="give either strides"):
+    with pytest.raises(ValueError, match="without a preset, strides or window and levels must be given"):
         STGridPool(preset=None)
 
 
