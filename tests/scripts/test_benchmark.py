@@ -1,11 +1,17 @@
 """The benchmark command: what it prints, and the claims that hold on any machine."""
 
 import json
+import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn import functional as F
+
+from stgridpool import build_compressor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {"method", "device", "dtype", "ms", "ratio_to_average", "copy_bandwidth_share", "extra_memory_share"}
@@ -33,11 +39,32 @@ def test_table():
 
 
 @pytest.mark.slow
-def test_one_pass_and_little_memory():
-    """The bounds are twice those claimed for a quiet machine; the unfold form of the original is beyond them."""
-    arguments = ("--frames", "64", "--width", "1024", "--dtypes", "float32", "--rounds", "5", "--json")
-    rows = {row["method"]: row for row in json.loads(run(*arguments, "--methods", "average", "nsp", "st_gridpool"))}
-    assert rows["nsp"]["ratio_to_average"] < 4
-    assert rows["st_gridpool"]["ratio_to_average"] < 6
-    assert rows["nsp"]["extra_memory_share"] < 0.25
-    assert rows["st_gridpool"]["extra_memory_share"] < 0.25
+def test_little_memory():
+    arguments = ("--width", "2048", "--dtypes", "float32", "--rounds", "1", "--json", "--methods", "nsp", "st_gridpool")
+    for row in json.loads(run(*arguments)):
+        assert row["extra_memory_share"] < 0.25, row
+
+
+def unfolded_nsp(tokens: torch.Tensor) -> torch.Tensor:
+    """Norm-based pooling of (T, H, W, D) the obvious way: copy every window, weigh, sum."""
+    frames, height, width, channels = tokens.shape
+    maps = tokens.permute(0, 3, 1, 2)
+    windows = F.unfold(maps, 2, stride=2).view(frames, channels, 4, -1)
+    norms = F.unfold(maps.norm(dim=1, keepdim=True) / channels**0.5, 2, stride=2)
+    return (windows * norms.softmax(dim=1)[:, None]).sum(dim=2).transpose(1, 2).flatten(0, 1)
+
+
+@pytest.mark.slow
+def test_faster_than_unfolding():
+    """18 to 28 times faster on a quiet machine; the bound holds on a busy one, since both are timed in turn."""
+    tokens = torch.randn(32, 27, 27, 1024)
+    nsp, full = build_compressor("nsp"), build_compressor("st_gridpool")
+    torch.testing.assert_close(nsp(tokens).tokens, unfolded_nsp(tokens))
+    best = {"nsp": math.inf, "st_gridpool": math.inf, "unfolded": math.inf}
+    for _ in range(4):
+        for name, call in (("nsp", nsp), ("st_gridpool", full), ("unfolded", unfolded_nsp)):
+            started = time.perf_counter()
+            call(tokens)
+            best[name] = min(best[name], time.perf_counter() - started)
+    assert 3 * best["nsp"] < best["unfolded"], best
+    assert best["st_gridpool"] < best["unfolded"], best

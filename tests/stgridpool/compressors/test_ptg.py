@@ -118,7 +118,10 @@ def test_too_short_a_video_is_left_as_it_is(frames):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strides": (1,), "window": 4, "levels": 1}, "give either strides, one per level, or window and levels, got strides"),
+        (
+            {"strides": (1,), "window": 4, "levels": 1},
+            "give either strides, one per level, or window and levels, got strides",
+        ),
         ({"window": 8}, "window and levels must both be given and at least 1, got window=8, levels=None"),
         ({"window": 8, "levels": 0}, "levels=0"),
         ({"window": 6, "levels": 2}, "window of 6 frames must be a multiple of grid_size=4"),
