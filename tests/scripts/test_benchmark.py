@@ -47,7 +47,7 @@ def test_little_memory():
 
 def unfolded_nsp(tokens: torch.Tensor) -> torch.Tensor:
     """Norm-based pooling of (T, H, W, D) the obvious way: copy every window, weigh, sum."""
-    frames, height, width, channels = tokens.shape
+    frames, channels = tokens.shape[0], tokens.shape[3]
     maps = tokens.permute(0, 3, 1, 2)
     windows = F.unfold(maps, 2, stride=2).view(frames, channels, 4, -1)
     norms = F.unfold(maps.norm(dim=1, keepdim=True) / channels**0.5, 2, stride=2)
