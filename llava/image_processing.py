@@ -26,7 +26,8 @@ class VisionImageProcessor:
         image_size: Side S of the square, in pixels.
         image_mean: Mean per channel (red, green, blue), 0 to 1.
         image_std: Standard deviation per channel, 0 to 1.
-        keep_aspect: Resize the shorter side to S and cut the centre (CLIP) instead of squeezing both sides to S (SigLIP).
+        keep_aspect: Resize the shorter side to S and cut the centre (CLIP) instead of squeezing both sides to S
+            (SigLIP).
     """
 
     image_size: int

@@ -29,8 +29,8 @@ def insert_newlines(
 ) -> torch.Tensor:
     """Puts newline tokens between the visual tokens of a video.
 
-    Rows and frames are read from where the tokens stand, so that any number of tokens may be left in each. A row or a frame
-    without tokens gets no newline.
+    Rows and frames are read from where the tokens stand, so that any number of tokens may be left in each. A row or a
+    frame without tokens gets no newline.
 
     Args:
         tokens: (N, D) visual tokens.
@@ -50,7 +50,9 @@ def insert_newlines(
     if position == "no_token" or not len(tokens):
         return tokens
     if newline is None:
-        raise ValueError(f"mm_newline_position {position!r} needs a newline token, and the checkpoint has none; use no_token")
+        raise ValueError(
+            f"mm_newline_position {position!r} needs a newline token, and the checkpoint has none; use no_token"
+        )
     newline = newline.to(tokens)
     if position == "one_token":
         return torch.cat([tokens, newline[None]])

@@ -34,8 +34,8 @@ def tokenizer_image_token(
 ) -> list[int] | torch.Tensor:
     """Token ids of a prompt, with one placeholder for each `<image>`.
 
-    The texts between the placeholders are tokenised one by one. Where the tokenizer puts a start token before each of them,
-    only the first is kept.
+    The texts between the placeholders are tokenised one by one. Where the tokenizer puts a start token before each of
+    them, only the first is kept.
 
     Args:
         prompt: Text with any number of `<image>`.
@@ -59,10 +59,10 @@ def tokenizer_image_token(
 class KeywordsStoppingCriteria(StoppingCriteria):
     """Stops a sequence when it ends with a keyword.
 
-    A sequence ends when its last ids are those of a keyword, or when a keyword occurs in the decoded text of its last three
-    tokens (special tokens skipped). Our models generate from embeddings, so the criterion sees new tokens only although it
-    counts from the prompt's length, as the original does: while there are fewer new tokens than prompt tokens, the text
-    check sees the tokens after position `prompt length - new tokens`.
+    A sequence ends when its last ids are those of a keyword, or when a keyword occurs in the decoded text of its last
+    three tokens (special tokens skipped). Our models generate from embeddings, so the criterion sees new tokens only
+    although it counts from the prompt's length, as the original does: while there are fewer new tokens than prompt
+    tokens, the text check sees the tokens after position `prompt length - new tokens`.
 
     Args:
         keywords: Texts that end an answer.
@@ -104,7 +104,8 @@ def resolve_pinpoints(grid_pinpoints: Pinpoints, tile_size: int) -> list[Size]:
     """The allowed (width, height) of a tiled image, in pixels.
 
     Args:
-        grid_pinpoints: A list of (width, height); or a text, either such a list or a range of tile grids `(1x1),...,(6x6)`.
+        grid_pinpoints: A list of (width, height); or a text, either such a list or a range of tile grids
+            `(1x1),...,(6x6)`.
         tile_size: Side of a tile, in pixels; used by ranges only.
 
     Raises:
@@ -142,7 +143,7 @@ def select_best_resolution(original_size: Size, possible_resolutions: Sequence[S
 
 
 def get_anyres_image_grid_shape(image_size: Size, grid_pinpoints: Pinpoints, patch_size: int) -> Size:
-    """Tiles along the width and along the height of an image of `image_size` (width, height); `patch_size` is a tile's side."""
+    """Tiles along width and height of an image of `image_size` (width, height); `patch_size` is a tile's side."""
     width, height = select_best_resolution(image_size, resolve_pinpoints(grid_pinpoints, patch_size))
     return width // patch_size, height // patch_size
 
@@ -159,7 +160,9 @@ def process_anyres_image(
     canvas.paste(fitted, ((width - fitted.width) // 2, (height - fitted.height) // 2))
     tiles = [image.resize((tile, tile))]
     tiles += [
-        canvas.crop((left, top, left + tile, top + tile)) for top in range(0, height, tile) for left in range(0, width, tile)
+        canvas.crop((left, top, left + tile, top + tile))
+        for top in range(0, height, tile)
+        for left in range(0, width, tile)
     ]
     return processor.preprocess(tiles, return_tensors="pt")["pixel_values"]
 

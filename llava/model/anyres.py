@@ -1,7 +1,7 @@
 """From the features of an image's tiles to the tokens of the image.
 
-Source: the merge types of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, tiles that do not fit the image's grid are an
-error; the original assumes a grid of 2 x 2.
+Source: the merge types of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, tiles that do not fit the image's grid
+are an error; the original assumes a grid of 2 x 2.
 """
 
 import math
@@ -18,16 +18,17 @@ def merge_image(
     side: int,
     merge_type: str,
     newline: torch.Tensor | None = None,
+    *,
     grid: Size = (2, 2),
     image_size: Size | None = None,
     max_tiles: int | None = None,
 ) -> torch.Tensor:
     """Tokens of one image.
 
-    A lone feature map is taken as it is. Otherwise the first map shows the whole image, and the others are its tiles, which
-    are joined to one map in the image's layout. `unpad` cuts off the padding of that map, shrinks it where it is far
-    larger than `max_tiles` tiles, and ends every row with a newline; `maxpool2x2` halves it instead. The whole image's
-    tokens come first, unless the merge type says `nobase`.
+    A lone feature map is taken as it is. Otherwise the first map shows the whole image, and the others are its tiles,
+    which are joined to one map in the image's layout. `unpad` cuts off the padding of that map, shrinks it where it is
+    far larger than `max_tiles` tiles, and ends every row with a newline; `maxpool2x2` halves it instead. The whole
+    image's tokens come first, unless the merge type says `nobase`.
 
     Args:
         features: (1 + k, n*n, D).

@@ -1,7 +1,7 @@
 """Loading a checkpoint: configuration, tokenizer, weights and preprocessing.
 
-Nothing is left to chance: an architecture, tower or option that is not supported is an error, and so is every weight that
-the checkpoint lacks.
+Nothing is left to chance: an architecture, tower or option that is not supported is an error, and so is every weight
+that the checkpoint lacks.
 """
 
 import logging
@@ -25,7 +25,7 @@ __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretr
 logger = logging.getLogger(__name__)
 
 _ARCHITECTURE = "LlavaQwenForCausalLM"
-_DTYPES = {
+_DTYPES: dict[str, torch.dtype | str] = {
     "float16": torch.float16,
     "fp16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -56,8 +56,8 @@ def load_pretrained_model(
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, VisionImageProcessor, int]:
     """Loads a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
 
-    The vocabulary is cut to the tokenizer's length, as the original loader does. Weights go straight to their device in the
-    dtype asked for, tensor by tensor.
+    The vocabulary is cut to the tokenizer's length, as the original loader does. Weights go straight to their device in
+    the dtype asked for, tensor by tensor.
 
     Args:
         model_path: Folder or hub name.
@@ -67,8 +67,8 @@ def load_pretrained_model(
         load_4bit: The same to 4 bits (NF4, double quantisation).
         device_map: As in transformers; `auto` spreads the model over the visible devices.
         torch_dtype: `float16`, `bfloat16`, `float32`, their torch dtypes, or `auto` for the checkpoint's.
-        attn_implementation: As in transformers. Where flash-attn is not installed, `flash_attention_2` becomes `sdpa` with
-            a warning.
+        attn_implementation: As in transformers. Where flash-attn is not installed, `flash_attention_2` becomes `sdpa`
+            with a warning.
         customized_config: A configuration, or the path of one, to be used in place of the checkpoint's.
         overwrite_config: Settings that replace the configuration's before the model is built.
         compressor: What reduces the tokens of videos, a `Compressor` or a name; None: the checkpoint's own pooling.
@@ -85,13 +85,15 @@ def load_pretrained_model(
     kwargs.pop("multimodal", None)
     unknown = sorted(set(kwargs) - set(_LOADING_OPTIONS))
     if unknown:
-        raise ValueError(f"unknown options {unknown}; besides the named ones there are {_LOADING_OPTIONS} and multimodal")
+        raise ValueError(
+            f"unknown options {unknown}; besides the named ones there are {_LOADING_OPTIONS} and multimodal"
+        )
     if model_base is not None or Path(model_path, "adapter_config.json").exists():
         raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
     config = _load_config(model_path, customized_config, overwrite_config or {})
     tokenizer = _load_tokenizer(model_path, config)
     dtype = _dtype(torch_dtype)
-    model, info = LlavaQwenForCausalLM.from_pretrained(
+    loaded: Any = LlavaQwenForCausalLM.from_pretrained(
         model_path,
         config=config,
         dtype=dtype,
@@ -101,6 +103,7 @@ def load_pretrained_model(
         output_loading_info=True,
         **kwargs,
     )
+    model, info = loaded
     _complete_weights(model, set(info["missing_keys"]), info["unexpected_keys"])
     _fit_vocabulary(model, len(tokenizer))
     model.compressor = compressor
@@ -120,8 +123,8 @@ def _load_config(model_path: str, customized_config: Any, overwrites: Mapping[st
     is_ours = architectures == [_ARCHITECTURE] if architectures else "num_key_value_heads" in settings
     if not is_ours or not settings.get("mm_vision_tower"):
         raise ValueError(
-            f"{model_path} is not a LLaVA checkpoint on Qwen2: its config.json must have architectures [{_ARCHITECTURE!r}] "
-            f"and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
+            f"{model_path} is not a LLaVA checkpoint on Qwen2: its config.json must have architectures "
+            f"[{_ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
         )
     settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [_ARCHITECTURE]}
     if settings.get("rope_scaling") is None:  # null in released checkpoints; transformers would warn of the old name
@@ -208,7 +211,9 @@ def _fit_vocabulary(model: LlavaQwenForCausalLM, length: int) -> None:
     if length == rows:
         return
     if any(module.weight.is_meta for module in (model.get_input_embeddings(), model.get_output_embeddings())):
-        raise ValueError("embed_tokens and lm_head cannot be offloaded: give them a device in device_map, or a smaller model")
+        raise ValueError(
+            "embed_tokens and lm_head cannot be offloaded: give them a device in device_map, or a smaller model"
+        )
     model.resize_token_embeddings(length)
 
 

@@ -15,17 +15,19 @@ OPEN_CLIP_PREFIX = "open_clip_hub:"
 class OpenClipTower(VisionTower):
     """The image encoder of an open_clip model, up to a block.
 
-    Differs from LLaVA-NeXT: an encoder without a class token loses none of its patches under `patch`, and the width comes
-    from the model.
+    Differs from LLaVA-NeXT: an encoder without a class token loses none of its patches under `patch`, and the width
+    comes from the model.
 
     Args:
         name: `open_clip_hub:` and a model name of open_clip, which may be `local-dir:` and a folder.
         pretrained: Tag or file of the weights, unless the name says where they are.
         select_layer: Which block's output, from the end: -1 is the last.
-        select_feature: `patch`: without class token; `cls_patch`: with it; `conv_flatten`: the map of a convolutional encoder.
+        select_feature: `patch`: without class token; `cls_patch`: with it; `conv_flatten`: the map of a convolutional
+            encoder.
 
     Raises:
-        ValueError: `select_layer` or `select_feature` names nothing, or the encoder has values that no checkpoint holds.
+        ValueError: `select_layer` or `select_feature` names nothing, or the encoder has values that no checkpoint
+            holds.
     """
 
     def __init__(self, name: str, pretrained: str | None, select_layer: int, select_feature: str) -> None:
@@ -33,7 +35,8 @@ class OpenClipTower(VisionTower):
         if select_layer >= 0:
             raise ValueError(f"mm_vision_select_layer must be negative for OpenCLIP towers, got {select_layer}")
         model_name = name.removeprefix(OPEN_CLIP_PREFIX)
-        # No weights: the checkpoint's follow. While a model is loaded the default device is "meta", and nothing takes memory.
+        # No weights: the checkpoint's follow. While a model is loaded the default device is "meta", and nothing takes
+        # memory.
         visual: Any = open_clip.create_model(
             model_name,
             device=torch.get_default_device(),
@@ -42,8 +45,13 @@ class OpenClipTower(VisionTower):
             pretrained_text=False,
         ).visual
         if any(module._non_persistent_buffers_set for module in visual.modules()):
-            raise ValueError(f"{name} computes buffers that its weights do not hold; such OpenCLIP towers are not supported")
-        transform = {**visual.preprocess_cfg, **(open_clip.get_pretrained_cfg(model_name, pretrained) if pretrained else {})}
+            raise ValueError(
+                f"{name} computes buffers that its weights do not hold; such OpenCLIP towers are not supported"
+            )
+        transform = {
+            **visual.preprocess_cfg,
+            **(open_clip.get_pretrained_cfg(model_name, pretrained) if pretrained else {}),
+        }
         side = visual.image_size[0] if isinstance(visual.image_size, tuple | list) else visual.image_size
         processor = VisionImageProcessor(side, tuple(transform["mean"]), tuple(transform["std"]), keep_aspect=True)
         stem = next(module for module in visual.modules() if isinstance(module, nn.Conv2d))
@@ -77,5 +85,7 @@ class OpenClipTower(VisionTower):
         has_source = self.pretrained is not None or ":" in self.model_name
         if not has_source:
             raise ValueError(f"the checkpoint holds no weights of {self.name}: name them in vision_tower_pretrained")
-        model = open_clip.create_model(self.model_name, pretrained=self.pretrained, device="cpu", require_pretrained=True)
+        model = open_clip.create_model(
+            self.model_name, pretrained=self.pretrained, device="cpu", require_pretrained=True
+        )
         return model.visual.state_dict()

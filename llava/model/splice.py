@@ -1,7 +1,7 @@
 """Putting the tokens of images and videos between the text of a prompt.
 
-A prompt is its ids with a placeholder for each visual. Everything here is a pure function on tensors: a prompt is cut at its
-placeholders, its pieces are embedded and joined, and the rows of a batch are brought to one length.
+A prompt is its ids with a placeholder for each visual. Everything here is a pure function on tensors: a prompt is cut
+at its placeholders, its pieces are embedded and joined, and the rows of a batch are brought to one length.
 """
 
 import logging
@@ -70,8 +70,8 @@ def join_pieces(
 def deal_visuals(num_placeholders: Sequence[int], visuals: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     """Which visuals each prompt of a batch gets, in order.
 
-    A prompt without a placeholder uses up one visual and shows none of it: callers give such prompts a dummy image. Where
-    there are too few, the last one is shown again.
+    A prompt without a placeholder uses up one visual and shows none of it: callers give such prompts a dummy image.
+    Where there are too few, the last one is shown again.
 
     Args:
         num_placeholders: Placeholders of each prompt.
@@ -100,7 +100,7 @@ def cut_to(row: tuple[torch.Tensor, torch.Tensor], max_length: int | None) -> tu
     if max_length is None or length <= max_length:
         return row
     logger.warning(
-        "%d of %d tokens were cut from the end of the prompt, which may be no longer than tokenizer_model_max_length = %d. "
+        "%d of %d tokens were cut from the end of the prompt, whose longest length is tokenizer_model_max_length = %d. "
         "The question stands at the end and may be lost: use fewer frames or a stronger compressor.",
         length - max_length,
         length,
@@ -143,6 +143,7 @@ def splice_batch(
     input_ids: torch.Tensor,
     visuals: Sequence[torch.Tensor],
     embed: Embed,
+    *,
     attention_mask: torch.Tensor | None = None,
     labels: torch.Tensor | None = None,
     max_length: int | None = None,

@@ -1,14 +1,14 @@
 """Vision towers on transformers: SigLIP and CLIP encoders that give one feature per patch.
 
-A tower holds its encoder as `vision_tower`, so that parameter names are those of the checkpoints. An encoder is built from
-its geometry alone; its weights come with the checkpoint, or afterwards from `load_named_weights`.
+A tower holds its encoder as `vision_tower`, so that parameter names are those of the checkpoints. An encoder is built
+from its geometry alone; its weights come with the checkpoint, or afterwards from `load_named_weights`.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedModel, SiglipVisionConfig, SiglipVisionModel
+from transformers import CLIPVisionModel, PreTrainedModel, SiglipVisionModel
 
 from llava.image_processing import CLIP_MEAN, CLIP_STD, VisionImageProcessor
 
@@ -25,6 +25,7 @@ class VisionTower(nn.Module):
         hidden_size: Width of the features.
     """
 
+    vision_tower: Any
     is_loaded = True  # a tower is loaded with its model; scripts ask
 
     def __init__(
@@ -86,10 +87,10 @@ class SiglipTower(VisionTower):
 
     Args:
         name: The checkpoint's `mm_vision_tower`.
-        config: Geometry of the whole encoder.
+        config: Geometry of the whole encoder, a `SiglipVisionConfig`.
     """
 
-    def __init__(self, name: str, config: SiglipVisionConfig) -> None:
+    def __init__(self, name: str, config: Any) -> None:
         config.num_hidden_layers -= 1
         config.vision_use_head = False
         processor = VisionImageProcessor(config.image_size)
@@ -110,7 +111,7 @@ class ClipTower(VisionTower):
 
     Args:
         name: The checkpoint's `mm_vision_tower`.
-        config: Geometry.
+        config: Geometry, a `CLIPVisionConfig`.
         select_layer: Index into the hidden states (0: embeddings, -1: after the last layer).
         select_feature: `patch`: without the class token; `cls_patch`: with it.
 
@@ -118,10 +119,12 @@ class ClipTower(VisionTower):
         ValueError: `select_layer` or `select_feature` names nothing.
     """
 
-    def __init__(self, name: str, config: CLIPVisionConfig, select_layer: int, select_feature: str) -> None:
+    def __init__(self, name: str, config: Any, select_layer: int, select_feature: str) -> None:
         num_layers = config.num_hidden_layers
         if not -num_layers - 1 <= select_layer <= num_layers:
-            raise ValueError(f"mm_vision_select_layer must be a layer of the {num_layers} of {name}, got {select_layer}")
+            raise ValueError(
+                f"mm_vision_select_layer must be a layer of the {num_layers} of {name}, got {select_layer}"
+            )
         check_select_feature(select_feature, ("patch", "cls_patch"))
         processor = VisionImageProcessor(config.image_size, CLIP_MEAN, CLIP_STD, keep_aspect=True)
         super().__init__(name, CLIPVisionModel(config), processor, config.patch_size, config.hidden_size)
@@ -148,9 +151,10 @@ def check_select_feature(select_feature: str, known: tuple[str, ...]) -> None:
 
 def _pretrained_weights(model_class: type[PreTrainedModel], tower: VisionTower) -> dict[str, torch.Tensor]:
     """Weights of the model that `tower` is named after, all that the tower needs."""
-    model, info = model_class.from_pretrained(
+    loaded: Any = model_class.from_pretrained(
         tower.name, config=tower.vision_tower.config, dtype=tower.dtype, output_loading_info=True
     )
+    model, info = loaded
     if info["missing_keys"]:
         raise ValueError(f"{tower.name} lacks weights of the vision tower: {sorted(info['missing_keys'])[:5]}")
     return model.state_dict()

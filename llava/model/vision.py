@@ -1,7 +1,7 @@
 """Which vision tower a configuration asks for.
 
-Source: the naming rules are those of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, a local folder is judged by its
-config.json and is not taken for CLIP because it exists.
+Source: the naming rules are those of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, a local folder is judged by
+its config.json and is not taken for CLIP because it exists.
 """
 
 from pathlib import Path
@@ -16,7 +16,8 @@ SUPPORTED_TOWERS = (
     "a local folder of a SigLIP or CLIP model, and OpenCLIP ('open_clip_hub:NAME')"
 )
 
-# Geometry of towers that need not be on disk, since checkpoints hold their weights. Their other settings are the defaults.
+# Geometry of towers that need not be on disk, since checkpoints hold their weights. Their other settings are the
+# defaults.
 _GEOMETRY: dict[str, dict[str, Any]] = {
     "google/siglip-so400m-patch14-384": {
         "hidden_size": 1152,

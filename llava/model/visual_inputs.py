@@ -1,7 +1,7 @@
 """From pixels to the embeddings of a prompt: the multimodal half of the models.
 
-Encoding (tower, projector), compressing with newlines, and splicing are separate steps, each usable on its own. A video that
-was encoded once can be given to any number of prompts.
+Encoding (tower, projector), compressing with newlines, and splicing are separate steps, each usable on its own. A video
+that was encoded once can be given to any number of prompts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,30 +13,15 @@ import torch
 from llava.layout import EncodedVideo, insert_newlines
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import check_merge_type, max_tiles_of, merge_image
+from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import splice_batch
 from llava.model.tower import VisionTower
 from stgridpool import Compressor, build_compressor
 from stgridpool.stage_timer import StageTimer
 
 VISION_BATCH = 16  # images that go through the tower at a time: enough to fill a GPU, and it bounds the memory
-POOLING_MODES = ("average", "max", "bilinear")
 
 Image = torch.Tensor | EncodedVideo
-
-
-def pooling_compressor(mode: str, stride: int = 2) -> Compressor:
-    """The pooling that checkpoints do themselves, `mm_spatial_pool_mode`, as a compressor.
-
-    `mm_spatial_pool_stride` has no effect in LLaVA-NeXT and none here: the stride is 2 unless given.
-
-    Raises:
-        ValueError: `mode` is unknown.
-    """
-    if mode not in POOLING_MODES:
-        raise ValueError(f"mm_spatial_pool_mode must be one of {', '.join(POOLING_MODES)}, got {mode!r}")
-    if mode == "bilinear":
-        return build_compressor(mode, stride=stride)
-    return build_compressor(mode, kernel_size=stride, stride=stride)
 
 
 class VisualInputs:
@@ -145,9 +130,9 @@ class VisualInputs:
         """Tokens (L_i, D) of each image or video.
 
         Args:
-            images: A list, or a tensor with one more dimension, of videos (T, 3, S, S), tiled images (1 + k, 3, S, S) and
-                images (3, S, S) or (1, 3, S, S); videos may be `EncodedVideo`. A tensor (B, 3, S, S) is B plain images:
-                their features alone, without newline or pooling.
+            images: A list, or a tensor with one more dimension, of videos (T, 3, S, S), tiled images (1 + k, 3, S, S)
+                and images (3, S, S) or (1, 3, S, S); videos may be `EncodedVideo`. A tensor (B, 3, S, S) is B plain
+                images: their features alone, without newline or pooling.
             modalities: `image` or `video` for each; what is missing is an image. One word holds for all.
             image_sizes: (width, height) of each image in pixels.
         """
@@ -177,10 +162,10 @@ class VisualInputs:
             self.encode_images(tiles),
             tower.num_patches_per_side,
             self.config.mm_patch_merge_type,
-            self.model.image_newline,
-            grid,
-            size,
-            max_tiles_of(mode),
+            newline=self.model.image_newline,
+            grid=grid,
+            image_size=size,
+            max_tiles=max_tiles_of(mode),
         )
 
     def prepare_inputs_labels_for_multimodal(
@@ -209,8 +194,9 @@ class VisualInputs:
             padding_side: Where shorter rows are padded; the checkpoint's `tokenizer_padding_side` if not given.
 
         Returns:
-            None, position ids, attention mask, past_key_values, embeddings (B, L, D) and labels. What came in as None goes
-            out as None. Without images, or for a single id, everything is returned as it came, with None for embeddings.
+            None, position ids, attention mask, past_key_values, embeddings (B, L, D) and labels. What came in as None
+            goes out as None. Without images, or for a single id, everything is returned as it came, with None for
+            embeddings.
         """
         if images is None or not len(images) or input_ids.shape[1] == 1:
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
@@ -218,10 +204,10 @@ class VisualInputs:
             input_ids,
             self.encode_visuals(images, modalities, image_sizes),
             self.get_input_embeddings(),
-            attention_mask,
-            labels,
-            self.config.tokenizer_model_max_length,
-            padding_side or self.config.tokenizer_padding_side,
+            attention_mask=attention_mask,
+            labels=labels,
+            max_length=self.config.tokenizer_model_max_length,
+            padding_side=padding_side or self.config.tokenizer_padding_side,
         )
         return (
             None,

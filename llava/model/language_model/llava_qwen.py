@@ -69,7 +69,7 @@ class LlavaQwenModel(Qwen2Model):
     """
 
     config_class = LlavaQwenConfig
-    _no_split_modules = ["Qwen2DecoderLayer", "SiglipTower", "ClipTower", "OpenClipTower"]
+    _no_split_modules = ["Qwen2DecoderLayer", "SiglipTower", "ClipTower", "OpenClipTower"]  # noqa: RUF012  transformers' class attribute
 
     def __init__(self, config: LlavaQwenConfig) -> None:
         if config.add_faster_video:
@@ -80,7 +80,9 @@ class LlavaQwenModel(Qwen2Model):
         self.vision_tower = build_vision_tower(config)
         vision_width = self.vision_tower.hidden_size
         if config.mm_hidden_size not in (None, vision_width):
-            raise ValueError(f"mm_hidden_size must be {vision_width}, the vision tower's width, got {config.mm_hidden_size}")
+            raise ValueError(
+                f"mm_hidden_size must be {vision_width}, the vision tower's width, got {config.mm_hidden_size}"
+            )
         self.mm_projector = build_projector(config.mm_projector_type, vision_width, config.hidden_size)
         newline = torch.randn(config.hidden_size) / config.hidden_size**0.5
         self.image_newline = nn.Parameter(newline) if "unpad" in config.mm_patch_merge_type else None
@@ -164,7 +166,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         )
 
     @torch.no_grad()
-    def generate(
+    def generate(  # type: ignore[override]  # LLaVA-NeXT's signature
         self,
         inputs: torch.Tensor | None = None,
         images: torch.Tensor | Sequence[Image] | None = None,
@@ -174,8 +176,9 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
     ) -> Any:
         """Continues prompts; what is returned are the new tokens only.
 
-        Generation starts from embeddings, so a repetition penalty sees new tokens only, as it does in LLaVA-NeXT. Prompts of
-        different lengths are padded on the left whatever the checkpoint says (the original continues the padding).
+        Generation starts from embeddings, so a repetition penalty sees new tokens only, as it does in LLaVA-NeXT.
+        Prompts of different lengths are padded on the left whatever the checkpoint says (the original continues the
+        padding).
 
         Args:
             inputs: (B, n) ids with a placeholder for each image or video.
@@ -202,9 +205,10 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         )
         if embeds is None:
             _check_no_placeholders(inputs)
-            text = splice_batch(inputs, [], self.get_input_embeddings(), mask, padding_side="left")
+            text = splice_batch(inputs, [], self.get_input_embeddings(), attention_mask=mask, padding_side="left")
             embeds, new_mask = text.embeds, text.attention_mask
-        return super().generate(inputs_embeds=embeds, attention_mask=new_mask.long(), **kwargs)
+        continued: Any = super()
+        return continued.generate(inputs_embeds=embeds, attention_mask=new_mask.long(), **kwargs)
 
 
 def _check_no_placeholders(input_ids: torch.Tensor | None) -> None:

@@ -19,7 +19,7 @@ def test_token_counts_of_real_images(llava_golden):
         unpadded = without_padding(torch.zeros(1, 27 * height, 27 * width), size)
         assert list(unpadded.shape[1:]) == row["unpadded_hw"]
         features = torch.zeros(1 + width * height, 729, 1)
-        tokens = merge_image(features, 27, "spatial_unpad", NEWLINE, (width, height), size, max_tiles=9)
+        tokens = merge_image(features, 27, "spatial_unpad", NEWLINE, grid=(width, height), image_size=size, max_tiles=9)
         assert len(tokens) == row["anyres_max_9_tokens"]
 
 
@@ -33,9 +33,9 @@ def test_tiles_are_joined_row_by_row():
 
 
 def test_newlines_end_the_rows_of_the_joined_map_only():
-    tokens = merge_image(numbered(3, 2), 2, "spatial_unpad", NEWLINE, (2, 1), (400, 200))
+    tokens = merge_image(numbered(3, 2), 2, "spatial_unpad", NEWLINE, grid=(2, 1), image_size=(400, 200))
     assert tokens.flatten().tolist() == [0, 1, 2, 3, 4, 5, 8, 9, -1, 6, 7, 10, 11, -1]
-    without_base = merge_image(numbered(3, 2), 2, "spatial_unpad_nobase", NEWLINE, (2, 1), (400, 200))
+    without_base = merge_image(numbered(3, 2), 2, "spatial_unpad_nobase", NEWLINE, grid=(2, 1), image_size=(400, 200))
     assert torch.equal(without_base, tokens[4:])
 
 
@@ -47,8 +47,8 @@ def test_a_lone_map_ends_with_a_newline():
 
 def test_shrinking_starts_above_a_tenth():
     features = torch.zeros(5, 16, 1)
-    kept = merge_image(features, 4, "spatial_unpad", NEWLINE, (2, 2), (8, 8), max_tiles=4)
-    shrunk = merge_image(features, 4, "spatial_unpad", NEWLINE, (2, 2), (8, 8), max_tiles=2)
+    kept = merge_image(features, 4, "spatial_unpad", NEWLINE, grid=(2, 2), image_size=(8, 8), max_tiles=4)
+    shrunk = merge_image(features, 4, "spatial_unpad", NEWLINE, grid=(2, 2), image_size=(8, 8), max_tiles=2)
     assert len(kept) == 16 + 8 * 9
     side = int(8 // math.sqrt(2))
     assert len(shrunk) == 16 + side * (side + 1)

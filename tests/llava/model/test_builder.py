@@ -66,7 +66,8 @@ def test_without_architectures_the_fields_decide(copied):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"architectures": ["LlavaLlamaForCausalLM"]}, {"mm_vision_tower": None}, {"architectures": ["Qwen2ForCausalLM"]}]
+    "settings",
+    [{"architectures": ["LlavaLlamaForCausalLM"]}, {"mm_vision_tower": None}, {"architectures": ["Qwen2ForCausalLM"]}],
 )
 def test_other_checkpoints_are_rejected(copied, settings):
     with pytest.raises(ValueError, match="is not a LLaVA checkpoint on Qwen2"):
@@ -308,8 +309,8 @@ def test_loading_holds_the_weights_once(make_checkpoint, llava_golden):
     folder, model = make_checkpoint(vision_config=vision, **sizes)
     assert sum(parameter.numel() for parameter in model.parameters()) * 4 > 150e6
     del model
-    # The file is float32 and what is loaded float16, so that every weight takes private memory. Mapped pages of the file can
-    # be dropped and are no copy.
+    # The file is float32 and what is loaded float16, so that every weight takes private memory. Mapped pages of the
+    # file can be dropped and are no copy.
     command = [sys.executable, "-c", MEMORY_PROBE, str(llava_golden / "ckpt-video"), str(folder)]
     run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert 0.9 < float(run.stdout.split()[-1]) < 1.4

@@ -1,4 +1,4 @@
-"""OpenCLIP towers of a tiny registered model: ViT, weights in the checkpoint, in a file and in a local folder; timm trunks."""
+"""OpenCLIP towers of tiny registered models: features, and weights in the checkpoint, in a file and in a folder."""
 
 import json
 

@@ -62,7 +62,10 @@ def test_cutting_warns_with_the_numbers(caplog):
 
 @pytest.mark.parametrize(
     ("side", "mask", "positions"),
-    [("right", [[1, 1, 1], [1, 0, 0]], [[0, 1, 2], [0, 0, 0]]), ("left", [[1, 1, 1], [0, 0, 1]], [[0, 1, 2], [0, 0, 0]])],
+    [
+        ("right", [[1, 1, 1], [1, 0, 0]], [[0, 1, 2], [0, 0, 0]]),
+        ("left", [[1, 1, 1], [0, 0, 1]], [[0, 1, 2], [0, 0, 0]]),
+    ],
 )
 def test_padding(side, mask, positions):
     rows = [(visual(1, 2, 3), torch.tensor([1, 2, 3])), (visual(9), torch.tensor([9]))]
@@ -83,5 +86,5 @@ def test_padding_sides():
 def test_masked_positions_are_dropped_before_splicing():
     ids = torch.tensor([[7, 1, IMAGE_TOKEN_INDEX], [2, IMAGE_TOKEN_INDEX, 3]])
     mask = torch.tensor([[0, 1, 1], [1, 1, 0]])
-    batch = splice_batch(ids, [visual(50), visual(60)], embed, mask)
+    batch = splice_batch(ids, [visual(50), visual(60)], embed, attention_mask=mask)
     assert batch.embeds[..., 0].tolist() == [[1, 50], [2, 60]]

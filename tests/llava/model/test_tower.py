@@ -59,7 +59,7 @@ def test_clip_weights_in_the_checkpoint(make_checkpoint):
     folder, written = make_checkpoint(**clip_settings("openai/tiny-clip"))
     keys = load_file(folder / "model.safetensors").keys()
     assert "model.vision_tower.vision_tower.vision_model.embeddings.class_embedding" in keys
-    tokenizer, model, processor, _ = load(folder)
+    _, model, processor, _ = load(folder)
     tower = model.get_vision_tower()
     assert (tower.num_patches_per_side, tower.num_patches, tower.image_size, tower.hidden_size) == (4, 16, 28, 24)
     assert processor.size == {"shortest_edge": 28}
@@ -85,7 +85,13 @@ def test_clip_weights_of_a_local_folder(make_checkpoint, tmp_path):
 def test_siglip_weights_of_a_local_folder_of_the_whole_model(make_checkpoint, tmp_path):
     torch.manual_seed(5)
     vision = {**CLIP, "num_attention_heads": 2}
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
+    text = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 9,
+    }
     named = SiglipModel(SiglipConfig(vision_config=vision, text_config=text)).eval()
     named.save_pretrained(tmp_path / "encoder")
     assert json.loads((tmp_path / "encoder" / "config.json").read_text())["model_type"] == "siglip"
@@ -104,7 +110,7 @@ def test_siglip_weights_of_a_local_folder_of_the_whole_model(make_checkpoint, tm
 
 def test_trained_tower_weights_must_be_in_the_checkpoint(make_checkpoint):
     folder, _ = make_checkpoint(without="model.vision_tower", **clip_settings("openai/tiny-clip"))
-    with pytest.raises(ValueError, match="the checkpoint lacks weights .*model.vision_tower"):
+    with pytest.raises(ValueError, match=r"the checkpoint lacks weights .*model\.vision_tower"):
         load(folder)
 
 

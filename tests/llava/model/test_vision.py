@@ -30,7 +30,12 @@ def test_so400m_comes_from_the_table():
 def test_clip_large_comes_from_the_table():
     tower = build("openai/clip-vit-large-patch14-336")
     assert isinstance(tower, ClipTower)
-    assert (tower.image_size, tower.num_patches_per_side, tower.hidden_size, tower.num_layers_run) == (336, 24, 1024, 23)
+    assert (tower.image_size, tower.num_patches_per_side, tower.hidden_size, tower.num_layers_run) == (
+        336,
+        24,
+        1024,
+        23,
+    )
 
 
 @pytest.mark.parametrize("name", ["openai/x", "laion/x", "someone/ShareGPT4V-x"])
@@ -51,7 +56,7 @@ def test_a_local_folder_is_judged_by_its_config(tmp_path):
 
 @pytest.mark.parametrize("name", ["imagebind_huge", "facebook/dinov2-large", "hf:x"])
 def test_unknown_towers_are_rejected_with_what_is_supported(name):
-    with pytest.raises(ValueError, match="supported are SigLIP .*CLIP .*OpenCLIP"):
+    with pytest.raises(ValueError, match=r"supported are SigLIP .*CLIP .*OpenCLIP"):
         build(name)
 
 

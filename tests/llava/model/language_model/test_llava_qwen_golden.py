@@ -57,7 +57,7 @@ def image_inputs(case, checkpoint, ov_inputs):
     return (list(images) if "process_images_list" in described else images), [image.size for image in chosen]
 
 
-def prepare(model, tensors, name, images, modalities, image_sizes=None):
+def prepare(model, tensors, name, *, images, modalities, image_sizes=None):
     input_ids, mask = tensors[f"{name}.input_ids"], tensors[f"{name}.attention_mask_in"]
     positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_video_splice(llava_golden, video_checkpoint, video_frames, settings, na
     tensors, case = load_file(llava_golden / "video_splice.safetensors"), VIDEO["cases"][name]
     model = video_checkpoint.model
     with settings(model.config, **case["config_overrides"]):
-        prepared = prepare(model, tensors, name, video_images(case, video_frames), case["modalities"])
+        prepared = prepare(model, tensors, name, images=video_images(case, video_frames), modalities=case["modalities"])
     assert list(prepared[4].shape) == case["embeds_shape"]
     check_prepared(prepared, tensors, name, 1e-4)
     assert ("were cut" in caplog.text) == name.startswith("truncated")
@@ -112,7 +112,7 @@ def test_image_splice(llava_golden, ov_checkpoint, ov_inputs, settings, name):
     with settings(model.config, **case["config_overrides"]):
         images, sizes = image_inputs(case, ov_checkpoint, ov_inputs)
         shape = [list(image.shape) for image in images] if isinstance(images, list) else list(images.shape)
-        prepared = prepare(model, tensors, name, images, case["modalities"], sizes)
+        prepared = prepare(model, tensors, name, images=images, modalities=case["modalities"], image_sizes=sizes)
     assert shape == case["pixel_values"]
     assert isinstance(images, list) == case["pixel_values_is_list"]
     check_prepared(prepared, tensors, name, 1e-3)
@@ -231,7 +231,9 @@ RELEASED = {"strides": (2, 4, 8), "grid_size": 4, "norm_order": 2}
 COMPRESSORS = {
     "A_nsp_only": build_compressor("nsp", norm_order=2),
     "A_default_p1_no_ptg": build_compressor("nsp", norm_order=1),
-    "A_ptg_f124_temp4": build_compressor("st_gridpool", preset=None, strides=(1, 2, 4), grid_size=4, scale=4, norm_order=2),
+    "A_ptg_f124_temp4": build_compressor(
+        "st_gridpool", preset=None, strides=(1, 2, 4), grid_size=4, scale=4, norm_order=2
+    ),
 }
 
 

@@ -1,0 +1,173 @@
+"""The seam for compressors, encoded videos, batching, and the methods that scripts know."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from llava.layout import EncodedVideo
+from stgridpool import (
+    COMPRESSORS,
+    Average,
+    Bilinear,
+    Compressor,
+    Max,
+    NoCompression,
+    Plan,
+    STGridPool,
+    build_compressor,
+)
+from stgridpool.stage_timer import StageTimer
+
+
+@pytest.fixture
+def model(video_checkpoint):
+    yield video_checkpoint.model
+    video_checkpoint.model.compressor = None
+
+
+@dataclass(frozen=True)
+class KeepSome(Compressor):
+    """Keeps a few tokens as they are: another number in every frame and row, none in some."""
+
+    def plan(self, tokens: torch.Tensor) -> Plan:
+        place = torch.tensor([[0, 0, 1], [0, 0, 4], [0, 3, 2], [2, 6, 6]])
+        sources = place[:, 0] * 49 + place[:, 1] * 7 + place[:, 2]
+        grid = tuple(tokens.shape[:3])
+        return Plan(sources, torch.arange(5), torch.ones(4), place, grid, grid)
+
+
+def test_the_default_is_the_checkpoints_pooling_at_the_time_of_use(model, settings):
+    assert model.compressor == Bilinear(stride=2)
+    with settings(model.config, mm_spatial_pool_mode="average", mm_spatial_pool_stride=4):
+        assert model.compressor == Average(kernel_size=2, stride=2)
+    with settings(model.config, mm_spatial_pool_mode="max"):
+        assert model.compressor == Max(kernel_size=2, stride=2)
+    with settings(model.config, mm_spatial_pool_mode="sum"), pytest.raises(ValueError, match="average, max, bilinear"):
+        _ = model.compressor
+
+
+def test_setting_and_resetting(model):
+    model.compressor = "st_gridpool"
+    assert model.compressor == STGridPool()
+    model.compressor = NoCompression()
+    assert model.compressor == NoCompression()
+    model.compressor = None
+    assert model.compressor == Bilinear(stride=2)
+    with pytest.raises(TypeError, match="must be a Compressor, a name or None, got int"):
+        model.compressor = 3
+
+
+@dataclass(frozen=True)
+class InTheDecoder(KeepSome):
+    stage: ClassVar[str | int] = 5
+
+
+@dataclass(frozen=True)
+class WithAttention(KeepSome):
+    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+
+
+@pytest.mark.parametrize("compressor", [InTheDecoder(), WithAttention()])
+def test_compressors_that_would_act_elsewhere_are_rejected(model, compressor):
+    with pytest.raises(ValueError, match="this model offers stage 'before_llm' and tokens alone"):
+        model.compressor = compressor
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("frames", [1, 9])
+def test_counts_are_what_the_plan_says(model, video_frames, name, frames):
+    model.compressor = build_compressor(name, **({"window": 4, "levels": 2} if name == "ptg" else {}))
+    video = model.encode_video(video_frames[:frames])
+    rows, columns = video.plan.shape[1:]
+    assert len(video.plan) == model.compressor.planned_count((frames, 7, 7)) == frames * rows * columns
+    assert video.num_newlines == frames * rows
+    assert video.embeds.shape == (len(video.plan) + video.num_newlines, 64)
+
+
+@torch.no_grad()
+def test_any_number_of_tokens_per_frame(model, video_frames, settings):
+    model.compressor = KeepSome()
+    features = model.encode_images(video_frames[:3]).unflatten(1, (7, 7))
+    newline = model.model.image_newline
+    expected = [features[0, 0, 1], features[0, 0, 4], newline, features[0, 3, 2], newline, features[2, 6, 6], newline]
+    video = model.encode_video(video_frames[:3])
+    torch.testing.assert_close(video.embeds, torch.stack(expected))
+    assert (len(video.plan), video.num_newlines) == (4, 3)
+    with settings(model.config, mm_newline_position="frame"):
+        assert model.encode_video(video_frames[:3]).num_newlines == 2
+
+
+@torch.no_grad()
+def test_an_encoded_video_gives_the_same_answers(model, video_frames):
+    ids = torch.tensor([[5, -200, 6, 7]])
+    pixels = video_frames[:4]
+    before = pixels.clone()
+    video = model.encode_video(pixels)
+    assert isinstance(video, EncodedVideo)
+    assert torch.equal(pixels, before)
+    options = {"do_sample": False, "max_new_tokens": 6}
+    from_pixels = model.generate(ids, images=[pixels], modalities=["video"], **options)
+    assert torch.equal(model.generate(ids, images=[video], modalities=["video"], **options), from_pixels)
+    assert torch.equal(model.generate(ids, images=[video], **options), from_pixels)
+    logits = model(input_ids=ids, images=[video]).logits
+    torch.testing.assert_close(logits, model(input_ids=ids, images=[pixels], modalities="video").logits)
+
+
+@torch.no_grad()
+def test_batches_of_frames_change_nothing(model, video_frames):
+    whole = model.encode_images(video_frames[:10], batch_size=64)
+    for batch_size in (1, 3, 10):
+        parts = model.encode_images(video_frames[:10], batch_size=batch_size)
+        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+    video = model.encode_video(video_frames[:10], batch_size=4)
+    torch.testing.assert_close(video.embeds, model.encode_video(video_frames[:10]).embeds, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_stages_are_timed(model, video_frames):
+    timer = StageTimer("cpu")
+    model.encode_video(video_frames[:20], timer=timer)
+    assert list(timer.seconds()) == ["vision", "projector", "compress"]
+    assert all(seconds > 0 for seconds in timer.seconds().values())
+
+
+@torch.no_grad()
+def test_one_word_holds_for_all_entries(model, video_frames):
+    videos = [video_frames[:2], video_frames[4:7]]
+    named = model.encode_visuals(videos, ["video", "video"])
+    for visual, expected in zip(model.encode_visuals(videos, "video"), named, strict=True):
+        assert torch.equal(visual, expected)
+    stacked = model.encode_visuals(torch.stack([video_frames[:2], video_frames[4:6]]), "video")
+    torch.testing.assert_close(stacked[0], named[0])
+
+
+@torch.no_grad()
+def test_methods_that_scripts_know(model, video_frames):
+    pooled = model.get_2dPool(model.encode_images(video_frames[:2]))
+    assert pooled.shape == (2, 16, 64)
+    newline = model.model.image_newline
+    rows, frames = model.add_token_per_grid(pooled), model.add_token_per_frame(pooled)
+    assert rows.shape == (2 * 4 * 5, 64)
+    assert torch.equal(rows[4], newline)
+    assert torch.equal(rows[5], pooled[0, 4])
+    assert torch.equal(rows, model.encode_video(video_frames[:2]).embeds)
+    assert frames.shape == (2, 17, 64)
+    assert torch.equal(frames[1, 16], newline)
+    assert torch.equal(frames[:, :16], pooled)
+
+
+@torch.no_grad()
+def test_errors(model, video_frames, settings):
+    with pytest.raises(ValueError, match=r"must be \(images, 3, height, width\), got \(0, 3, 98, 98\)"):
+        model.encode_video(video_frames[:0])
+    with pytest.raises(ValueError, match=r"must be \(images, 3, height, width\)"):
+        model.encode_images(video_frames[0])
+    with settings(model.config, mm_newline_position="both"), pytest.raises(ValueError, match="mm_newline_position"):
+        model.encode_video(video_frames[:1])
+    with settings(model.config, mm_patch_merge_type="square"), pytest.raises(ValueError, match="mm_patch_merge_type"):
+        model.encode_video(video_frames[:1])
+    with pytest.raises(ValueError, match="7 x 7 patches, got 50"):
+        model.get_2dPool(torch.zeros(1, 50, 64))
