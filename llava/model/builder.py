@@ -37,6 +37,7 @@ _DTYPES: dict[str, torch.dtype | str] = {
 _TOWER_KEY = "model.vision_tower."
 # Weights that checkpoints hold and that no inference reads.
 _HARMLESS = re.compile(r"model\.faster_token|model\.vision_tower\..*\bhead\..*|.*\.inv_freq|.*\.position_ids")
+_NULLABLE = ("mm_", "tokenizer_", "rope_scaling")
 _LOADING_OPTIONS = ("max_memory", "offload_folder")
 
 
@@ -127,8 +128,9 @@ def _load_config(model_path: str, customized_config: Any, overwrites: Mapping[st
             f"[{_ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
         )
     settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [_ARCHITECTURE]}
-    if settings.get("rope_scaling") is None:  # null in released checkpoints; transformers would warn of the old name
-        settings.pop("rope_scaling", None)
+    # Null means "not set" in released checkpoints (rope_scaling, for one); the defaults then hold.
+    absent = [name for name, value in settings.items() if value is None and name.startswith(_NULLABLE)]
+    settings = {name: value for name, value in settings.items() if name not in absent}
     return LlavaQwenConfig.from_dict(settings)
 
 

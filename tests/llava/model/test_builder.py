@@ -203,6 +203,12 @@ def test_overwritten_settings_are_in_force(llava_golden):
     assert {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}.items() <= config.rope_parameters.items()
 
 
+def test_null_settings_are_defaults(copied):
+    config = load(copied(mm_newline_position=None, mm_spatial_pool_mode=None, mm_use_im_start_end=None))[1].config
+    assert (config.mm_newline_position, config.mm_spatial_pool_mode) == ("one_token", "bilinear")
+    assert config.mm_use_im_start_end is False
+
+
 def test_a_customized_config_replaces_the_checkpoints(llava_golden, tmp_path):
     folder = llava_golden / "ckpt-video"
     settings = json.loads((folder / "config.json").read_text()) | {"mm_newline_position": "no_token"}
