@@ -57,8 +57,8 @@ SIZES = {
 }
 
 
-def train_tokenizer(text: Iterable[str]) -> Tokenizer:
-    """Return a byte-level BPE tokenizer of Qwen2's kind with its three special tokens, of at most 387 ids."""
+def train_tokenizer(text: Iterable[str], vocab_size: int = 384) -> Tokenizer:
+    """Return a byte-level BPE tokenizer of Qwen2's kind: at most `vocab_size` ids and its three special tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     words = pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated")
@@ -66,7 +66,7 @@ def train_tokenizer(text: Iterable[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=384, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(text, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     return tokenizer

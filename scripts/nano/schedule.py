@@ -1,0 +1,42 @@
+"""The stages of the training, in numbers."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
+
+    Attributes:
+        name: What the progress bar calls it.
+        steps: Optimiser steps.
+        clips: Clips per step over all processes, of up to 16 seconds; of longer ones half as many.
+        seconds: Shortest and longest clip; each length between is as likely.
+        learning_rate: At the start and at the end of the stage, of all but the tower; between them half a cosine.
+        tower_learning_rate: The same for the tower.
+        longest_whole: Frames up to which clips are also shown unpooled.
+    """
+
+    name: str
+    steps: int
+    clips: int
+    seconds: tuple[int, int]
+    learning_rate: tuple[float, float]
+    tower_learning_rate: tuple[float, float]
+    longest_whole: int = 0
+
+    def rates(self, step: int) -> tuple[float, float]:
+        """Learning rates of the others and of the tower at a step of the stage."""
+        part = (1 - math.cos(math.pi * step / self.steps)) / 2
+        return tuple(start + (end - start) * part for start, end in (self.learning_rate, self.tower_learning_rate))
+
+
+# The first teaches the vision tower alone to name what its patches show, the others teach the whole model to answer.
+STAGES = (
+    Stage("tower", 450, 64, (4, 4), (2e-3, 2e-4), (2e-3, 2e-4)),
+    Stage("short", 900, 16, (4, 8), (1.5e-3, 1.5e-3), (2e-4, 5e-4), longest_whole=6),
+    Stage("medium", 900, 16, (6, 16), (1.5e-3, 1.0e-3), (5e-4, 3e-4), longest_whole=8),
+    Stage("long", 900, 16, (8, 20), (1.0e-3, 0.0), (3e-4, 0.0), longest_whole=16),
+)
+WARM_UP = 50  # steps at the start of each stage over which the learning rate rises
