@@ -1,0 +1,33 @@
+"""Fixtures for the miniature Video LLM: its modules, its checkpoint, and a few held-out clips with questions."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+NANO = Path(__file__).resolve().parents[3] / "scripts" / "nano"
+
+
+@pytest.fixture(scope="session")
+def nano() -> Callable[[str], ModuleType]:
+    """Function that imports a module of scripts/nano by its name; they import each other as scripts do."""
+    if str(NANO) not in sys.path:
+        sys.path.append(str(NANO))
+    return importlib.import_module
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Path:
+    """The trained checkpoint."""
+    return NANO / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def clips_folder(nano, tmp_path_factory) -> Path:
+    """Twelve held-out clips with 96 questions as a Video-MME-like set; none of them is in the published numbers."""
+    folder = tmp_path_factory.mktemp("clips")
+    nano("make_data").write_videomme(folder, 12, (12, 16), seed=77)
+    return folder
