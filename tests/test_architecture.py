@@ -1,6 +1,7 @@
 """What the tree promises: who may import whom, and nothing that hides the installed lmms-eval."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import lmms_eval
@@ -35,6 +36,14 @@ def test_lmms_eval_is_the_installed_one():
     assert lmms_eval.__file__ is not None
     assert REPOSITORY / "lmms_eval" not in Path(lmms_eval.__file__).parents
     assert not (REPOSITORY / "lmms_eval" / "__init__.py").exists()
+
+
+def test_every_package_is_installed():
+    """An editable install finds what is missing from the list; a wheel does not."""
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    inits = [path.parent for name in FORBIDDEN for path in (REPOSITORY / name).rglob("__init__.py")]
+    names = {".".join(path.relative_to(REPOSITORY).parts) for path in inits}
+    assert {name.replace("lmms_eval.stgridpool", "lmms_eval_stgridpool") for name in names} == set(listed)
 
 
 def test_tests_are_no_package():
