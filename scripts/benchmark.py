@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -110,6 +114,20 @@ def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, round
     return rows
 
 
+def provenance() -> dict[str, object]:
+    """Command, commit, versions and weights of a measurement."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    described = subprocess.run(git, capture_output=True, text=True, check=False)
+    return {
+        "command": f"python scripts/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}",
+        "commit": described.stdout.strip() or None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": platform.machine(),
+        "data": "random tokens, seed 0",
+    }
+
+
 def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
     """The rows as a table."""
     height, width = arguments.grid
@@ -165,8 +183,11 @@ def main() -> None:
     pooling.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     pooling.add_argument("--rounds", type=int, default=7, help="timed runs of each method (default: %(default)s)")
     pooling.add_argument("--json", action="store_true", help="print the rows as a JSON list")
+    pooling.add_argument("--output", type=Path, metavar="FILE", help="also write them there, with what made them")
     arguments = parser.parse_args()
     rows = benchmark_pooling(arguments)
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps({**provenance(), "rows": rows}, indent=2) + "\n")
     if arguments.json:
         print(json.dumps(rows, indent=2))
     else:
