@@ -78,7 +78,8 @@ def new_model(folder: Path, seed: int) -> LlavaQwenForCausalLM:
     depth = settings["num_hidden_layers"]
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
-            continue  # norms stay one, biases zero
+            parameter.data.fill_(0.0 if name.endswith(".bias") else 1.0)  # 1: the weights of norms
+            continue
         is_table = name.endswith(("embed_tokens.weight", "position_embedding.weight"))
         deviation = 0.5 if is_table else parameter[0].numel() ** -0.5
         if name.endswith(("o_proj.weight", "down_proj.weight", "out_proj.weight", "fc2.weight")):

@@ -11,8 +11,9 @@ class Stage:
     Attributes:
         name: What the progress bar calls it.
         steps: Optimiser steps.
-        clips: Clips per step over all processes, of up to 16 seconds; of longer ones half as many.
+        clips: Clips per step over all processes.
         seconds: Shortest and longest clip; each length between is as likely.
+        long_share: Fraction of the steps that take half as many clips of 17 to 32 seconds instead.
         learning_rate: At the start and at the end of the stage, of all but the tower; between them half a cosine.
         tower_learning_rate: The same for the tower.
         longest_whole: Frames up to which clips are also shown unpooled.
@@ -25,6 +26,7 @@ class Stage:
     learning_rate: tuple[float, float]
     tower_learning_rate: tuple[float, float]
     longest_whole: int = 0
+    long_share: float = 0.0
 
     def rates(self, step: int) -> tuple[float, float]:
         """Learning rates of the others and of the tower at a step of the stage."""
@@ -35,8 +37,9 @@ class Stage:
 # The first teaches the vision tower alone to name what its patches show, the others teach the whole model to answer.
 STAGES = (
     Stage("tower", 450, 64, (4, 4), (2e-3, 2e-4), (2e-3, 2e-4)),
-    Stage("short", 900, 16, (4, 8), (1.5e-3, 1.5e-3), (2e-4, 5e-4), longest_whole=6),
-    Stage("medium", 900, 16, (6, 16), (1.5e-3, 1.0e-3), (5e-4, 3e-4), longest_whole=8),
-    Stage("long", 900, 16, (8, 20), (1.0e-3, 0.0), (3e-4, 0.0), longest_whole=16),
+    Stage("short", 800, 16, (4, 8), (1.5e-3, 1.5e-3), (2e-4, 5e-4), longest_whole=6),
+    Stage("medium", 1200, 16, (6, 16), (1.5e-3, 1.0e-3), (5e-4, 3e-4), longest_whole=8),
+    Stage("long", 1500, 16, (8, 16), (1.0e-3, 0.0), (3e-4, 0.0), longest_whole=16, long_share=0.15),
 )
 WARM_UP = 50  # steps at the start of each stage over which the learning rate rises
+LONG_SECONDS = (17, 32)  # shortest and longest of the clips that `long_share` is about

@@ -21,7 +21,7 @@ from layouts import draw_layout, encode_clips
 from losses import PATCH_LABELS, Helpers, answer_loss, frame_labels, labels_loss, patch_labels
 from packing import make_form, pack
 from questions import INSTRUCTION
-from schedule import STAGES, WARM_UP, Stage
+from schedule import LONG_SECONDS, STAGES, WARM_UP, Stage
 from torch import Tensor, distributed
 from tqdm import tqdm
 from world import Clips, plan_clips
@@ -83,8 +83,10 @@ class Trainer:
         place = (self.settings.seed * 100 + number) * 1_000_000 + step
         common = torch.Generator().manual_seed(place * 100)  # drawn alike in all processes, so that none waits
         own = torch.Generator().manual_seed(place * 100 + 1 + self.rank)
-        seconds = int(torch.randint(stage.seconds[0], stage.seconds[1] + 1, (), generator=common))
-        num_clips = stage.clips // self.settings.processes // (1 if seconds <= 16 else 2)
+        is_long = float(torch.rand((), generator=common)) < stage.long_share
+        shortest, longest = LONG_SECONDS if is_long else stage.seconds
+        seconds = int(torch.randint(shortest, longest + 1, (), generator=common))
+        num_clips = stage.clips // self.settings.processes // (2 if is_long else 1)
         clips = plan_clips(num_clips, seconds, own)
         pixels = degrade(draw_clips(clips, TILE, device=self.settings.device), own) / 127.5 - 1
         for group, rate in zip(self.optimizer.param_groups, stage.rates(step), strict=True):

@@ -1,0 +1,50 @@
+"""Training writes a checkpoint that the ordinary loader takes, and goes on where it was interrupted."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llava.model.builder import load_pretrained_model
+
+
+@pytest.fixture
+def settings(nano, tmp_path):
+    schedule = nano("schedule")
+    tower, answers = schedule.STAGES[0], schedule.STAGES[1]
+    stages = (replace(tower, steps=1, clips=2), replace(answers, steps=2, clips=2, seconds=(4, 5)))
+    return nano("train").Settings(tmp_path / "run", "cpu", processes=1, seed=5, stages=stages)
+
+
+def train_in_this_process(nano, settings):
+    nano("checkpoint").write_description(settings.output / "checkpoint")
+    trainer = nano("train").Trainer(settings, rank=0)
+    trainer.train()
+    return load_file(settings.output / "checkpoint" / "model.safetensors")
+
+
+def test_the_trained_folder_loads_as_any_checkpoint(nano, settings):
+    weights = train_in_this_process(nano, settings)
+    folder = str(settings.output / "checkpoint")
+    _, model, _, _ = load_pretrained_model(folder, None, None, device_map="cpu", torch_dtype="float32")
+    name = "model.layers.4.mlp.gate_proj.weight"
+    torch.testing.assert_close(dict(model.named_parameters())[name].data, weights[name].float())
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(nano, settings, tmp_path):
+    whole = train_in_this_process(nano, settings)
+    cut = replace(settings, output=tmp_path / "cut")
+    tower, answers = settings.stages
+    train_in_this_process(nano, replace(cut, stages=(tower, replace(answers, steps=1))))
+
+    again = train_in_this_process(nano, cut)
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_learning_rates_fall_to_zero(nano):
+    schedule = nano("schedule")
+    last = schedule.STAGES[-1]
+    assert last.rates(0) == last.learning_rate[:1] + last.tower_learning_rate[:1]
+    assert last.rates(last.steps) == (0.0, 0.0)
