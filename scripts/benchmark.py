@@ -67,8 +67,7 @@ def extra_memory(call: Callable[[], Compressed], tokens: torch.Tensor) -> int | 
         output = call()
         peak = _status_bytes(status, "VmHWM")
     made = output.tokens
-    is_view = made.untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr()
-    return max(0, peak - before - (0 if is_view else made.numel() * made.element_size()))
+    return max(0, peak - before - (0 if _is_view(made, tokens) else made.numel() * made.element_size()))
 
 
 def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
@@ -96,7 +95,7 @@ def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, round
     rows: list[dict[str, object]] = []
     for case, ms in zip(cases, case_ms, strict=True):
         output = case.compressor(tokens).tokens
-        moved = size + output.numel() * output.element_size()
+        moved = 0 if _is_view(output, tokens) else size + output.numel() * output.element_size()
         del output
         extra = extra_memory(partial(case.compressor, tokens), tokens)
         rows.append(
@@ -149,6 +148,10 @@ def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) 
             "unknown" if extra is None else f"{extra:.0%} of the input",
         )
     Console(width=140).print(table)
+
+
+def _is_view(output: torch.Tensor, tokens: torch.Tensor) -> bool:
+    return output.untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr()
 
 
 def _synchronise(device: torch.device) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stgridpool.compressor import Compressor, check_tokens
+from stgridpool.compressor import Compressed, Compressor, check_tokens
 from stgridpool.parts.frame_pattern import RewrittenFrames, every_token, plan_frames
 from stgridpool.parts.gridding import Level, grid_frames
-from stgridpool.plan import Grid, Plan
+from stgridpool.plan import Grid, Plan, make_extra
 
 RELEASED_WINDOW, RELEASED_LEVELS = 8, 3
 
@@ -63,6 +63,15 @@ class PTG(Compressor):
         """Mosaics for some frames of `tokens` (T, H, W, D), the others as they are."""
         grid = check_tokens(tokens)
         return plan_frames(every_token(grid[1:]), grid, tokens.device, rewritten=self.rewritten_frames(grid))
+
+    def compress(self, tokens: Tensor) -> Compressed:
+        """What the plan gives, (T*H*W, D): the tokens copied as they are, and the mosaics written into the copy."""
+        plan = self.plan(tokens)
+        out = tokens.reshape(-1, tokens.shape[3]).clone()
+        if plan.patch is not None:
+            mosaics = make_extra(tokens.reshape(-1, tokens.shape[3]), plan.steps, plan.num_extra)
+            out.index_copy_(0, plan.patch.targets, mosaics)
+        return Compressed(out, plan)
 
     def rewritten_frames(self, grid: Grid) -> RewrittenFrames:
         """The mosaics of a (T, H, W) grid; none where it is too short for any."""
