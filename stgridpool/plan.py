@@ -254,7 +254,8 @@ def to_device(value: _Value, device: torch.device) -> _Value:
 
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        # Nothing waits for a copy to the device. One back must be waited for: the CPU would read before it is there.
+        return value.to(device, non_blocking=device.type != "cpu")
     if isinstance(value, tuple):
         return tuple(_moved(item, device) for item in value)
     if is_dataclass(value) and not isinstance(value, type):

@@ -161,3 +161,14 @@ def test_to_moves_every_tensor():
 def test_no_compression_is_the_identity():
     plan = NoCompression().plan(torch.randn(2, 2, 3, 1))
     assert torch.equal(dense(plan), torch.eye(12))
+
+
+@pytest.mark.parametrize(("device", "waits"), [("meta", False), ("cpu", True)])
+def test_only_copies_to_the_cpu_are_waited_for(handmade, monkeypatch, device, waits):
+    asked = []
+    move = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *a, **k: asked.append(k["non_blocking"]) or move(self, *a, **k)
+    )
+    handmade.to(device)
+    assert set(asked) == {not waits}
