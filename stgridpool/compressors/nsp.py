@@ -12,7 +12,7 @@ from stgridpool.compressor import check_tokens
 from stgridpool.parts.frame_pattern import NOTHING_REWRITTEN, RewrittenFrames, Windows, plan_frames
 from stgridpool.parts.token_norm import token_norms
 from stgridpool.parts.window_pooling import WindowPooling
-from stgridpool.plan import Grid, Plan
+from stgridpool.plan import Grid, Plan, to_device
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def window_softmax(scores: Tensor, windows: Windows) -> Tensor:
     padding = scores.new_zeros(scores.shape[0], 1)
     outside = scores.new_full((scores.shape[0], 1), -math.inf)
     table = torch.cat([scores.clamp(-limit, limit), padding, outside], dim=1)  # (T, H*W + 2)
-    weights = table[:, windows.index.to(scores.device)].softmax(dim=-1).flatten(1)  # (T, H'*W'*k*k)
+    weights = table[:, to_device(windows.index, scores.device)].softmax(dim=-1).flatten(1)  # (T, H'*W'*k*k)
     if windows.is_full:
         return weights
     entries = (windows.index.flatten() < scores.shape[1]).nonzero().flatten()
-    return weights[:, entries.to(scores.device)]
+    return weights[:, to_device(entries, scores.device)]

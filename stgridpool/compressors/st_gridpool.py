@@ -103,5 +103,6 @@ class STGridPool(Compressor):
         num_extra = len(rewritten.frames) * grid[1] * grid[2]
         mosaics = make_extra(tokens.reshape(-1, tokens.shape[3]), rewritten.steps, num_extra)
         mosaic_norms = token_norms(mosaics, self.norm_order).view(-1, *grid[1:])
-        norms.index_copy_(0, torch.tensor(rewritten.frames, dtype=torch.int64, device=norms.device), mosaic_norms)
+        frames = torch.tensor(rewritten.frames, dtype=torch.int64)
+        norms.index_copy_(0, to_device(frames, norms.device), mosaic_norms)
         return self.nsp.plan_from_norms(norms, grid, rewritten), mosaics

@@ -163,7 +163,7 @@ def plan_frames(
         rewritten: frames to be drawn from extra rows instead.
     """
     if weights is None:
-        weights = pattern.weights.to(device).expand(grid[0], -1)
+        weights = to_device(pattern.weights, device).expand(grid[0], -1)
     shape, area, counts = (grid[0], *pattern.size), grid[1] * grid[2], pattern.offsets.diff()
     frames = torch.tensor(rewritten.frames, dtype=torch.int64)
     is_kept = torch.ones(grid[0], dtype=torch.bool).index_fill(0, frames, False)
@@ -173,12 +173,12 @@ def plan_frames(
         return Rows(sources.flatten(), F.pad(row_counts.flatten().cumsum(0), (1, 0)), own_weights.flatten())
 
     kept = is_kept.nonzero().flatten()
-    rows = lay(kept, weights.index_select(0, kept.to(device)), is_kept[:, None] * counts)
+    rows = lay(kept, weights.index_select(0, to_device(kept, device)), is_kept[:, None] * counts)
     patch = None
     if rewritten.frames:
         targets = frames[:, None] * len(pattern) + torch.arange(len(pattern))
         slots = torch.arange(len(frames))
-        extra = lay(slots, weights.index_select(0, frames.to(device)), counts.repeat(len(frames)))
+        extra = lay(slots, weights.index_select(0, to_device(frames, device)), counts.repeat(len(frames)))
         patch = Patch(targets.flatten(), extra)
     plan = Plan(
         **vars(rows),
