@@ -37,21 +37,21 @@ def place(arguments: Arguments) -> Placement:
     """
     accelerator = Accelerator()
     spread = arguments.device_map in ("auto", "balanced", "balanced_low_0", "sequential")
+    asked = arguments.device or (None if spread else arguments.device_map)
     if accelerator.num_processes > 1:
         if spread:
             raise ValueError(
-                f"device_map={arguments.device_map} is for a single process, not {accelerator.num_processes}"
+                f"device_map={arguments.device_map} is for a single process, not {accelerator.num_processes}: "
+                "leave it out to give each process a model of its own, or start one process"
             )
         device = accelerator.device  # of the local process: the rank counts over all machines
-        asked = torch.device(arguments.device or device)
-        if asked.type != device.type:
+        if asked is not None and torch.device(asked).type != device.type:
             raise ValueError(
-                f"device={arguments.device} differs from accelerate's {device.type}; "
+                f"device {asked} differs from accelerate's {device.type}; "
                 "for several processes on the CPU set ACCELERATE_USE_CPU=true instead"
             )
     else:
-        named = None if spread else arguments.device_map
-        device = torch.device(arguments.device or named or accelerator.device)
+        device = torch.device(asked or accelerator.device)
     return Placement(
         accelerator=accelerator,
         rank=accelerator.process_index,
