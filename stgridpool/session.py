@@ -1,0 +1,112 @@
+"""VideoSession: one video, many questions, and the part that their prompts share prefilled once.
+
+The video stands before the question in every prompt, so ``[system + video]`` is a prefix of all prompts about it. Its
+keys and values are computed once; every question, or a batch of them, goes on from a fork of that cache. The positions
+and the arithmetic are those of whole prompts, so the answers are the same up to rounding.
+
+Only for compressors that do not look at the question, and for models whose cache grows by appending (any decoder of
+transformers that attends to all earlier positions).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, GenerationMixin
+from transformers.cache_utils import DynamicLayer
+
+
+class VideoSession:
+    """The prefix of all prompts about a video, prefilled.
+
+    Args:
+        model: A causal language model of transformers.
+        prefix: (P, D) embeddings of what all prompts begin with, video included; P is at least 1.
+
+    Raises:
+        ValueError: If `prefix` is empty or has another shape, or the model's cache does not grow by appending.
+    """
+
+    def __init__(self, model: Any, prefix: Tensor) -> None:
+        if prefix.dim() != 2 or prefix.shape[0] < 1:
+            raise ValueError(f"prefix must be (positions, width) with at least one position, got {tuple(prefix.shape)}")
+        self.model = model
+        self.prefix = prefix
+        self._cache = DynamicCache(config=model.config)
+        if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
+            kinds = sorted({type(layer).__name__ for layer in self._cache.layers})
+            raise ValueError(f"a prefix can be shared where every layer keeps all positions, got layers of {kinds}")
+        with torch.inference_mode():
+            model.base_model(inputs_embeds=prefix[None], past_key_values=self._cache, use_cache=True)
+
+    def __len__(self) -> int:
+        return self.prefix.shape[0]
+
+    def generate(self, suffixes: Sequence[Tensor], **options: Any) -> Tensor:
+        """Continue several prompts as one batch.
+
+        Args:
+            suffixes: (n_i, D) embeddings of what follows the prefix in each prompt, each at least one position.
+            **options: Of transformers' ``generate``. Stopping criteria and logits processors see new tokens only.
+
+        Returns:
+            What ``generate`` returns: (B, m) ids of the new tokens, rows that end earlier filled with padding.
+
+        Raises:
+            ValueError: If a suffix is empty.
+        """
+        embeds, mask = self._prompts(suffixes)
+        # transformers searches or samples several continuations of a prompt as so many rows.
+        rows_per_prompt = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
+        cache = self._fork(len(suffixes) * rows_per_prompt)
+        with torch.inference_mode():
+            # The mixin's own method, since a model may take only ids in its `generate`. It wants whole prompts and
+            # skips what the cache holds.
+            output: Any = GenerationMixin.generate(
+                self.model, inputs_embeds=embeds, attention_mask=mask, past_key_values=cache, **options
+            )
+        return output
+
+    def logits(self, suffix: Tensor, num_last: int = 0) -> Tensor:
+        """Logits (n, V) at the positions of one suffix (n, D), or at the `num_last` last of them.
+
+        Raises:
+            ValueError: If `suffix` is empty.
+        """
+        _, mask = self._prompts([suffix])
+        with torch.inference_mode():
+            return self.model(
+                inputs_embeds=suffix[None],
+                attention_mask=mask,
+                past_key_values=self._fork(1),
+                use_cache=True,
+                logits_to_keep=num_last,
+            ).logits[0]
+
+    def _prompts(self, suffixes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Whole prompts (B, P + n, D) and their mask; shorter suffixes are padded on the left, behind the prefix."""
+        if any(suffix.shape[0] < 1 for suffix in suffixes):
+            raise ValueError("every question needs at least one position behind the prefix")
+        longest = max(suffix.shape[0] for suffix in suffixes)
+        missing = [longest - suffix.shape[0] for suffix in suffixes]
+        padded = [F.pad(suffix, (0, 0, count, 0)) for suffix, count in zip(suffixes, missing, strict=True)]
+        embeds = torch.stack([torch.cat([self.prefix, suffix]) for suffix in padded])
+        column = torch.arange(len(self) + longest, device=embeds.device) - len(self)
+        gaps = torch.tensor(missing, device=embeds.device)[:, None]
+        return embeds, ((column < 0) | (column >= gaps)).long()
+
+    def _fork(self, count: int) -> DynamicCache:
+        """A cache for `count` prompts that begins with the prefix; for one, the prefix's tensors are shared.
+
+        Appending makes new tensors, so the session's own cache stays as it is.
+        """
+        fork = copy.copy(self._cache)
+        fork.layers = [copy.copy(layer) for layer in self._cache.layers]
+        if count > 1:
+            fork.batch_repeat_interleave(count)
+        return fork

@@ -1,0 +1,129 @@
+"""Sharing a prefix: the same answers as whole prompts."""
+
+import pytest
+import torch
+from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
+
+from stgridpool.session import VideoSession
+
+WIDTH = 32
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=97,
+        hidden_size=WIDTH,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                parameter.mul_(6)  # so that answers depend on the prompt
+    return model
+
+
+@pytest.fixture
+def prompts():
+    generator = torch.Generator().manual_seed(1)
+    prefix = torch.randn(40, WIDTH, generator=generator)
+    suffixes = [torch.randn(length, WIDTH, generator=generator) for length in (7, 1, 12, 5, 7)]
+    return prefix, suffixes
+
+
+def whole(model, prefix, suffix, **options):
+    """The answer to a prompt that shares nothing."""
+    embeds = torch.cat([prefix, suffix])[None]
+    mask = torch.ones(embeds.shape[:2], dtype=torch.long)
+    with torch.inference_mode():
+        return GenerationMixin.generate(model, inputs_embeds=embeds, attention_mask=mask, **options)[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.3}, {"num_beams": 3}], ids=str)
+def test_one_by_one_equals_whole_prompts(model, prompts, options):
+    prefix, suffixes = prompts
+    options = {"do_sample": False, "max_new_tokens": 10, **options}
+    session = VideoSession(model, prefix)
+    for suffix in [*suffixes, suffixes[0]]:
+        assert session.generate([suffix], **options)[0].tolist() == whole(model, prefix, suffix, **options).tolist()
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_a_batch_equals_whole_prompts(model, prompts, penalty):
+    prefix, suffixes = prompts
+    options = {"do_sample": False, "max_new_tokens": 10, "repetition_penalty": penalty}
+    session = VideoSession(model, prefix)
+    rows = session.generate(suffixes, **options)
+    for row, suffix in zip(rows, suffixes, strict=True):
+        expected = whole(model, prefix, suffix, **options).tolist()
+        assert row[: len(expected)].tolist() == expected
+        assert not row[len(expected) :].any()
+    assert len({tuple(row.tolist()) for row in rows}) > 2  # the answers differ, or the test would show nothing
+
+
+def test_logits_equal_those_of_whole_prompts(model, prompts):
+    prefix, suffixes = prompts
+    session = VideoSession(model, prefix)
+    for suffix in suffixes:
+        with torch.inference_mode():
+            expected = model(inputs_embeds=torch.cat([prefix, suffix])[None]).logits[0, len(prefix) :]
+        torch.testing.assert_close(session.logits(suffix), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(session.logits(suffix, num_last=1), expected[-1:], atol=1e-4, rtol=0)
+
+
+def test_the_prefix_is_computed_once(model, prompts, monkeypatch):
+    prefix, suffixes = prompts
+    lengths = []
+    handle = model.base_model.layers[0].register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append((args[0] if args else kwargs["hidden_states"]).shape[1]),
+        with_kwargs=True,
+    )
+    try:
+        session = VideoSession(model, prefix)
+        session.generate(suffixes, do_sample=False, max_new_tokens=3)
+        session.generate(suffixes[:1], do_sample=False, max_new_tokens=1)
+    finally:
+        handle.remove()
+    assert lengths == [40, 12, 1, 1, 7]
+
+
+def test_a_fork_shares_the_prefix_and_leaves_it_alone(model, prompts):
+    prefix, suffixes = prompts
+    session = VideoSession(model, prefix)
+    before = session._cache.layers[0].keys
+    assert session._fork(1).layers[0].keys.data_ptr() == before.data_ptr()
+    copy = before.clone()
+    session.generate(suffixes, do_sample=False, max_new_tokens=3)
+    assert session._cache.layers[0].keys is before
+    assert torch.equal(before, copy)
+
+
+def test_bad_input(model, prompts):
+    prefix, _ = prompts
+    with pytest.raises(ValueError, match=r"prefix must be .*, got \(0, 32\)"):
+        VideoSession(model, prefix[:0])
+    with pytest.raises(ValueError, match="at least one position behind the prefix"):
+        VideoSession(model, prefix).generate([prefix[:0]])
+
+
+def test_layers_that_forget_are_refused():
+    config = Qwen2Config(
+        vocab_size=9,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=1,
+    )
+    with pytest.raises(ValueError, match="DynamicSlidingWindowLayer"):
+        VideoSession(Qwen2ForCausalLM(config), torch.zeros(3, 8))
