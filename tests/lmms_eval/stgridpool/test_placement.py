@@ -9,11 +9,11 @@ from lmms_eval_stgridpool.arguments import Arguments
 
 @pytest.fixture
 def placed(monkeypatch):
-    """Function that places process `rank` of `num_processes` whose accelerate device is `device`."""
+    """Function that places process `rank` of `num_processes`, to which accelerate gives `given`."""
 
-    def place(device, num_processes=1, rank=0, **arguments):
+    def place(given, num_processes=1, rank=0, **arguments):
         accelerator = SimpleNamespace(
-            num_processes=num_processes, process_index=rank, local_process_index=rank % 8, device=torch.device(device)
+            num_processes=num_processes, process_index=rank, local_process_index=rank % 8, device=torch.device(given)
         )
         monkeypatch.setattr(placement, "Accelerator", lambda: accelerator)
         return placement.place(Arguments(pretrained="x", **arguments))
