@@ -4,7 +4,7 @@ Source: the naming rules are those of https://github.com/LLaVA-VL/LLaVA-NeXT. Un
 its config.json and is not taken for CLIP because it exists.
 """
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from transformers import CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig
@@ -42,8 +42,8 @@ _GEOMETRY: dict[str, dict[str, Any]] = {
 def build_vision_tower(config: Any) -> VisionTower:
     """The tower that a checkpoint's configuration names, without its weights.
 
-    Its geometry is `config.vision_config` where there is one, else a built-in table for the towers of the released
-    checkpoints, else the tower's own config.json (a local folder, or the hub's).
+    Its geometry is `config.vision_config` where there is one, else the config.json of a local folder, else a built-in
+    table for the towers of the released checkpoints, by the last part of the name, else the hub's config.json.
 
     Args:
         config: Configuration with the checkpoint's `mm_*` fields.
@@ -81,6 +81,9 @@ def _kind(name: str, vision_config: dict[str, Any] | None) -> str:
 def _geometry(name: str, config_class: type[Any], vision_config: dict[str, Any] | None) -> Any:
     if vision_config is not None:
         return config_class.from_dict(dict(vision_config))
-    if name in _GEOMETRY:
-        return config_class(**_GEOMETRY[name])
+    if not Path(name, "config.json").is_file():
+        # Users' copies name the folder where the tower lay when they were trained: its last part says which one it was.
+        for known, geometry in _GEOMETRY.items():
+            if PurePath(name).name == PurePath(known).name:
+                return config_class(**geometry)
     return config_class.from_pretrained(name)

@@ -16,8 +16,9 @@ def build(name, **settings):
         return build_vision_tower(LlavaQwenConfig(mm_vision_tower=name, **settings))
 
 
-def test_so400m_comes_from_the_table():
-    tower = build("google/siglip-so400m-patch14-384")
+@pytest.mark.parametrize("folder", ["google", "/not/here/checkpoints"])
+def test_so400m_comes_from_the_table(folder):
+    tower = build(f"{folder}/siglip-so400m-patch14-384")
     assert isinstance(tower, SiglipTower)
     assert (tower.image_size, tower.num_patches_per_side, tower.num_patches, tower.hidden_size) == (384, 27, 729, 1152)
     shapes = {name: tuple(parameter.shape) for name, parameter in tower.named_parameters()}
