@@ -199,9 +199,9 @@ class LlavaVideo(lmms):
         (continuation,) = request.extra
         media = self._encode(visuals, facts, timer)
         question = self._prompts.question(request.context, media.num_visuals, media.clips)
-        closed = self._prompts.prompt(question, continuation)
-        context_ids = self._prompts.ids(self._prompts.prompt(question))
-        closing_ids = self._prompts.ids(closed[closed.rindex(continuation) + len(continuation) :])
+        opened, closed = self._prompts.prompt(question), self._prompts.prompt(question, continuation)
+        context_ids = self._prompts.ids(opened)
+        closing_ids = self._prompts.ids(closed[closed.index(continuation, len(opened)) + len(continuation) :])
         ids = self._prompts.ids(closed)
         _count(facts, len(ids), media, 0)
         return self._answerer.score(ids, len(context_ids), len(closing_ids), media, timer)

@@ -175,6 +175,11 @@ def test_a_continuation_that_greedy_decoding_gives_is_marked(model, ask, clips):
     assert [greedy for _, greedy in texts(ask(model, "loglikelihood", documents))] == [True, False]
 
 
+def test_a_continuation_may_be_a_part_of_the_closing(model, ask):
+    """Taken for the start of the closing, "<" would leave nothing to compare, and nothing differs from nothing."""
+    assert [greedy for _, greedy in texts(ask(model, "loglikelihood", [{"continuation": "<"}]))] == [False]
+
+
 def test_a_continuation_about_an_unreadable_video_is_never_the_best(model, ask):
     results = ask(model, "loglikelihood", [{"visuals": ["broken.mp4"], "continuation": "A"}])
     assert texts(results) == [(math.inf, False)]
