@@ -28,6 +28,8 @@ FRAME_LABELS = {
     "corner": len(CORNERS) + 1,
     "colour": len(COLOURS),
     "shape": len(SHAPES),
+    "row": 2 * UNITS,
+    "column": 2 * UNITS,
     "direction": len(DIRECTIONS),
 }
 READ_LAYER = 3  # the frame labels are read after this many layers
@@ -51,8 +53,6 @@ def patch_labels(clips: Clips) -> dict[str, Tensor]:
     labels["role"][:] = 0
     labels["place"][:] = torch.arange(UNITS**2).view(UNITS, UNITS)
     second = torch.arange(seconds)
-    part = (second / (seconds - 1))[None, :, None]
-    mover = clips.path[:, :1] + (clips.path[:, 1:] - clips.path[:, :1]) * part  # (B, T, 2)
     card = (clips.card_starts[:, None, :] <= second[None, :, None]).sum(dim=2) - 1
     always = torch.ones(num_clips, seconds, dtype=torch.bool)
 
@@ -68,8 +68,14 @@ def patch_labels(clips: Clips) -> dict[str, Tensor]:
     mark(1, clips.card[:, None, 1:], CARD_RADIUS, always, colour=colours, shape=clips.card[:, :1])
     mark(2, clips.lamp[:, None, 1:], LAMP_RADIUS, clips.lamp_on)
     mark(3, clips.needle_place[:, None], DIGIT_RADIUS, clips.needle[:, 1:] == second, digit=clips.needle[:, :1])
-    mark(4, mover, MOVER_RADIUS, always, colour=clips.mover[:, :1], shape=clips.mover[:, 1:2])
+    mark(4, mover_places(clips), MOVER_RADIUS, always, colour=clips.mover[:, :1], shape=clips.mover[:, 1:2])
     return {name: value.flatten(2) for name, value in labels.items()}
+
+
+def mover_places(clips: Clips) -> Tensor:
+    """(B, T, 2) row and column of the mover in each second, in units."""
+    part = torch.linspace(0, 1, clips.seconds)[:, None]
+    return clips.path[:, :1] + (clips.path[:, 1:] - clips.path[:, :1]) * part
 
 
 def frame_labels(clips: Clips, frames: Tensor) -> dict[str, Tensor]:
@@ -78,6 +84,7 @@ def frame_labels(clips: Clips, frames: Tensor) -> dict[str, Tensor]:
     needle_seen = clips.needle[:, 1:] <= frames
     lit = clips.lamp_on.cumsum(dim=1)[:, frames]
     card = (clips.card_starts[:, None, :] <= frames[None, :, None]).sum(dim=2) - 1
+    mover = (2 * mover_places(clips)[:, frames]).long()  # in half units
     moved = (frames - frames[0]) / clips.seconds > 0.3
     return {
         "count": lit,
@@ -87,6 +94,8 @@ def frame_labels(clips: Clips, frames: Tensor) -> dict[str, Tensor]:
         "corner": torch.where(lit > 0, clips.lamp[:, :1].long(), len(CORNERS)),
         "colour": everything + clips.mover[:, :1],
         "shape": everything + clips.mover[:, 1:2],
+        "row": mover[:, :, 0],
+        "column": mover[:, :, 1],
         "direction": torch.where(moved, clips.mover[:, 2:], IGNORED),
     }
 
@@ -125,4 +134,4 @@ def answer_loss(
     ends = len(form.frame.before) + seen.frame_ends.to(device)
     frames = labels_loss(helpers.frame(helpers.norm(middle[:, ends])), labels, FRAME_LABELS, scores)
     weights = torch.tensor([1.0, 0.5, 0.5, 0.5, 0.5, 1.0, 0.1], device=device)
-    return (losses * weights).sum(dim=1).mean() + frames / len(FRAME_LABELS)
+    return (losses * weights).sum(dim=1).mean() + 2 * frames / len(FRAME_LABELS)

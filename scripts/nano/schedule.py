@@ -36,10 +36,10 @@ class Stage:
 
 # The first teaches the vision tower alone to name what its patches show, the others teach the whole model to answer.
 STAGES = (
-    Stage("tower", 450, 64, (4, 4), (2e-3, 2e-4), (2e-3, 2e-4)),
-    Stage("short", 800, 16, (4, 8), (1.5e-3, 1.5e-3), (2e-4, 5e-4), longest_whole=6),
-    Stage("medium", 1200, 16, (6, 16), (1.5e-3, 1.0e-3), (5e-4, 3e-4), longest_whole=8),
-    Stage("long", 1500, 16, (8, 16), (1.0e-3, 0.0), (3e-4, 0.0), longest_whole=16, long_share=0.15),
+    Stage("tower", 400, 64, (4, 4), (2e-3, 2e-4), (2e-3, 2e-4)),
+    Stage("short", 600, 16, (4, 8), (1.5e-3, 1.5e-3), (2e-4, 5e-4), longest_whole=6),
+    Stage("medium", 1000, 16, (6, 16), (1.5e-3, 1.0e-3), (5e-4, 3e-4), longest_whole=8),
+    Stage("long", 1400, 16, (8, 16), (1.0e-3, 0.0), (3e-4, 0.0), longest_whole=16, long_share=0.15),
 )
 WARM_UP = 50  # steps at the start of each stage over which the learning rate rises
 LONG_SECONDS = (17, 32)  # shortest and longest of the clips that `long_share` is about

@@ -1,8 +1,8 @@
 """What only a trained model shows: its answers come from the video, and need what each question is about.
 
 Twelve clips with eight questions each take seconds. The margins are wide: a share of 96 answers has a standard
-deviation of at most 5 points, one of 24 answers of at most 10, and every bound is several of them away from what the model card
-says. Files are encoded by the installed H.264 encoder, so answers may differ a little between machines.
+deviation of at most 5 points, one of 24 answers of at most 10, and every bound is several of them away from what the
+model card says. Files are encoded by the installed H.264 encoder, so answers may differ a little between machines.
 """
 
 import pytest
