@@ -95,7 +95,11 @@ class Answerer:
 
         Returns:
             The answer, and the number of tokens generated.
+
+        Raises:
+            ValueError: If the prompt is longer than the checkpoint's longest.
         """
+        self._check_length(ids, media)
         input_ids = ids[None].to(self.device)
         with ExitStack() as stages, torch.inference_mode():
             stages.enter_context(timer.stage("prefill"))
@@ -132,7 +136,11 @@ class Answerer:
 
         Returns:
             Loss in nats per token, at least 0, and the comparison, which leaves out the closing.
+
+        Raises:
+            ValueError: If the prompt is longer than the checkpoint's longest.
         """
+        self._check_length(ids, media)
         scored = ids[num_context:].to(self.device)
         with timer.stage("prefill"), torch.inference_mode():
             logits = self.model(
@@ -146,6 +154,15 @@ class Answerer:
         end = len(scored) - num_closing
         greedy = logits[:end].argmax(dim=-1).cpu()
         return float(loss), bool((greedy == scored[:end].cpu()).all())
+
+    def _check_length(self, ids: torch.Tensor, media: Media) -> None:
+        """The model would cut a longer prompt, and with it the question: its answer would say nothing."""
+        longest, length = self.model.config.tokenizer_model_max_length, media.prompt_length(len(ids))
+        if longest is not None and length > longest:
+            raise ValueError(
+                f"a prompt of {length} tokens, {media.visual_tokens} of them visual, is longer than the checkpoint's "
+                f"tokenizer_model_max_length = {longest}: lower max_frames_num or choose a stronger compressor"
+            )
 
 
 def cut(text: str, until: Iterable[str]) -> str:

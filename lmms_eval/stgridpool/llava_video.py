@@ -242,7 +242,6 @@ class LlavaVideo(lmms):
 
 
 def _count(facts: SampleFacts, num_ids: int, media: Media, num_generated: int) -> None:
-    """Add the tokens of one question and its answer; each placeholder stands for its visual and newline tokens."""
-    visual = media.visual_tokens + media.newline_tokens - media.num_visuals if media.clips else 0
-    facts.input_tokens = (facts.input_tokens or 0) + num_ids + visual
+    """Add the tokens of one question and its answer."""
+    facts.input_tokens = (facts.input_tokens or 0) + media.prompt_length(num_ids)
     facts.output_tokens = (facts.output_tokens or 0) + num_generated

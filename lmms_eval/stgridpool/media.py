@@ -58,6 +58,10 @@ class Media:
         """Placeholders that the prompt must hold."""
         return len(self.modalities)
 
+    def prompt_length(self, num_ids: int) -> int:
+        """Tokens of a prompt of `num_ids` ids, each placeholder of a video replaced by the video's tokens."""
+        return num_ids + self.visual_tokens + self.newline_tokens - len(self.clips)
+
 
 @dataclass(frozen=True, eq=False)
 class MediaEncoder:

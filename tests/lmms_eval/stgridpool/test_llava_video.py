@@ -216,6 +216,18 @@ def test_other_errors_end_the_process_and_name_rank_task_and_document(model, ask
     assert "rank 0, task task, document 1: ValueError: the question holds 2 <image>" in logged[0]
 
 
+@pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
+def test_a_video_that_would_push_the_question_out_ends_the_run(make_model, ask, kind):
+    model, logged = make_model(compressor="none"), []
+    model.model.config.tokenizer_model_max_length = 300  # 5 frames of 7 x 7 tokens and 7 newlines are 280
+    handler = logger.add(logged.append, level="CRITICAL")
+    with pytest.raises(SystemExit):
+        ask(model, kind, [{"visuals": ["v0.mp4"], "continuation": "A"}])
+    logger.remove(handler)
+    assert "245 of them visual" in logged[0]
+    assert "tokenizer_model_max_length = 300: lower max_frames_num" in logged[0]
+
+
 def test_a_one_vision_checkpoint_is_served(golden, make_model, ask):
     model = make_model(pretrained=str(golden / "llava" / "ckpt-ov"), compressor="bilinear")
     (fact,) = facts(ask(model, "generate_until", [{"visuals": ["v0.mp4"]}]))
