@@ -18,7 +18,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.image_processing import VisionImageProcessor
 from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
-from stgridpool import Compressor
+from stgridpool import Compressor, build_compressor
 
 __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretrained_model"]
 
@@ -80,7 +80,7 @@ def load_pretrained_model(
 
     Raises:
         NotImplementedError: A LoRA checkpoint or `model_base`.
-        ValueError: A checkpoint, option or dtype that is not supported, or a checkpoint that lacks weights.
+        ValueError: A checkpoint, option, compressor or dtype that is not supported, or a checkpoint that lacks weights.
     """
     del model_name
     kwargs.pop("multimodal", None)
@@ -91,6 +91,8 @@ def load_pretrained_model(
         )
     if model_base is not None or Path(model_path, "adapter_config.json").exists():
         raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
+    if isinstance(compressor, str):
+        compressor = build_compressor(compressor)  # before the weights, so that a typing error costs nothing
     config = _load_config(model_path, customized_config, overwrite_config or {})
     tokenizer = _load_tokenizer(model_path, config)
     dtype = _dtype(torch_dtype)

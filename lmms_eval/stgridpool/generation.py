@@ -24,7 +24,8 @@ class GenerationSettings:
         max_new_tokens: Most tokens of the answer.
         do_sample: Sample instead of taking the best token.
         temperature: Of sampling, above 0.
-        top_p: Share of the probability that sampling draws from, 0 to 1; None draws from all.
+        top_p: Share of the probability that sampling draws from, 0 to 1; passed on as the stock models pass it. Of a
+            checkpoint's other sampling settings, such as top_k, sampling keeps what they say.
         num_beams: Beams searched.
         until: Texts before which the answer ends.
     """

@@ -233,7 +233,8 @@ class LlavaVideo(lmms):
         if failed := self.run_record["failed_requests"]:
             videos = len(self.run_record["failed_videos"])
             logger.error(
-                f"{failed} of {self.run_record['requests']} questions have no answer: {videos} unreadable videos"
+                f"{failed} of {self.run_record['requests']} questions have no answer: {videos} unreadable videos. "
+                "Some of lmms-eval's own tasks score that as a guess; the tasks of custom_tasks count it as wrong."
             )
         arguments = next((line for line in lines if line is not None), None)
         folder = results_folder(arguments)

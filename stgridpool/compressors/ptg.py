@@ -89,6 +89,12 @@ def pyramid_levels(
     Raises:
         ValueError: see `PTG`.
     """
+    numbers = (*(strides or ()), *((grid_size,) if isinstance(grid_size, int) else grid_size), window or 1, levels or 1)
+    if not all(isinstance(number, int) for number in numbers):
+        raise ValueError(
+            "strides, grid_size, window and levels must be whole numbers, "
+            f"got strides={strides}, grid_size={grid_size}, window={window!r}, levels={levels!r}"
+        )
     is_paper_form = window is not None or levels is not None
     if (strides is not None) == is_paper_form:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ class STGridPool(Compressor):
     * ``paper``: windows of 4, 8 and 16 frames, strides 1, 2, 4, as the paper's formula gives them;
     * None: every option comes from the call.
 
-    An option of the call goes before the preset's. The object keeps what follows from both.
+    An option of the call goes before the preset's. The object keeps what follows from both, and `preset` only if the
+    windows are still those of the preset.
 
     Source: ST-GridPool (ICLR 2026).
 
@@ -44,7 +45,7 @@ class STGridPool(Compressor):
         ValueError: if the preset is unknown or an option is out of its range.
     """
 
-    PRESETS: ClassVar[dict[str, dict[str, int]]] = {
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "released": {"window": RELEASED_WINDOW, "levels": RELEASED_LEVELS},
         "paper": {"window": 4, "levels": 3},
     }
@@ -69,7 +70,10 @@ class STGridPool(Compressor):
             temporal = self.PRESETS[self.preset] | temporal
         if not temporal:
             raise ValueError("without a preset, strides or window and levels must be given")
-        for part in (PTG(grid_size=self.grid_size, **temporal), self.nsp):
+        ptg = PTG(grid_size=self.grid_size, **temporal)
+        if self.preset is not None and ptg != PTG(**self.PRESETS[self.preset]):
+            object.__setattr__(self, "preset", None)
+        for part in (ptg, self.nsp):
             for field in fields(part):
                 object.__setattr__(self, field.name, getattr(part, field.name))
 

@@ -127,6 +127,8 @@ def test_too_short_a_video_is_left_as_it_is(frames):
         ({"window": 6, "levels": 2}, "window of 6 frames must be a multiple of grid_size=4"),
         ({"strides": (1, 0)}, r"strides must be at least 1, got \(1, 0\)"),
         ({"strides": (1, 2), "grid_size": (4, 4, 4)}, r"one per level \(2\), got \(4, 4, 4\)"),
+        ({"strides": (2.0,)}, r"must be whole numbers, got strides=\(2.0,\)"),
+        ({"window": "8", "levels": 3}, "must be whole numbers, .* window='8'"),
         ({"strides": (1, 2), "grid_size": 0}, "grid_size must be at least 1, got 0"),
     ],
 )

@@ -1,6 +1,7 @@
 """ST-GridPool: golden numbers of the original, presets, and that it is PTG and then NSP."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,14 @@ def test_an_option_goes_before_the_preset():
     assert STGridPool(window=16).strides == (4, 8, 16)
     assert STGridPool(strides=(3,)).strides == (3,)
     assert STGridPool(preset="paper", kernel_size=3).stride == 3
+
+
+def test_a_preset_that_was_changed_is_not_named():
+    assert STGridPool(strides=(3,)).preset is None
+    assert replace(STGridPool(), preset="paper").preset is None  # the strides of the first are given, too
+    assert STGridPool(grid_size=2).preset is None
+    assert STGridPool(preset="paper", strides=(1, 2, 4)).preset == "paper"
+    assert STGridPool(ceil_mode=True).preset == "released"
 
 
 def test_without_a_preset_every_option_comes_from_the_call():
