@@ -34,6 +34,8 @@ class Arguments:
         force_sample: Spread `max_frames_num` frames evenly over every video, however short.
         compressor: Name of the method that compresses a video's tokens.
         compressor_args: Its options, as a JSON object.
+        share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
+            question.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -54,6 +56,7 @@ class Arguments:
     force_sample: bool = False
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
+    share_prefix: bool = True
 
     def __post_init__(self) -> None:
         _check_choice("conv_template", self.conv_template, conv_templates)
@@ -65,7 +68,7 @@ class Arguments:
             raise ValueError(f"max_frames_num must be a whole number of at least 1, got {self.max_frames_num!r}")
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
-        for name in ("add_time_instruction", "force_sample"):
+        for name in ("add_time_instruction", "force_sample", "share_prefix"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         self.build_compressor()

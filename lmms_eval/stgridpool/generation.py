@@ -11,6 +11,7 @@ from transformers import StoppingCriteria
 
 from llava.mm_utils import KeywordsStoppingCriteria
 from lmms_eval_stgridpool.media import Media
+from lmms_eval_stgridpool.sharing import SharedPrefix
 from stgridpool.stage_timer import StageTimer
 
 DEFAULT_MAX_NEW_TOKENS = 1024
@@ -76,12 +77,14 @@ class Answerer:
         tokenizer: Its tokenizer.
         device: Where token ids go.
         stop_text: Text with which the prompt template closes an answer.
+        shared: Prefixes that questions about one video share.
     """
 
     model: Any
     tokenizer: Any
     device: torch.device
     stop_text: str
+    shared: SharedPrefix
 
     def generate(
         self, ids: torch.Tensor, media: Media, settings: GenerationSettings, timer: StageTimer
@@ -109,14 +112,18 @@ class Answerer:
                 KeywordsStoppingCriteria([self.stop_text], self.tokenizer, input_ids),
                 _Until(settings.until, self.tokenizer),
             ]
-            output = self.model.generate(
-                input_ids,
-                pad_token_id=self.tokenizer.pad_token_id,
-                stopping_criteria=criteria,
-                use_cache=True,
-                **_visual_arguments(media),
+            options = {
+                "pad_token_id": self.tokenizer.pad_token_id,
+                "stopping_criteria": criteria,
+                "use_cache": True,
                 **settings.for_model(),
-            )
+            }
+            shared = self.shared.open(ids, media)
+            if shared is None:
+                output = self.model.generate(input_ids, **_visual_arguments(media), **options)
+            else:
+                session, suffix = shared
+                output = session.generate([suffix], **options)
         text = self.tokenizer.decode(output[0], skip_special_tokens=True)
         return cut(text, settings.until), int(output.shape[1])
 
@@ -144,17 +151,21 @@ class Answerer:
         self._check_length(ids, media)
         scored = ids[num_context:].to(self.device)
         with timer.stage("prefill"), torch.inference_mode():
-            logits = self.model(
-                input_ids=ids[None].to(self.device),
-                use_cache=False,
-                logits_to_keep=len(scored) + 1,
-                **_visual_arguments(media),
-            ).logits[0, :-1]
-            logits = logits[-len(scored) :].float()  # (number scored, vocabulary): each predicts the id after it
+            logits = self._last_logits(ids, media, len(scored) + 1)
+            logits = logits[:-1].float()  # (number scored, vocabulary): each predicts the id after it
             loss = F.cross_entropy(logits, scored.to(logits.device))
         end = len(scored) - num_closing
         greedy = logits[:end].argmax(dim=-1).cpu()
         return float(loss), bool((greedy == scored[:end].cpu()).all())
+
+    def _last_logits(self, ids: torch.Tensor, media: Media, count: int) -> torch.Tensor:
+        """Logits (count, vocabulary) at the last positions of a prompt."""
+        shared = self.shared.open(ids, media)
+        if shared is not None:
+            session, suffix = shared
+            return session.logits(suffix, num_last=count)
+        prompt = ids[None].to(self.device)
+        return self.model(input_ids=prompt, use_cache=False, logits_to_keep=count, **_visual_arguments(media)).logits[0]
 
     def _check_length(self, ids: torch.Tensor, media: Media) -> None:
         """The model would cut a longer prompt, and with it the question: its answer would say nothing."""

@@ -30,6 +30,7 @@ from lmms_eval_stgridpool.requests import (
     results_folder,
     video_key,
 )
+from lmms_eval_stgridpool.sharing import SharedPrefix
 from stgridpool.stage_timer import StageTimer
 
 Answer = Callable[[Request, Sequence[Any], SampleFacts, StageTimer], Any]
@@ -80,10 +81,12 @@ class LlavaVideo(lmms):
             self.arguments.add_time_instruction,
         )
         self._encoder = MediaEncoder(self.model, image_processor, self.arguments, self.device, self.placement.dtype)
-        self._answerer = Answerer(self.model, self.tokenizer, self.device, self._prompts.stop_text)
+        shares_prefix = self.arguments.share_prefix and not self.compressor.query_aware
+        self._shared = SharedPrefix(self.model, shares_prefix)
+        self._answerer = Answerer(self.model, self.tokenizer, self.device, self._prompts.stop_text, self._shared)
         self._cache = MediaCache()
         self._sums = RankSums(self.rank)
-        self._setup = describe(self.arguments, self.placement, config, self.compressor)
+        self._setup = describe(self.arguments, self.placement, config, self.compressor, shares_prefix)
         self._command_line: Namespace | None = None
         self.run_record: dict[str, Any] | None = None
 
@@ -123,7 +126,7 @@ class LlavaVideo(lmms):
         with fatal(f"rank {self.rank}, record of the run"):
             self._finish_record()
         self._cache = MediaCache()
-        for name in ("_encoder", "_answerer"):
+        for name in ("_encoder", "_answerer", "_shared"):
             self.__dict__.pop(name, None)
         super().clean()
 
@@ -172,6 +175,7 @@ class LlavaVideo(lmms):
 
     def _encode(self, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer) -> Media:
         def encode() -> Media:
+            self._shared.forget()
             with torch.inference_mode():
                 media = self._encoder.encode(visuals, timer)
             self._sums.add_videos(len(media.clips), media.frames, media.visual_tokens, media.newline_tokens)

@@ -93,13 +93,16 @@ class RankSums:
         _add(self.totals, {"frames": frames, "visual_tokens": visual_tokens, "newline_tokens": newline_tokens})
 
 
-def describe(arguments: Arguments, placement: Placement, config: Any, compressor: Compressor) -> dict[str, Any]:
+def describe(
+    arguments: Arguments, placement: Placement, config: Any, compressor: Compressor, shares_prefix: bool
+) -> dict[str, Any]:
     """What a run is made of, for its record; `config` is that of the loaded model."""
     device = placement.device
     return {
         "model": "llava_video",
         "checkpoint": arguments.pretrained,
         "compressor": repr(compressor),
+        "shares_prefix": shares_prefix,
         "mm_newline_position": config.mm_newline_position,
         "max_frames_num": arguments.max_frames_num,
         "force_sample": arguments.force_sample,

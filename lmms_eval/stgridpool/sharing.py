@@ -1,0 +1,54 @@
+"""The prefix that all questions about one video share, kept from one question to the next."""
+
+from typing import Any
+
+import torch
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from lmms_eval_stgridpool.media import Media
+from stgridpool.session import VideoSession
+
+
+class SharedPrefix:
+    """Opens a `VideoSession` per video, and goes on with it while the video and the text before it stay the same.
+
+    Prompts without a video, with several videos or with images share nothing.
+
+    Args:
+        model: The model of ``llava``.
+        is_on: Whether to share at all; a compressor that looks at the question must not.
+    """
+
+    def __init__(self, model: Any, is_on: bool) -> None:
+        self._model = model
+        self._is_on = is_on
+        self._media: Media | None = None
+        self._prefix_ids = torch.empty(0)
+        self._session: VideoSession | None = None
+
+    def open(self, ids: torch.Tensor, media: Media) -> tuple[VideoSession, torch.Tensor] | None:
+        """The session for a prompt, and the embeddings (n, D) of what follows its prefix; None if it shares nothing.
+
+        Args:
+            ids: (L,) token ids, a placeholder where the video goes.
+            media: What the question shows.
+        """
+        places = (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
+        if not self._is_on or len(media.clips) != 1 or len(places) != 1 or places[0] + 1 == len(ids):
+            return None
+        prefix_ids, suffix_ids = ids[: places[0]], ids[places[0] + 1 :]
+        with torch.inference_mode():
+            if self._session is None or media is not self._media or not torch.equal(prefix_ids, self._prefix_ids):
+                self.forget()
+                video = media.inputs[0].embeds
+                self._session = VideoSession(self._model, torch.cat([self._embed(prefix_ids).to(video), video]))
+                self._media, self._prefix_ids = media, prefix_ids
+            return self._session, self._embed(suffix_ids).to(self._session.prefix)
+
+    def forget(self) -> None:
+        """Free the last video's keys and values."""
+        self._session = self._media = None
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        embeddings = self._model.get_input_embeddings()
+        return embeddings(ids.to(embeddings.weight.device))
