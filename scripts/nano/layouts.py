@@ -36,11 +36,13 @@ class Seen:
         embeds: (B, V, D) visual tokens and newlines.
         frame_ends: (T',) places of the newlines that end a frame.
         frames: (T',) which frames these are, in the order of time.
+        projected: (B, T, n*n, D) all patches after the projector.
     """
 
     embeds: Tensor
     frame_ends: Tensor
     frames: Tensor
+    projected: Tensor
 
 
 OWN = Layout(build_compressor("bilinear"))  # what the checkpoint asks for
@@ -86,4 +88,4 @@ def encode_clips(model: LlavaQwenForCausalLM, pixel_values: Tensor, layout: Layo
     frame_of_token = insert_newlines(place[:, :1] + 1, place, torch.zeros(1), "grid").flatten().cpu()  # 0: newline
     last = frame_of_token.cummax(0).values
     ends = (torch.diff(last, append=last[-1:] + 1) > 0).nonzero().flatten()
-    return Seen(embeds, ends, last[ends].long() - 1)
+    return Seen(embeds, ends, last[ends].long() - 1, features.unflatten(0, (num_clips, seconds)))

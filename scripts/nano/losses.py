@@ -2,7 +2,7 @@
 
 Besides the letter three helpers give a signal long before the letter does; none of them is left in the checkpoint:
 
-* the tower first learns to name what each of its patches shows;
+* the tower first learns to name what each of its patches shows, and later the projector's output must still tell it;
 * the language model says the answer's word at the question mark, and yes or no at each option;
 * a linear layer reads from the newline after each frame, half-way up the language model, what was seen so far.
 """
@@ -43,6 +43,7 @@ class Helpers(nn.Module):
         self.patch = nn.Linear(vision_width, sum(PATCH_LABELS.values()))
         self.norm = Qwen2RMSNorm(hidden_size)
         self.frame = nn.Linear(hidden_size, sum(FRAME_LABELS.values()))
+        self.projected = nn.Linear(hidden_size, sum(PATCH_LABELS.values()))
 
 
 def patch_labels(clips: Clips) -> dict[str, Tensor]:

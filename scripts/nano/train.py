@@ -119,7 +119,13 @@ class Trainer:
         form = self.forms[int(torch.rand((), generator=common) < 0.2)]
         questions = pack(form, clips, self.tokenizer, own)
         labels = frame_labels(clips, seen.frames)
-        return answer_loss(self.model, self.helpers, form, questions, seen, labels, scores)
+        loss = answer_loss(self.model, self.helpers, form, questions, seen, labels, scores)
+        if stage.patch_weight:
+            named = self.helpers.projected(seen.projected)
+            patches: dict[str, Tensor] = {}
+            loss = loss + stage.patch_weight * labels_loss(named, patch_labels(clips), PATCH_LABELS, patches)
+            scores |= {f"patch {name}": score for name, score in patches.items()}
+        return loss
 
     def _share_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes."""
