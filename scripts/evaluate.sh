@@ -14,6 +14,9 @@ Usage: bash scripts/evaluate.sh [--output FOLDER] TASK [MODEL] [COMPRESSOR] [NUM
   -- ...          further options of lmms-eval: -- --limit 20 --verbosity DEBUG
   --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR in the repository)
 
+A run that was stopped, however it was, goes on where it stopped when the same command is given again: every answer is
+kept in FOLDER/answers as soon as it is known. Remove that folder to ask everything anew.
+
 Example: bash scripts/evaluate.sh videomme_local lmms-lab/LLaVA-Video-7B-Qwen2 st_gridpool 8 max_frames_num=64
 
 Relative paths, also those in custom_tasks/*.yaml, start at the working directory. HF_HOME, where lmms-eval's own tasks
@@ -63,7 +66,7 @@ mkdir -p "$output"
 started="$(mktemp)"
 trap 'rm -f "$started"' EXIT
 "${launch[@]}" -m lmms_eval --model llava_video \
-  --model_args "pretrained=$model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=$compressor$model_args" \
+  --model_args "pretrained=$model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=$compressor,resume_dir=$output/answers$model_args" \
   --tasks "$task" --include_path "$root/custom_tasks" --batch_size 1 --log_samples --output_path "$output" "$@"
 
 # lmms-eval ends with status 0 also where the evaluation failed: only the results file tells.

@@ -36,6 +36,7 @@ class Arguments:
         compressor_args: Its options, as a JSON object.
         share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
             question.
+        resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -57,6 +58,7 @@ class Arguments:
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
     share_prefix: bool = True
+    resume_dir: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("conv_template", self.conv_template, conv_templates)

@@ -30,6 +30,7 @@ from lmms_eval_stgridpool.requests import (
     results_folder,
     video_key,
 )
+from lmms_eval_stgridpool.resume import Resume
 from lmms_eval_stgridpool.sharing import SharedPrefix
 from stgridpool.stage_timer import StageTimer
 
@@ -87,6 +88,7 @@ class LlavaVideo(lmms):
         self._cache = MediaCache()
         self._sums = RankSums(self.rank)
         self._setup = describe(self.arguments, self.placement, config, self.compressor, shares_prefix)
+        self._resume = Resume(self.arguments.resume_dir, self.rank, self._setup)
         self._command_line: Namespace | None = None
         self.run_record: dict[str, Any] | None = None
 
@@ -138,11 +140,15 @@ class LlavaVideo(lmms):
             for position, instance in enumerate(instances)
             if not is_padding(instance)
         ]
-        order = in_video_order(self._video_keys(requests))
+        videos = self._video_keys(requests)
         progress = make_progress(total=len(requests), desc="Answering", disable=self.rank != 0)
-        for request in (requests[index] for index in order):
+        for index in in_video_order(videos):
+            request = requests[index]
             with fatal(f"rank {self.rank}, task {request.task}, document {request.document}"):
-                results[request.position] = self._answer_one(request, answer, no_answer)
+                name = self._resume.name(request, videos[index])
+                kept = self._resume.get(name, request)
+                self._sums.resumed_requests += kept is not None
+                results[request.position] = kept or self._answer_one(request, answer, no_answer, name)
             progress.update(1)
         progress.close()
         return results
@@ -161,7 +167,7 @@ class LlavaVideo(lmms):
             keys.append(key)
         return keys
 
-    def _answer_one(self, request: Request, answer: Answer, no_answer: Any) -> GenerationResult:
+    def _answer_one(self, request: Request, answer: Answer, no_answer: Any, name: str) -> GenerationResult:
         facts, timer = SampleFacts(compressor=repr(self.compressor)), StageTimer(self.device)
         try:
             text = answer(request, request.visuals(), facts, timer)
@@ -171,6 +177,7 @@ class LlavaVideo(lmms):
             self._sums.failed_videos[error.path] = error.reason
         facts.seconds = timer.seconds()
         self._sums.add_answer(facts)
+        self._resume.keep(name, text, facts)
         return GenerationResult(text, facts)
 
     def _encode(self, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer) -> Media:

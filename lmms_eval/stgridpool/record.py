@@ -65,6 +65,7 @@ class RankSums:
     Attributes:
         rank: The process.
         requests: Answers given, failed ones included.
+        resumed_requests: Answers taken from the journal of an earlier run; the other numbers leave them out.
         failed_requests: Questions without an answer because a video could not be read.
         failed_videos: Reason by video.
         videos: Videos encoded; one that neighbouring questions share counts once.
@@ -74,6 +75,7 @@ class RankSums:
 
     rank: int
     requests: int = 0
+    resumed_requests: int = 0
     failed_requests: int = 0
     failed_videos: dict[str, str] = field(default_factory=dict)
     videos: int = 0
@@ -137,6 +139,7 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         "versions": {name: _version(name) for name in _PACKAGES},
         "git_commit": git_commit(Path(__file__)),
         "requests": sum(part.requests for part in parts),
+        "resumed_requests": sum(part.resumed_requests for part in parts),
         "failed_requests": sum(part.failed_requests for part in parts),
         "failed_videos": failed_videos,
         "videos_encoded": videos,

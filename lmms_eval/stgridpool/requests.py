@@ -20,6 +20,7 @@ class Request:
     """One question.
 
     Attributes:
+        kind: What is asked for: "generate_until", "loglikelihood" or "generate_until_multi_round".
         position: Its place in the list that lmms-eval passed.
         context: The question's text.
         extra: What the kind of request adds: generation arguments, the continuation, ...
@@ -29,6 +30,7 @@ class Request:
         find_visuals: Gives the visuals of the row.
     """
 
+    kind: str
     position: int
     context: str
     extra: tuple[Any, ...]
@@ -78,9 +80,11 @@ def as_request(position: int, instance: Instance, task_dict: Mapping[str, Any]) 
         context, continuation, find_visuals = instance.args[:3]
         if callable(continuation):
             continuation = continuation(document_row())
-        return Request(position, context, (continuation,), document, task, document_row, find_visuals)
-    context, gen_kwargs, find_visuals, *doc_to_text = instance.args[:-3]
-    return Request(position, context, (gen_kwargs, *doc_to_text), document, task, document_row, find_visuals)
+        extra: tuple[Any, ...] = (continuation,)
+    else:
+        context, gen_kwargs, find_visuals, *doc_to_text = instance.args[:-3]
+        extra = (gen_kwargs, *doc_to_text)
+    return Request(instance.request_type, position, context, extra, document, task, document_row, find_visuals)
 
 
 def in_video_order(keys: Sequence[Any]) -> list[int]:

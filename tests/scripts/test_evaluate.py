@@ -59,7 +59,8 @@ def test_defaults_on_a_machine_without_gpus(evaluate, tmp_path):
     assert done.stdout == f"evaluate.sh: results in {tmp_path}/out/model/now_results.json\n"
     assert after(lines, "--tasks") == "videomme"
     assert after(lines, "--model_args") == (
-        "pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,conv_template=qwen_1_5,model_name=llava_qwen,compressor=st_gridpool"
+        "pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,conv_template=qwen_1_5,model_name=llava_qwen,compressor=st_gridpool,"
+        f"resume_dir={tmp_path}/out/answers"
     )
     assert after(lines, "--include_path") == f"{tmp_path}/repository/custom_tasks"
     assert after(lines, "--num_processes") == "1"
@@ -77,11 +78,12 @@ def test_several_processes_share_the_cpu_only_without_gpus(evaluate):
     assert {"--multi_gpu", "ACCELERATE_USE_CPU="} <= set(lines)
 
 
-def test_model_arguments_and_options_of_lmms_eval_are_passed_on(evaluate):
+def test_model_arguments_and_options_of_lmms_eval_are_passed_on(evaluate, tmp_path):
     options = 'compressor_args={"preset":"paper","ceil_mode":true}'
     _, lines = evaluate("quiz", "my model", "nsp", "1", "max_frames_num=8", options, "--", "--limit", "a b")
     assert after(lines, "--model_args") == (
-        f"pretrained=my model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=nsp,max_frames_num=8,{options}"
+        "pretrained=my model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=nsp,"
+        f"resume_dir={tmp_path}/out/answers,max_frames_num=8,{options}"
     )
     assert after(lines, "--limit") == "a b"
 

@@ -1,0 +1,111 @@
+"""A run that goes on where an earlier one stopped."""
+
+import os
+
+import pytest
+from lmms_eval.api.instance import unwrap_generation_output
+
+QUESTIONS = [
+    {"visuals": [name], "context": f"Question {index}?", "gen_kwargs": {"max_new_tokens": 4}}
+    for index, name in enumerate(["v0.mp4", "v1.mp4", "v0.mp4", "v2.mp4"])
+]
+
+
+def texts(results):
+    return [unwrap_generation_output(result)[0] for result in results]
+
+
+def facts(results):
+    return [unwrap_generation_output(result)[1].to_dict() for result in results]
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """Counts the answers that models compute."""
+    from lmms_eval_stgridpool.llava_video import LlavaVideo
+
+    computed = []
+    answer_one = LlavaVideo._answer_one
+    monkeypatch.setattr(
+        LlavaVideo,
+        "_answer_one",
+        lambda self, request, *rest: computed.append(request) or answer_one(self, request, *rest),
+    )
+    return computed
+
+
+def test_no_question_is_asked_twice(make_model, ask, tmp_path, count):
+    first = make_model(resume_dir=str(tmp_path))
+    half = ask(first, "generate_until", QUESTIONS[:2])
+    again = make_model(resume_dir=str(tmp_path))
+    whole = ask(again, "generate_until", QUESTIONS)
+    assert len(count) == 2 + 2
+    assert texts(whole) == texts(ask(make_model(), "generate_until", QUESTIONS))
+    assert facts(whole)[:2] == facts(half)
+    assert (again._sums.resumed_requests, again._sums.requests) == (2, 2)
+
+
+def test_losses_and_rounds_are_kept_too(make_model, ask, tmp_path, count):
+    choices = [{"visuals": ["v0.mp4"], "context": "Which?", "continuation": word} for word in ("A", "B")]
+
+    def finish(document, previous_output, round_idx, previous_round_info):
+        return None, None, True, previous_output, None
+
+    rounds = [{"visuals": ["v1.mp4"], "context": "First?", "doc_to_text": finish}]
+    kinds = [("loglikelihood", choices), ("generate_until_multi_round", rounds)]
+    before = [texts(ask(make_model(resume_dir=str(tmp_path)), kind, documents)) for kind, documents in kinds]
+    computed = len(count)
+    after = [texts(ask(make_model(resume_dir=str(tmp_path)), kind, documents)) for kind, documents in kinds]
+    assert after == before
+    assert isinstance(after[0][0], tuple)
+    assert len(count) == computed == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"compressor": "bilinear"},
+        {"compressor_args": '{"preset": "paper"}'},
+        {"max_frames_num": 4},
+        {"mm_newline_position": "no_token"},
+        {"add_time_instruction": True},
+    ],
+    ids=str,
+)
+def test_another_setting_is_another_run(make_model, ask, tmp_path, count, change):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    ask(make_model(resume_dir=str(tmp_path), **change), "generate_until", QUESTIONS[:1])
+    assert len(count) == 2
+
+
+def test_another_question_or_video_is_asked(make_model, ask, tmp_path, count, clips):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    model = make_model(resume_dir=str(tmp_path))
+    ask(model, "generate_until", [{**QUESTIONS[0], "context": "Another?"}])
+    ask(model, "generate_until", [{**QUESTIONS[0], "gen_kwargs": {"max_new_tokens": 5}}])
+    assert len(count) == 3
+    times = os.stat(clips / "v0.mp4")
+    os.utime(clips / "v0.mp4", ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    assert len(count) == 4
+
+
+def test_each_repeat_is_an_answer_of_its_own(make_model, ask, tmp_path, count):
+    for _ in range(2):
+        model = make_model(resume_dir=str(tmp_path))
+        for _ in range(2):
+            ask(model, "generate_until", QUESTIONS[:1])
+    assert len(count) == 2
+
+
+def test_failures_are_tried_again(make_model, ask, tmp_path, count):
+    for _ in range(2):
+        results = ask(make_model(resume_dir=str(tmp_path)), "generate_until", [{"visuals": ["broken.mp4"]}])
+        assert facts(results)[0]["failed"]
+    assert len(count) == 2
+
+
+def test_without_a_folder_nothing_is_written(make_model, ask, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask(make_model(), "generate_until", QUESTIONS[:1])
+    assert not list(tmp_path.iterdir())
