@@ -31,17 +31,20 @@ def exit_when_lmms_eval_gives_up() -> int:
 
 
 @contextmanager
-def fatal(where: str) -> Iterator[None]:
+def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """End the process with status 1 if an exception leaves the block.
 
     Args:
         where: What was being done, by which rank and for which document; it stands in the log.
+        let_through: Exceptions that the caller handles.
 
     Raises:
         SystemExit: With status 1, instead of the exception.
     """
     try:
         yield
+    except let_through:
+        raise
     except Exception as error:  # whatever it is: lmms-eval would print it and end with status 0
         logger.opt(exception=True).critical(f"{where}: {type(error).__name__}: {error}")
         raise SystemExit(1) from error

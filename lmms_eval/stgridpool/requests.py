@@ -17,74 +17,99 @@ Visuals = Sequence[Any]
 
 @dataclass(frozen=True)
 class Request:
-    """One question.
+    """One question, as plain data that can go from process to process.
 
     Attributes:
         kind: What is asked for: "generate_until", "loglikelihood" or "generate_until_multi_round".
         position: Its place in the list that lmms-eval passed.
         context: The question's text.
-        extra: What the kind of request adds: generation arguments, the continuation, ...
+        argument: What the kind adds: generation arguments, or the continuation.
         document: Number of the document in its split.
         task: Name of the task.
-        document_row: The dataset's row.
-        find_visuals: Gives the visuals of the row.
+        split: Name of the split.
     """
 
     kind: str
     position: int
     context: str
-    extra: tuple[Any, ...]
+    argument: Any
     document: int
     task: str
-    document_row: Callable[[], Any]
-    find_visuals: Callable[[Any], Visuals | None]
+    split: str
 
-    def visuals(self) -> list[Any]:
-        """The visuals, loaded by the task.
+
+class Tasks:
+    """What the tasks of a run know about their questions: rows, visuals, following rounds.
+
+    Args:
+        documents: lmms-eval's rows by task, split and number.
+    """
+
+    def __init__(self, documents: Mapping[str, Any]) -> None:
+        self._documents = documents
+        self._find_visuals: dict[tuple[str, str], Callable[[Any], Visuals | None]] = {}
+        self._next_round: dict[str, Callable[..., Any]] = {}
+        self._without_videos: set[str] = set()
+
+    def read(self, position: int, instance: Instance) -> Request:
+        """Read the arguments of a request, whatever its kind, and keep the task's functions.
+
+        Raises:
+            ValueError: If the task did not give the six or seven arguments that a request about visuals has.
+        """
+        if len(instance.args) < 6:
+            raise ValueError(
+                f"task {instance.task_name} asks without visuals: {len(instance.args)} arguments, not 6 or 7"
+            )
+        kind = instance.request_type
+        document, task, split = instance.args[-3:]
+        context, argument, find_visuals, *rest = instance.args[:-3]
+        self._find_visuals[kind, task] = find_visuals
+        if rest:
+            self._next_round[task] = rest[0]
+        if kind == "loglikelihood" and callable(argument):
+            argument = argument(self._documents[task][split][document])
+        return Request(kind, position, context, argument, document, task, split)
+
+    def known(self, kind: str) -> set[str]:
+        """Tasks that have asked for this kind of answer."""
+        return {task for known_kind, task in self._find_visuals if known_kind == kind}
+
+    def row(self, request: Request) -> Any:
+        """The dataset's row of a question."""
+        return self._documents[request.task][request.split][request.document]
+
+    def visuals(self, request: Request) -> list[Any]:
+        """The visuals of a question, loaded by the task.
 
         Raises:
             VideoReadError: If the task wants to end the process, which is what lmms-eval's do where a video is missing.
         """
         try:
-            return list(self.find_visuals(self.document_row()) or [])
+            return list(self._find_visuals[request.kind, request.task](self.row(request)) or [])
         except SystemExit as error:
-            raise VideoReadError(f"of document {self.document}", str(error)) from error
+            raise VideoReadError(f"of document {request.document}", str(error)) from error
 
-    def video_key(self) -> tuple[str, ...] | None:
+    def video_key(self, request: Request) -> tuple[str, ...] | None:
         """What names the videos; None where there are images or nothing, and its own name where videos are missing."""
+        if request.task in self._without_videos:  # tasks that show images are not asked twice for all of them
+            return None
         try:
-            return video_key(self.visuals())
+            key = video_key(self.visuals(request))
         except VideoReadError as error:
             return (error.path,)
+        if key is None:
+            self._without_videos.add(request.task)
+        return key
+
+    def next_round(self, request: Request, **state: Any) -> Any:
+        """What the task asks next, or that it is done: what its ``doc_to_text`` returns."""
+        return self._next_round[request.task](self.row(request), **state)
 
 
 def is_padding(instance: Instance) -> bool:
     """Whether the request only evens out the number of requests per process; its answer is thrown away."""
     return bool(instance.metadata.get("__padding_only__"))
-
-
-def as_request(position: int, instance: Instance, task_dict: Mapping[str, Any]) -> Request:
-    """Read the arguments of a request, whatever its kind.
-
-    Raises:
-        ValueError: If the task did not give the six or seven arguments that a request about visuals has.
-    """
-    if len(instance.args) < 6:
-        raise ValueError(f"task {instance.task_name} asks without visuals: {len(instance.args)} arguments, not 6 or 7")
-    document, task, split = instance.args[-3:]
-
-    def document_row() -> Any:
-        return task_dict[task][split][document]
-
-    if instance.request_type == "loglikelihood":
-        context, continuation, find_visuals = instance.args[:3]
-        if callable(continuation):
-            continuation = continuation(document_row())
-        extra: tuple[Any, ...] = (continuation,)
-    else:
-        context, gen_kwargs, find_visuals, *doc_to_text = instance.args[:-3]
-        extra = (gen_kwargs, *doc_to_text)
-    return Request(instance.request_type, position, context, extra, document, task, document_row, find_visuals)
 
 
 def in_video_order(keys: Sequence[Any]) -> list[int]:

@@ -54,7 +54,7 @@ class Resume:
                 "task": request.task,
                 "document": request.document,
                 "context": request.context,
-                "arguments": request.extra[0],
+                "arguments": request.argument,
                 "videos": [file_identity(video) for video in videos or ()],
             }
         )

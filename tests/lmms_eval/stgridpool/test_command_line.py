@@ -1,6 +1,7 @@
 """Whole runs of lmms-eval, on one and on two processes."""
 
 import json
+import re
 import os
 import subprocess
 import sys
@@ -198,7 +199,9 @@ def test_a_failure_of_one_rank_ends_all_and_names_rank_and_document(run):
     started = time.monotonic()
     done, output = run(task="clips_bad_document", num_processes=2)
     assert done.returncode != 0
-    assert "rank 1, task clips_bad_document, document 5: ValueError: the question holds 2 <image>" in done.stdout
+    assert re.search(
+        r"rank \d, task clips_bad_document, document 5, videos .*mp4.*: ValueError: the question", done.stdout
+    )
     assert not list(output.glob("*/*_results.json"))
     assert time.monotonic() - started < 100
 

@@ -213,7 +213,9 @@ def test_other_errors_end_the_process_and_name_rank_task_and_document(model, ask
         ask(model, "generate_until", documents)
     logger.remove(handler)
     assert ended.value.code == 1
-    assert "rank 0, task task, document 1: ValueError: the question holds 2 <image>" in logged[0]
+    assert "rank 0, task task, document 1, videos" in logged[0]
+    assert "v0.mp4" in logged[0]
+    assert "ValueError: the question holds 2 <image>" in logged[0]
 
 
 @pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])

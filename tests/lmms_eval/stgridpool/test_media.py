@@ -52,7 +52,7 @@ def test_a_number_whose_method_did_not_run_is_an_error():
 @pytest.fixture(scope="module")
 def encoder(make_model):
     model = make_model()
-    return model._encoder
+    return model._answerer.encoder
 
 
 def test_videos_are_encoded_and_counted(encoder, clips):

@@ -1,3 +1,4 @@
+import pickle
 from argparse import Namespace
 from pathlib import Path
 
@@ -5,7 +6,8 @@ import pytest
 from lmms_eval.api.instance import Instance
 
 from lmms_eval_stgridpool.requests import (
-    as_request,
+    Request,
+    Tasks,
     command_line,
     in_video_order,
     is_padding,
@@ -32,24 +34,34 @@ DOCUMENTS = {"t": {"test": [{}, {"video": "a.mp4", "answer": "B"}]}}
 
 
 def test_every_kind_of_request_is_read():
-    visual = Task().doc_to_visual
-    generation = as_request(5, instance("generate_until", "Q", {"until": "x"}, visual, 1, "t", "test"), DOCUMENTS)
-    assert (generation.position, generation.context, generation.extra) == (5, "Q", ({"until": "x"},))
-    assert generation.visuals() == ["a.mp4"]
-    fixed = as_request(0, instance("loglikelihood", "Q", " B", visual, 1, "t", "test"), DOCUMENTS)
-    assert fixed.extra == (" B",)
+    visual, tasks = Task().doc_to_visual, Tasks(DOCUMENTS)
+    generation = tasks.read(5, instance("generate_until", "Q", {"until": "x"}, visual, 1, "t", "test"))
+    assert generation == Request("generate_until", 5, "Q", {"until": "x"}, 1, "t", "test")
+    assert tasks.visuals(generation) == ["a.mp4"]
+    assert tasks.row(generation) == DOCUMENTS["t"]["test"][1]
+    fixed = tasks.read(0, instance("loglikelihood", "Q", " B", visual, 1, "t", "test"))
+    assert fixed.argument == " B"
     from_document = instance("loglikelihood", "Q", lambda doc: doc["answer"], visual, 1, "t", "test")
-    assert as_request(0, from_document, DOCUMENTS).extra == ("B",)
-    rounds = instance("generate_until_multi_round", "Q", {}, visual, len, 1, "t", "test")
-    assert as_request(0, rounds, DOCUMENTS).extra == ({}, len)
+    assert tasks.read(0, from_document).argument == "B"
+    rounds = instance("generate_until_multi_round", "Q", {}, visual, lambda doc, **state: (doc, state), 1, "t", "test")
+    request = tasks.read(0, rounds)
+    assert request.argument == {}
+    assert tasks.next_round(request, round_idx=1) == (tasks.row(request), {"round_idx": 1})
+    assert tasks.known("loglikelihood") == {"t"}
     with pytest.raises(ValueError, match="asks without visuals: 2 arguments"):
-        as_request(0, instance("loglikelihood", "", "choice"), DOCUMENTS)
+        tasks.read(0, instance("loglikelihood", "", "choice"))
+
+
+def test_a_request_can_travel():
+    request = Tasks(DOCUMENTS).read(0, instance("generate_until", "Q", {}, lambda doc: [], 1, "t", "test"))
+    assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301
 
 
 def test_a_task_without_visuals_is_text():
-    request = as_request(0, instance("generate_until", "Q", {}, lambda doc: None, 1, "t", "test"), DOCUMENTS)
-    assert request.visuals() == []
-    assert request.video_key() is None
+    tasks = Tasks(DOCUMENTS)
+    request = tasks.read(0, instance("generate_until", "Q", {}, lambda doc: None, 1, "t", "test"))
+    assert tasks.visuals(request) == []
+    assert tasks.video_key(request) is None
 
 
 def test_questions_about_one_video_follow_each_other():

@@ -85,10 +85,10 @@ def test_logits_equal_those_of_the_whole_prompt(make_model, clips):
     from stgridpool.stage_timer import StageTimer
 
     with torch.inference_mode():
-        media = model._encoder.encode([str(clips / "v2.mp4")], StageTimer("cpu"))
+        media = model._answerer.encoder.encode([str(clips / "v2.mp4")], StageTimer("cpu"))
         for question in QUESTIONS[:4]:
-            ids = model._prompts.ids(model._prompts.prompt(f"<image>\n{question}"))
-            session, suffix = model._shared.open(ids, media)
+            ids = model._answerer.prompts.ids(model._answerer.prompts.prompt(f"<image>\n{question}"))
+            session, suffix = model._answerer.answerer.shared.open(ids, media)
             whole = model.model(input_ids=ids[None], images=list(media.inputs), modalities=["video"]).logits[0]
             torch.testing.assert_close(session.logits(suffix), whole[-len(suffix) :], atol=1e-4, rtol=0)
 
@@ -106,7 +106,9 @@ def test_the_video_is_prefilled_once(make_model, ask):
     finally:
         handle.remove()
     video = {"v0.mp4": 5 * 9 + 15, "v1.mp4": 7 * 9 + 21}  # 3x3 tokens and 3 newlines a frame
-    system = int((model._prompts.ids(model._prompts.prompt("<image>")) == IMAGE_TOKEN_INDEX).nonzero())
+    system = int(
+        (model._answerer.prompts.ids(model._answerer.prompts.prompt("<image>")) == IMAGE_TOKEN_INDEX).nonzero()
+    )
     assert [lengths[0], lengths[4]] == [system + video["v0.mp4"], system + video["v1.mp4"]]
     assert max(lengths[1:4] + lengths[5:]) < 100
     assert len(lengths) == 8

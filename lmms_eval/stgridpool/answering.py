@@ -1,0 +1,111 @@
+"""One request answered: visuals encoded, prompt built, model asked, facts of the answer filled in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lmms_eval_stgridpool.generation import Answerer, GenerationSettings
+from lmms_eval_stgridpool.media import Media, MediaCache, MediaEncoder
+from lmms_eval_stgridpool.prompts import PromptBuilder
+from lmms_eval_stgridpool.record import RankSums, SampleFacts
+from lmms_eval_stgridpool.requests import Request, Tasks, video_key
+from stgridpool.stage_timer import StageTimer
+
+
+class RequestAnswerer:
+    """Answers requests one after the other; neighbours about the same video share its encoding and its prefix.
+
+    Args:
+        tasks: What the tasks know about their questions.
+        encoder: Turns visuals into what the model takes.
+        prompts: Builds prompts.
+        answerer: Asks the language model.
+        sums: Counts the videos that are encoded.
+    """
+
+    def __init__(
+        self, tasks: Tasks, encoder: MediaEncoder, prompts: PromptBuilder, answerer: Answerer, sums: RankSums
+    ) -> None:
+        self._tasks, self._sums = tasks, sums
+        self.encoder, self.prompts, self.answerer = encoder, prompts, answerer
+        self._cache = MediaCache()
+
+    def answer(self, request: Request, facts: SampleFacts, timer: StageTimer) -> Any:
+        """The answer, in the form that its kind of request wants: text, (loss, is greedy), or a list of texts.
+
+        Raises:
+            VideoReadError: If a video cannot be read.
+        """
+        visuals = self._tasks.visuals(request)
+        if request.kind == "loglikelihood":
+            return self._score(request, visuals, facts, timer)
+        settings = GenerationSettings.from_task(request.argument)
+        if request.kind == "generate_until":
+            return self._generate(request.context, visuals, settings, facts, timer)
+        return self._converse(request, visuals, settings, facts, timer)
+
+    def _encode(self, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer) -> Media:
+        def encode() -> Media:
+            self.answerer.shared.forget()
+            with torch.inference_mode():
+                media = self.encoder.encode(visuals, timer)
+            self._sums.add_videos(len(media.clips), media.frames, media.visual_tokens, media.newline_tokens)
+            return media
+
+        media = self._cache.get(video_key(visuals), encode)
+        facts.frames += media.frames
+        facts.visual_tokens += media.visual_tokens
+        facts.newline_tokens += media.newline_tokens
+        return media
+
+    def _generate(
+        self, context: str, visuals: Sequence[Any], settings: GenerationSettings, facts: SampleFacts, timer: StageTimer
+    ) -> str:
+        media = self._encode(visuals, facts, timer)
+        question = self.prompts.question(context, media.num_visuals, media.clips)
+        ids = self.prompts.ids(self.prompts.prompt(question))
+        text, num_tokens = self.answerer.generate(ids, media, settings, timer)
+        _count(facts, len(ids), media, num_tokens)
+        return text
+
+    def _score(
+        self, request: Request, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer
+    ) -> tuple[float, bool]:
+        continuation = request.argument
+        media = self._encode(visuals, facts, timer)
+        question = self.prompts.question(request.context, media.num_visuals, media.clips)
+        opened, closed = self.prompts.prompt(question), self.prompts.prompt(question, continuation)
+        context_ids = self.prompts.ids(opened)
+        closing_ids = self.prompts.ids(closed[closed.index(continuation, len(opened)) + len(continuation) :])
+        ids = self.prompts.ids(closed)
+        _count(facts, len(ids), media, 0)
+        return self.answerer.score(ids, len(context_ids), len(closing_ids), media, timer)
+
+    def _converse(
+        self,
+        request: Request,
+        visuals: Sequence[Any],
+        settings: GenerationSettings,
+        facts: SampleFacts,
+        timer: StageTimer,
+    ) -> list[str]:
+        """Rounds: the task makes each question from the answers so far."""
+        context, answers, notes = request.context, [], None
+        while True:
+            answers.append(self._generate(context, visuals, settings, facts, timer))
+            visuals, context, finished, outputs, notes = self._tasks.next_round(
+                request,
+                previous_output=list(answers),
+                round_idx=len(answers),
+                previous_round_info=notes,
+            )
+            answers, visuals = list(outputs), list(visuals or [])
+            if finished:
+                return answers
+
+
+def _count(facts: SampleFacts, num_ids: int, media: Media, num_generated: int) -> None:
+    """Add the tokens of one question and its answer."""
+    facts.input_tokens = (facts.input_tokens or 0) + media.prompt_length(num_ids)
+    facts.output_tokens = (facts.output_tokens or 0) + num_generated
