@@ -1,8 +1,8 @@
 """Whole runs of lmms-eval, on one and on two processes."""
 
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 import time
