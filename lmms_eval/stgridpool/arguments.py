@@ -29,6 +29,8 @@ class Arguments:
         attn_implementation: "sdpa", "eager" or "flash_attention_2".
         torch_dtype: "float16", "bfloat16", "float32", or "auto": float16 on a GPU, float32 on the CPU.
         video_decode_backend: "decord" or "pyav".
+        decode_threads: Threads that decode and preprocess videos, at least 1.
+        prefetch: Videos that are loaded ahead of the one in use; 0 loads each when it is asked about.
         mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
         add_time_instruction: Tell the model the video's length and the times of its frames.
         force_sample: Spread `max_frames_num` frames evenly over every video, however short.
@@ -52,6 +54,8 @@ class Arguments:
     attn_implementation: str = "sdpa"
     torch_dtype: str = "auto"
     video_decode_backend: str = "decord"
+    decode_threads: int = 2
+    prefetch: int = 2
     mm_newline_position: str | None = None
     add_time_instruction: bool = False
     force_sample: bool = False
@@ -66,8 +70,10 @@ class Arguments:
         _check_choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
         if self.mm_newline_position is not None:
             _check_choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
-        if not isinstance(self.max_frames_num, int) or self.max_frames_num < 1:
-            raise ValueError(f"max_frames_num must be a whole number of at least 1, got {self.max_frames_num!r}")
+        for name, minimum in (("max_frames_num", 1), ("decode_threads", 1), ("prefetch", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < minimum:
+                raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
         for name in ("add_time_instruction", "force_sample", "share_prefix"):

@@ -18,6 +18,7 @@ from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.exchange import Job, declared_frames, give_back, trade
 from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
 from lmms_eval_stgridpool.generation import Answerer
+from lmms_eval_stgridpool.loading import VideoLoader
 from lmms_eval_stgridpool.media import MediaEncoder
 from lmms_eval_stgridpool.placement import place
 from lmms_eval_stgridpool.prompts import PromptBuilder
@@ -29,6 +30,7 @@ from lmms_eval_stgridpool.requests import (
     in_video_order,
     is_padding,
     results_folder,
+    videos_in_order,
 )
 from lmms_eval_stgridpool.resume import Resume
 from lmms_eval_stgridpool.sharing import SharedPrefix
@@ -82,9 +84,11 @@ class LlavaVideo(lmms):
         shares_prefix = self.arguments.share_prefix and not self.compressor.query_aware
         self._tasks = Tasks(self.task_dict)
         self._sums = RankSums(self.rank)
+        on_gpu = self.device.type == "cuda"
+        self._loader = VideoLoader(image_processor, self.arguments, self.placement.dtype, pin=on_gpu)
         self._answerer = RequestAnswerer(
             self._tasks,
-            MediaEncoder(self.model, image_processor, self.arguments, self.device, self.placement.dtype),
+            MediaEncoder(self.model, image_processor, self._loader, self.device, self.placement.dtype),
             prompts,
             Answerer(
                 self.model, self.tokenizer, self.device, prompts.stop_text, SharedPrefix(self.model, shares_prefix)
@@ -126,6 +130,7 @@ class LlavaVideo(lmms):
         """Gather and write the record of the run, then free the model; lmms-eval calls it after the last answer."""
         with fatal(f"rank {self.rank}, record of the run"):
             self._finish_record()
+        self._loader.close()
         self.__dict__.pop("_answerer", None)
         super().clean()
 
@@ -150,9 +155,11 @@ class LlavaVideo(lmms):
         trades = self._trades(kind)
         if trades:
             jobs = trade(jobs, self._tasks.known(kind), self.rank, self.world_size)
+        order = in_video_order([job.videos for job in jobs])
+        self._loader.expect(videos_in_order([jobs[index].videos for index in order]))
         answers = []
         progress = make_progress(total=len(jobs), desc="Answering", disable=self.rank != 0)
-        for index in in_video_order([job.videos for job in jobs]):
+        for index in order:
             answers.append((jobs[index], self._answer_one(jobs[index], no_answer)))
             progress.update(1)
         progress.close()

@@ -13,8 +13,8 @@ from PIL import Image
 
 from llava.layout import EncodedVideo
 from llava.mm_utils import process_images
-from llava.video import VideoClip, VideoReadError, read_frame_folder, read_video
-from lmms_eval_stgridpool.arguments import Arguments
+from llava.video import VideoReadError
+from lmms_eval_stgridpool.loading import VideoLoader
 from stgridpool.stage_timer import StageTimer
 
 
@@ -70,14 +70,14 @@ class MediaEncoder:
     Attributes:
         model: The model of ``llava``.
         image_processor: Its image processor.
-        arguments: How videos are read.
+        loader: Reads videos.
         device: Where pixels go.
         dtype: Of the pixels.
     """
 
     model: Any
     image_processor: Any
-    arguments: Arguments
+    loader: VideoLoader
     device: torch.device
     dtype: torch.dtype
 
@@ -101,14 +101,14 @@ class MediaEncoder:
         encoded: list[EncodedVideo] = []
         clips = []
         for path in paths:
-            with _on_host(timer, "decode"):
-                clip = self._read(path)
-            with _on_host(timer, "preprocess"):
-                pixels = self.image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
-                pixels = pixels.to(self.device, self.dtype)  # (T, 3, S, S)
+            with on_host(timer, "wait_for_video"):
+                loaded = self.loader.get(path)
+            for stage, seconds in loaded.seconds.items():
+                timer.add(stage, seconds)
+            pixels = loaded.pixels.to(self.device, non_blocking=True)  # (T, 3, S, S)
             encoded.append(self.model.encode_video(pixels, timer=timer))
             check_count(self.model.compressor, encoded[-1])
-            clips.append(ClipTimes(tuple(clip.times), clip.duration))
+            clips.append(ClipTimes(loaded.times, loaded.duration))
         return Media(
             inputs=encoded,
             modalities=("video",) * len(encoded),
@@ -118,23 +118,13 @@ class MediaEncoder:
             newline_tokens=sum(video.num_newlines for video in encoded),
         )
 
-    def _read(self, path: Path) -> VideoClip:
-        if path.is_dir():
-            return read_frame_folder(path, self.arguments.max_frames_num)
-        return read_video(
-            path,
-            self.arguments.max_frames_num,
-            force_sample=self.arguments.force_sample,
-            backend=self.arguments.video_decode_backend,
-        )
-
     def _prepare_images(self, images: Sequence[Image.Image], timer: StageTimer) -> Media:
         """Pixels of images; several images of one question are padded to squares instead of tiled, as in training."""
         config = self.model.config
         if len(images) > 1:
             config = copy.copy(config)
             config.image_aspect_ratio = "pad"
-        with _on_host(timer, "preprocess"):
+        with on_host(timer, "preprocess"):
             pixels = process_images(list(images), self.image_processor, config)
             if isinstance(pixels, torch.Tensor):
                 pixels = pixels.to(self.device, self.dtype)
@@ -189,7 +179,7 @@ def check_count(compressor: Any, video: EncodedVideo) -> None:
 
 
 @contextmanager
-def _on_host(timer: StageTimer, name: str) -> Iterator[None]:
+def on_host(timer: StageTimer, name: str) -> Iterator[None]:
     """Count wall-clock time: work of the CPU, which events on a GPU's stream do not see."""
     started = time.perf_counter()
     try:

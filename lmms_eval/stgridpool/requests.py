@@ -1,8 +1,9 @@
 """lmms-eval's requests in one shape, in an order in which questions about one video follow each other."""
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ def in_video_order(keys: Sequence[Any]) -> list[int]:
         if key is not None:
             first.setdefault(key, position)
     return sorted(range(len(keys)), key=lambda position: (first.get(keys[position], position), position))
+
+
+def videos_in_order(keys: Iterable[tuple[str, ...] | None]) -> list[Path]:
+    """The videos that are needed for questions with these keys; neighbours with one key need theirs once."""
+    return [Path(video) for key, _ in groupby(keys) for video in key or ()]
 
 
 def video_key(visuals: Visuals) -> tuple[str, ...] | None:

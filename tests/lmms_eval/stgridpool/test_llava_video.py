@@ -69,7 +69,7 @@ def test_answers_are_those_of_the_model_and_come_in_the_order_asked(model, ask, 
 def test_a_video_is_read_and_encoded_once_for_its_questions(model, ask, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "lmms_eval_stgridpool.media.read_video",
+        "lmms_eval_stgridpool.loading.read_video",
         lambda path, *a, **k: read.append(path.name) or read_video(path, *a, **k),
     )
     names = ["v0.mp4", "v1.mp4", "v0.mp4", "v1.mp4", "v0.mp4"]
@@ -87,7 +87,16 @@ def test_every_sample_tells_its_tokens_and_times(model, ask):
     assert fact["output_tokens"] <= 3
     assert fact["compressor"] == repr(build_compressor("st_gridpool"))
     assert (fact["failed"], fact["failure"]) == (False, None)
-    assert set(fact["seconds"]) == {"decode", "preprocess", "vision", "projector", "compress", "prefill", "generate"}
+    assert set(fact["seconds"]) == {
+        "decode",
+        "preprocess",
+        "vision",
+        "projector",
+        "compress",
+        "prefill",
+        "generate",
+        "wait_for_video",
+    }
 
 
 def test_images_text_and_several_videos_are_answered(model, ask):

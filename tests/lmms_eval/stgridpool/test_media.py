@@ -66,7 +66,7 @@ def test_videos_are_encoded_and_counted(encoder, clips):
     assert [len(video.embeds) for video in media.inputs] == [5 * 12, 8 * 12]
     assert media.clips[0].times == (0, 1, 2, 3, 4)
     assert media.clips[0].duration == 5
-    assert set(timer.seconds()) == {"decode", "preprocess", "vision", "projector", "compress"}
+    assert set(timer.seconds()) == {"decode", "preprocess", "vision", "projector", "compress", "wait_for_video"}
 
 
 def test_a_folder_of_pictures_is_a_video(encoder, tmp_path):

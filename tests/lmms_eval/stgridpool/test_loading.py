@@ -1,0 +1,127 @@
+"""Videos are loaded ahead, in order, a bounded number of them."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from llava.image_processing import VisionImageProcessor
+from llava.video import VideoClip, VideoReadError, read_video
+from lmms_eval_stgridpool import loading
+from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.loading import VideoLoader
+from lmms_eval_stgridpool.requests import videos_in_order
+
+
+@pytest.fixture
+def make_loader(checkpoint):
+    def make(**arguments):
+        settings = Arguments(pretrained=str(checkpoint), max_frames_num=8, **arguments)
+        return VideoLoader(VisionImageProcessor(384), settings, torch.float32, pin=False)
+
+    return make
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the videos that are read, in order; `gate` must be set for a read to end."""
+    names, gate = [], threading.Event()
+    gate.set()
+
+    def read(path, *arguments, **options):
+        names.append(path.name)
+        gate.wait(5)
+        if path.name == "bad.mp4":
+            raise VideoReadError(str(path), "broken")
+        return VideoClip(np.full((2, 4, 4, 3), len(names), np.uint8), [0, 1], [0.0, 1.0], 2.0)
+
+    monkeypatch.setattr(loading, "read_video", read)
+    return names, gate
+
+
+def paths(tmp_path, *names):
+    return [tmp_path / f"{name}.mp4" for name in names]
+
+
+def test_pixels_are_those_of_plain_reading(make_loader, clips):
+    path = clips / "v1.mp4"
+    clip = read_video(path, 8)
+    expected = VisionImageProcessor(384).preprocess(clip.frames, return_tensors="pt")["pixel_values"]
+    for prefetch in (0, 2):
+        loader = make_loader(prefetch=prefetch)
+        loader.expect([path])
+        loaded = loader.get(path)
+        assert torch.equal(loaded.pixels, expected)
+        assert (loaded.times, loaded.duration) == (tuple(clip.times), clip.duration)
+        assert set(loaded.seconds) == {"decode", "preprocess"}
+
+
+def test_a_few_are_loaded_ahead(make_loader, reads, tmp_path):
+    names, _ = reads
+    loader = make_loader(prefetch=2, decode_threads=1)
+    videos = paths(tmp_path, *"abcdef")
+    loader.expect(videos)
+    time.sleep(0.2)
+    assert names == ["a.mp4", "b.mp4"]
+    loader.get(videos[0])
+    time.sleep(0.2)
+    assert names == ["a.mp4", "b.mp4", "c.mp4"]
+    for video in videos[1:]:
+        loader.get(video)
+    assert names == [f"{name}.mp4" for name in "abcdef"]
+
+
+def test_reading_goes_on_while_the_model_works(make_loader, reads, tmp_path):
+    names, gate = reads
+    loader = make_loader(prefetch=2, decode_threads=2)
+    gate.clear()
+    loader.expect(paths(tmp_path, *"ab"))
+    time.sleep(0.1)
+    assert sorted(names) == ["a.mp4", "b.mp4"]  # both have begun, and nobody has waited for them
+    gate.set()
+
+
+def test_without_prefetch_nothing_is_read_before_it_is_asked_for(make_loader, reads, tmp_path):
+    names, _ = reads
+    loader = make_loader(prefetch=0)
+    videos = paths(tmp_path, "a", "b")
+    loader.expect(videos)
+    time.sleep(0.1)
+    assert names == []
+    loader.get(videos[1])
+    assert names == ["b.mp4"]
+
+
+def test_what_was_not_expected_is_read_all_the_same(make_loader, reads, tmp_path):
+    names, _ = reads
+    loader = make_loader(prefetch=1)
+    first, second, other = paths(tmp_path, "a", "b", "c")
+    loader.expect([first, second])
+    loader.get(other)
+    assert "c.mp4" in names
+    loader.get(first)
+    loader.get(second)
+    assert sorted(names) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_a_broken_video_fails_when_it_is_asked_for(make_loader, reads, tmp_path):
+    loader = make_loader(prefetch=2)
+    good, bad = paths(tmp_path, "a", "bad")
+    loader.expect([good, bad, good])
+    loader.get(good)
+    with pytest.raises(VideoReadError, match="broken"):
+        loader.get(bad)
+    assert loader.get(good).pixels.shape == (2, 3, 384, 384)
+
+
+def test_the_order_of_videos_follows_that_of_the_questions():
+    keys = [("a", "b"), ("a", "b"), None, ("c",), ("c",), ("a", "b")]
+    assert [path.name for path in videos_in_order(keys)] == ["a", "b", "c", "a", "b"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("decode_threads", 0), ("prefetch", -1), ("prefetch", "two")])
+def test_bad_arguments(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least"):
+        Arguments(pretrained="x", **{name: value})
