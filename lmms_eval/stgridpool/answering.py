@@ -31,19 +31,26 @@ class RequestAnswerer:
         self.encoder, self.prompts, self.answerer = encoder, prompts, answerer
         self._cache = MediaCache()
 
-    def answer(self, request: Request, facts: SampleFacts, timer: StageTimer) -> Any:
-        """The answer, in the form that its kind of request wants: text, (loss, is greedy), or a list of texts.
+    def answer(self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer) -> list[Any]:
+        """Answers in the form that their kind of request wants: text, (loss, is greedy), or a list of texts.
+
+        Args:
+            requests: One request, or several of kind "generate_until" about the same visuals.
+            facts: Those of each answer, to be filled in.
+            timer: Gets the stages of all of them.
 
         Raises:
             VideoReadError: If a video cannot be read.
         """
+        request = requests[0]
         visuals = self._tasks.visuals(request)
-        if request.kind == "loglikelihood":
-            return self._score(request, visuals, facts, timer)
-        settings = GenerationSettings.from_task(request.argument)
         if request.kind == "generate_until":
-            return self._generate(request.context, visuals, settings, facts, timer)
-        return self._converse(request, visuals, settings, facts, timer)
+            contexts = [one.context for one in requests]
+            settings = [GenerationSettings.from_task(one.argument) for one in requests]
+            return self._generate(contexts, visuals, settings, facts, timer)
+        if request.kind == "loglikelihood":
+            return [self._score(request, visuals, facts[0], timer)]
+        return [self._converse(request, visuals, facts[0], timer)]
 
     def _encode(self, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer) -> Media:
         def encode() -> Media:
@@ -60,14 +67,24 @@ class RequestAnswerer:
         return media
 
     def _generate(
-        self, context: str, visuals: Sequence[Any], settings: GenerationSettings, facts: SampleFacts, timer: StageTimer
-    ) -> str:
-        media = self._encode(visuals, facts, timer)
-        question = self.prompts.question(context, media.num_visuals, media.clips)
-        ids = self.prompts.ids(self.prompts.prompt(question))
-        text, num_tokens = self.answerer.generate(ids, media, settings, timer)
-        _count(facts, len(ids), media, num_tokens)
-        return text
+        self,
+        contexts: Sequence[str],
+        visuals: Sequence[Any],
+        settings: Sequence[GenerationSettings],
+        facts: Sequence[SampleFacts],
+        timer: StageTimer,
+    ) -> list[str]:
+        prompts = []
+        for context, own_facts in zip(contexts, facts, strict=True):
+            media = self._encode(visuals, own_facts, timer)
+            question = self.prompts.question(context, media.num_visuals, media.clips)
+            prompts.append(self.prompts.ids(self.prompts.prompt(question)))
+        texts = []
+        answers = self.answerer.generate(prompts, media, settings, timer)
+        for ids, own_facts, (text, num_tokens) in zip(prompts, facts, answers, strict=True):
+            _count(own_facts, len(ids), media, num_tokens)
+            texts.append(text)
+        return texts
 
     def _score(
         self, request: Request, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer
@@ -86,14 +103,14 @@ class RequestAnswerer:
         self,
         request: Request,
         visuals: Sequence[Any],
-        settings: GenerationSettings,
         facts: SampleFacts,
         timer: StageTimer,
     ) -> list[str]:
         """Rounds: the task makes each question from the answers so far."""
+        settings = GenerationSettings.from_task(request.argument)
         context, answers, notes = request.context, [], None
         while True:
-            answers.append(self._generate(context, visuals, settings, facts, timer))
+            answers += self._generate([context], visuals, [settings], [facts], timer)
             visuals, context, finished, outputs, notes = self._tasks.next_round(
                 request,
                 previous_output=list(answers),

@@ -38,6 +38,8 @@ class Arguments:
         compressor_args: Its options, as a JSON object.
         share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
             question.
+        questions_per_batch: Most questions about one video that are answered as one batch, at least 1. Each takes a
+            copy of the video's keys and values.
         resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
 
     Raises:
@@ -62,6 +64,7 @@ class Arguments:
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
     share_prefix: bool = True
+    questions_per_batch: int = 4
     resume_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +73,12 @@ class Arguments:
         _check_choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
         if self.mm_newline_position is not None:
             _check_choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
-        for name, minimum in (("max_frames_num", 1), ("decode_threads", 1), ("prefetch", 0)):
+        for name, minimum in (
+            ("max_frames_num", 1),
+            ("decode_threads", 1),
+            ("prefetch", 0),
+            ("questions_per_batch", 1),
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or value < minimum:
                 raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")

@@ -6,9 +6,10 @@ deal, videos that take longest first, each to the process with the least to do; 
 and to the place in its list, that asked.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import av
@@ -83,6 +84,16 @@ def deal(jobs: Sequence[Job], world_size: int) -> list[int]:
         for index in groups[key]:
             processes[index] = process
     return processes
+
+
+def in_batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
+    """Neighbours that ask for text about the same video, at most `size` of them together; all others one by one."""
+    for (_, videos), group in groupby(jobs, key=lambda job: (job.request.task, job.videos)):
+        members = list(group)
+        is_batch = videos is not None and len(videos) == 1 and members[0].request.kind == "generate_until"
+        step = size if is_batch else 1
+        for start in range(0, len(members), step):
+            yield members[start : start + step]
 
 
 def declared_frames(path: str) -> int:

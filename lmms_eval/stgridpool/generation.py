@@ -1,17 +1,18 @@
 """Answers of the language model: free text, and the loss of a given continuation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import StoppingCriteria
 
 from llava.mm_utils import KeywordsStoppingCriteria
 from lmms_eval_stgridpool.media import Media
 from lmms_eval_stgridpool.sharing import SharedPrefix
+from lmms_eval_stgridpool.stopping import FirstToken, Limits, Until, cut
 from stgridpool.stage_timer import StageTimer
 
 DEFAULT_MAX_NEW_TOKENS = 1024
@@ -87,45 +88,84 @@ class Answerer:
     shared: SharedPrefix
 
     def generate(
-        self, ids: torch.Tensor, media: Media, settings: GenerationSettings, timer: StageTimer
-    ) -> tuple[str, int]:
-        """Continue a prompt; stages "prefill" (up to the first token) and "generate".
+        self,
+        prompts: Sequence[torch.Tensor],
+        media: Media,
+        settings: Sequence[GenerationSettings],
+        timer: StageTimer,
+    ) -> list[tuple[str, int]]:
+        """Continue several prompts about the same visuals; stages "prefill" (up to the first token) and "generate".
+
+        Greedy answers that share a prefix are generated as one batch, each with its own limits. Others, and prompts
+        that share nothing, are generated one by one.
 
         Args:
-            ids: (L,) token ids with placeholders.
+            prompts: (L_i,) token ids with placeholders.
             media: What the placeholders stand for.
-            settings: How to generate.
+            settings: How to generate each answer.
             timer: Gets the stages.
 
         Returns:
-            The answer, and the number of tokens generated.
+            Each answer, and the number of tokens generated for it.
 
         Raises:
-            ValueError: If the prompt is longer than the checkpoint's longest.
+            ValueError: If a prompt is longer than the checkpoint's longest.
         """
-        self._check_length(ids, media)
-        input_ids = ids[None].to(self.device)
+        for ids in prompts:
+            self._check_length(ids, media)
+        with torch.inference_mode(), timer.stage("prefill"):
+            shared = [self.shared.open(ids, media) for ids in prompts]
+        first = shared[0]
+        is_batch = all(one.do_sample is False and one.num_beams == 1 for one in settings)
+        if first is not None and is_batch and all(other is not None and other[0] is first[0] for other in shared):
+            suffixes = [other[1] for other in shared if other is not None]
+            return self._generate(prompts, settings, timer, partial(first[0].generate, suffixes))
+        answers = []
+        for ids, one, other in zip(prompts, settings, shared, strict=True):
+            if other is None:
+                generate = partial(self.model.generate, ids[None].to(self.device), **_visual_arguments(media))
+            else:
+                generate = partial(other[0].generate, [other[1]])
+            answers += self._generate([ids], [one], timer, generate)
+        return answers
+
+    def _generate(
+        self,
+        prompts: Sequence[torch.Tensor],
+        settings: Sequence[GenerationSettings],
+        timer: StageTimer,
+        generate: Callable[..., torch.Tensor],
+    ) -> list[tuple[str, int]]:
+        """Answers to prompts with the same settings but for the length and the end of each."""
+        criteria = [
+            [KeywordsStoppingCriteria([self.stop_text], self.tokenizer, ids[None]), Until(one.until, self.tokenizer)]
+            for ids, one in zip(prompts, settings, strict=True)
+        ]
+        limits = Limits(criteria, [one.max_new_tokens for one in settings])
+        longest = max(one.max_new_tokens for one in settings)
         with ExitStack() as stages, torch.inference_mode():
             stages.enter_context(timer.stage("prefill"))
-            criteria = [
-                _FirstToken(stages, timer),
-                KeywordsStoppingCriteria([self.stop_text], self.tokenizer, input_ids),
-                _Until(settings.until, self.tokenizer),
-            ]
-            options = {
-                "pad_token_id": self.tokenizer.pad_token_id,
-                "stopping_criteria": criteria,
-                "use_cache": True,
-                **settings.for_model(),
-            }
-            shared = self.shared.open(ids, media)
-            if shared is None:
-                output = self.model.generate(input_ids, **_visual_arguments(media), **options)
-            else:
-                session, suffix = shared
-                output = session.generate([suffix], **options)
-        text = self.tokenizer.decode(output[0], skip_special_tokens=True)
-        return cut(text, settings.until), int(output.shape[1])
+            output = generate(
+                pad_token_id=self.tokenizer.pad_token_id,
+                stopping_criteria=[FirstToken(stages, timer), limits],
+                use_cache=True,
+                **settings[0].for_model() | {"max_new_tokens": longest},
+            )
+        answers = []
+        for row, length, one in zip(output, limits.lengths, settings, strict=True):
+            tokens = row[: self._length(row, length)]
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            answers.append((cut(text, one.until), len(tokens)))
+        return answers
+
+    def _length(self, row: torch.Tensor, limit: int | None) -> int:
+        """Tokens of an answer, the one that ends it included; what follows in a batch is padding."""
+        ends = self.model.generation_config.eos_token_id
+        length = len(row) if limit is None else limit
+        if ends is None:
+            return length
+        found = torch.isin(row, torch.as_tensor(ends, device=row.device)).nonzero().flatten().tolist()
+        return min(length, found[0] + 1) if found else length
 
     def score(
         self, ids: torch.Tensor, num_context: int, num_closing: int, media: Media, timer: StageTimer
@@ -177,13 +217,6 @@ class Answerer:
             )
 
 
-def cut(text: str, until: Iterable[str]) -> str:
-    """The answer without white space around it, up to the first of the texts `until`."""
-    text = text.strip()
-    ends = [position for word in until if (position := text.find(word)) >= 0]
-    return text[: min(ends)].rstrip() if ends else text
-
-
 def _visual_arguments(media: Media) -> dict[str, Any]:
     if media.inputs is None:
         return {}
@@ -192,30 +225,3 @@ def _visual_arguments(media: Media) -> dict[str, Any]:
         "modalities": list(media.modalities),
         "image_sizes": None if media.image_sizes is None else list(media.image_sizes),
     }
-
-
-class _FirstToken(StoppingCriteria):
-    """Never stops; ends the stage in `stages` after the first token and begins "generate"."""
-
-    def __init__(self, stages: ExitStack, timer: StageTimer) -> None:
-        self._stages, self._timer = stages, timer
-        self._seen = False
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-        if not self._seen:
-            self._seen = True
-            self._stages.close()
-            self._stages.enter_context(self._timer.stage("generate"))
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-
-
-class _Until(StoppingCriteria):
-    """Stops a sequence whose text holds one of the words; it sees new tokens only."""
-
-    def __init__(self, words: tuple[str, ...], tokenizer: Any) -> None:
-        self._words, self._tokenizer = words, tokenizer
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-        texts = self._tokenizer.batch_decode(input_ids, skip_special_tokens=True) if self._words else [""]
-        done = [any(word in text.lstrip() for word in self._words) for text in texts]
-        return torch.tensor(done, dtype=torch.bool, device=input_ids.device).expand(input_ids.shape[0])

@@ -15,7 +15,7 @@ from llava.model.builder import load_pretrained_model
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.answering import RequestAnswerer
 from lmms_eval_stgridpool.arguments import Arguments
-from lmms_eval_stgridpool.exchange import Job, declared_frames, give_back, trade
+from lmms_eval_stgridpool.exchange import Job, declared_frames, give_back, in_batches, trade
 from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
 from lmms_eval_stgridpool.generation import Answerer
 from lmms_eval_stgridpool.loading import VideoLoader
@@ -95,6 +95,7 @@ class LlavaVideo(lmms):
             ),
             self._sums,
         )
+        self._questions_per_batch = self.arguments.questions_per_batch if shares_prefix else 1
         self._setup = describe(self.arguments, self.placement, config, self.compressor, shares_prefix)
         self._resume = Resume(self.arguments.resume_dir, self.rank, self._setup)
         self._command_line: Namespace | None = None
@@ -157,11 +158,11 @@ class LlavaVideo(lmms):
             jobs = trade(jobs, self._tasks.known(kind), self.rank, self.world_size)
         order = in_video_order([job.videos for job in jobs])
         self._loader.expect(videos_in_order([jobs[index].videos for index in order]))
-        answers = []
+        answers: list[tuple[Job, GenerationResult]] = []
         progress = make_progress(total=len(jobs), desc="Answering", disable=self.rank != 0)
-        for index in order:
-            answers.append((jobs[index], self._answer_one(jobs[index], no_answer)))
-            progress.update(1)
+        for batch in in_batches([jobs[index] for index in order], self._questions_per_batch):
+            answers += zip(batch, self._answer_batch(batch, no_answer), strict=True)
+            progress.update(len(batch))
         progress.close()
         return known + (give_back(answers, self.rank) if trades else answers)
 
@@ -182,21 +183,26 @@ class LlavaVideo(lmms):
             frames = sum(map(declared_frames, videos or ())) if self.world_size > 1 else 0
             return Job(self.rank, request, self._resume.name(request, videos), videos, frames)
 
-    def _answer_one(self, job: Job, no_answer: Any) -> GenerationResult:
-        request = job.request
-        facts, timer = SampleFacts(compressor=repr(self.compressor)), StageTimer(self.device)
-        where = f"task {request.task}, document {request.document}"
+    def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
+        facts = [SampleFacts(compressor=repr(self.compressor)) for _ in jobs]
+        timer = StageTimer(self.device)
+        documents = ", ".join(str(job.request.document) for job in jobs)
+        where = f"task {jobs[0].request.task}, document {documents}"
         try:
-            with fatal(f"rank {self.rank}, {where}, videos {job.videos}", let_through=VideoReadError):
-                answer = self._answerer.answer(request, facts, timer)
+            with fatal(f"rank {self.rank}, {where}, videos {jobs[0].videos}", let_through=VideoReadError):
+                answers = self._answerer.answer([job.request for job in jobs], facts, timer)
         except VideoReadError as error:
             logger.error(f"{where} is not answered: {error}")
-            facts.failure, answer = str(error), no_answer
+            answers = [no_answer] * len(jobs)
+            for one in facts:
+                one.failure = str(error)
             self._sums.failed_videos[error.path] = error.reason
-        facts.seconds = timer.seconds()
-        self._sums.add_answer(facts)
-        self._resume.keep(job.name, answer, facts)
-        return GenerationResult(answer, facts)
+        seconds = {stage: spent / len(jobs) for stage, spent in timer.seconds().items()}
+        for job, answer, one in zip(jobs, answers, facts, strict=True):
+            one.seconds = dict(seconds)
+            self._sums.add_answer(one)
+            self._resume.keep(job.name, answer, one)
+        return [GenerationResult(answer, one) for answer, one in zip(answers, facts, strict=True)]
 
     def _finish_record(self) -> None:
         """Gather the sums of all processes; every one of them comes here, whether it had requests or not."""

@@ -39,7 +39,8 @@ class SampleFacts(TokenCounts):
         newline_tokens: Newline tokens.
         compressor: What reduced them.
         failure: Why there is no answer, or None.
-        seconds: Seconds by stage. A video that neighbours share is counted for the first of them.
+        seconds: Seconds by stage. What a batch of questions shares is divided among them; a video that several batches
+            share is counted for the first.
     """
 
     frames: int = 0

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lmms_eval_stgridpool.exchange import QUESTION_COST, Job, deal, declared_frames
+from lmms_eval_stgridpool.exchange import QUESTION_COST, Job, deal, declared_frames, in_batches
 from lmms_eval_stgridpool.requests import Request
 
 
@@ -56,6 +56,14 @@ def test_declared_frames(clips, tmp_path):
     assert declared_frames(str(clips / "v0.mp4")) == 40
     assert declared_frames(str(clips / "broken.mp4")) == 0
     assert declared_frames(str(tmp_path / "missing.mp4")) == 0
+
+
+def test_neighbours_about_one_video_are_a_batch():
+    names = [("a",), ("a",), ("a",), ("b",), None, None, ("a",), ("a", "b"), ("a", "b")]
+    jobs = [job(0, index, videos) for index, videos in enumerate(names)]
+    positions = [[one.request.position for one in batch] for batch in in_batches(jobs, 2)]
+    assert positions == [[0, 1], [2], [3], [4], [5], [6], [7], [8]]
+    assert [len(batch) for batch in in_batches(jobs, 1)] == [1] * 9
 
 
 WORKER = """

@@ -1,6 +1,7 @@
 import pytest
 
-from lmms_eval_stgridpool.generation import GenerationSettings, cut
+from lmms_eval_stgridpool.generation import GenerationSettings
+from lmms_eval_stgridpool.stopping import cut
 
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1, "max_new_tokens": 1024}
 SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": None, "num_beams": 1, "max_new_tokens": 1024}

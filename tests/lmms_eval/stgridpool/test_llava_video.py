@@ -75,7 +75,7 @@ def test_a_video_is_read_and_encoded_once_for_its_questions(model, ask, monkeypa
     names = ["v0.mp4", "v1.mp4", "v0.mp4", "v1.mp4", "v0.mp4"]
     results = ask(model, "generate_until", [{"visuals": [name]} for name in names])
     assert read == ["v0.mp4", "v1.mp4"]
-    assert ["decode" in fact["seconds"] for fact in facts(results)] == [True, True, False, False, False]
+    assert all("decode" in fact["seconds"] for fact in facts(results))  # divided among the questions of a batch
 
 
 def test_every_sample_tells_its_tokens_and_times(model, ask):
@@ -139,7 +139,7 @@ def test_padding_costs_nothing(model, ask, monkeypatch):
     def refuse(*args):
         raise AssertionError("a padding request was looked at")
 
-    monkeypatch.setattr(type(model), "_answer_one", refuse)
+    monkeypatch.setattr(type(model), "_answer_batch", refuse)
     assert texts(ask(model, "generate_until", [{"visuals": ["v0.mp4"], "padding": True}])) == [""]
     assert texts(ask(model, "loglikelihood", [{"continuation": "A", "padding": True}])) == [(math.inf, False)]
 

@@ -25,11 +25,9 @@ def count(monkeypatch):
     from lmms_eval_stgridpool.llava_video import LlavaVideo
 
     computed = []
-    answer_one = LlavaVideo._answer_one
+    answer_batch = LlavaVideo._answer_batch
     monkeypatch.setattr(
-        LlavaVideo,
-        "_answer_one",
-        lambda self, request, *rest: computed.append(request) or answer_one(self, request, *rest),
+        LlavaVideo, "_answer_batch", lambda self, jobs, *rest: computed.extend(jobs) or answer_batch(self, jobs, *rest)
     )
     return computed
 

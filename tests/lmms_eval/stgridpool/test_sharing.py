@@ -109,9 +109,41 @@ def test_the_video_is_prefilled_once(make_model, ask):
     system = int(
         (model._answerer.prompts.ids(model._answerer.prompts.prompt("<image>")) == IMAGE_TOKEN_INDEX).nonzero()
     )
-    assert [lengths[0], lengths[4]] == [system + video["v0.mp4"], system + video["v1.mp4"]]
-    assert max(lengths[1:4] + lengths[5:]) < 100
-    assert len(lengths) == 8
+    assert [lengths[0], lengths[2]] == [system + video["v0.mp4"], system + video["v1.mp4"]]
+    assert max(lengths[1], lengths[3]) < 100  # the three questions of a video, as one batch
+    assert len(lengths) == 4
+
+
+@pytest.mark.parametrize("penalty", [False, True])
+def test_a_batch_respects_the_settings_of_each_question(make_model, ask, golden, penalty):
+    arguments = {"pretrained": str(golden / "llava" / "ckpt-ov"), "compressor": "bilinear"} if penalty else {}
+    single, batch = make_model(questions_per_batch=1, **arguments), make_model(questions_per_batch=20, **arguments)
+    free = {"visuals": ["v2.mp4"], "context": QUESTIONS[7], "gen_kwargs": {"max_new_tokens": 9}}
+    (text,) = texts(ask(single, "generate_until", [free]))
+    settings = [
+        {"max_new_tokens": 1},
+        {"max_new_tokens": 9},
+        {"max_new_tokens": 9, "until": text[2:4]},
+        {"max_new_tokens": 4, "temperature": 0},
+        {"max_new_tokens": 12, "until": ["zzz", "\n\n"]},
+    ]
+    documents = [{**free, "context": QUESTIONS[index], "gen_kwargs": one} for index in (7, 3, 7) for one in settings]
+    one_by_one, together = ask(single, "generate_until", documents), ask(batch, "generate_until", documents)
+    assert texts(together) == texts(one_by_one)
+    counts = [[unwrap_generation_output(one)[1].output_tokens for one in results] for results in (together, one_by_one)]
+    assert counts[0] == counts[1]
+    assert len(set(counts[0])) > 2
+
+
+def test_sampled_answers_stay_alone(make_model, ask):
+    model = make_model()
+    sampled = {"max_new_tokens": 3, "do_sample": True, "temperature": 0.8}
+    documents = [
+        {"visuals": ["v0.mp4"], "context": text, "gen_kwargs": settings}
+        for text, settings in zip(QUESTIONS, [sampled, {"max_new_tokens": 3}, sampled], strict=False)
+    ]
+    greedy = texts(ask(make_model(questions_per_batch=1), "generate_until", documents))[1]
+    assert texts(ask(model, "generate_until", documents))[1] == greedy
 
 
 def test_other_prompts_share_nothing(make_model, ask):
