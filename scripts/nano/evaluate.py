@@ -127,14 +127,14 @@ def main() -> None:
     videos = read_set(arguments.data / "videomme", arguments.limit)
     watcher = Watcher(arguments.checkpoint, arguments.device)
     first = arguments.frames[0]
-    tables = {"controls": {} if arguments.no_controls else controls(watcher, videos, first)}
+    tables = {} if arguments.no_controls else {f"controls, {first} frames": controls(watcher, videos, first)}
     for max_frames in arguments.frames:
         tables[f"{max_frames} frames"] = {
             name: watch_all(watcher, videos, build_compressor(METHODS[name][0], **METHODS[name][1]), max_frames)
             for name in tqdm(arguments.methods, desc=f"{max_frames} frames")
         }
     for title, table in tables.items():
-        print_table(title if title != "controls" else f"controls, {first} frames", table)
+        print_table(title, table)
     if arguments.json:
         arguments.json.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
 

@@ -41,7 +41,7 @@ STAGES = (
     Stage("tower", 400, 64, (4, 4), (2e-3, 2e-4), (2e-3, 2e-4)),
     Stage("short", 600, 16, (4, 8), (1.5e-3, 1.5e-3), (2e-4, 5e-4), longest_whole=6),
     Stage("medium", 1000, 16, (6, 16), (1.5e-3, 1.0e-3), (5e-4, 3e-4), longest_whole=8, patch_weight=0.2),
-    Stage("long", 1400, 16, (8, 16), (1.0e-3, 0.0), (3e-4, 0.0), longest_whole=16, long_share=0.15, patch_weight=0.2),
+    Stage("long", 850, 16, (8, 16), (1.0e-3, 0.0), (3e-4, 0.0), longest_whole=16, long_share=0.15, patch_weight=0.2),
 )
 WARM_UP = 50  # steps at the start of each stage over which the learning rate rises
 LONG_SECONDS = (17, 32)  # shortest and longest of the clips that `long_share` is about
