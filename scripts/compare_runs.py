@@ -3,11 +3,12 @@
 Each folder is the `--output` of one `scripts/evaluate.sh`; the newest run in it counts. Tokens come from lmms-eval's
 samples file, as means over the answered questions; seconds from the record that the model writes beside the results,
 summed over stages and processes and divided by the questions; the accuracy is the task's first metric, as lmms-eval
-reports it.
+reports it, with a 95 % interval that counts the questions of one video as one draw.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class Row:
     seconds_per_question: float
     metric: str
     score: float
+    interval: float | None  # half of the 95 % interval of the score; None where samples have no score of their own
 
 
 def read_run(folder: Path) -> list[Row]:
@@ -73,6 +75,27 @@ def first_metric(task: str, results: dict) -> tuple[str, float]:
     raise ValueError(f"the results of {task} hold no number")
 
 
+def clustered_interval(samples: Sequence[dict], metric: str, score: float) -> float | None:
+    """Half the width of the 95 % interval of a mean of scores whose draws are videos, not questions.
+
+    The residuals of a video's questions are summed before they are squared (the sandwich estimate of a clustered mean).
+    None where a sample's metric has no score, or there is only one video.
+    """
+    entries = [sample.get(metric) for sample in samples]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("score"), int | float) for entry in entries):
+        return None
+    average = mean(entry["score"] for entry in entries)
+    residuals: dict[object, float] = {}
+    for sample, entry in zip(samples, entries, strict=True):
+        video = entry.get("videoID", sample["doc_id"])
+        residuals[video] = residuals.get(video, 0.0) + entry["score"] - average
+    if len(residuals) < 2:
+        return None
+    variance = sum(value**2 for value in residuals.values()) * len(residuals) / (len(residuals) - 1)
+    unit = 100 if abs(score - 100 * average) < abs(score - average) else 1
+    return 1.96 * unit * math.sqrt(variance) / len(entries)
+
+
 def summarise(run: str, task: str, record: dict, samples: Sequence[dict], results: dict) -> Row:
     """Reduce a task's samples and results, and the run's record, to a row.
 
@@ -95,6 +118,7 @@ def summarise(run: str, task: str, record: dict, samples: Sequence[dict], result
         seconds_per_question=sum(record["seconds"].values()) / record["requests"],
         metric=metric,
         score=score,
+        interval=clustered_interval(samples, metric, score),
     )
 
 
@@ -102,21 +126,21 @@ def show(rows: Sequence[Row], console: Console) -> None:
     """Print the rows as one table per task and metric, then every compressor with all its options."""
     for task, metric in dict.fromkeys((row.task, row.metric) for row in rows):
         table = Table(
-            title=f"{task}; accuracy is {metric}", caption="tokens per video: visual + newline", box=box.SIMPLE
+            title=f"{task}; accuracy is {metric}",
+            caption="tokens per video: visual + newline; accuracy ± half of its 95 % interval",
+            box=box.SIMPLE,
         )
         table.add_column("run", overflow="fold")
-        table.add_column("compressor", overflow="fold")
         for name in ("tokens\nper frame", "tokens\nper video", "seconds\nper question", "accuracy"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
             if (row.task, row.metric) == (task, metric):
                 table.add_row(
                     row.run,
-                    row.compressor.split("(")[0],
                     f"{row.tokens_per_frame:.1f}",
                     f"{row.tokens_per_video:.0f} + {row.newlines_per_video:.0f}",
                     f"{row.seconds_per_question:.3f}",
-                    f"{row.score:.2f}",
+                    f"{row.score:.2f}" + ("" if row.interval is None else f" ± {row.interval:.1f}"),
                 )
         console.print(table)
     for run, row in {row.run: row for row in rows}.items():

@@ -52,6 +52,26 @@ def test_a_run_is_reduced_to_a_row(comparison, tmp_path):
     assert (row.metric, row.score) == ("acc", 50.0)
 
 
+def scored(*pairs):
+    """Samples with a score each, of the video named."""
+    return [{"doc_id": number, "m": {"score": score, "videoID": video}} for number, (score, video) in enumerate(pairs)]
+
+
+def test_the_interval_counts_videos_not_questions(comparison):
+    # Mean 0.5; the residuals of the two videos sum to 1 and -1, so the variance is 2 * 2 / 1 over 4 squared.
+    clustered = scored((1.0, "a"), (1.0, "a"), (0.0, "b"), (0.0, "b"))
+    assert comparison.clustered_interval(clustered, "m", 50.0) == pytest.approx(196 * 4**0.5 / 4)
+    assert comparison.clustered_interval(clustered, "m", 0.5) == pytest.approx(1.96 * 4**0.5 / 4)
+    # Each question a video of its own: four residuals of a half.
+    alone = [{**sample, "m": {"score": sample["m"]["score"]}} for sample in clustered]
+    assert comparison.clustered_interval(alone, "m", 50.0) == pytest.approx(196 * (4 * 0.25 * 4 / 3) ** 0.5 / 4)
+
+
+def test_without_scores_there_is_no_interval(comparison):
+    assert comparison.clustered_interval([{"doc_id": 0, "m": 1.0}], "m", 1.0) is None
+    assert comparison.clustered_interval(scored((1.0, "a"), (0.0, "a")), "m", 0.5) is None
+
+
 def test_unanswered_questions_count_no_tokens_and_are_named(comparison, tmp_path):
     (row,) = comparison.read_run(write_run(tmp_path / "first", failed=1))
     assert row.tokens_per_video == pytest.approx(40 / 3)
@@ -71,8 +91,8 @@ def test_the_table_fits_a_terminal_and_shows_every_run(comparison, tmp_path):
     ]
     text = shown(comparison, rows)
     lines = [line.split() for line in text.splitlines()]
-    assert ["bilinear", "Bilinear", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
-    assert ["st_gridpool", "STGridPool", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
+    assert ["bilinear", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
+    assert ["st_gridpool", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
     assert "accuracy is acc" in text
     assert f"st_gridpool: {runs['st_gridpool']}" in text
 
