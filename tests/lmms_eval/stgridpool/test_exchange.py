@@ -83,6 +83,8 @@ open(os.path.join({out!r}, "%d.json" % rank), "w").write(json.dumps([
     [[one.owner, one.request.position, one.request.task, one.videos] for one in dealt],
     [[one.owner, one.request.position, answer] for one, answer in answers],
 ]))
+accelerator.wait_for_everyone()
+accelerator.end_training()
 """
 
 
