@@ -4,7 +4,7 @@ Written below the folder:
 
 * videomme/: `test-00000-of-00001.parquet` and `data/<videoID>.mp4`, as custom_tasks/videomme_local.yaml reads them; one
   question of every type for each clip. The lengths are cut into three ranges: short, medium and long.
-* vnbench/: `questions.json` and `videos/<name>.mp4`: clips whose digit stands at a chosen depth, each asked about four
+* vnbench/: `test.json` and `videos/<name>.mp4`: clips whose digit stands at a chosen depth, each asked about four
   times with the answer at each of the letters.
 
 Files are H.264 without sound, 256 x 256 pixels, two pictures a second. The same seed gives the same questions, byte for
@@ -124,7 +124,7 @@ def write_vnbench(folder: Path, num_clips: int, seconds: tuple[int, int], seed: 
     clips = [with_needle_at(clip, DEPTHS[number % len(DEPTHS)]) for number, clip in enumerate(planned)]
     (folder / "videos").mkdir(parents=True, exist_ok=True)
     text = json.dumps(list(vnbench_rows(clips, seed)), indent=1) + "\n"
-    (folder / "questions.json").write_text(text, encoding="utf-8")
+    (folder / "test.json").write_text(text, encoding="utf-8")
     for number, clip in enumerate(clips):
         write_clip(clip, folder / "videos" / f"needle{number:04d}.mp4")
 

@@ -63,7 +63,7 @@ def test_frames_of_a_file_show_what_was_drawn(clips_folder, maker, nano):
 
 def test_vnbench_asks_four_times_with_the_answer_at_each_letter(maker, tmp_path):
     maker.write_vnbench(tmp_path, 2, (8, 9), seed=3)
-    items = json.loads((tmp_path / "questions.json").read_text())
+    items = json.loads((tmp_path / "test.json").read_text())
     assert [item["gt_option"] for item in items] == list("ABCDABCD")
     assert [item["needle_time"] for item in items[::4]] == [[0], [2]]  # depths 0 of 8 seconds and 0.25 of 9
     for item in items:

@@ -8,7 +8,11 @@ model card says. Files are encoded by the installed H.264 encoder, so answers ma
 import pytest
 import torch
 
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.builder import load_pretrained_model
+from llava.video import read_video
 from stgridpool import build_compressor
+from stgridpool.session import VideoSession
 
 FRAMES = 16
 
@@ -86,6 +90,29 @@ def test_packed_answers_are_those_that_the_model_generates(watcher, videos):
         generated += watcher.tokenizer.decode(new[0], skip_special_tokens=True)
     watcher.model.config._attn_implementation = implementation
     assert generated == packed  # also: one letter each, then it stops
+
+
+def test_shared_and_whole_prompts_give_the_same_letters(shipped, videos):
+    from lmms_eval_stgridpool.prompts import PromptBuilder
+
+    tokenizer, model, image_processor, _ = load_pretrained_model(
+        str(shipped), None, "llava_qwen", device_map="cpu", torch_dtype="float32", attn_implementation="sdpa"
+    )
+    prompts = PromptBuilder("qwen_1_5", tokenizer)
+    for asked in videos[:2]:
+        pixels = image_processor.preprocess(read_video(asked.path, FRAMES).frames, return_tensors="pt")["pixel_values"]
+        ids = [prompts.ids(text) for text in asked.prompts]
+        place = int((ids[0] == IMAGE_TOKEN_INDEX).nonzero())
+        with torch.inference_mode():
+            video = model.encode_video(pixels)
+            embed = model.get_input_embeddings()
+            session = VideoSession(model, torch.cat([embed(ids[0][:place]), video.embeds]))
+            shared = session.generate([embed(one[place + 1 :]) for one in ids], do_sample=False, max_new_tokens=2)
+        whole = [
+            model.generate(one[None], images=[video], modalities=["video"], do_sample=False, max_new_tokens=2)[0]
+            for one in ids
+        ]
+        assert tokenizer.batch_decode(shared) == tokenizer.batch_decode(whole)
 
 
 def test_scores_count_and_cluster(evaluate, nano):
