@@ -102,7 +102,7 @@ def test_task_files_name_functions_by_absolute_path(custom_tasks):
         r"!function (\S+)", "".join(path.read_text() for path in custom_tasks.rglob("*") if path.is_file())
     )
     assert functions
-    assert all(name.startswith(("lmms_eval.tasks.", "lmms_eval_stgridpool.tasks.")) for name in functions)
+    assert all(name.startswith(("lmms_eval.tasks.", "lmms_eval_stgridpool.")) for name in functions)
 
 
 def test_custom_tasks_holds_no_python(custom_tasks):
