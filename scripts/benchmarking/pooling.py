@@ -1,0 +1,132 @@
+"""``pooling``: every compressor on random tokens, on the CPU or a CUDA device, in float32 and bf16.
+
+All methods are timed in turn, round after round, and the best round of each counts, so that the ratios hold on a noisy
+machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_memory
+from benchmarking.reporting import add_output_options, report
+from stgridpool import COMPRESSORS, Compressed, Compressor, build_compressor
+
+
+class Case(NamedTuple):
+    """One method on one kind of tokens."""
+
+    name: str
+    compressor: Compressor
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parsers `commands`."""
+    parser = commands.add_parser(
+        "pooling",
+        help="time every compressor on random tokens",
+        description="ms is the time to decide and apply. Bytes moved are the input read once and the output written "
+        "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both.",
+    )
+    parser.add_argument("--methods", nargs="+", choices=list(COMPRESSORS), default=list(COMPRESSORS))
+    parser.add_argument("--frames", type=int, default=64, help="T (default: %(default)s)")
+    parser.add_argument("--grid", type=int, nargs=2, default=[27, 27], metavar=("H", "W"), help="tokens per frame")
+    parser.add_argument("--width", type=int, default=3584, help="D, channels of a token (default: %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--rounds", type=int, default=7, help="timed runs of each method (default: %(default)s)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and report."""
+    rows = benchmark_pooling(arguments)
+    written = {"data": "random tokens, seed 0", "rows": rows}
+    report(arguments, rows, written, partial(print_pooling, rows, arguments))
+
+
+def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
+    """One row per method and dtype, see `add_parser` for the columns."""
+    device = torch.device(arguments.device)
+    cases = [Case(name, build_compressor(name)) for name in arguments.methods]
+    rows: list[dict[str, object]] = []
+    for dtype in arguments.dtypes:
+        torch.manual_seed(0)
+        shape = (arguments.frames, *arguments.grid, arguments.width)
+        tokens = torch.randn(shape, device=device, dtype=torch.float32).to(DTYPES[dtype])
+        rows += _benchmark_tokens(cases, tokens, dtype, arguments.rounds)
+    return rows
+
+
+@torch.inference_mode()
+def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, rounds: int) -> list[dict[str, object]]:
+    size = tokens.numel() * tokens.element_size()
+    target = torch.empty_like(tokens)
+    calls: list[Callable[[], object]] = [partial(target.copy_, tokens), partial(build_compressor("average"), tokens)]
+    calls += [partial(case.compressor, tokens) for case in cases]
+    copy_ms, average_ms, *case_ms = best_ms(calls, rounds, tokens.device)
+    calls.clear()
+    del target
+    rows: list[dict[str, object]] = []
+    for case, ms in zip(cases, case_ms, strict=True):
+        output = case.compressor(tokens).tokens
+        moved = 0 if _is_view(output, tokens) else size + output.numel() * output.element_size()
+        del output
+        extra = extra_memory(partial(case.compressor, tokens), tokens)
+        rows.append(
+            {
+                "method": case.name,
+                "device": device_name(tokens.device),
+                "dtype": dtype,
+                "ms": round(ms, 3),
+                "ratio_to_average": round(ms / (average_ms if case.name != "average" else ms), 3),
+                "bytes_moved": moved,
+                "copy_bandwidth_share": round((moved / ms) / (2 * size / copy_ms), 3),
+                "extra_memory_share": None if extra is None else round(extra / size, 3),
+            }
+        )
+    return rows
+
+
+def extra_memory(call: Callable[[], Compressed], tokens: torch.Tensor) -> int | None:
+    """Peak bytes that `call` holds beyond its input `tokens` and its output; None where it cannot be read."""
+    measured = peak_memory(call, tokens.device)
+    if measured is None:
+        return None
+    (made, _), grown = measured
+    return max(0, grown - (0 if _is_view(made, tokens) else made.numel() * made.element_size()))
+
+
+def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
+    """The rows as a table."""
+    height, width = arguments.grid
+    table = Table(
+        title=f"{arguments.frames} frames of {height}x{width} random tokens of width {arguments.width}, "
+        f"{rows[0]['device']}, torch {torch.__version__}; best of {arguments.rounds} rounds"
+    )
+    for column in ("method", "dtype", "ms", "ratio to average", "MiB moved", "share of copy bandwidth", "extra memory"):
+        table.add_column(column, justify="left" if column in ("method", "dtype") else "right")
+    for row in rows:
+        extra = row["extra_memory_share"]
+        table.add_row(
+            str(row["method"]),
+            str(row["dtype"]),
+            f"{row['ms']:.1f}",
+            f"{row['ratio_to_average']:.2f}",
+            f"{row['bytes_moved'] / MIB:.0f}",  # type: ignore[operator]
+            f"{row['copy_bandwidth_share']:.0%}",
+            "unknown" if extra is None else f"{extra:.0%} of the input",
+        )
+    Console(width=140).print(table)
+
+
+def _is_view(output: torch.Tensor, tokens: torch.Tensor) -> bool:
+    return output.untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr()

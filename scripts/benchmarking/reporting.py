@@ -1,0 +1,52 @@
+"""What all benchmarks have in common: options about output, and what stands in a file of results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json`` and ``--output``."""
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write them there, with what made them")
+
+
+def report(
+    arguments: argparse.Namespace, numbers: object, written: dict[str, object], show: Callable[[], None]
+) -> None:
+    """Print and write results as the options ask.
+
+    Args:
+        arguments: The parsed command line.
+        numbers: What ``--json`` prints.
+        written: What goes into the file, behind its provenance.
+        show: Prints the results for people.
+    """
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps({**provenance(), **written}, indent=2) + "\n")
+    if arguments.json:
+        print(json.dumps(numbers, indent=2))
+    else:
+        show()
+
+
+def provenance() -> dict[str, object]:
+    """Command, commit and versions of a measurement."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    described = subprocess.run(git, capture_output=True, text=True, check=False)
+    return {
+        "command": f"python scripts/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}",
+        "commit": described.stdout.strip() or None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "processor": platform.machine(),
+    }
