@@ -4,7 +4,7 @@ Encoding (tower, projector), compressing with newlines, and splicing are separat
 that was encoded once can be given to any number of prompts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -69,18 +69,28 @@ class VisualInputs:
         Raises:
             ValueError: `images` is not a non-empty (B, 3, S, S).
         """
+        return self.project(self.vision_features(images, timer, batch_size), timer, batch_size)
+
+    def vision_features(
+        self, images: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
+    ) -> torch.Tensor:
+        """What the vision tower gives, (B, n*n, C): the first half of `encode_images`, which takes the same arguments.
+
+        Raises:
+            ValueError: `images` is not a non-empty (B, 3, S, S).
+        """
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"pixel values must be (images, 3, height, width), got {tuple(images.shape)}")
-        return torch.cat(list(self._encoded_batches(images.split(batch_size), timer)))
+        return _in_batches(self.get_vision_tower(), images, batch_size, timer, "vision")
 
-    def _encoded_batches(self, batches: Sequence[torch.Tensor], timer: StageTimer | None) -> Iterator[torch.Tensor]:
+    def project(
+        self, features: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
+    ) -> torch.Tensor:
+        """Features (B, n*n, C) of the vision tower in the width of the language model: (B, n*n, D)."""
         dtype = self.get_input_embeddings().weight.dtype
-        for batch in batches:
-            with _stage(timer, "vision"):
-                features = self.get_vision_tower()(batch)
-            with _stage(timer, "projector"):
-                projected = self.model.mm_projector(features.to(dtype))
-            yield projected
+        return _in_batches(
+            lambda batch: self.model.mm_projector(batch.to(dtype)), features, batch_size, timer, "projector"
+        )
 
     def encode_video(
         self, pixel_values: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
@@ -95,9 +105,24 @@ class VisualInputs:
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
-        features = self.encode_images(pixel_values, timer, batch_size)
+        return self.encode_features(self.vision_features(pixel_values, timer, batch_size), timer, batch_size)
+
+    def encode_features(
+        self, features: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
+    ) -> EncodedVideo:
+        """What `encode_video` gives, from features (T, n*n, C) that the vision tower gave for the frames before.
+
+        Args:
+            features: What `vision_features` returned, or a copy of it.
+            timer: Sums the time of the stages `projector` and `compress`.
+            batch_size: Frames that are projected at a time.
+
+        Raises:
+            ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
+        """
+        projected = self.project(features, timer, batch_size)
         with _stage(timer, "compress"):
-            tokens, plan = self.compressor(self._as_maps(features))
+            tokens, plan = self.compressor(self._as_maps(projected))
             embeds = insert_newlines(tokens, plan.place, self.model.image_newline, self._newline_position())
         return EncodedVideo(embeds, plan, len(embeds) - len(tokens))
 
@@ -235,6 +260,21 @@ class VisualInputs:
         if merge_type == "flat" or (position == "one_token" and "unpad" not in merge_type):
             return "no_token"
         return position
+
+
+def _in_batches(
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    batch_size: int,
+    timer: StageTimer | None,
+    stage: str,
+) -> torch.Tensor:
+    """What `encode` gives for all rows of `inputs`, `batch_size` rows at a time; their time goes to `stage`."""
+    outputs = []
+    for batch in inputs.split(batch_size):
+        with _stage(timer, stage):
+            outputs.append(encode(batch))
+    return torch.cat(outputs)
 
 
 def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:

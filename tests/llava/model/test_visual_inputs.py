@@ -127,6 +127,20 @@ def test_batches_of_frames_change_nothing(model, video_frames):
 
 
 @torch.no_grad()
+def test_features_that_were_kept_give_the_same_video(model, video_frames):
+    """Bit for bit, also with another compressor than the one in use when the tower ran."""
+    frames = video_frames[:20]
+    with torch.inference_mode():
+        model.compressor = "none"
+        features = model.vision_features(frames).clone()
+        assert features.shape == (20, 49, model.get_vision_tower().hidden_size)
+        for name in ("st_gridpool", "bilinear"):
+            model.compressor = name
+            expected, kept = model.encode_video(frames), model.encode_features(features)
+            assert torch.equal(kept.embeds, expected.embeds)
+            assert kept.num_newlines == expected.num_newlines
+
+
 def test_stages_are_timed(model, video_frames):
     timer = StageTimer("cpu")
     model.encode_video(video_frames[:20], timer=timer)
