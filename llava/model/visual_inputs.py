@@ -4,6 +4,7 @@ Encoding (tower, projector), compressing with newlines, and splicing are separat
 that was encoded once can be given to any number of prompts.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,20 +17,27 @@ from llava.model.anyres import check_merge_type, max_tiles_of, merge_image
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import splice_batch
 from llava.model.tower import VisionTower
+from llava.model.vision_batches import fitting_batch_size, map_batches
 from stgridpool import Compressor, build_compressor
 from stgridpool.stage_timer import StageTimer
 
-VISION_BATCH = 16  # images that go through the tower at a time: enough to fill a GPU, and it bounds the memory
+logger = logging.getLogger(__name__)
 
 Image = torch.Tensor | EncodedVideo
 
 
 class VisualInputs:
-    """What a language model needs to read images and videos; mixed into `LlavaQwenForCausalLM`."""
+    """What a language model needs to read images and videos; mixed into `LlavaQwenForCausalLM`.
+
+    Attributes:
+        vision_batch_size: Images that go through the vision tower at a time: it changes memory and speed, not results.
+            None: as many as fit. Where memory runs out all the same, they are halved, for good, with a warning.
+    """
 
     config: Any
     model: Any
     get_input_embeddings: Any
+    vision_batch_size: int | None = None
     _compressor: Compressor | None = None
 
     @property
@@ -56,24 +64,19 @@ class VisualInputs:
         """The vision tower."""
         return self.model.vision_tower
 
-    def encode_images(
-        self, images: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
-    ) -> torch.Tensor:
+    def encode_images(self, images: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
         """Projected features (B, n*n, D) of images (B, 3, S, S), before any pooling.
 
         Args:
             images: Pixel values of any floating dtype.
             timer: Sums the time of the stages `vision` and `projector`.
-            batch_size: Images that are encoded at a time; changes memory, not results.
 
         Raises:
             ValueError: `images` is not a non-empty (B, 3, S, S).
         """
-        return self.project(self.vision_features(images, timer, batch_size), timer, batch_size)
+        return self.project(self.vision_features(images, timer), timer)
 
-    def vision_features(
-        self, images: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
-    ) -> torch.Tensor:
+    def vision_features(self, images: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
         """What the vision tower gives, (B, n*n, C): the first half of `encode_images`, which takes the same arguments.
 
         Raises:
@@ -81,46 +84,36 @@ class VisualInputs:
         """
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"pixel values must be (images, 3, height, width), got {tuple(images.shape)}")
-        return _in_batches(self.get_vision_tower(), images, batch_size, timer, "vision")
+        return self._in_batches(self.get_vision_tower(), images, timer, "vision")
 
-    def project(
-        self, features: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
-    ) -> torch.Tensor:
+    def project(self, features: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
         """Features (B, n*n, C) of the vision tower in the width of the language model: (B, n*n, D)."""
         dtype = self.get_input_embeddings().weight.dtype
-        return _in_batches(
-            lambda batch: self.model.mm_projector(batch.to(dtype)), features, batch_size, timer, "projector"
-        )
+        return self._in_batches(lambda batch: self.model.mm_projector(batch.to(dtype)), features, timer, "projector")
 
-    def encode_video(
-        self, pixel_values: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
-    ) -> EncodedVideo:
+    def encode_video(self, pixel_values: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
         """A video as the language model gets it: encoded, compressed, with newlines.
 
         Args:
             pixel_values: (T, 3, S, S) frames.
             timer: Sums the time of the stages `vision`, `projector` and `compress`.
-            batch_size: Frames that are encoded at a time.
 
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
-        return self.encode_features(self.vision_features(pixel_values, timer, batch_size), timer, batch_size)
+        return self.encode_features(self.vision_features(pixel_values, timer), timer)
 
-    def encode_features(
-        self, features: torch.Tensor, timer: StageTimer | None = None, batch_size: int = VISION_BATCH
-    ) -> EncodedVideo:
+    def encode_features(self, features: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
         """What `encode_video` gives, from features (T, n*n, C) that the vision tower gave for the frames before.
 
         Args:
             features: What `vision_features` returned, or a copy of it.
             timer: Sums the time of the stages `projector` and `compress`.
-            batch_size: Frames that are projected at a time.
 
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
-        projected = self.project(features, timer, batch_size)
+        projected = self.project(features, timer)
         with _stage(timer, "compress"):
             tokens, plan = self.compressor(self._as_maps(projected))
             embeds = insert_newlines(tokens, plan.place, self.model.image_newline, self._newline_position())
@@ -243,6 +236,18 @@ class VisualInputs:
             None if labels is None else batch.labels,
         )
 
+    def _in_batches(
+        self, encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, timer: StageTimer | None, stage: str
+    ) -> torch.Tensor:
+        """What `encode` gives for all rows of `inputs`, a batch at a time; the time goes to `stage`."""
+        size = self.vision_batch_size or fitting_batch_size(self.get_vision_tower())
+        with _stage(timer, stage):
+            outputs, fitting = map_batches(encode, inputs, size)
+        if fitting < size:
+            logger.warning("out of memory in %s with %d images at a time: from now on %d", stage, size, fitting)
+            self.vision_batch_size = fitting
+        return outputs
+
     def _as_maps(self, features: torch.Tensor) -> torch.Tensor:
         """Features (T, n*n, D) as maps (T, n, n, D)."""
         side = self.get_vision_tower().num_patches_per_side
@@ -260,21 +265,6 @@ class VisualInputs:
         if merge_type == "flat" or (position == "one_token" and "unpad" not in merge_type):
             return "no_token"
         return position
-
-
-def _in_batches(
-    encode: Callable[[torch.Tensor], torch.Tensor],
-    inputs: torch.Tensor,
-    batch_size: int,
-    timer: StageTimer | None,
-    stage: str,
-) -> torch.Tensor:
-    """What `encode` gives for all rows of `inputs`, `batch_size` rows at a time; their time goes to `stage`."""
-    outputs = []
-    for batch in inputs.split(batch_size):
-        with _stage(timer, stage):
-            outputs.append(encode(batch))
-    return torch.cat(outputs)
 
 
 def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:

@@ -117,13 +117,37 @@ def test_an_encoded_video_gives_the_same_answers(model, video_frames):
 
 
 @torch.no_grad()
-def test_batches_of_frames_change_nothing(model, video_frames):
-    whole = model.encode_images(video_frames[:10], batch_size=64)
-    for batch_size in (1, 3, 10):
-        parts = model.encode_images(video_frames[:10], batch_size=batch_size)
-        torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
-    video = model.encode_video(video_frames[:10], batch_size=4)
-    torch.testing.assert_close(video.embeds, model.encode_video(video_frames[:10]).embeds, atol=1e-5, rtol=0)
+def test_batches_of_frames_change_nothing(model, video_frames, monkeypatch):
+    monkeypatch.setattr(model, "vision_batch_size", 64, raising=False)
+    whole, video = model.encode_images(video_frames[:10]), model.encode_video(video_frames[:10])
+    for batch_size in (1, 3, 10, None):
+        model.vision_batch_size = batch_size
+        torch.testing.assert_close(model.encode_images(video_frames[:10]), whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model.encode_video(video_frames[:10]).embeds, video.embeds, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_batches_become_smaller_where_memory_runs_out(model, video_frames, monkeypatch, caplog):
+    """As on a GPU whose memory holds five frames; said once, and remembered."""
+    sizes = []
+
+    def run_out(module, inputs):
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    expected = model.encode_images(video_frames[:10])
+    monkeypatch.setattr(model, "vision_batch_size", 16, raising=False)
+    handle = model.get_vision_tower().register_forward_pre_hook(run_out)
+    try:
+        for _ in range(2):
+            torch.testing.assert_close(model.encode_images(video_frames[:10]), expected, atol=1e-5, rtol=0)
+    finally:
+        handle.remove()
+    assert sizes == [10, 5, 5, 5, 5]
+    assert [record.getMessage() for record in caplog.records] == [
+        "out of memory in vision with 16 images at a time: from now on 5"
+    ]
 
 
 @torch.no_grad()

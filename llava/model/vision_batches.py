@@ -1,0 +1,65 @@
+"""How many images go through the vision tower at a time."""
+
+from collections.abc import Callable
+
+import torch
+
+from llava.model.tower import VisionTower
+
+CPU_BATCH = 4  # measured: larger batches leave the caches of a CPU
+LARGEST_BATCH = 64  # 64 images of 27x27 patches are 47k rows: more do not make a GPU faster
+MEMORY_SHARE = 0.25  # of the free memory; the language model needs the rest
+ROWS_HELD = 16  # estimate of the tensors (patches, width) that live at once in a layer: two of them are 4 wide
+
+
+def fitting_batch_size(tower: VisionTower) -> int:
+    """Images that fit by estimate into a part of the GPU's free memory, up to a limit; elsewhere a fixed number."""
+    device = tower.device
+    if device.type != "cuda":
+        return CPU_BATCH
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + cached  # in bytes
+    per_image = ROWS_HELD * tower.num_patches * tower.hidden_size * tower.dtype.itemsize
+    return max(1, min(LARGEST_BATCH, int(free * MEMORY_SHARE / per_image)))
+
+
+def map_batches(
+    function: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, batch_size: int
+) -> tuple[torch.Tensor, int]:
+    """Apply `function` to batches of images; where memory does not suffice, to smaller ones.
+
+    A batch that runs out of memory is halved and tried again; those before it are kept, and those after it have the
+    new size.
+
+    Args:
+        function: From (b, ...) to (b, ...), each row by itself.
+        images: (B, ...), B at least 1.
+        batch_size: Images at a time, at least 1.
+
+    Returns:
+        What `function` gives for all images, (B, ...), and the size at which it went through.
+
+    Raises:
+        torch.OutOfMemoryError: If memory does not suffice for one image.
+    """
+    done: list[torch.Tensor] = []
+    start = 0
+    while start < len(images):
+        batch = images[start : start + batch_size]
+        output = _if_it_fits(function, batch)
+        if output is None:
+            batch_size = len(batch) // 2
+        else:
+            done.append(output)
+            start += len(batch)
+    return done[0] if len(done) == 1 else torch.cat(done), batch_size
+
+
+def _if_it_fits(function: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor | None:
+    """None where memory does not suffice; what was allocated by then is free again when this returns."""
+    try:
+        return function(batch)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+        return None
