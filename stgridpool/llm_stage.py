@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,24 +25,10 @@ from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask
 
 from stgridpool.compressor import Compressor
-from stgridpool.plan import Grid, Plan
+from stgridpool.parts.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
+from stgridpool.plan import Plan
 
 POSITIONS = ("reassign", "survive", "merge")
-
-
-@dataclass(frozen=True, eq=False)
-class VisualSpan:
-    """Where a video stands in a prompt. Positions count the prompt's real tokens from 0, without padding.
-
-    Attributes:
-        tokens: (T*H*W,) int64, ascending: the position of each visual token, in (frame, row, column) order.
-        grid: (T, H, W).
-        newlines: (n,) int64, ascending: positions of the newline tokens that belong to the video.
-    """
-
-    tokens: Tensor
-    grid: Grid
-    newlines: Tensor
 
 
 @dataclass(eq=False)
@@ -51,13 +37,11 @@ class CompressedPrompts:
 
     Attributes:
         kept: (B, M) bool, true on the real tokens that layers k and up have of each prompt; padding is on the left.
-        full_length: Positions of the prompts in the layers below k, padding included.
         plans: What the compressor decided about the videos of each prompt.
         num_newlines: Newline tokens left in each prompt; one goes when nothing is left of its row or frame.
     """
 
     kept: Tensor | None = None
-    full_length: int = 0
     plans: list[list[Plan]] = field(default_factory=list)
     num_newlines: list[int] = field(default_factory=list)
 
@@ -132,6 +116,10 @@ class LLMStage:
         with self._attached(_Run(self, (), prompts)):
             yield
 
+    def placed(self, prompt: ShortenedPrompt, table: Tensor) -> Tensor:
+        """What is left of a prompt's rotary table (n, d) where positions are not counted anew: (M, d)."""
+        return prompt.merge(table, self.merges_evenly) if self.positions == "merge" else prompt.select(table)
+
     @contextmanager
     def _attached(self, run: _Run) -> Iterator[None]:
         with ExitStack() as hooks:
@@ -147,7 +135,7 @@ class LLMStage:
         return self._decoder.rotary_emb(hidden, positions)
 
     def causal_mask(self, hidden: Tensor, mask: Tensor, cache: Any, positions: Tensor) -> Any:
-        """The attention mask of layers k and up for queries `hidden` (B, n, D); `mask` (B, cached + n) says what is real."""
+        """The attention mask of queries `hidden` (B, n, D) in layers k and up; `mask` (B, cached + n): what is real."""
         return create_causal_mask(
             config=self._decoder.config,
             inputs_embeds=hidden,
@@ -159,12 +147,12 @@ class LLMStage:
 
 
 class StageCache(DynamicCache):
-    """A cache that tells its length in positions of the whole prompt, also where layer 0 holds fewer.
+    """A cache that tells its length in positions of the whole prompt, also where a stage at layer 0 left fewer there.
 
     ``generate`` asks for that length to find the part of a prompt that is new.
 
     Attributes:
-        num_removed: Positions that layer 0 lacks.
+        num_removed: Positions of the prompt that layer 0 does not hold.
     """
 
     num_removed: int = 0
@@ -215,23 +203,26 @@ class _Run:
         mask = hidden.new_ones(batch, length, dtype=torch.bool) if self._mask is None else self._mask.bool()
         if mask.shape[1] != length:
             raise ValueError("the first forward must hold the whole prompts, from an empty cache")
-        rows = []
-        for row, spans in enumerate(_repeated(self._spans, batch)):
-            real = mask[row].nonzero().flatten()  # (n,) where the prompt's tokens stand in the padded row
-            _check_spans(spans, len(real))
-            rows.append(_compress_prompt(hidden[row][real], real, spans, stage.compressor))
-        longest = max(len(row.tokens) for row in rows)
-        shortened = torch.stack([_pad_left(row.tokens, longest) for row in rows])  # (B, M, D)
-        kept = torch.stack([_pad_left(torch.ones_like(row.index, dtype=torch.bool), longest) for row in rows])
-        self._prompts.kept, self._prompts.full_length = kept, length
+        real = [row.nonzero().flatten() for row in mask]  # where the tokens of each prompt stand in the padded row
+        rows = [
+            shorten(hidden[row][places], spans, stage.compressor)
+            for row, (places, spans) in enumerate(zip(real, _repeated(self._spans, batch), strict=True))
+        ]
+        shortened = _pad_left([row.tokens for row in rows])  # (B, M, D)
+        kept = _pad_left([torch.ones_like(row.index, dtype=torch.bool) for row in rows])  # (B, M)
+        self._prompts.kept = kept
         self._prompts.plans = [row.plans for row in rows]
         self._prompts.num_newlines = [row.num_newlines for row in rows]
         order = _count(kept)
         tables = stage.rotary(shortened, order)
         if stage.positions != "reassign":
-            cosines, sines = (table.expand(batch, -1, -1) for table in kwargs["position_embeddings"])
-            gather = self._merged if stage.positions == "merge" else _kept_rows
-            tables = gather(cosines, rows, longest), gather(sines, rows, longest)
+            full = [table.expand(batch, -1, -1) for table in kwargs["position_embeddings"]]  # (B, L, d)
+            tables = tuple(
+                _pad_left(
+                    [stage.placed(prompt, row[places]) for prompt, row, places in zip(rows, table, real, strict=True)]
+                )
+                for table in full
+            )
         self._set_inputs(shortened, kept, order, tables, kwargs.get("past_key_values"))
         return shortened
 
@@ -261,92 +252,16 @@ class _Run:
             "position_embeddings": tables,
         }
 
-    def _merged(self, table: Tensor, rows: Sequence[_Prompt], longest: int) -> Tensor:
-        """Rotary tables (B, L, d) averaged over what was merged, for (B, M, d)."""
-        merged = []
-        for full, row in zip(table, rows, strict=True):
-            values = full.clone()
-            for span, targets, plan in zip(row.spans, row.targets, row.plans, strict=True):
-                weights = _even(plan) if self._stage.merges_evenly else plan
-                values[row.real[targets]] = weights.apply(full[row.real[span.tokens]])
-            merged.append(_pad_left(values[row.index], longest))
-        return torch.stack(merged)
-
-
-@dataclass(frozen=True, eq=False)
-class _Prompt:
-    """A shortened prompt: its tokens (M, D), and where in the padded row of L each of them stood, `index` (M,)."""
-
-    tokens: Tensor
-    index: Tensor
-    real: Tensor
-    spans: Sequence[VisualSpan]
-    targets: list[Tensor]
-    plans: list[Plan]
-    num_newlines: int
-
-
-def _compress_prompt(tokens: Tensor, real: Tensor, spans: Sequence[VisualSpan], compressor: Compressor) -> _Prompt:
-    """Compress the videos of one prompt (n, D) whose tokens stand at `real` (n,)."""
-    keep = torch.ones_like(real, dtype=torch.bool)
-    plans, all_targets, num_newlines = [], [], 0
-    for span in spans:
-        compressed = compressor.compress(tokens[span.tokens].unflatten(0, span.grid))
-        targets = span.tokens[_cells(compressed.plan).to(span.tokens.device)]  # (N,) positions of those that are left
-        survives = torch.zeros_like(keep).index_fill(0, targets, True)
-        kept_newlines = _newlines_left(survives, span.newlines)
-        keep = keep.index_fill(0, torch.cat([span.tokens, span.newlines]), False)
-        keep = keep.index_fill(0, torch.cat([targets, kept_newlines]), True)
-        tokens = tokens.index_copy(0, targets, compressed.tokens)
-        plans.append(compressed.plan)
-        all_targets.append(targets)
-        num_newlines += len(kept_newlines)
-    index = keep.nonzero().flatten()
-    return _Prompt(tokens[index], real[index], real, spans, all_targets, plans, num_newlines)
-
-
-def _newlines_left(survives: Tensor, newlines: Tensor) -> Tensor:
-    """Of newlines at positions (n,), those with a surviving token between the newline before and them."""
-    counts = survives.cumsum(0)[newlines]
-    return newlines[counts.diff(prepend=counts.new_zeros(1)) > 0]
-
-
-def _cells(plan: Plan) -> Tensor:
-    """The cell (N,) of the source grid that each output token stands on; of a pooled window, its first."""
-    sizes = torch.tensor([plan.grid, plan.shape], device=plan.place.device)
-    cells = plan.place * sizes[0] // sizes[1]  # (N, 3)
-    _, height, width = plan.grid
-    return (cells[:, 0] * height + cells[:, 1]) * width + cells[:, 2]
-
-
-def _even(plan: Plan) -> Plan:
-    """The same plan with equal weights in every row."""
-    flat = plan.flatten()
-    counts = flat.offsets.diff()
-    return replace(flat, weights=torch.repeat_interleave(1 / counts.to(flat.weights), counts))
-
-
-def _check_spans(spans: Sequence[VisualSpan], length: int) -> None:
-    for span in spans:
-        if len(span.tokens) and int(span.tokens[-1]) >= length:
-            raise ValueError(
-                f"a video ends at position {int(span.tokens[-1])} of a prompt of {length} tokens; the first forward "
-                "must hold the whole prompt (no chunked prefill), and the prompt must not be cut"
-            )
-
 
 def _count(mask: Tensor) -> Tensor:
     """Positions (B, n) of real tokens, counted from 0; 0 on padding before them."""
     return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
 
 
-def _pad_left(values: Tensor, length: int) -> Tensor:
-    return F.pad(values, (0, 0) * (values.dim() - 1) + (length - len(values), 0))
-
-
-def _kept_rows(table: Tensor, rows: Sequence[_Prompt], longest: int) -> Tensor:
-    """The rows of a table (B, L, d) that are left: (B, M, d)."""
-    return torch.stack([_pad_left(full[row.index], longest) for full, row in zip(table, rows, strict=True)])
+def _pad_left(rows: Sequence[Tensor]) -> Tensor:
+    """Rows (n_i, ...) as one tensor, shorter ones with zeros before them."""
+    longest = max(map(len, rows))
+    return torch.stack([F.pad(row, (0, 0) * (row.dim() - 1) + (longest - len(row), 0)) for row in rows])
 
 
 def _repeated(spans: Sequence[Sequence[VisualSpan]], batch: int) -> list[Sequence[VisualSpan]]:

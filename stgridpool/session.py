@@ -5,13 +5,15 @@ keys and values are computed once; every question, or a batch of them, goes on f
 and the arithmetic are those of whole prompts, so the answers are the same up to rounding.
 
 Only for compressors that do not look at the question, and for models whose cache grows by appending (any decoder of
-transformers that attends to all earlier positions).
+transformers that attends to all earlier positions). A compressor inside the language model shortens the prefix once;
+every question goes on from layers of unequal length.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from torch.nn import functional as F
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
+from stgridpool.llm_stage import CompressedPrompts, LLMStage, StageCache, VisualSpan
+
 
 class VideoSession:
     """The prefix of all prompts about a video, prefilled.
@@ -27,22 +31,32 @@ class VideoSession:
     Args:
         model: A causal language model of transformers.
         prefix: (P, D) embeddings of what all prompts begin with, video included; P is at least 1.
+        stage: A compressor inside the language model, or None.
+        spans: Where the prefix holds videos, for `stage`.
+
+    Attributes:
+        compressed: What became of the prefix inside the language model; None without `stage`.
 
     Raises:
         ValueError: If `prefix` is empty or has another shape, or the model's cache does not grow by appending.
     """
 
-    def __init__(self, model: Any, prefix: Tensor) -> None:
+    def __init__(
+        self, model: Any, prefix: Tensor, stage: LLMStage | None = None, spans: Sequence[VisualSpan] = ()
+    ) -> None:
         if prefix.dim() != 2 or prefix.shape[0] < 1:
             raise ValueError(f"prefix must be (positions, width) with at least one position, got {tuple(prefix.shape)}")
         self.model = model
         self.prefix = prefix
-        self._cache = DynamicCache(config=model.config)
+        self._stage = stage
+        self._cache = StageCache(config=model.config)
         if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
             kinds = sorted({type(layer).__name__ for layer in self._cache.layers})
             raise ValueError(f"a prefix can be shared where every layer keeps all positions, got layers of {kinds}")
-        with torch.inference_mode():
+        self.compressed: CompressedPrompts | None = None
+        with torch.inference_mode(), nullcontext() if stage is None else stage.prompts([spans]) as self.compressed:
             model.base_model(inputs_embeds=prefix[None], past_key_values=self._cache, use_cache=True)
+        self._cache.num_removed = len(self) - self._cache.get_query_offset(0)
 
     def __len__(self) -> int:
         return self.prefix.shape[0]
@@ -64,7 +78,7 @@ class VideoSession:
         # transformers searches or samples several continuations of a prompt as so many rows.
         rows_per_prompt = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         cache = self._fork(len(suffixes) * rows_per_prompt)
-        with torch.inference_mode():
+        with torch.inference_mode(), self._continuing():
             # The mixin's own method, since a model may take only ids in its `generate`. It wants whole prompts and
             # skips what the cache holds.
             output: Any = GenerationMixin.generate(
@@ -79,7 +93,7 @@ class VideoSession:
             ValueError: If `suffix` is empty.
         """
         _, mask = self._prompts([suffix])
-        with torch.inference_mode():
+        with torch.inference_mode(), self._continuing():
             return self.model(
                 inputs_embeds=suffix[None],
                 attention_mask=mask,
@@ -87,6 +101,11 @@ class VideoSession:
                 use_cache=True,
                 logits_to_keep=num_last,
             ).logits[0]
+
+    def _continuing(self) -> AbstractContextManager[None]:
+        if self._stage is None or self.compressed is None:
+            return nullcontext()
+        return self._stage.continuing(self.compressed)
 
     def _prompts(self, suffixes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Whole prompts (B, P + n, D) and their mask; shorter suffixes are padded on the left, behind the prefix."""

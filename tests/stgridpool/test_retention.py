@@ -1,0 +1,56 @@
+"""Every definition of retention, from counts worked out by hand."""
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from stgridpool import build_compressor
+from stgridpool.llm_stage import LLMStage, VisualSpan
+from stgridpool.retention import LayerLengths, TokenCounts, mean_retention, total_retention
+
+# 100 tokens and 10 newlines; layer 0 has them all, layers 1 to 3 have 20 and 4; one of them reads less when generating.
+INSIDE = TokenCounts(100, 10, (100, 20, 20, 20), (10, 4, 4, 4), (110, 24, 14, 24))
+BEFORE = TokenCounts(1000, 0, (500,) * 4, (0,) * 4, (500,) * 4)
+TEXT = TokenCounts(0, 0, (0,) * 4, (0,) * 4, (0,) * 4)
+
+
+def test_each_definition():
+    assert INSIDE.retention() == pytest.approx(
+        {
+            "entering_llm": 1.0,
+            "layer_average": 0.4,
+            "last_layer": 0.2,
+            "kv_read": (100 + 20 + 10 + 20) / 400,
+            "entering_llm_with_newlines": 1.0,
+            "layer_average_with_newlines": (110 + 3 * 24) / 440,
+            "last_layer_with_newlines": 24 / 110,
+            "kv_read_with_newlines": (110 + 24 + 14 + 24) / 440,
+        }
+    )
+    assert set(BEFORE.retention().values()) == {0.5}
+
+
+def test_the_mean_over_questions_and_the_total_differ():
+    mean, total = (function([INSIDE, BEFORE, TEXT]) for function in (mean_retention, total_retention))
+    assert mean["last_layer"] == pytest.approx((0.2 + 0.5) / 2)
+    assert total["last_layer"] == pytest.approx((20 + 500) / 1100)
+    assert total["last_layer_with_newlines"] == pytest.approx((24 + 500) / 1110)
+    assert mean_retention([TEXT]) == total_retention([]) == {}
+
+
+def test_lengths_are_read_where_layers_are_entered():
+    config = Qwen2Config(
+        vocab_size=9, hidden_size=16, intermediate_size=8, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).eval()
+    span = VisualSpan(torch.arange(2, 18), (1, 4, 4), torch.empty(0, dtype=torch.long))
+    embeds = torch.randn(1, 20, 16)
+    with (
+        torch.inference_mode(),
+        LLMStage(model, build_compressor("average"), 1).prompts([[span]]),
+        LayerLengths(model).of_first_forward() as lengths,
+    ):
+        model.generate(inputs_embeds=embeds, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert lengths == [20, 8, 8]
+    assert not any(layer._forward_pre_hooks for layer in model.model.layers)
