@@ -1,10 +1,12 @@
 """Newline tokens between the visual tokens of a video, and the video as the language model gets it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from stgridpool import Plan
+from stgridpool.llm_stage import VisualSpan
 
 NEWLINE_POSITIONS = ("grid", "frame", "one_token", "no_token")
 
@@ -17,11 +19,28 @@ class EncodedVideo:
         embeds: (L, D) visual tokens and newline tokens in order.
         plan: What the compressor decided; its length is the number of visual tokens.
         num_newlines: Newline tokens among the L.
+        newline_position: Where they stand, one of `NEWLINE_POSITIONS`.
     """
 
     embeds: torch.Tensor
     plan: Plan
     num_newlines: int
+    newline_position: str = "no_token"
+
+    def span(self, start: int) -> VisualSpan:
+        """Where its tokens stand in a prompt that it begins at position `start` of.
+
+        Raises:
+            ValueError: If the tokens do not fill the grid that they stand on.
+        """
+        if len(self.plan) != math.prod(self.plan.shape):
+            raise ValueError(
+                f"{len(self.plan)} tokens do not fill a grid of {self.plan.shape}: a compressor inside the language "
+                "model can follow one that keeps whole grids, such as average, bilinear or st_gridpool"
+            )
+        tokens = token_positions(self.plan.place, self.newline_position).to(self.embeds.device)
+        is_newline = torch.ones(len(self.embeds), dtype=torch.bool, device=tokens.device).index_fill(0, tokens, False)
+        return VisualSpan(start + tokens, self.plan.shape, start + is_newline.nonzero().flatten())
 
 
 def insert_newlines(
@@ -56,11 +75,17 @@ def insert_newlines(
     newline = newline.to(tokens)
     if position == "one_token":
         return torch.cat([tokens, newline[None]])
-    depth = 2 if position == "grid" else 1
-    runs = place[:, :depth]
-    ends = torch.ones(len(tokens), dtype=torch.bool, device=place.device)  # the last token of each row or frame
-    ends[:-1] = (runs[1:] != runs[:-1]).any(dim=1)
-    ends = ends.to(tokens.device)
-    index = torch.arange(len(tokens), device=tokens.device) + ends.cumsum(0) - ends.long()
-    laid_out = newline.repeat(len(tokens) + int(ends.sum()), 1)
+    index = token_positions(place, position).to(tokens.device)
+    laid_out = newline.repeat(int(index[-1]) + 2, 1)
     return laid_out.index_copy(0, index, tokens)
+
+
+def token_positions(place: torch.Tensor, position: str) -> torch.Tensor:
+    """Where each visual token stands among visual and newline tokens, (N,), for arguments of `insert_newlines`."""
+    order = torch.arange(len(place), device=place.device)
+    if position in ("no_token", "one_token"):
+        return order
+    runs = place[:, : 2 if position == "grid" else 1]
+    begins = torch.zeros(len(place), dtype=torch.long, device=place.device)  # 1 at the first token behind a newline
+    begins[1:] = (runs[1:] != runs[:-1]).any(dim=1)
+    return order + begins.cumsum(0)

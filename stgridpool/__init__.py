@@ -4,7 +4,7 @@ A `Compressor` decides, its `Plan` is the decision as a sparse matrix, and `Plan
 """
 
 from stgridpool.compressor import Budget, Compressed, Compressor
-from stgridpool.compressors import COMPRESSORS, build_compressor
+from stgridpool.compressors import COMPRESSORS, build_compressor, build_compressors
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.max import Max
@@ -28,4 +28,5 @@ __all__ = [
     "Plan",
     "STGridPool",
     "build_compressor",
+    "build_compressors",
 ]

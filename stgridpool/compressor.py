@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -75,6 +75,10 @@ class Compressor(ABC):
     query_aware: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
     budget: ClassVar[Budget] = Budget()
+
+    def llm_options(self) -> dict[str, Any]:
+        """Options of `stgridpool.llm_stage.LLMStage` besides the layer, for a method that acts inside it."""
+        return {}
 
     @abstractmethod
     def plan(self, tokens: Tensor) -> Plan:

@@ -89,6 +89,17 @@ class LLMStage:
         self.compressor, self.layer = compressor, layer
         self.positions, self.decode_gap, self.merges_evenly = positions, decode_gap, merges_evenly
 
+    @classmethod
+    def of(cls, model: Any, compressor: Compressor) -> LLMStage:
+        """The stage that a compressor asks for itself.
+
+        Raises:
+            ValueError: If it does not act inside the language model, or asks for a layer that the model does not have.
+        """
+        if isinstance(compressor.stage, str):
+            raise ValueError(f"{compressor!r} acts at stage {compressor.stage!r}, not inside the language model")
+        return cls(model, compressor, compressor.stage, **compressor.llm_options())
+
     @contextmanager
     def prompts(self, spans: Sequence[Sequence[VisualSpan]]) -> Iterator[CompressedPrompts]:
         """Compress while the block runs: the first forward prefills prompts, later ones continue them.

@@ -7,6 +7,7 @@ at its placeholders, its pieces are embedded and joined, and the rows of a batch
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.nn import functional as F
@@ -15,6 +16,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 logger = logging.getLogger(__name__)
 
+Visual = TypeVar("Visual")
 Embed = Callable[[torch.Tensor], torch.Tensor]  # ids (n,) to embeddings (n, D)
 
 
@@ -53,7 +55,7 @@ def join_pieces(
         ValueError: The number of visuals is not that of the placeholders.
     """
     is_text = ids != IMAGE_TOKEN_INDEX
-    places = (~is_text).nonzero().flatten().tolist()
+    places = visual_starts(ids)
     if len(places) != len(visuals):
         raise ValueError(f"the prompt has {len(places)} image placeholders, got {len(visuals)} visuals")
     labels = torch.full_like(ids, IGNORE_INDEX) if labels is None else labels
@@ -67,7 +69,12 @@ def join_pieces(
     return torch.cat(pieces), torch.cat(piece_labels)
 
 
-def deal_visuals(num_placeholders: Sequence[int], visuals: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+def visual_starts(ids: torch.Tensor) -> list[int]:
+    """Where the placeholders stand in a prompt's ids (n,)."""
+    return (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
+
+
+def deal_visuals(num_placeholders: Sequence[int], visuals: Sequence[Visual]) -> list[list[Visual]]:
     """Which visuals each prompt of a batch gets, in order.
 
     A prompt without a placeholder uses up one visual and shows none of it: callers give such prompts a dummy image.

@@ -14,19 +14,17 @@ import torch
 from llava.layout import EncodedVideo, insert_newlines
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import check_merge_type, max_tiles_of, merge_image
+from llava.model.compression import Compression, Visual
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import splice_batch
 from llava.model.tower import VisionTower
 from llava.model.vision_batches import fitting_batch_size, map_batches
-from stgridpool import Compressor, build_compressor
 from stgridpool.stage_timer import StageTimer
 
 logger = logging.getLogger(__name__)
 
-Image = torch.Tensor | EncodedVideo
 
-
-class VisualInputs:
+class VisualInputs(Compression):
     """What a language model needs to read images and videos; mixed into `LlavaQwenForCausalLM`.
 
     Attributes:
@@ -34,31 +32,9 @@ class VisualInputs:
             None: as many as fit. Where memory runs out all the same, they are halved, for good, with a warning.
     """
 
-    config: Any
     model: Any
     get_input_embeddings: Any
     vision_batch_size: int | None = None
-    _compressor: Compressor | None = None
-
-    @property
-    def compressor(self) -> Compressor:
-        """What reduces the tokens of videos; the checkpoint's own pooling unless another one was set.
-
-        Set it to a `Compressor`, a name, or None for the checkpoint's own.
-        """
-        return self._compressor or pooling_compressor(self.config.mm_spatial_pool_mode)
-
-    @compressor.setter
-    def compressor(self, value: Compressor | str | None) -> None:
-        compressor = build_compressor(value) if isinstance(value, str) else value
-        if compressor is not None and not isinstance(compressor, Compressor):
-            raise TypeError(f"compressor must be a Compressor, a name or None, got {type(value).__name__}")
-        if compressor is not None and (compressor.stage != "before_llm" or compressor.needs):
-            raise ValueError(
-                f"{compressor!r} acts at stage {compressor.stage!r} and needs {sorted(compressor.needs)}; "
-                "this model offers stage 'before_llm' and tokens alone"
-            )
-        self._compressor = compressor
 
     def get_vision_tower(self) -> VisionTower:
         """The vision tower."""
@@ -116,8 +92,9 @@ class VisualInputs:
         projected = self.project(features, timer)
         with _stage(timer, "compress"):
             tokens, plan = self.compressor(self._as_maps(projected))
-            embeds = insert_newlines(tokens, plan.place, self.model.image_newline, self._newline_position())
-        return EncodedVideo(embeds, plan, len(embeds) - len(tokens))
+            position = self._newline_position()
+            embeds = insert_newlines(tokens, plan.place, self.model.image_newline, position)
+        return EncodedVideo(embeds, plan, len(embeds) - len(tokens), position)
 
     def get_2dPool(self, image_feature: torch.Tensor, stride: int = 2) -> torch.Tensor:
         """The checkpoint's own pooling of features (T, n*n, D): (T, m*m, D).
@@ -141,16 +118,16 @@ class VisualInputs:
 
     def encode_visuals(
         self,
-        images: torch.Tensor | Sequence[Image],
+        images: torch.Tensor | Sequence[Visual],
         modalities: str | Sequence[str] = ("image",),
         image_sizes: Sequence[Sequence[int]] | None = None,
-    ) -> list[torch.Tensor]:
-        """Tokens (L_i, D) of each image or video.
+    ) -> list[Visual]:
+        """Each video, and the tokens (L_i, D) of each image; what is encoded already stays as it is.
 
         Args:
             images: A list, or a tensor with one more dimension, of videos (T, 3, S, S), tiled images (1 + k, 3, S, S)
-                and images (3, S, S) or (1, 3, S, S); videos may be `EncodedVideo`. A tensor (B, 3, S, S) is B plain
-                images: their features alone, without newline or pooling.
+                and images (3, S, S) or (1, 3, S, S); videos may be `EncodedVideo`, images tokens (L, D). A tensor
+                (B, 3, S, S) is B plain images: their features alone, without newline or pooling.
             modalities: `image` or `video` for each; what is missing is an image. One word holds for all.
             image_sizes: (width, height) of each image in pixels.
         """
@@ -159,12 +136,12 @@ class VisualInputs:
         words = [modalities] * len(images) if isinstance(modalities, str) else list(modalities)
         words += ["image"] * (len(images) - len(words))
         sizes = list(image_sizes or [])
-        visuals = []
+        visuals: list[Visual] = []
         for index, (image, word) in enumerate(zip(images, words, strict=False)):
-            if isinstance(image, EncodedVideo):
-                visuals.append(image.embeds)
+            if isinstance(image, EncodedVideo) or image.ndim == 2:
+                visuals.append(image)
             elif word == "video":
-                visuals.append(self.encode_video(image[None] if image.ndim == 3 else image).embeds)
+                visuals.append(self.encode_video(image[None] if image.ndim == 3 else image))
             else:
                 size = sizes[index] if index < len(sizes) else None
                 visuals.append(self._encode_image(image[None] if image.ndim == 3 else image, size))
@@ -186,6 +163,25 @@ class VisualInputs:
             max_tiles=max_tiles_of(mode),
         )
 
+    def encode_prompts(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        images: torch.Tensor | Sequence[Visual] | None,
+        modalities: str | Sequence[str],
+        image_sizes: Sequence[Sequence[int]] | None,
+    ) -> tuple[torch.Tensor | Sequence[Visual] | None, AbstractContextManager[Any]]:
+        """The visuals of a batch of prompts, and the block to run the prompts in; see `compressing`.
+
+        The arguments are those of `prepare_inputs_labels_for_multimodal`, which takes the visuals as its `images`.
+        """
+        if self.llm_stage is None or images is None or not len(images) or input_ids.shape[1] == 1:
+            return images, nullcontext()
+        visuals = self.encode_visuals(images, modalities, image_sizes)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = [row[real.bool()] for row, real in zip(input_ids, mask, strict=True)]
+        return visuals, self.compressing(rows, visuals)
+
     def prepare_inputs_labels_for_multimodal(
         self,
         input_ids: torch.Tensor,
@@ -193,7 +189,7 @@ class VisualInputs:
         attention_mask: torch.Tensor | None,
         past_key_values: Any,
         labels: torch.Tensor | None,
-        images: torch.Tensor | Sequence[Image] | None,
+        images: torch.Tensor | Sequence[Visual] | None,
         modalities: str | Sequence[str] = ("image",),
         image_sizes: Sequence[Sequence[int]] | None = None,
         padding_side: str | None = None,
@@ -218,9 +214,10 @@ class VisualInputs:
         """
         if images is None or not len(images) or input_ids.shape[1] == 1:
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
+        visuals = self.encode_visuals(images, modalities, image_sizes)
         batch = splice_batch(
             input_ids,
-            self.encode_visuals(images, modalities, image_sizes),
+            [visual.embeds if isinstance(visual, EncodedVideo) else visual for visual in visuals],
             self.get_input_embeddings(),
             attention_mask=attention_mask,
             labels=labels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -41,3 +42,23 @@ def build_compressor(name: str, **options: Any) -> Compressor:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}{suggestion(option, known)}")
     return method(**options)
+
+
+def build_compressors(names: str, options: Mapping[str, Any] | None = None) -> tuple[Compressor, ...]:
+    """One method, or two joined by ``+``, such as ``st_gridpool+sttm``: in front of the language model, and inside it.
+
+    Args:
+        names: As in `COMPRESSORS`.
+        options: Those of the one method; of two methods, a mapping of options under the name of each.
+
+    Raises:
+        ValueError: As `build_compressor`, or if options are given for a method that is not named.
+    """
+    parts, options = names.split("+"), options or {}
+    if len(parts) == 1:
+        return (build_compressor(names, **options),)
+    for name, value in options.items():
+        if name not in parts or not isinstance(value, Mapping):
+            example = {part: {} for part in parts}
+            raise ValueError(f"the options of {names!r} go under the name of each, {example}, got {dict(options)}")
+    return tuple(build_compressor(name, **options.get(name, {})) for name in parts)

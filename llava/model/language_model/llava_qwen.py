@@ -1,6 +1,7 @@
 """LLaVA on Qwen2: the model of the LLaVA-Video and LLaVA-OneVision checkpoints."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2For
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.compression import Visual
 from llava.model.projector import build_projector
 from llava.model.splice import splice_batch
 from llava.model.vision import build_vision_tower
-from llava.model.visual_inputs import Image, VisualInputs
+from llava.model.visual_inputs import VisualInputs
 
 
 class LlavaQwenConfig(Qwen2Config):
@@ -115,7 +117,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        images: torch.Tensor | Sequence[Image] | None = None,
+        images: torch.Tensor | Sequence[Visual] | None = None,
         image_sizes: Sequence[Sequence[int]] | None = None,
         modalities: str | Sequence[str] = ("image",),
         logits_to_keep: int | torch.Tensor = 0,
@@ -123,6 +125,9 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits, and the loss where labels are given.
+
+        A compressor inside the language model leaves fewer positions, hence fewer logits. To go on from the cache by
+        hand, use `stgridpool.session.VideoSession`.
 
         Args:
             input_ids: (B, n) ids, with a placeholder for each image or video.
@@ -142,34 +147,39 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
 
         Raises:
             NotImplementedError: `dpo_forward` is true.
-            ValueError: There are placeholders and no images.
+            ValueError: There are placeholders and no images, or labels and a compressor inside the language model.
         """
         if dpo_forward:
             raise NotImplementedError("dpo_forward belongs to training, which this model does not support")
+        compressing: AbstractContextManager[Any] = nullcontext()
         if inputs_embeds is None and input_ids is not None:
+            images, compressing = self.encode_prompts(input_ids, attention_mask, images, modalities, image_sizes)
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
                 self.prepare_inputs_labels_for_multimodal(
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, modalities, image_sizes
                 )
             )
             _check_no_placeholders(input_ids)
-        return super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
-        )
+        if labels is not None and self.llm_stage is not None:
+            raise ValueError("a compressor inside the language model leaves no label its logit; pass no labels")
+        with compressing:
+            return super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                inputs_embeds=inputs_embeds,
+                labels=labels,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
 
     @torch.no_grad()
     def generate(  # type: ignore[override]  # LLaVA-NeXT's signature
         self,
         inputs: torch.Tensor | None = None,
-        images: torch.Tensor | Sequence[Image] | None = None,
+        images: torch.Tensor | Sequence[Visual] | None = None,
         image_sizes: Sequence[Sequence[int]] | None = None,
         modalities: str | Sequence[str] = ("image",),
         **kwargs: Any,
@@ -199,6 +209,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         kwargs.pop("position_ids", None)
         mask = kwargs.pop("attention_mask", None)
         mask = torch.ones_like(inputs) if mask is None else mask
+        images, compressing = self.encode_prompts(inputs, mask, images, modalities, image_sizes)
         padding = {"padding_side": "left"} if len(inputs) > 1 else {}
         _, _, new_mask, _, embeds, _ = self.prepare_inputs_labels_for_multimodal(
             inputs, None, mask, None, None, images, modalities, image_sizes, **padding
@@ -208,7 +219,8 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
             text = splice_batch(inputs, [], self.get_input_embeddings(), attention_mask=mask, padding_side="left")
             embeds, new_mask = text.embeds, text.attention_mask
         continued: Any = super()
-        return continued.generate(inputs_embeds=embeds, attention_mask=new_mask.long(), **kwargs)
+        with compressing:
+            return continued.generate(inputs_embeds=embeds, attention_mask=new_mask.long(), **kwargs)
 
 
 def _check_no_placeholders(input_ids: torch.Tensor | None) -> None:
