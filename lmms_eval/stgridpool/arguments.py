@@ -30,6 +30,7 @@ class Arguments:
         torch_dtype: "float16", "bfloat16", "float32", or "auto": float16 on a GPU, float32 on the CPU.
         video_decode_backend: "decord" or "pyav".
         decode_threads: Threads that decode and preprocess videos, at least 1.
+        decode_timeout_s: Most seconds that reading one video may take, above 0; a video that takes longer has failed.
         prefetch: Videos that are loaded ahead of the one in use; 0 loads each when it is asked about.
         mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
         add_time_instruction: Tell the model the video's length and the times of its frames.
@@ -57,6 +58,7 @@ class Arguments:
     torch_dtype: str = "auto"
     video_decode_backend: str = "decord"
     decode_threads: int = 2
+    decode_timeout_s: float = 120
     prefetch: int = 2
     mm_newline_position: str | None = None
     add_time_instruction: bool = False
@@ -82,6 +84,8 @@ class Arguments:
             value = getattr(self, name)
             if not isinstance(value, int) or value < minimum:
                 raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+        if not isinstance(self.decode_timeout_s, int | float) or not 0 < self.decode_timeout_s < float("inf"):
+            raise ValueError(f"decode_timeout_s must be a number of seconds above 0, got {self.decode_timeout_s!r}")
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
         for name in ("add_time_instruction", "force_sample", "share_prefix"):

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from llava.video import VideoClip, read_frame_folder, read_video
+from llava.video import VideoClip
+from llava.video_process import read_video_apart
 from lmms_eval_stgridpool.arguments import Arguments
 
 
@@ -93,11 +94,7 @@ class VideoLoader:
         return LoadedVideo(pixels, tuple(clip.times), clip.duration, seconds)
 
     def _read(self, path: Path) -> VideoClip:
-        if path.is_dir():
-            return read_frame_folder(path, self._arguments.max_frames_num)
-        return read_video(
-            path,
-            self._arguments.max_frames_num,
-            force_sample=self._arguments.force_sample,
-            backend=self._arguments.video_decode_backend,
-        )
+        options: dict[str, Any] = {"max_frames_num": self._arguments.max_frames_num}
+        if not path.is_dir():
+            options |= {"force_sample": self._arguments.force_sample, "backend": self._arguments.video_decode_backend}
+        return read_video_apart(path, self._arguments.decode_timeout_s, **options)

@@ -37,7 +37,7 @@ def reads(monkeypatch):
             raise VideoReadError(str(path), "broken")
         return VideoClip(np.full((2, 4, 4, 3), len(names), np.uint8), [0, 1], [0.0, 1.0], 2.0)
 
-    monkeypatch.setattr(loading, "read_video", read)
+    monkeypatch.setattr(loading, "read_video_apart", read)
     return names, gate
 
 
@@ -119,6 +119,13 @@ def test_a_broken_video_fails_when_it_is_asked_for(make_loader, reads, tmp_path)
 def test_the_order_of_videos_follows_that_of_the_questions():
     keys = [("a", "b"), ("a", "b"), None, ("c",), ("c",), ("a", "b")]
     assert [path.name for path in videos_in_order(keys)] == ["a", "b", "c", "a", "b"]
+
+
+def test_a_video_that_takes_too_long_fails_and_the_next_is_read(make_loader, clips):
+    loader = make_loader(decode_timeout_s=0.01)
+    with pytest.raises(VideoReadError, match=r"v1.mp4: reading took longer than 0.01 s"):
+        loader.get(clips / "v1.mp4")
+    assert make_loader().get(clips / "v1.mp4").duration == 7
 
 
 @pytest.mark.parametrize(("name", "value"), [("decode_threads", 0), ("prefetch", -1), ("prefetch", "two")])
