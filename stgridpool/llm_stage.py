@@ -64,6 +64,9 @@ class LLMStage:
         merges_evenly: With "merge", average rotary tables with the same weight for every source token instead of the
             compressor's weights.
 
+    Attributes:
+        last: The prompts that were compressed last, or None.
+
     Raises:
         ValueError: If an option is out of range, or a layer of the model attends to a window only.
     """
@@ -86,6 +89,7 @@ class LLMStage:
         kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"}:
             raise ValueError(f"a compressor inside the language model needs full attention, got layers of {kinds}")
+        self.last: CompressedPrompts | None = None
         self.compressor, self.layer = compressor, layer
         self.positions, self.decode_gap, self.merges_evenly = positions, decode_gap, merges_evenly
 
@@ -111,7 +115,7 @@ class LLMStage:
         Raises:
             ValueError: If the first forward does not hold all videos.
         """
-        compressed = CompressedPrompts()
+        compressed = self.last = CompressedPrompts()
         with self._attached(_Run(self, spans, compressed)):
             yield compressed
 
@@ -134,11 +138,11 @@ class LLMStage:
     @contextmanager
     def _attached(self, run: _Run) -> Iterator[None]:
         with ExitStack() as hooks:
-            handle = self._decoder.register_forward_pre_hook(run.enter_decoder, with_kwargs=True)
+            handle = self._decoder.register_forward_pre_hook(run.enter_decoder, prepend=True, with_kwargs=True)
             hooks.callback(handle.remove)
             for index, layer in enumerate(self._decoder.layers[self.layer :]):
                 hook = run.later_layer if index else run.first_layer
-                hooks.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+                hooks.callback(layer.register_forward_pre_hook(hook, prepend=True, with_kwargs=True).remove)
             yield
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

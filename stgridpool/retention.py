@@ -12,16 +12,17 @@ Source: the definitions are those of STTM (https://arxiv.org/abs/2507.07990), Fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 DEFINITIONS = ("entering_llm", "layer_average", "last_layer", "kv_read")
+WITH_NEWLINES = "_with_newlines"
 
 
 @dataclass(frozen=True)
-class TokenCounts:
+class VisualCounts:
     """Visual tokens of one question, all its videos together.
 
     Attributes:
@@ -43,37 +44,60 @@ class TokenCounts:
         with_newlines = [sum(pair) for pair in zip(self.layers, self.layer_newlines, strict=True)]
         read = [entries - newlines for entries, newlines in zip(self.kv_read, self.layer_newlines, strict=True)]
         kept = _by_definition(self.layers, read)
-        return kept | {f"{name}_with_newlines": n for name, n in _by_definition(with_newlines, self.kv_read).items()}
+        return kept | {name + WITH_NEWLINES: n for name, n in _by_definition(with_newlines, self.kv_read).items()}
 
-    def retention(self) -> dict[str, float]:
-        """`kept` as fractions of the full count; 0 where there is no video."""
-        return {
-            name: kept / (self.full + self.full_newlines * name.endswith("_with_newlines")) if self.full else 0.0
-            for name, kept in self.kept().items()
-        }
+
+def fractions(kept: Mapping[str, float], full: int, full_newlines: int) -> dict[str, float]:
+    """Counts of `VisualCounts.kept` as fractions of the full counts; empty where there is no video."""
+    if not full:
+        return {}
+    return {name: n / (full + full_newlines * name.endswith(WITH_NEWLINES)) for name, n in kept.items()}
+
+
+@dataclass
+class RetentionSums:
+    """Sums over questions; those without a video are left out.
+
+    Attributes:
+        questions: How many.
+        full: Sum of their full counts, newlines apart.
+        full_newlines: Sum of their newlines.
+        kept: Sums of their counts by definition.
+        retention: Sums of their retentions by definition.
+    """
+
+    questions: int = 0
+    full: int = 0
+    full_newlines: int = 0
+    kept: dict[str, float] = field(default_factory=dict)
+    retention: dict[str, float] = field(default_factory=dict)
+
+    def add(self, kept: Mapping[str, float], full: int, full_newlines: int) -> None:
+        """Count one question."""
+        if full:
+            self.merge(RetentionSums(1, full, full_newlines, dict(kept), fractions(kept, full, full_newlines)))
+
+    def merge(self, other: RetentionSums) -> None:
+        """Count what `other` counted."""
+        self.questions += other.questions
+        self.full += other.full
+        self.full_newlines += other.full_newlines
+        for name, value in other.kept.items():
+            self.kept[name] = self.kept.get(name, 0) + value
+            self.retention[name] = self.retention.get(name, 0) + other.retention[name]
+
+    def mean(self) -> dict[str, float]:
+        """The mean of the questions' retentions, as most papers publish it; every question counts the same."""
+        return {name: value / self.questions for name, value in self.retention.items()}
+
+    def total(self) -> dict[str, float]:
+        """Tokens left over all questions as a fraction of all; long videos count more."""
+        return fractions(self.kept, self.full, self.full_newlines)
 
 
 def _by_definition(layers: Sequence[int], read: Sequence[int]) -> dict[str, float]:
     values = (layers[0], sum(layers) / len(layers), layers[-1], sum(read) / len(read))
     return dict(zip(DEFINITIONS, values, strict=True))
-
-
-def mean_retention(questions: Iterable[TokenCounts]) -> dict[str, float]:
-    """The mean of the questions' retentions, as most papers publish it; every question counts the same."""
-    each = [question.retention() for question in questions if question.full]
-    return {name: sum(one[name] for one in each) / len(each) for name in (each[0] if each else ())}
-
-
-def total_retention(questions: Iterable[TokenCounts]) -> dict[str, float]:
-    """Tokens left over all questions as a fraction of all; long videos count more."""
-    questions = [question for question in questions if question.full]
-    total = {"": sum(one.full for one in questions)}
-    total["_with_newlines"] = total[""] + sum(one.full_newlines for one in questions)
-    kept = [question.kept() for question in questions]
-    return {
-        name: sum(one[name] for one in kept) / total["_with_newlines" if name.endswith("_with_newlines") else ""]
-        for name in (kept[0] if kept else ())
-    }
 
 
 class LayerLengths:
@@ -90,7 +114,7 @@ class LayerLengths:
     def of_first_forward(self) -> Iterator[list[int]]:
         """A list that the first forward of the block fills: the positions that enter each layer, padding included.
 
-        Hooks are put on the layers, behind those of an `LLMStage` that is at work already, and taken off at the end.
+        Hooks are put on the layers, behind those of an `LLMStage`, and taken off at the end.
         """
         lengths: list[int] = []
 

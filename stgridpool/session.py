@@ -61,6 +61,10 @@ class VideoSession:
     def __len__(self) -> int:
         return self.prefix.shape[0]
 
+    def layer_lengths(self) -> list[int]:
+        """Cache entries of the prefix in each layer."""
+        return [self._cache.get_query_offset(index) for index in range(len(self._cache.layers))]
+
     def generate(self, suffixes: Sequence[Tensor], **options: Any) -> Tensor:
         """Continue several prompts as one batch.
 

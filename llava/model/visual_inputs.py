@@ -5,6 +5,7 @@ that was encoded once can be given to any number of prompts.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -95,6 +96,16 @@ class VisualInputs(Compression):
             position = self._newline_position()
             embeds = insert_newlines(tokens, plan.place, self.model.image_newline, position)
         return EncodedVideo(embeds, plan, len(embeds) - len(tokens), position)
+
+    def own_counts(self, num_frames: int) -> tuple[int, int]:
+        """Tokens and newline tokens that the checkpoint's own pooling gives for a video of `num_frames` frames."""
+        side = self.get_vision_tower().num_patches_per_side
+        grid = pooling_compressor(self.config.mm_spatial_pool_mode).planned_shape((num_frames, side, side))
+        if grid is None:
+            raise ValueError("the checkpoint's own pooling must give a grid")
+        frames, height, _ = grid
+        newlines = {"grid": frames * height, "frame": frames, "one_token": 1, "no_token": 0}
+        return math.prod(grid), newlines[self._newline_position()]
 
     def get_2dPool(self, image_feature: torch.Tensor, stride: int = 2) -> torch.Tensor:
         """The checkpoint's own pooling of features (T, n*n, D): (T, m*m, D).

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lmms_eval_stgridpool.generation import Answerer, GenerationSettings
-from lmms_eval_stgridpool.media import Media, MediaCache, MediaEncoder
+from lmms_eval_stgridpool.media import LastMade, Media, MediaEncoder
 from lmms_eval_stgridpool.prompts import PromptBuilder
 from lmms_eval_stgridpool.record import RankSums, SampleFacts
 from lmms_eval_stgridpool.requests import Request, Tasks, video_key
@@ -29,7 +29,7 @@ class RequestAnswerer:
     ) -> None:
         self._tasks, self._sums = tasks, sums
         self.encoder, self.prompts, self.answerer = encoder, prompts, answerer
-        self._cache = MediaCache()
+        self._media: LastMade[Media] = LastMade()
 
     def answer(self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer) -> list[Any]:
         """Answers in the form that their kind of request wants: text, (loss, is greedy), or a list of texts.
@@ -52,15 +52,27 @@ class RequestAnswerer:
             return [self._score(request, visuals, facts[0], timer)]
         return [self._converse(request, visuals, facts[0], timer)]
 
+    def forget(self) -> None:
+        """Free the last video: its tokens and its prefix."""
+        self._media.forget()
+        self.answerer.shared.forget()
+
     def _encode(self, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer) -> Media:
         def encode() -> Media:
             self.answerer.shared.forget()
             with torch.inference_mode():
                 media = self.encoder.encode(visuals, timer)
-            self._sums.add_videos(len(media.clips), media.frames, media.visual_tokens, media.newline_tokens)
+            self._sums.add_videos(
+                len(media.clips),
+                media.frames,
+                media.visual_tokens,
+                media.newline_tokens,
+                media.cache_hits,
+                media.cache_misses,
+            )
             return media
 
-        media = self._cache.get(video_key(visuals), encode)
+        media = self._media.get(video_key(visuals), encode)
         facts.frames += media.frames
         facts.visual_tokens += media.visual_tokens
         facts.newline_tokens += media.newline_tokens
@@ -81,9 +93,10 @@ class RequestAnswerer:
             prompts.append(self.prompts.ids(self.prompts.prompt(question)))
         texts = []
         answers = self.answerer.generate(prompts, media, settings, timer)
-        for ids, own_facts, (text, num_tokens) in zip(prompts, facts, answers, strict=True):
-            _count(own_facts, len(ids), media, num_tokens)
-            texts.append(text)
+        for ids, own_facts, answer in zip(prompts, facts, answers, strict=True):
+            _count(own_facts, len(ids), media, answer.num_tokens)
+            own_facts.add_counts(answer.counts)
+            texts.append(answer.text)
         return texts
 
     def _score(
@@ -97,7 +110,9 @@ class RequestAnswerer:
         closing_ids = self.prompts.ids(closed[closed.index(continuation, len(opened)) + len(continuation) :])
         ids = self.prompts.ids(closed)
         _count(facts, len(ids), media, 0)
-        return self.answerer.score(ids, len(context_ids), len(closing_ids), media, timer)
+        loss, is_greedy, counts = self.answerer.score(ids, len(context_ids), len(closing_ids), media, timer)
+        facts.add_counts(counts)
+        return loss, is_greedy
 
     def _converse(
         self,

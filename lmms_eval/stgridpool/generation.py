@@ -10,9 +10,11 @@ import torch
 from torch.nn import functional as F
 
 from llava.mm_utils import KeywordsStoppingCriteria
+from lmms_eval_stgridpool.counting import count_tokens
 from lmms_eval_stgridpool.media import Media
 from lmms_eval_stgridpool.sharing import SharedPrefix
 from lmms_eval_stgridpool.stopping import FirstToken, Limits, Until, cut
+from stgridpool.retention import LayerLengths, VisualCounts
 from stgridpool.stage_timer import StageTimer
 
 DEFAULT_MAX_NEW_TOKENS = 1024
@@ -69,6 +71,21 @@ class GenerationSettings:
         return sampling | {"num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
 
 
+@dataclass(frozen=True)
+class Generated:
+    """An answer.
+
+    Attributes:
+        text: The answer.
+        num_tokens: Tokens generated for it.
+        counts: Visual tokens of its prompt; None without a video.
+    """
+
+    text: str
+    num_tokens: int
+    counts: VisualCounts | None
+
+
 @dataclass(frozen=True, eq=False)
 class Answerer:
     """Asks the language model.
@@ -93,7 +110,7 @@ class Answerer:
         media: Media,
         settings: Sequence[GenerationSettings],
         timer: StageTimer,
-    ) -> list[tuple[str, int]]:
+    ) -> list[Generated]:
         """Continue several prompts about the same visuals; stages "prefill" (up to the first token) and "generate".
 
         Greedy answers that share a prefix are generated as one batch, each with its own limits. Others, and prompts
@@ -105,10 +122,8 @@ class Answerer:
             settings: How to generate each answer.
             timer: Gets the stages.
 
-        Returns:
-            Each answer, and the number of tokens generated for it.
-
         Raises:
+            RuntimeError: If another number of visual tokens went through the model than the compressors planned.
             ValueError: If a prompt is longer than the checkpoint's longest.
         """
         for ids in prompts:
@@ -119,14 +134,19 @@ class Answerer:
         is_batch = all(one.do_sample is False and one.num_beams == 1 for one in settings)
         if first is not None and is_batch and all(other is not None and other[0] is first[0] for other in shared):
             suffixes = [other[1] for other in shared if other is not None]
-            return self._generate(prompts, settings, timer, partial(first[0].generate, suffixes))
+            texts = self._generate(prompts, settings, timer, partial(first[0].generate, suffixes))
+            return [Generated(text, length, self.shared.counts) for text, length in texts]
         answers = []
         for ids, one, other in zip(prompts, settings, shared, strict=True):
-            if other is None:
-                generate = partial(self.model.generate, ids[None].to(self.device), **_visual_arguments(media))
+            if other is not None:
+                texts = self._generate([ids], [one], timer, partial(other[0].generate, [other[1]]))
+                counts = self.shared.counts
             else:
-                generate = partial(other[0].generate, [other[1]])
-            answers += self._generate([ids], [one], timer, generate)
+                generate = partial(self.model.generate, ids[None].to(self.device), **_visual_arguments(media))
+                with LayerLengths(self.model).of_first_forward() as entering:
+                    texts = self._generate([ids], [one], timer, generate)
+                counts = self._count(ids, media, entering)
+            answers += [Generated(text, length, counts) for text, length in texts]
         return answers
 
     def _generate(
@@ -169,7 +189,7 @@ class Answerer:
 
     def score(
         self, ids: torch.Tensor, num_context: int, num_closing: int, media: Media, timer: StageTimer
-    ) -> tuple[float, bool]:
+    ) -> tuple[float, bool, VisualCounts | None]:
         """Mean loss of a continuation, and whether greedy decoding would give it; stage "prefill".
 
         lmms-eval's multiple-choice tasks take the smallest number as the answer, hence a loss and no log-likelihood.
@@ -183,7 +203,8 @@ class Answerer:
             timer: Gets the stage.
 
         Returns:
-            Loss in nats per token, at least 0, and the comparison, which leaves out the closing.
+            Loss in nats per token, at least 0; the comparison, which leaves out the closing; and the visual tokens of
+            the prompt, None without a video.
 
         Raises:
             ValueError: If the prompt is longer than the checkpoint's longest.
@@ -191,21 +212,29 @@ class Answerer:
         self._check_length(ids, media)
         scored = ids[num_context:].to(self.device)
         with timer.stage("prefill"), torch.inference_mode():
-            logits = self._last_logits(ids, media, len(scored) + 1)
+            logits, counts = self._last_logits(ids, media, len(scored) + 1)
             logits = logits[:-1].float()  # (number scored, vocabulary): each predicts the id after it
             loss = F.cross_entropy(logits, scored.to(logits.device))
         end = len(scored) - num_closing
         greedy = logits[:end].argmax(dim=-1).cpu()
-        return float(loss), bool((greedy == scored[:end].cpu()).all())
+        return float(loss), bool((greedy == scored[:end].cpu()).all()), counts
 
-    def _last_logits(self, ids: torch.Tensor, media: Media, count: int) -> torch.Tensor:
-        """Logits (count, vocabulary) at the last positions of a prompt."""
+    def _last_logits(self, ids: torch.Tensor, media: Media, count: int) -> tuple[torch.Tensor, VisualCounts | None]:
+        """Logits (count, vocabulary) at the last positions of a prompt, and its visual tokens."""
         shared = self.shared.open(ids, media)
         if shared is not None:
             session, suffix = shared
-            return session.logits(suffix, num_last=count)
+            return session.logits(suffix, num_last=count), self.shared.counts
         prompt = ids[None].to(self.device)
-        return self.model(input_ids=prompt, use_cache=False, logits_to_keep=count, **_visual_arguments(media)).logits[0]
+        with LayerLengths(self.model).of_first_forward() as entering:
+            output = self.model(input_ids=prompt, use_cache=False, logits_to_keep=count, **_visual_arguments(media))
+        return output.logits[0], self._count(ids, media, entering)
+
+    def _count(self, ids: torch.Tensor, media: Media, entering: Sequence[int]) -> VisualCounts | None:
+        """Visual tokens of a prompt that shares nothing; each layer caches what enters it."""
+        if not media.clips:
+            return None
+        return count_tokens(self.model, media, len(ids) - len(media.clips), entering, entering)
 
     def _check_length(self, ids: torch.Tensor, media: Media) -> None:
         """The model would cut a longer prompt, and with it the question: its answer would say nothing."""

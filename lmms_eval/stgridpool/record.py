@@ -22,9 +22,11 @@ from loguru import logger
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.placement import Placement
 from stgridpool import Compressor
+from stgridpool.retention import RetentionSums, VisualCounts, fractions
 
 _PACKAGES = ("stgridpool", "lmms_eval", "torch", "transformers", "accelerate", "decord", "av")
-_SUMMED = ("frames", "visual_tokens", "newline_tokens", "output_tokens")
+_OF_VIDEOS = ("frames", "visual_tokens", "newline_tokens", "feature_cache_hits", "feature_cache_misses")
+_SUMMED = (*_OF_VIDEOS, "output_tokens")
 
 
 @dataclass
@@ -37,6 +39,9 @@ class SampleFacts(TokenCounts):
         frames: Video frames that were encoded for the question (or for its neighbour about the same video).
         visual_tokens: Tokens of its videos, newline tokens apart.
         newline_tokens: Newline tokens.
+        full_tokens: What the checkpoint's own pooling would give, newline tokens apart.
+        full_newlines: Newline tokens that would come with it.
+        kept_tokens: Tokens left, by each definition of `stgridpool.retention`.
         compressor: What reduced them.
         failure: Why there is no answer, or None.
         seconds: Seconds by stage. What a batch of questions shares is divided among them; a video that several batches
@@ -46,14 +51,25 @@ class SampleFacts(TokenCounts):
     frames: int = 0
     visual_tokens: int = 0
     newline_tokens: int = 0
+    full_tokens: int = 0
+    full_newlines: int = 0
+    kept_tokens: dict[str, float] = field(default_factory=dict)
     compressor: str = ""
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def add_counts(self, counts: VisualCounts | None) -> None:
+        """Add the visual tokens of one prompt."""
+        if counts is not None:
+            self.full_tokens += counts.full
+            self.full_newlines += counts.full_newlines
+            _add(self.kept_tokens, counts.kept())
+
     def to_dict(self) -> dict[str, Any]:
-        """All facts, and two that follow from them."""
+        """All facts, and three that follow from them."""
         return {
             **asdict(self),
+            "retention": fractions(self.kept_tokens, self.full_tokens, self.full_newlines),
             "failed": self.failure is not None,
             "tokens_per_frame": self.visual_tokens / self.frames if self.frames else None,
         }
@@ -66,12 +82,14 @@ class RankSums:
     Attributes:
         rank: The process.
         requests: Answers given, failed ones included.
-        resumed_requests: Answers taken from the journal of an earlier run; the other numbers leave them out.
+        resumed_requests: Answers taken from the journal of an earlier run; only `retention` counts them, too.
         failed_requests: Questions without an answer because a video could not be read.
         failed_videos: Reason by video.
         videos: Videos encoded; one that neighbouring questions share counts once.
-        totals: Frames, visual and newline tokens of those videos, and tokens generated.
+        totals: Frames, visual and newline tokens of those videos, how often their features came from the feature cache
+            and how often they did not, and tokens generated.
         seconds: Seconds by stage.
+        retention: Visual tokens left, over all answers, also those of earlier runs.
     """
 
     rank: int
@@ -82,18 +100,34 @@ class RankSums:
     videos: int = 0
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMMED, 0))
     seconds: dict[str, float] = field(default_factory=dict)
+    retention: RetentionSums = field(default_factory=RetentionSums)
+
+    def add_resumed(self, facts: SampleFacts) -> None:
+        """Count an answer of an earlier run."""
+        self.resumed_requests += 1
+        self.retention.add(facts.kept_tokens, facts.full_tokens, facts.full_newlines)
 
     def add_answer(self, facts: SampleFacts) -> None:
         """Count an answer."""
         self.requests += 1
+        self.retention.add(facts.kept_tokens, facts.full_tokens, facts.full_newlines)
         self.failed_requests += facts.failure is not None
         self.totals["output_tokens"] += facts.output_tokens or 0
         _add(self.seconds, facts.seconds)
 
-    def add_videos(self, videos: int, frames: int, visual_tokens: int, newline_tokens: int) -> None:
+    def add_videos(
+        self,
+        videos: int,
+        frames: int,
+        visual_tokens: int,
+        newline_tokens: int,
+        feature_cache_hits: int = 0,
+        feature_cache_misses: int = 0,
+    ) -> None:
         """Count videos that were encoded together."""
         self.videos += videos
-        _add(self.totals, {"frames": frames, "visual_tokens": visual_tokens, "newline_tokens": newline_tokens})
+        counts = (frames, visual_tokens, newline_tokens, feature_cache_hits, feature_cache_misses)
+        _add(self.totals, dict(zip(_OF_VIDEOS, counts, strict=True)))
 
 
 def describe(
@@ -130,10 +164,12 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
     totals: dict[str, int] = {}
     seconds: dict[str, float] = {}
     failed_videos: dict[str, str] = {}
+    retention = RetentionSums()
     for part in parts:
         _add(totals, part.totals)
         _add(seconds, part.seconds)
         failed_videos |= part.failed_videos
+        retention.merge(part.retention)
     videos = sum(part.videos for part in parts)
     return {
         **setup,
@@ -147,6 +183,8 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         **totals,
         "tokens_per_frame": totals["visual_tokens"] / totals["frames"] if totals["frames"] else None,
         "tokens_per_video": totals["visual_tokens"] / videos if videos else None,
+        "retention_mean_of_questions": retention.mean(),
+        "retention_total": retention.total(),
         "seconds": seconds,
         "wall_seconds": wall_seconds,
         "ranks": [asdict(part) for part in parts],

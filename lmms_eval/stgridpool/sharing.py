@@ -5,7 +5,9 @@ from typing import Any
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from lmms_eval_stgridpool.counting import count_tokens
 from lmms_eval_stgridpool.media import Media
+from stgridpool.retention import LayerLengths, VisualCounts
 from stgridpool.session import VideoSession
 
 
@@ -17,6 +19,9 @@ class SharedPrefix:
     Args:
         model: The model of ``llava``.
         is_on: Whether to share at all; a compressor that looks at the question must not.
+
+    Attributes:
+        counts: Visual tokens of the prefix that was opened last.
     """
 
     def __init__(self, model: Any, is_on: bool) -> None:
@@ -25,6 +30,7 @@ class SharedPrefix:
         self._media: Media | None = None
         self._prefix_ids = torch.empty(0)
         self._session: VideoSession | None = None
+        self.counts: VisualCounts | None = None
 
     def open(self, ids: torch.Tensor, media: Media) -> tuple[VideoSession, torch.Tensor] | None:
         """The session for a prompt, and the embeddings (n, D) of what follows its prefix; None if it shares nothing.
@@ -41,7 +47,13 @@ class SharedPrefix:
             if self._session is None or media is not self._media or not torch.equal(prefix_ids, self._prefix_ids):
                 self.forget()
                 video = media.inputs[0].embeds
-                self._session = VideoSession(self._model, torch.cat([self._embed(prefix_ids).to(video), video]))
+                prefix = torch.cat([self._embed(prefix_ids).to(video), video])
+                stage = self._model.llm_stage
+                spans = [] if stage is None else [media.inputs[0].span(len(prefix_ids))]
+                with LayerLengths(self._model).of_first_forward() as entering:
+                    self._session = VideoSession(self._model, prefix, stage, spans)
+                cached = self._session.layer_lengths()
+                self.counts = count_tokens(self._model, media, len(prefix_ids), entering, cached)
                 self._media, self._prefix_ids = media, prefix_ids
             return self._session, self._embed(suffix_ids).to(self._session.prefix)
 

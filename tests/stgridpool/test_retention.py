@@ -6,16 +6,20 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from stgridpool import build_compressor
 from stgridpool.llm_stage import LLMStage, VisualSpan
-from stgridpool.retention import LayerLengths, TokenCounts, mean_retention, total_retention
+from stgridpool.retention import LayerLengths, RetentionSums, VisualCounts, fractions
 
 # 100 tokens and 10 newlines; layer 0 has them all, layers 1 to 3 have 20 and 4; one of them reads less when generating.
-INSIDE = TokenCounts(100, 10, (100, 20, 20, 20), (10, 4, 4, 4), (110, 24, 14, 24))
-BEFORE = TokenCounts(1000, 0, (500,) * 4, (0,) * 4, (500,) * 4)
-TEXT = TokenCounts(0, 0, (0,) * 4, (0,) * 4, (0,) * 4)
+INSIDE = VisualCounts(100, 10, (100, 20, 20, 20), (10, 4, 4, 4), (110, 24, 14, 24))
+BEFORE = VisualCounts(1000, 0, (500,) * 4, (0,) * 4, (500,) * 4)
+TEXT = VisualCounts(0, 0, (0,) * 4, (0,) * 4, (0,) * 4)
+
+
+def retention(counts):
+    return fractions(counts.kept(), counts.full, counts.full_newlines)
 
 
 def test_each_definition():
-    assert INSIDE.retention() == pytest.approx(
+    assert retention(INSIDE) == pytest.approx(
         {
             "entering_llm": 1.0,
             "layer_average": 0.4,
@@ -27,15 +31,21 @@ def test_each_definition():
             "kv_read_with_newlines": (110 + 24 + 14 + 24) / 440,
         }
     )
-    assert set(BEFORE.retention().values()) == {0.5}
+    assert set(retention(BEFORE).values()) == {0.5}
+    assert retention(TEXT) == {}
 
 
 def test_the_mean_over_questions_and_the_total_differ():
-    mean, total = (function([INSIDE, BEFORE, TEXT]) for function in (mean_retention, total_retention))
-    assert mean["last_layer"] == pytest.approx((0.2 + 0.5) / 2)
-    assert total["last_layer"] == pytest.approx((20 + 500) / 1100)
-    assert total["last_layer_with_newlines"] == pytest.approx((24 + 500) / 1110)
-    assert mean_retention([TEXT]) == total_retention([]) == {}
+    sums, others = RetentionSums(), RetentionSums()
+    assert sums.mean() == sums.total() == {}
+    sums.add(INSIDE.kept(), INSIDE.full, INSIDE.full_newlines)
+    for counts in (BEFORE, TEXT):
+        others.add(counts.kept(), counts.full, counts.full_newlines)
+    sums.merge(others)
+    assert sums.questions == 2
+    assert sums.mean()["last_layer"] == pytest.approx((0.2 + 0.5) / 2)
+    assert sums.total()["last_layer"] == pytest.approx((20 + 500) / 1100)
+    assert sums.total()["last_layer_with_newlines"] == pytest.approx((24 + 500) / 1110)
 
 
 def test_lengths_are_read_where_layers_are_entered():
