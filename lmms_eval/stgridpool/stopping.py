@@ -52,27 +52,40 @@ class Limits(StoppingCriteria):
         """Which sequences (B,) are done; `input_ids` (B, m) are the new tokens."""
         rows, length = input_ids.shape
         rows_per_answer = rows // len(self._criteria)
+        ids = input_ids.cpu()  # once for all criteria: each would wait for the device
         done = []
         for row in range(rows):
             answer = row // rows_per_answer
             is_done = length >= self._max_new_tokens[answer] or any(
-                bool(torch.as_tensor(criterion(input_ids[row : row + 1], scores, **kwargs)).any())
+                bool(torch.as_tensor(criterion(ids[row : row + 1], scores, **kwargs)).any())
                 for criterion in self._criteria[answer]
             )
             if is_done and self.lengths[answer] is None and rows_per_answer == 1:
                 self.lengths[answer] = length
             done.append(is_done)
-        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+        return torch.tensor(done, dtype=torch.bool).to(input_ids.device, non_blocking=True)
 
 
 class Until(StoppingCriteria):
-    """Stops a sequence whose text holds one of the words; it sees new tokens only."""
+    """Stops a sequence whose text holds one of the words; it sees new tokens only.
+
+    It must see a sequence after each token, so a word that has become complete ends in the last one. Hence only the
+    tail that a word can fill is decoded; where that holds one, the whole text is, since white space at its beginning
+    does not count.
+    """
 
     def __init__(self, words: tuple[str, ...], tokenizer: Any) -> None:
         self._words, self._tokenizer = words, tokenizer
+        self._tail = 1 + max((len(word.encode()) for word in words), default=0)  # a token is a byte at least
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
         """Which sequences (B,) hold a word."""
-        texts = self._tokenizer.batch_decode(input_ids, skip_special_tokens=True) if self._words else [""]
-        done = [any(word in text.lstrip() for word in self._words) for text in texts]
-        return torch.tensor(done, dtype=torch.bool, device=input_ids.device).expand(input_ids.shape[0])
+        done = [self._is_complete(ids) for ids in input_ids.tolist()]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
+
+    def _is_complete(self, ids: list[int]) -> bool:
+        found = [word for word in self._words if word in self._text(ids[-self._tail :])]
+        return bool(found) and any(word in self._text(ids).lstrip() for word in found)
+
+    def _text(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
