@@ -2,7 +2,7 @@
 
 Pooling, gridding, pruning and merging are all ``out = P x`` with a sparse P once their decisions are made. A method
 only decides P; `Plan.apply` multiplies. P is kept in compressed rows and applied with
-`torch.nn.functional.embedding_bag`, which reads the sources and makes no intermediate.
+`torch.nn.functional.embedding_bag`, or on a GPU with a kernel of ours; both read the sources and make no intermediate.
 
 Some methods draw many output rows from a few costly rows, such as the mosaics of temporal gridding. A plan may
 therefore first make *extra rows* (`ExtraStep`), and add draws from them (`Patch`) to the draws from the input.
@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from stgridpool import kernels
 
 _Value = TypeVar("_Value")
 Grid = tuple[int, int, int]
@@ -43,6 +45,8 @@ class Rows:
 
     def draw(self, table: Tensor) -> Tensor:
         """Weighted sums of rows of `table` (S, D), in its dtype: (R, D)."""
+        if kernels.can_run(table, self.weights):
+            return self._gather(table)
         weights = self.weights.to(table.dtype)
         return F.embedding_bag(
             self.sources, table, self.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
@@ -55,6 +59,17 @@ class Rows:
         shift = torch.repeat_interleave(self.offsets[:-1][index] - offsets[:-1], counts)
         entries = torch.arange(shift.numel(), device=shift.device) + shift
         return Rows(self.sources[entries], offsets, self.weights[entries])
+
+    def add_draws(self, onto: Tensor, targets: Tensor, table: Tensor) -> Tensor:
+        """Add ``draw(table)`` to the rows `targets` (R,) of `onto` (R', D), in place; none of them comes twice."""
+        if kernels.can_run(table, self.weights, onto):
+            return self._gather(table, onto, targets)
+        return onto.index_add_(0, targets, self.draw(table))
+
+    def _gather(self, table: Tensor, onto: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
+        from stgridpool.kernels.weighted_gather import weighted_gather  # noqa: PLC0415  # triton may be missing
+
+        return weighted_gather(table, self.sources, self.offsets, self.weights, onto, targets)
 
     def row_of_entry(self) -> Tensor:
         """The row that each entry belongs to, (M,) int64."""
@@ -204,7 +219,7 @@ def _draw(rows: Rows, table: Tensor, patch: Patch | None, extra: Tensor) -> Tens
         return rows.draw(table)
     if rows.sources.numel() == 0 and len(patch.rows) == len(rows):
         return patch.rows.draw(extra)  # targets ascend and none comes twice, so these are all rows in order
-    return rows.draw(table).index_add_(0, patch.targets, patch.rows.draw(extra))
+    return patch.rows.add_draws(rows.draw(table), patch.targets, extra)
 
 
 def _product(outer: Rows, inner: Rows) -> Rows:
