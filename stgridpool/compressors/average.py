@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import check_tokens
-from stgridpool.parts.frame_pattern import plan_frames
+from stgridpool.parts.frame_layout import lay_out
 from stgridpool.parts.window_pooling import WindowPooling
 from stgridpool.plan import Plan
 
@@ -22,4 +22,4 @@ class Average(WindowPooling):
     def plan(self, tokens: Tensor) -> Plan:
         """Equal weights in every window of `tokens` (T, H, W, D)."""
         grid = check_tokens(tokens)
-        return plan_frames(self.windows(grid).pattern, grid, tokens.device)
+        return lay_out(self.windows(grid).pattern, grid, tokens.device).plan

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressor, check_tokens
-from stgridpool.parts.frame_pattern import Pair, as_pair, plan_frames, resizing
+from stgridpool.parts.frame_layout import lay_out
+from stgridpool.parts.frame_pattern import Pair, as_pair, resizing
 from stgridpool.plan import Grid, Plan
 
 
@@ -41,4 +42,4 @@ class Bilinear(Compressor):
     def plan(self, tokens: Tensor) -> Plan:
         """At most four weights for every new token of `tokens` (T, H, W, D)."""
         grid = check_tokens(tokens)
-        return plan_frames(resizing(grid[1:], self.planned_shape(grid)[1:], "linear"), grid, tokens.device)
+        return lay_out(resizing(grid[1:], self.planned_shape(grid)[1:], "linear"), grid, tokens.device).plan

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.compressor import Compressed, check_tokens
-from stgridpool.parts.frame_pattern import plan_frames
+from stgridpool.parts.frame_layout import lay_out
 from stgridpool.parts.window_pooling import WindowPooling
 from stgridpool.plan import Plan
 
@@ -27,7 +27,7 @@ class Max(WindowPooling):
     def plan(self, tokens: Tensor) -> Plan:
         """The windows of `tokens` (T, H, W, D), in equal shares."""
         grid = check_tokens(tokens)
-        return plan_frames(self.windows(grid).pattern, grid, tokens.device)
+        return lay_out(self.windows(grid).pattern, grid, tokens.device).plan
 
     def compress(self, tokens: Tensor) -> Compressed:
         """The channel-wise maxima (N, D) and the plan of their windows."""

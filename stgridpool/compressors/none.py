@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressed, Compressor, check_tokens
-from stgridpool.parts.frame_pattern import every_token, plan_frames
+from stgridpool.parts.frame_layout import lay_out
+from stgridpool.parts.frame_pattern import every_token
 from stgridpool.plan import Grid, Plan
 
 
@@ -22,7 +23,7 @@ class NoCompression(Compressor):
     def plan(self, tokens: Tensor) -> Plan:
         """One row per token of `tokens` (T, H, W, D)."""
         grid = check_tokens(tokens)
-        return plan_frames(every_token(grid[1:]), grid, tokens.device)
+        return lay_out(every_token(grid[1:]), grid, tokens.device).plan
 
     def compress(self, tokens: Tensor) -> Compressed:
         """`tokens` as (T*H*W, D), a view where its layout allows, and the plan that keeps them all."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stgridpool.compressor import check_tokens
-from stgridpool.parts.frame_pattern import NOTHING_REWRITTEN, RewrittenFrames, Windows, plan_frames
+from stgridpool import kernels
+from stgridpool.compressor import Compressed, check_tokens
+from stgridpool.parts.frame_layout import NOTHING_REWRITTEN, RewrittenFrames, lay_out, resident
 from stgridpool.parts.token_norm import token_norms
 from stgridpool.parts.window_pooling import WindowPooling
-from stgridpool.plan import Grid, Plan, to_device
+from stgridpool.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,57 @@ class NSP(WindowPooling):
 
     def plan(self, tokens: Tensor) -> Plan:
         """Weigh the tokens of every window of `tokens` (T, H, W, D)."""
+        return self.plan_rewritten(tokens)
+
+    def compress(self, tokens: Tensor) -> Compressed:
+        """The pooled tokens (N, D) and the plan; on a GPU both from reading `tokens` once."""
+        return self.compress_rewritten(tokens)
+
+    def plan_rewritten(
+        self, tokens: Tensor, rewritten: RewrittenFrames = NOTHING_REWRITTEN, mosaics: Tensor | None = None
+    ) -> Plan:
+        """As `plan`, with some frames replaced by `mosaics` (F*H*W, D), the extra rows that `rewritten` makes."""
+        return self._decide(tokens, rewritten, mosaics, with_pooled=False)[0]
+
+    def compress_rewritten(
+        self, tokens: Tensor, rewritten: RewrittenFrames = NOTHING_REWRITTEN, mosaics: Tensor | None = None
+    ) -> Compressed:
+        """As `compress`, with frames replaced as in `plan_rewritten`."""
+        plan, pooled = self._decide(tokens, rewritten, mosaics, with_pooled=True)
+        return Compressed(plan.apply(tokens, mosaics) if pooled is None else pooled, plan)
+
+    def _decide(
+        self, tokens: Tensor, rewritten: RewrittenFrames, mosaics: Tensor | None, with_pooled: bool
+    ) -> tuple[Plan, Tensor | None]:
+        """The plan, and the pooled tokens where they come with it at no cost."""
         grid = check_tokens(tokens)
-        return self.plan_from_norms(token_norms(tokens, self.norm_order), grid)
-
-    def plan_from_norms(self, norms: Tensor, grid: Grid, rewritten: RewrittenFrames = NOTHING_REWRITTEN) -> Plan:
-        """The plan for tokens of known `norms` (T, H, W) float32, some frames of which may be rewritten."""
         windows = self.windows(grid)
-        weights = window_softmax(norms.flatten(1) * self.scale, windows)
-        return plan_frames(windows.pattern, grid, norms.device, weights, rewritten)
+        layout = lay_out(windows.pattern, grid, tokens.device, rewritten)
+        windows = resident(windows, tokens.device)
+        mosaics = mosaics if rewritten.frames else None
+        pooled = None
+        if kernels.can_run(tokens) and kernels.window_fits(windows.index.shape[1], tokens.shape[3]):
+            from stgridpool.kernels.norm_pooling import pool_by_norm  # noqa: PLC0415  # triton may be missing
+
+            order, scale = self.norm_order, self.scale
+            weights, pooled = pool_by_norm(tokens, windows.index, order, scale, mosaics, layout.slots, with_pooled)
+        else:
+            norms = token_norms(tokens, self.norm_order)  # (T, H, W)
+            if mosaics is not None:
+                mosaic_norms = token_norms(mosaics, self.norm_order).view(-1, *grid[1:])
+                norms.index_copy_(0, layout.rewritten, mosaic_norms)
+            weights = window_softmax(norms.flatten(1) * self.scale, windows.index)
+        weights = weights.flatten(1)  # (T, H'*W'*k*k)
+        return layout.weighted(weights if windows.is_full else weights[:, windows.entries]), pooled
 
 
-def window_softmax(scores: Tensor, windows: Windows) -> Tensor:
-    """Softmax of `scores` (T, H*W) float32 over every window: (T, m), one weight per entry of the windows' pattern.
+def window_softmax(scores: Tensor, index: Tensor) -> Tensor:
+    """Softmax of `scores` (T, H*W) float32 over every window of `index` (H'*W', k*k), see `Windows`: (T, H'*W', k*k).
 
-    Padding takes part with score 0, positions outside not at all; neither has an entry.
+    Padding takes part with score 0, positions outside not at all.
     """
     limit = torch.finfo(scores.dtype).max
     padding = scores.new_zeros(scores.shape[0], 1)
     outside = scores.new_full((scores.shape[0], 1), -math.inf)
     table = torch.cat([scores.clamp(-limit, limit), padding, outside], dim=1)  # (T, H*W + 2)
-    weights = table[:, to_device(windows.index, scores.device)].softmax(dim=-1).flatten(1)  # (T, H'*W'*k*k)
-    if windows.is_full:
-        return weights
-    entries = (windows.index.flatten() < scores.shape[1]).nonzero().flatten()
-    return weights[:, to_device(entries, scores.device)]
+    return table[:, index].softmax(dim=-1)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressed, Compressor, check_tokens
-from stgridpool.parts.frame_pattern import RewrittenFrames, every_token, plan_frames
+from stgridpool.parts.frame_layout import RewrittenFrames, lay_out
+from stgridpool.parts.frame_pattern import every_token
 from stgridpool.parts.gridding import Level, grid_frames
 from stgridpool.plan import Grid, Plan, make_extra
 
@@ -62,7 +63,7 @@ class PTG(Compressor):
     def plan(self, tokens: Tensor) -> Plan:
         """Mosaics for some frames of `tokens` (T, H, W, D), the others as they are."""
         grid = check_tokens(tokens)
-        return plan_frames(every_token(grid[1:]), grid, tokens.device, rewritten=self.rewritten_frames(grid))
+        return lay_out(every_token(grid[1:]), grid, tokens.device, rewritten=self.rewritten_frames(grid)).plan
 
     def compress(self, tokens: Tensor) -> Compressed:
         """What the plan gives, (T*H*W, D): the tokens copied as they are, and the mosaics written into the copy."""

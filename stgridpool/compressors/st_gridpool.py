@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from stgridpool.compressor import Compressed, Compressor, check_tokens
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG, RELEASED_LEVELS, RELEASED_WINDOW
+from stgridpool.parts.frame_layout import RewrittenFrames, resident
 from stgridpool.parts.frame_pattern import Pair
-from stgridpool.parts.token_norm import token_norms
-from stgridpool.plan import Grid, Plan, make_extra, to_device
+from stgridpool.plan import Grid, Plan, make_extra
 
 _TEMPORAL = ("strides", "window", "levels")
 
@@ -93,20 +92,16 @@ class STGridPool(Compressor):
 
     def plan(self, tokens: Tensor) -> Plan:
         """Mosaics and window weights for `tokens` (T, H, W, D)."""
-        return self._plan_and_mosaics(tokens)[0]
+        return self.nsp.plan_rewritten(tokens, *self._rewrite(tokens))
 
     def compress(self, tokens: Tensor) -> Compressed:
         """The pooled tokens (N, D) and the plan; the mosaics that the plan had to see are used again."""
-        plan, mosaics = self._plan_and_mosaics(tokens)
-        return Compressed(plan.apply(tokens, mosaics), plan)
+        return self.nsp.compress_rewritten(tokens, *self._rewrite(tokens))
 
-    def _plan_and_mosaics(self, tokens: Tensor) -> tuple[Plan, Tensor]:
+    def _rewrite(self, tokens: Tensor) -> tuple[RewrittenFrames, Tensor]:
+        """Which frames become mosaics, and their tokens (F*H*W, D)."""
         grid = check_tokens(tokens)
-        rewritten = to_device(self.ptg.rewritten_frames(grid), tokens.device)
-        norms = token_norms(tokens, self.norm_order)  # (T, H, W)
+        rewritten = self.ptg.rewritten_frames(grid)
+        steps = resident(rewritten, tokens.device).steps
         num_extra = len(rewritten.frames) * grid[1] * grid[2]
-        mosaics = make_extra(tokens.reshape(-1, tokens.shape[3]), rewritten.steps, num_extra)
-        mosaic_norms = token_norms(mosaics, self.norm_order).view(-1, *grid[1:])
-        frames = torch.tensor(rewritten.frames, dtype=torch.int64)
-        norms.index_copy_(0, to_device(frames, norms.device), mosaic_norms)
-        return self.nsp.plan_from_norms(norms, grid, rewritten), mosaics
+        return rewritten, make_extra(tokens.reshape(-1, tokens.shape[3]), steps, num_extra)

@@ -1,7 +1,8 @@
-"""Patterns that treat every frame alike: pooling windows, resizing, and plans made of them.
+"""Patterns that treat every frame alike: pooling windows and resizing.
 
 A pattern is a small sparse matrix over the H*W tokens of one frame (or over K frames in a row), kept on the CPU and
-made once per size. A method gives it weights; `plan_frames` lays it over all frames.
+made once per size: never changed, and never an inference tensor, since the next caller may want gradients.
+`stgridpool.parts.frame_layout` lays it over all frames.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.plan import ExtraStep, Grid, Patch, Plan, Rows, to_device
+from stgridpool.plan import Rows
 
 Pair = tuple[int, int]
 
@@ -33,31 +34,17 @@ class Windows:
 
     Attributes:
         index: (H'*W', k*k) int64: a source token, or H*W for a position in the padding, or H*W + 1 for one outside.
+        entries: (m,) int64, the positions that are source tokens, counted through all windows.
         size: (H', W'), the number of windows per column and per row.
         pattern: the source tokens of each window, with equal weights that sum to 1.
         is_full: whether every position of every window is a source token.
     """
 
     index: Tensor
+    entries: Tensor
     size: Pair
     pattern: FramePattern
     is_full: bool
-
-
-@dataclass(frozen=True, eq=False)
-class RewrittenFrames:
-    """Frames whose tokens are replaced by extra rows before a pattern is laid over them.
-
-    Attributes:
-        frames: the frames replaced, ascending. Frame ``frames[i]`` becomes extra rows i*H*W up to (i + 1)*H*W.
-        steps: how the extra rows are made.
-    """
-
-    frames: tuple[int, ...]
-    steps: tuple[ExtraStep, ...]
-
-
-NOTHING_REWRITTEN = RewrittenFrames((), ())
 
 
 def as_pair(name: str, value: int | Pair, minimum: int) -> Pair:
@@ -87,6 +74,7 @@ def window_starts(size: int, kernel: int, stride: int, padding: int, ceil_mode: 
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def pooling_windows(frame: Pair, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Windows:
     """Windows of `kernel` (rows, columns) every `stride` over a frame of (H, W) tokens, see `window_starts`."""
     positions, sides, outside, padded = [], [], [], []
@@ -110,10 +98,11 @@ def pooling_windows(frame: Pair, kernel: Pair, stride: Pair, padding: Pair, ceil
     weights = torch.repeat_interleave(1 / counts, counts)
     size = (sides[0], sides[1])
     pattern = FramePattern(index[is_source], F.pad(counts.cumsum(0), (1, 0)), weights, size)
-    return Windows(index, size, pattern, bool(is_source.all()))
+    return Windows(index, is_source.flatten().nonzero().flatten(), size, pattern, bool(is_source.all()))
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def resizing(frame: Pair, size: Pair, mode: Literal["linear", "area"]) -> FramePattern:
     """Resize of a frame of (H, W) tokens to `size`, as ``torch.nn.functional.interpolate`` does it.
 
@@ -135,58 +124,8 @@ def _axis_weights(old: int, new: int, mode: Literal["linear", "area"]) -> Tensor
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def every_token(frame: Pair) -> FramePattern:
     """Each token of a frame of (H, W) by itself."""
     count = math.prod(frame)
     return FramePattern(torch.arange(count), torch.arange(count + 1), torch.ones(count), frame)
-
-
-def lattice(shape: Grid) -> Tensor:
-    """Frame, row and column of every point of a (T, H, W) lattice, ascending: (T*H*W, 3) int64."""
-    return torch.cartesian_prod(*(torch.arange(side) for side in shape))
-
-
-def plan_frames(
-    pattern: FramePattern,
-    grid: Grid,
-    device: torch.device,
-    weights: Tensor | None = None,
-    rewritten: RewrittenFrames = NOTHING_REWRITTEN,
-) -> Plan:
-    """Lay `pattern` over every frame.
-
-    Args:
-        pattern: over the H*W tokens of one frame; m entries.
-        grid: (T, H, W) of the source tokens.
-        device: where the plan is wanted. Its index tensors are made on the CPU, so nothing waits for the device.
-        weights: (T, m) float32 on `device`, in place of the pattern's own.
-        rewritten: frames to be drawn from extra rows instead.
-    """
-    if weights is None:
-        weights = to_device(pattern.weights, device).expand(grid[0], -1)
-    shape, area, counts = (grid[0], *pattern.size), grid[1] * grid[2], pattern.offsets.diff()
-    frames = torch.tensor(rewritten.frames, dtype=torch.int64)
-    is_kept = torch.ones(grid[0], dtype=torch.bool).index_fill(0, frames, False)
-
-    def lay(tables: Tensor, own_weights: Tensor, row_counts: Tensor) -> Rows:
-        sources = tables[:, None] * area + pattern.sources
-        return Rows(sources.flatten(), F.pad(row_counts.flatten().cumsum(0), (1, 0)), own_weights.flatten())
-
-    kept = is_kept.nonzero().flatten()
-    rows = lay(kept, weights.index_select(0, to_device(kept, device)), is_kept[:, None] * counts)
-    patch = None
-    if rewritten.frames:
-        targets = frames[:, None] * len(pattern) + torch.arange(len(pattern))
-        slots = torch.arange(len(frames))
-        extra = lay(slots, weights.index_select(0, to_device(frames, device)), counts.repeat(len(frames)))
-        patch = Patch(targets.flatten(), extra)
-    plan = Plan(
-        **vars(rows),
-        place=lattice(shape),
-        grid=grid,
-        shape=shape,
-        num_extra=len(rewritten.frames) * area,
-        steps=rewritten.steps,
-        patch=patch,
-    )
-    return to_device(plan, device)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.parts.frame_pattern import Pair, RewrittenFrames, resizing
+from stgridpool.parts.frame_layout import RewrittenFrames
+from stgridpool.parts.frame_pattern import Pair, resizing
 from stgridpool.plan import ExtraStep, Grid, Patch, Rows
 
 
@@ -46,6 +47,7 @@ def grid_layout(grid_size: int) -> Pair:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def mosaic(frame: Pair, grid_size: int) -> Rows:
     """A mosaic of `grid_size` frames of (H, W) tokens: H*W rows over their K*H*W tokens, on the CPU.
 
@@ -62,6 +64,7 @@ def mosaic(frame: Pair, grid_size: int) -> Rows:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def grid_frames(grid: Grid, levels: tuple[Level, ...]) -> RewrittenFrames:
     """The frames of a (T, H, W) grid that become mosaics, level after level; none where no grid is full.
 

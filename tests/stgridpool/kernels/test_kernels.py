@@ -1,0 +1,108 @@
+"""The kernels: when they are chosen, that they give what they must (`kernel_cases.py`), and that they compile."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from stgridpool import NSP, STGridPool, kernels
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def run_cases(name: str, **environment: str) -> None:
+    """Run a file of tests in a process where triton has not been imported yet."""
+    cases = Path(__file__).with_name(f"{name}.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_through_the_interpreter():
+    pytest.importorskip("triton")
+    run_cases("kernel_cases", TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+
+
+def test_compiling_for_a_device_that_is_not_there(tmp_path):
+    pytest.importorskip("triton")
+    run_cases("compiled_cases", TRITON_CACHE_DIR=str(tmp_path), CUDA_VISIBLE_DEVICES="")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_on_the_device():
+    run_cases("kernel_cases")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"dtype": torch.float16}, True),
+        ({"dtype": torch.float32}, True),
+        ({"dtype": torch.float64}, False),
+        ({"is_cuda": False}, False),
+        ({"requires_grad": True}, False),
+    ],
+    ids=str,
+)
+def test_when_they_are_chosen(changes, expected, monkeypatch):
+    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    tokens = SimpleNamespace(**{"dtype": torch.bfloat16, "is_cuda": True, "requires_grad": False, **changes})
+    assert kernels.can_run(tokens) is expected
+    with torch.no_grad():
+        assert kernels.can_run(tokens) is (expected or tokens.requires_grad)
+    monkeypatch.setattr(kernels, "_has_triton", lambda: False)
+    assert not kernels.can_run(tokens)
+
+
+def test_learned_weights_want_gradients(monkeypatch):
+    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    tokens = SimpleNamespace(dtype=torch.bfloat16, is_cuda=True, requires_grad=False)
+    assert not kernels.can_run(tokens, torch.ones(1, requires_grad=True))
+
+
+@pytest.mark.parametrize(
+    ("window", "width", "fits"),
+    [(4, 3584, True), (4, 8192, True), (4, 8193, False), (8, 4096, True), (9, 3584, False), (1, 1, True)],
+)
+def test_which_windows_fit(window, width, fits):
+    # at most 32768 numbers, both sides rounded up to powers of two
+    assert kernels.window_fits(window, width) is fits
+
+
+def test_the_cpu_needs_no_triton():
+    code = (
+        "import sys; sys.modules['triton'] = None; import torch; from stgridpool import STGridPool; "
+        "print(STGridPool()(torch.randn(8, 4, 4, 2).bfloat16()).tokens.shape[0])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "32"
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("method", [NSP(), NSP(padding=1), STGridPool()], ids=str)
+def test_nothing_waits_for_the_device(method):
+    tokens = torch.randn(16, 9, 9, 64, device="cuda", dtype=torch.bfloat16)
+    method.plan(tokens).apply(tokens)
+    method(tokens)  # layouts and kernels of these sizes are made now
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        method.plan(tokens).apply(tokens)
+        method(tokens)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_tokens_on_another_device():
+    tokens = torch.randn(8, 6, 6, 64)
+    found = STGridPool()(tokens.to("cuda:1"))
+    assert found.tokens.device.index == 1
+    torch.testing.assert_close(found.tokens.cpu(), STGridPool()(tokens).tokens)
