@@ -13,22 +13,27 @@ import torch
 from llava.video import VideoClip
 from llava.video_process import read_video_apart
 from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.feature_cache import FeatureCache
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedVideo:
-    """Frames as the vision tower takes them, still on the host.
+    """Frames as the vision tower takes them, or what it gave for them before; still on the host.
 
     Attributes:
-        pixels: (T, 3, S, S), in pinned memory where the model is on a GPU.
+        frames: Pixels (T, 3, S, S) or features (T, n*n, C), in pinned memory where the model is on a GPU.
+        is_encoded: Whether they are features, from the feature cache.
         times: One per frame, in seconds.
         duration: Length of the video, in seconds.
-        seconds: Seconds spent on "decode" and "preprocess".
+        name: What its features are called in the feature cache; None without a cache.
+        seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
     """
 
-    pixels: torch.Tensor
+    frames: torch.Tensor
+    is_encoded: bool
     times: tuple[float, ...]
     duration: float
+    name: str | None
     seconds: dict[str, float]
 
 
@@ -42,11 +47,19 @@ class VideoLoader:
         arguments: How videos are read, and how many ahead by how many threads.
         dtype: Of the pixels.
         pin: Whether to put pixels into pinned memory, from which a GPU copies without waiting.
+        cache: Features of videos that need not be decoded again.
     """
 
-    def __init__(self, image_processor: Any, arguments: Arguments, dtype: torch.dtype, pin: bool) -> None:
+    def __init__(
+        self,
+        image_processor: Any,
+        arguments: Arguments,
+        dtype: torch.dtype,
+        pin: bool,
+        cache: FeatureCache | None = None,
+    ) -> None:
         self._image_processor, self._arguments = image_processor, arguments
-        self._dtype, self._pin = dtype, pin
+        self._dtype, self._pin, self._cache = dtype, pin, cache
         self._expected: deque[Path] = deque()
         self._loading: deque[tuple[Path, Future[LoadedVideo]]] = deque()
         self._threads: ThreadPoolExecutor | None = None
@@ -84,14 +97,28 @@ class VideoLoader:
             self._loading.append((path, self._threads.submit(self._load, path)))
 
     def _load(self, path: Path) -> LoadedVideo:
+        if self._cache is None:
+            return self._decode(path, None)
+        started = time.perf_counter()
+        name = self._cache.name(path)
+        kept = self._cache.get(name)
+        if kept is None:
+            return self._decode(path, name)
+        features = self._pinned(kept.features)
+        seconds = {"read_features": time.perf_counter() - started}
+        return LoadedVideo(features, True, kept.times, kept.duration, name, seconds)
+
+    def _decode(self, path: Path, name: str | None) -> LoadedVideo:
         started = time.perf_counter()
         clip = self._read(path)
         decoded = time.perf_counter()
         pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"].to(self._dtype)
-        if self._pin:
-            pixels = pixels.pin_memory()
+        pixels = self._pinned(pixels)
         seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
-        return LoadedVideo(pixels, tuple(clip.times), clip.duration, seconds)
+        return LoadedVideo(pixels, False, tuple(clip.times), clip.duration, name, seconds)
+
+    def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory() if self._pin else tensor
 
     def _read(self, path: Path) -> VideoClip:
         options: dict[str, Any] = {"max_frames_num": self._arguments.max_frames_num}

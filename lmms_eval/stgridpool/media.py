@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -14,8 +14,11 @@ from PIL import Image
 from llava.layout import EncodedVideo
 from llava.mm_utils import process_images
 from llava.video import VideoReadError
+from lmms_eval_stgridpool.feature_cache import FeatureCache, VideoFeatures
 from lmms_eval_stgridpool.loading import VideoLoader
 from stgridpool.stage_timer import StageTimer
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Media:
         frames: Video frames over all videos.
         visual_tokens: Tokens of the videos that the compressor left, without newline tokens.
         newline_tokens: Newline tokens among them.
+        cache_hits: Videos whose features came from the feature cache.
+        cache_misses: Videos whose features were put into it.
     """
 
     inputs: Any = None
@@ -52,6 +57,8 @@ class Media:
     frames: int = 0
     visual_tokens: int = 0
     newline_tokens: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
 
     @property
     def num_visuals(self) -> int:
@@ -73,6 +80,7 @@ class MediaEncoder:
         loader: Reads videos.
         device: Where pixels go.
         dtype: Of the pixels.
+        cache: Where the features of videos are kept, or None.
     """
 
     model: Any
@@ -80,6 +88,7 @@ class MediaEncoder:
     loader: VideoLoader
     device: torch.device
     dtype: torch.dtype
+    cache: FeatureCache | None = None
 
     def encode(self, visuals: Sequence[Any], timer: StageTimer) -> Media:
         """Encode paths of videos, or PIL images.
@@ -98,25 +107,43 @@ class MediaEncoder:
         raise TypeError(f"visuals must be paths of videos or PIL images, got {', '.join(kinds)}")
 
     def _encode_videos(self, paths: Sequence[Path], timer: StageTimer) -> Media:
+        videos = self.features(paths, timer)
         encoded: list[EncodedVideo] = []
-        clips = []
-        for path in paths:
-            with on_host(timer, "wait_for_video"):
-                loaded = self.loader.get(path)
-            for stage, seconds in loaded.seconds.items():
-                timer.add(stage, seconds)
-            pixels = loaded.pixels.to(self.device, non_blocking=True)  # (T, 3, S, S)
-            encoded.append(self.model.encode_video(pixels, timer=timer))
+        for video in videos:
+            encoded.append(self.model.encode_features(video.features, timer))
             check_count(self.model.compressor, encoded[-1])
-            clips.append(ClipTimes(loaded.times, loaded.duration))
+        hits = sum(video.is_from_cache for video in videos)
         return Media(
             inputs=encoded,
             modalities=("video",) * len(encoded),
-            clips=tuple(clips),
-            frames=sum(len(clip.times) for clip in clips),
+            clips=tuple(ClipTimes(video.times, video.duration) for video in videos),
+            frames=sum(len(video.times) for video in videos),
             visual_tokens=sum(len(video.embeds) - video.num_newlines for video in encoded),
             newline_tokens=sum(video.num_newlines for video in encoded),
+            cache_hits=hits,
+            cache_misses=0 if self.cache is None else len(videos) - hits,
         )
+
+    def features(self, paths: Sequence[Path], timer: StageTimer) -> list[VideoFeatures]:
+        """What the vision tower gives for videos, now or, where it is in the cache, then.
+
+        Raises:
+            VideoReadError: If a video cannot be read.
+        """
+        return [self._features(path, timer) for path in paths]
+
+    def _features(self, path: Path, timer: StageTimer) -> VideoFeatures:
+        with on_host(timer, "wait_for_video"):
+            loaded = self.loader.get(path)
+        for stage, seconds in loaded.seconds.items():
+            timer.add(stage, seconds)
+        frames = loaded.frames.to(self.device, non_blocking=True)
+        features = frames if loaded.is_encoded else self.model.vision_features(frames, timer)
+        video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded)
+        if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
+            with on_host(timer, "write_features"):
+                self.cache.add(loaded.name, video)
+        return video
 
     def _prepare_images(self, images: Sequence[Image.Image], timer: StageTimer) -> Media:
         """Pixels of images; several images of one question are padded to squares instead of tiled, as in training."""
@@ -135,32 +162,36 @@ class MediaEncoder:
         )
 
 
-class MediaCache:
-    """Remembers the visuals of the last question, so that neighbouring questions about a video encode it once.
+class LastMade(Generic[Made]):
+    """Remembers what was made of the last question's visuals, so that neighbouring questions about a video share it.
 
     A video that could not be read is remembered, too.
     """
 
     def __init__(self) -> None:
         self._key: Any = None
-        self._media: Media | VideoReadError | None = None
+        self._made: Made | VideoReadError | None = None
 
-    def get(self, key: Any, encode: Callable[[], Media]) -> Media:
-        """The media called `key`, encoded only if the last ones were others. A key of None equals nothing.
+    def get(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What is called `key`, made only if the last thing was called otherwise. A key of None equals nothing.
 
         Raises:
-            VideoReadError: If `encode` raises it, now or for the last question.
+            VideoReadError: If `make` raises it, now or for the last question.
         """
-        if key is None or key != self._key or self._media is None:
-            self._media = None  # frees the last video before the next one is encoded
+        if key is None or key != self._key or self._made is None:
+            self.forget()  # frees the last video before the next one is encoded
             try:
-                self._media = encode()
+                self._made = make()
             except VideoReadError as error:
-                self._media = error
+                self._made = error
             self._key = key
-        if isinstance(self._media, VideoReadError):
-            raise self._media
-        return self._media
+        if isinstance(self._made, VideoReadError):
+            raise self._made
+        return self._made
+
+    def forget(self) -> None:
+        """Free what was made."""
+        self._made = None
 
 
 def check_count(compressor: Any, video: EncodedVideo) -> None:

@@ -53,7 +53,7 @@ def test_pixels_are_those_of_plain_reading(make_loader, clips):
         loader = make_loader(prefetch=prefetch)
         loader.expect([path])
         loaded = loader.get(path)
-        assert torch.equal(loaded.pixels, expected)
+        assert torch.equal(loaded.frames, expected)
         assert (loaded.times, loaded.duration) == (tuple(clip.times), clip.duration)
         assert set(loaded.seconds) == {"decode", "preprocess"}
 
@@ -113,7 +113,7 @@ def test_a_broken_video_fails_when_it_is_asked_for(make_loader, reads, tmp_path)
     loader.get(good)
     with pytest.raises(VideoReadError, match="broken"):
         loader.get(bad)
-    assert loader.get(good).pixels.shape == (2, 3, 384, 384)
+    assert loader.get(good).frames.shape == (2, 3, 384, 384)
 
 
 def test_the_order_of_videos_follows_that_of_the_questions():

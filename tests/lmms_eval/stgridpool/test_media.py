@@ -6,13 +6,13 @@ from PIL import Image
 
 from llava.layout import EncodedVideo
 from llava.video import VideoReadError
-from lmms_eval_stgridpool.media import Media, MediaCache, check_count
+from lmms_eval_stgridpool.media import LastMade, Media, check_count
 from stgridpool import build_compressor
 from stgridpool.stage_timer import StageTimer
 
 
 def test_neighbouring_questions_share_their_video():
-    cache, encoded = MediaCache(), []
+    cache, encoded = LastMade(), []
 
     def encode(key):
         return cache.get(key, lambda: encoded.append(key) or Media(frames=len(encoded)))
@@ -26,7 +26,7 @@ def test_neighbouring_questions_share_their_video():
 
 
 def test_a_broken_video_is_tried_once():
-    cache, tries = MediaCache(), []
+    cache, tries = LastMade(), []
 
     def fail():
         tries.append(1)
