@@ -3,8 +3,9 @@
 A `Compressor` decides, its `Plan` is the decision as a sparse matrix, and `Plan.apply` carries it out.
 """
 
+from stgridpool.composed import Composed
 from stgridpool.compressor import Budget, Compressed, Compressor
-from stgridpool.compressors import COMPRESSORS, build_compressor, build_compressors
+from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.max import Max
@@ -21,6 +22,7 @@ __all__ = [
     "Average",
     "Bilinear",
     "Budget",
+    "Composed",
     "Compressed",
     "Compressor",
     "Max",
@@ -28,5 +30,4 @@ __all__ = [
     "Plan",
     "STGridPool",
     "build_compressor",
-    "build_compressors",
 ]

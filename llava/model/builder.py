@@ -6,7 +6,7 @@ that the checkpoint lacks.
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.image_processing import VisionImageProcessor
 from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
-from stgridpool import Compressor, build_compressors
+from stgridpool import Compressor, build_compressor
 
 __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretrained_model"]
 
@@ -52,7 +52,7 @@ def load_pretrained_model(
     attn_implementation: str | None = "flash_attention_2",
     customized_config: Any = None,
     overwrite_config: Mapping[str, Any] | None = None,
-    compressor: Compressor | str | Sequence[Compressor] | None = None,
+    compressor: Compressor | str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, VisionImageProcessor, int]:
     """Loads a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
@@ -72,8 +72,7 @@ def load_pretrained_model(
             with a warning.
         customized_config: A configuration, or the path of one, to be used in place of the checkpoint's.
         overwrite_config: Settings that replace the configuration's before the model is built.
-        compressor: What reduces the tokens of videos: a `Compressor`, a name, or a pair, see `Compression.compressor`;
-            None: the checkpoint's own pooling.
+        compressor: What reduces the tokens of videos, a `Compressor` or a name; None: the checkpoint's own pooling.
         **kwargs: `max_memory` and `offload_folder` as in transformers; `multimodal` is accepted and not needed.
 
     Returns:
@@ -93,7 +92,7 @@ def load_pretrained_model(
     if model_base is not None or Path(model_path, "adapter_config.json").exists():
         raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
     if isinstance(compressor, str):
-        compressor = build_compressors(compressor)  # before the weights, so that a typing error costs nothing
+        compressor = build_compressor(compressor)  # before the weights, so that a typing error costs nothing
     config = _load_config(model_path, customized_config, overwrite_config or {})
     tokenizer = _load_tokenizer(model_path, config)
     dtype = _dtype(torch_dtype)

@@ -9,7 +9,7 @@ import torch
 from llava.layout import EncodedVideo
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import deal_visuals, visual_starts
-from stgridpool import Compressor, build_compressors
+from stgridpool import Composed, Compressor, build_compressor
 from stgridpool.llm_stage import LLMStage, VisualSpan
 
 Visual = EncodedVideo | torch.Tensor
@@ -19,7 +19,7 @@ class Compression:
     """The compressors of a model; mixed into `VisualInputs`.
 
     Attributes:
-        llm_stage: The compressor inside the language model, or None.
+        llm_stage: The compressor at work inside the language model, or None.
     """
 
     config: Any
@@ -28,35 +28,35 @@ class Compression:
 
     @property
     def compressor(self) -> Compressor:
-        """What reduces the tokens of videos in front of the language model; the checkpoint's own pooling unless set.
+        """What reduces the tokens of videos; the checkpoint's own pooling unless another one was set.
 
-        Set it to a `Compressor`, to a name, to a pair of which one acts inside the language model, or to None for the
-        checkpoint's own. A method that acts inside the language model becomes `llm_stage`.
+        Set it to a `Compressor`, a name, or None for the checkpoint's own. A method inside the language model acts
+        behind the checkpoint's own pooling, or behind another method: ``"st_gridpool+sttm"``.
         """
-        return self._compressor or pooling_compressor(self.config.mm_spatial_pool_mode)
+        return self._compressor or self._own_pooling
 
     @compressor.setter
-    def compressor(self, value: Compressor | str | Sequence[Compressor] | None) -> None:
-        if isinstance(value, str):
-            value = build_compressors(value)
-        compressors = list(value) if isinstance(value, Sequence) else [] if value is None else [value]
-        for compressor in compressors:
-            if not isinstance(compressor, Compressor):
-                raise TypeError(f"compressor must be a Compressor, a name or None, got {type(compressor).__name__}")
-            if compressor.needs:
-                raise ValueError(f"{compressor!r} needs {sorted(compressor.needs)}; this model offers tokens alone")
-        before = [one for one in compressors if one.stage == "before_llm"]
-        inside = [one for one in compressors if one.stage != "before_llm"]
-        if len(before) > 1 or len(inside) > 1:
-            raise ValueError(f"one compressor may act before the language model and one inside it, got {compressors}")
-        self.llm_stage = LLMStage.of(self, inside[0]) if inside else None
-        self._compressor = before[0] if before else None
+    def compressor(self, value: Compressor | str | None) -> None:
+        compressor = build_compressor(value) if isinstance(value, str) else value
+        if compressor is not None and not isinstance(compressor, Compressor):
+            raise TypeError(f"compressor must be a Compressor, a name or None, got {type(value).__name__}")
+        if compressor is not None and compressor.needs:
+            raise ValueError(f"{compressor!r} needs {sorted(compressor.needs)}; this model offers tokens alone")
+        inside = compressor.inside if isinstance(compressor, Composed) else compressor
+        is_inside = inside is not None and inside.stage != "before_llm"
+        self.llm_stage = LLMStage.of(self, inside) if is_inside else None
+        self._compressor = compressor
 
     @property
-    def compression(self) -> str:
-        """What compresses the videos, for the record of a run."""
-        inside = "" if self.llm_stage is None else f" + {self.llm_stage.compressor!r}"
-        return f"{self.compressor!r}{inside}"
+    def front_compressor(self) -> Compressor:
+        """What acts on a video's tokens in front of the language model."""
+        if isinstance(self._compressor, Composed):
+            return self._compressor.front
+        return self._own_pooling if self.llm_stage is not None else self.compressor
+
+    @property
+    def _own_pooling(self) -> Compressor:
+        return pooling_compressor(self.config.mm_spatial_pool_mode)
 
     def compressing(self, ids: Sequence[torch.Tensor], visuals: Sequence[Visual]) -> AbstractContextManager[Any]:
         """A block in which the videos of these prompts are compressed inside the language model, if there they are.

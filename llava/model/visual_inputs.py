@@ -92,7 +92,7 @@ class VisualInputs(Compression):
         """
         projected = self.project(features, timer)
         with _stage(timer, "compress"):
-            tokens, plan = self.compressor(self._as_maps(projected))
+            tokens, plan = self.front_compressor(self._as_maps(projected))
             position = self._newline_position()
             embeds = insert_newlines(tokens, plan.place, self.model.image_newline, position)
         return EncodedVideo(embeds, plan, len(embeds) - len(tokens), position)

@@ -33,7 +33,7 @@ def count_tokens(
     for layer, (count, tokens, breaks) in enumerate(zip(entering, planned, newlines, strict=True)):
         entered = count - num_text - breaks
         if entered != tokens:
-            raise RuntimeError(f"{entered} visual tokens entered layer {layer}, {model.compression} planned {tokens}")
+            raise RuntimeError(f"{entered} visual tokens entered layer {layer}, {model.compressor!r} planned {tokens}")
     return VisualCounts(
         full=sum(tokens for tokens, _ in own),
         full_newlines=sum(breaks for _, breaks in own),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from stgridpool.composed import Composed
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
@@ -30,10 +31,15 @@ COMPRESSORS: dict[str, type[Compressor]] = {
 def build_compressor(name: str, **options: Any) -> Compressor:
     """The method called `name` with `options`, which may come from JSON.
 
+    Two names joined by ``+``, such as ``st_gridpool+sttm``, are a method in front of the language model and one inside
+    it; their options go under the name of each: ``build_compressor("st_gridpool+sttm", sttm={"retention": 0.3})``.
+
     Raises:
         ValueError: if there is no such method or option (the message names the nearest one), or an option is out of
             its range.
     """
+    if "+" in name:
+        return _build_composed(name, options)
     if name not in COMPRESSORS:
         raise ValueError(f"there is no compressor {name!r}{suggestion(name, COMPRESSORS)}")
     method = COMPRESSORS[name]
@@ -44,21 +50,12 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     return method(**options)
 
 
-def build_compressors(names: str, options: Mapping[str, Any] | None = None) -> tuple[Compressor, ...]:
-    """One method, or two joined by ``+``, such as ``st_gridpool+sttm``: in front of the language model, and inside it.
-
-    Args:
-        names: As in `COMPRESSORS`.
-        options: Those of the one method; of two methods, a mapping of options under the name of each.
-
-    Raises:
-        ValueError: As `build_compressor`, or if options are given for a method that is not named.
-    """
-    parts, options = names.split("+"), options or {}
-    if len(parts) == 1:
-        return (build_compressor(names, **options),)
-    for name, value in options.items():
-        if name not in parts or not isinstance(value, Mapping):
+def _build_composed(names: str, options: Mapping[str, Any]) -> Composed:
+    parts = names.split("+")
+    if len(parts) != 2:
+        raise ValueError(f"two methods can be joined, one in front of the language model and one inside, got {names!r}")
+    for part, value in options.items():
+        if part not in parts or not isinstance(value, Mapping):
             example = {part: {} for part in parts}
             raise ValueError(f"the options of {names!r} go under the name of each, {example}, got {dict(options)}")
-    return tuple(build_compressor(name, **options.get(name, {})) for name in parts)
+    return Composed(*(build_compressor(part, **options.get(part, {})) for part in parts))

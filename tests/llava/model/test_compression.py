@@ -8,7 +8,7 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.layout import NEWLINE_POSITIONS, EncodedVideo, insert_newlines
-from stgridpool import Bilinear, Compressor, Plan, STGridPool, build_compressors
+from stgridpool import Bilinear, Composed, Compressor, Plan, STGridPool
 from stgridpool.session import VideoSession
 
 
@@ -52,11 +52,13 @@ def test_layer_0_equals_compressing_in_front(model, video_frames, monkeypatch, p
     monkeypatch.setattr(model.config, "mm_newline_position", position)
     model.compressor = before
     pooled = model.encode_video(video_frames)
-    grid = model.compressor(model._as_maps(model.encode_images(video_frames))).tokens.unflatten(0, pooled.plan.shape)
+    grid = model.front_compressor(model._as_maps(model.encode_images(video_frames))).tokens.unflatten(
+        0, pooled.plan.shape
+    )
     tokens, plan = Positive()(grid)
     newline = model.model.image_newline
     by_hand = EncodedVideo(insert_newlines(tokens, plan.place, newline, position), plan, 0)
-    model.compressor = [Positive()] if before is None else [Positive(), before]
+    model.compressor = Positive() if before is None else Composed(before, Positive())
     assert answer(model, [video_frames]) == answer_without_stage(model, by_hand)
     logits = model(torch.tensor(PROMPT), images=[video_frames], modalities=["video"]).logits
     assert logits.shape[1] == len(PROMPT[0]) - 1 + len(by_hand.embeds)
@@ -91,22 +93,15 @@ def test_batches_several_videos_and_a_shared_prefix(model, video_frames):
 
 
 def test_what_is_set_and_recorded(model):
-    model.compressor = (*build_compressors("st_gridpool"), PositiveLater())
-    assert model.compressor == STGridPool()
-    assert model.compression == f"{STGridPool()!r} + PositiveLater()"
+    model.compressor = Composed(STGridPool(), PositiveLater())
+    assert model.front_compressor == STGridPool()
+    assert repr(model.compressor) == f"{STGridPool()!r} + PositiveLater()"
+    model.compressor = PositiveLater()
+    assert model.front_compressor == Bilinear(stride=2)
+    assert model.compressor == PositiveLater()
     model.compressor = None
     assert model.llm_stage is None
-    assert model.compression == repr(Bilinear(stride=2))
-    with pytest.raises(ValueError, match="one compressor may act before the language model and one inside it"):
-        model.compressor = [Positive(), PositiveLater()]
-
-
-def test_two_methods_are_named_with_options_of_each():
-    first, second = build_compressors("average+st_gridpool", {"st_gridpool": {"preset": "paper"}})
-    assert repr(first).startswith("Average")
-    assert second == STGridPool(preset="paper")
-    with pytest.raises(ValueError, match=r"the options of 'average\+nsp' go under the name of each, .*got {'preset'"):
-        build_compressors("average+nsp", {"preset": "paper"})
+    assert model.compressor == model.front_compressor == Bilinear(stride=2)
 
 
 @torch.no_grad()
