@@ -65,16 +65,22 @@ class Compressor(ABC):
     """A method. Its fields are its options, its ``repr`` is the record of a run, and `plan` is what it decides.
 
     Attributes:
-        stage: where it acts: ``"before_llm"``, or the number of the decoder layer whose input it compresses.
         query_aware: whether it looks at the question; if so, questions on one video share no prefix.
         needs: what it asks of the encoder besides the tokens, such as the attention that each token received.
-        budget: how many tokens it may leave; empty where its own settings decide.
     """
 
-    stage: ClassVar[str | int] = "before_llm"
     query_aware: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
-    budget: ClassVar[Budget] = Budget()
+
+    @property
+    def stage(self) -> str | int:
+        """Where it acts: ``"before_llm"``, or the number of the decoder layer whose input it compresses."""
+        return "before_llm"
+
+    @property
+    def budget(self) -> Budget:
+        """How many tokens it may leave; empty where its own settings decide."""
+        return Budget()
 
     def llm_options(self) -> dict[str, Any]:
         """Options of `stgridpool.llm_stage.LLMStage` besides the layer, for a method that acts inside it."""

@@ -1,0 +1,250 @@
+"""Multi-granular spatio-temporal token merging (STTM)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stgridpool.compressor import Budget, Compressor, check_tokens
+from stgridpool.parts.merge_forest import MergeForest
+from stgridpool.parts.node_similarity import node_similarity
+from stgridpool.parts.quadtree import Quadtree, halved_sizes, quadtree
+from stgridpool.parts.quadtree_merging import Join, QuadtreeVideo
+from stgridpool.parts.temporal_merging import Matches, drop_repeated_neighbours, follow_most_similar, join_components
+from stgridpool.parts.threshold_search import highest_threshold
+from stgridpool.plan import Grid, Plan
+from stgridpool.suggestion import suggestion
+
+MODES = ("released", "components", "directed")
+POSITIONS = ("reassign", "survive", "merge")
+
+_DATASETS = ("vnbench", "videomme", "egoschema", "nextqa", "longvideobench", "mlvu")
+# Per data set the thresholds of the paper's runs, spatial/temporal, "-" where there was none.
+_PUBLISHED = {
+    "llava-video-7b/50": ".85/.65 .85/.55 .85/.55 .85/.65 .85/.60 .85/.55",
+    "llava-video-7b/30": ".80/.60 .80/.50 .80/.60 .80/.65 .80/.55 .80/.55",
+    "llava-onevision-7b/50": ".90/.65 .85/.65 .90/.60 .95/.65 .90/.60 .90/.55",
+    "llava-onevision-7b/30": ".85/.65 .85/.55 .85/.60 .90/.60 .85/.60 .85/.60",
+    "qwen2-vl-7b/50": ".80/.65 .85/.60 - - .85/.65 -",
+    "qwen2-vl-7b/30": ".75/.50 .80/.60 - - .80/.60 -",
+    "llava-video-72b/50": "- .94/.82 - - - -",
+    "llava-video-72b/30": "- .90/.90 - - - -",
+}
+
+
+def _published_settings() -> dict[str, dict[str, Any]]:
+    """Options by ``model/data set/budget``."""
+    settings: dict[str, dict[str, Any]] = {}
+    for run, row in _PUBLISHED.items():
+        model, budget = run.split("/")
+        for dataset, cell in zip(_DATASETS, row.split(), strict=True):
+            if cell == "-":
+                continue
+            spatial, temporal = cell.split("/")
+            settings[f"{model}/{dataset}/{budget}"] = {
+                "spatial_threshold": float(spatial),
+                "temporal_threshold": float(temporal),
+                "root_level": 1,
+                "layer": 0 if "72b" in model else 2,
+                "mode": "released",
+                "positions": "survive" if "qwen2-vl" in model else "reassign",
+            }
+    return {"released": settings["llava-video-7b/videomme/50"] | {"layer": 0}, **settings}
+
+
+@dataclass(frozen=True)
+class STTM(Compressor):
+    """Merge like tokens: of each frame into the nodes of a quadtree, then nodes into those of the frame before.
+
+    From the roots down, a quadtree node that is similar enough to each of its children becomes one token; else its
+    children are looked at. Nodes of neighbouring frames that cover each other, and are similar enough, are merged, and
+    the first one keeps its place. Similarity is the cosine, a feature the mean of its children's, a token the mean of
+    its nodes.
+
+    Modes:
+
+    * ``released``: as the released code, with its quirks: empty places of a group are filled with the top left node, a
+      group of one stops the search, and matches spread by a rule that may stop too early (`join_components`);
+    * ``components``: all nodes that matches connect become one;
+    * ``directed``: each node follows its most similar match in the frame before.
+
+    A budget (`retention`, `tokens` or `tokens_per_frame`) is met exactly: both thresholds are lowered together, at the
+    distance of `spatial_threshold` and `temporal_threshold`, to the highest value at which no more tokens are left than
+    wanted; then the weakest merges are undone one by one. Where the roots alone are too many, coarser ones are used.
+
+    Presets are the paper's runs, ``model/data set/budget in %``, such as ``llava-video-7b/videomme/50``. ``released``
+    is that one but for the layer, which is 0 as the released command line has it, so that it suits every model; the
+    paper's runs with 7B models act before layer 2. An option of the call goes before the preset's. The object keeps
+    what follows from both, and `preset` only if the settings are still those of the preset.
+
+    Source: STTM (ICCV 2025), arXiv 2507.07990, and its released code. Features are never rounded in between: in half
+    precision the released code rounds every level, sums in half precision, and so may decide otherwise close to a
+    threshold. A root level beyond the pyramid of a small grid means its tokens themselves; the released code fails.
+
+    Attributes:
+        preset: see above, or None.
+        spatial_threshold: smallest cosine of a node and its children; above 1 nothing is merged within a frame.
+        temporal_threshold: smallest cosine of nodes of neighbouring frames; at most 0 switches merging over time off.
+        root_level: level of the roots, counted from the coarsest one, whose shorter side is 2; -1 means tokens.
+        layer: the decoder layer k whose input is compressed; 0 is before the language model.
+        mode: see above.
+        weighted_average: whether means are over tokens instead of over children and nodes.
+        head_dim: if given, similarity is the mean of the cosines of parts of this width.
+        slow: the released "most similar destination" (`drop_repeated_neighbours`), with mode ``released``; without
+            `head_dim` over time.
+        positions: where merged tokens stand in the language model, ``reassign``, ``survive`` or ``merge``, see
+            `stgridpool.llm_stage.LLMStage`. In mode ``released`` generated tokens keep the released gap.
+        weighted_positions: with positions ``merge``, average over tokens instead of over children and nodes.
+        retention: fraction of the tokens to keep, `Budget`'s ratio.
+        tokens, tokens_per_frame: see `Budget`.
+
+    Raises:
+        ValueError: if the preset is unknown or an option is out of its range.
+    """
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = _published_settings()
+
+    preset: str | None = "released"
+    # None stands for the preset's value until __post_init__ has put it in its place.
+    spatial_threshold: float = None  # type: ignore[assignment]
+    temporal_threshold: float = None  # type: ignore[assignment]
+    root_level: int = None  # type: ignore[assignment]
+    layer: int = None  # type: ignore[assignment]
+    mode: str = None  # type: ignore[assignment]
+    positions: str = None  # type: ignore[assignment]
+    weighted_average: bool = False
+    head_dim: int | None = None
+    slow: bool = False
+    weighted_positions: bool = False
+    retention: float | None = None
+    tokens: int | None = None
+    tokens_per_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        self._settle()
+        for name in ("spatial_threshold", "temporal_threshold"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
+        for name, least in (("root_level", None), ("layer", 0), ("head_dim", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or (least is not None and value < least)):
+                bound = "" if least is None else f" of at least {least}"
+                raise ValueError(f"{name} must be a whole number{bound}, got {value!r}")
+        for name, value, known in (("mode", self.mode, MODES), ("positions", self.positions, POSITIONS)):
+            if value not in known:
+                raise ValueError(f"{name} cannot be {value!r}{suggestion(str(value), known)}")
+        if self.slow and self.mode != "released":
+            raise ValueError(f"slow needs mode 'released', got {self.mode!r}: 'directed' does what it was meant to do")
+        if self.weighted_positions and self.positions != "merge":
+            raise ValueError(f"weighted_positions needs positions 'merge', got {self.positions!r}")
+        Budget(self.retention, self.tokens, self.tokens_per_frame)
+
+    def _settle(self) -> None:
+        """Fill options that were not given from the preset, and forget a preset that was overruled."""
+        if self.preset is not None and self.preset not in self.PRESETS:
+            raise ValueError(f"there is no preset {self.preset!r}{suggestion(self.preset, self.PRESETS)}")
+        settings = self.PRESETS[self.preset or "released"]
+        for name, value in settings.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+            elif getattr(self, name) != value:
+                object.__setattr__(self, "preset", None)
+
+    @property
+    def stage(self) -> int:
+        """The decoder layer whose input is compressed."""
+        return self.layer
+
+    @property
+    def budget(self) -> Budget:
+        """How many tokens are to be left; empty where the thresholds decide."""
+        return Budget(self.retention, self.tokens, self.tokens_per_frame)
+
+    def llm_options(self) -> dict[str, Any]:
+        """How the decoder numbers the tokens, see `stgridpool.llm_stage.LLMStage`."""
+        return {
+            "positions": self.positions,
+            "decode_gap": self.mode == "released",
+            "merges_evenly": self.weighted_positions,
+        }
+
+    def planned_count(self, grid: Grid, budget: Budget | None = None) -> int | None:
+        """The budget's number of tokens, which is met exactly; None without a budget.
+
+        Raises:
+            ValueError: if that is fewer than one token of `grid` (T, H, W), or without merging over time one a frame.
+        """
+        count = (budget or self.budget).count(grid)
+        self._depth(grid, count)
+        return count
+
+    def plan(self, tokens: Tensor) -> Plan:
+        """Merge `tokens` (T, H, W, D).
+
+        Raises:
+            ValueError: if `tokens` is not of that shape, has no token, its width is no multiple of `head_dim`, or the
+                budget cannot be met, see `planned_count`.
+        """
+        return self.forest(tokens).plan(check_tokens(tokens), self.weighted_average)
+
+    def forest(self, tokens: Tensor) -> MergeForest:
+        """What is merged into what in `tokens` (T, H, W, D).
+
+        Raises:
+            ValueError: see `plan`.
+        """
+        grid = check_tokens(tokens)
+        count = self.planned_count(grid)
+        video = self._video(tokens, quadtree(grid[1:], self._depth(grid, count), self.weighted_average, tokens.device))
+        if count is None:
+            return video.forest(self.spatial_threshold, self.temporal_threshold, self._join(grid))
+        offset = self.spatial_threshold - self.temporal_threshold
+        join = self._join(grid, num_rounds=8 + grid[0].bit_length())
+
+        def at(threshold: Tensor) -> MergeForest:
+            return video.forest(threshold, threshold - offset, join)
+
+        bound = torch.tensor(2 + abs(offset), device=tokens.device)  # all is merged at -bound, nothing at bound
+        threshold = highest_threshold(lambda threshold: at(threshold).num_trees(), count, -bound, bound)
+        return at(threshold).cut(count)
+
+    def _video(self, tokens: Tensor, tree: Quadtree) -> QuadtreeVideo:
+        width, head_dim = tokens.shape[3], self.head_dim or tokens.shape[3]
+        if width % head_dim:
+            raise ValueError(f"head_dim must divide the width {width} of the tokens, got {head_dim}")
+        within = node_similarity(tokens, tree, width // head_dim)
+        across = node_similarity(tokens, tree) if self.slow and head_dim != width else within
+        return QuadtreeVideo.of(tree, within, across, as_released=self.mode == "released")
+
+    def _join(self, grid: Grid, num_rounds: int | None = None) -> Join | None:
+        if self.temporal_threshold <= 0 or grid[0] == 1:
+            return None
+        if self.mode == "directed":
+            return follow_most_similar
+
+        def join(matches: Matches, num_cells: int) -> tuple[Tensor, Tensor]:
+            if self.slow:
+                matches = drop_repeated_neighbours(matches, grid[0])
+            return join_components(matches, num_cells, self.mode == "released", num_rounds)
+
+        return join
+
+    def _depth(self, grid: Grid, count: int | None) -> int:
+        """How many halvings above the tokens the roots lie: those of `root_level`, more where `count` needs it."""
+        sizes = halved_sizes(grid[1:])
+        coarsest = next(depth for depth, size in enumerate(sizes) if min(size) <= 2)
+        depth = max(coarsest - self.root_level, 0) if self.root_level >= 0 else min(-1 - self.root_level, coarsest)
+        frames = 1 if self.temporal_threshold > 0 else grid[0]
+        while count is not None and math.prod(sizes[depth]) * frames > count:
+            depth += 1
+            if depth == len(sizes):
+                raise ValueError(
+                    f"without merging over time at least {frames} tokens of a {grid} grid are left, one a frame, not "
+                    f"{count}: set temporal_threshold above 0 or ask for more"
+                )
+        return depth

@@ -1,0 +1,104 @@
+"""Cosines between all nested nodes of a video's quadtrees, within a frame and from frame to frame."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stgridpool.parts.quadtree import Quadtree
+
+_CHUNK_BYTES = 2**23  # what fits the cache of a processor core or two
+_SMALLEST_NORM = 1e-8
+
+
+class NodeSimilarity(NamedTuple):
+    """Cosines of node features, -1 to 1, float32; -1 where one is undefined because a sum overflows.
+
+    Letters: T frames, L levels and S places of a `Quadtree`. A node's feature is the mean of its children's.
+    """
+
+    earlier: Tensor
+    """(T, L, S): of a node of frame t with its ancestor of a level in frame t - 1; itself counts as one."""
+    same: Tensor
+    """(T, L, S): of a node of frame t with its ancestor of a level in frame t."""
+    later: Tensor
+    """(T, L, S): of a node of frame t with its ancestor of a level in frame t + 1."""
+    corner: Tensor
+    """(T, S): of a node with the top left node of the level below it, in the same frame."""
+
+
+@torch.no_grad()
+def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeSimilarity:
+    """Cosines of nested nodes of `tokens` (T, H, W, D): the mean of the cosines of `num_heads` parts of D.
+
+    They follow from the dot products of tokens with their own ancestors, by the means over children that also make the
+    features, so that all of them cost O(T*H*W*D*L). What names no ancestor or no frame is arbitrary.
+    """
+    frames, levels, places = tokens.shape[0], len(tree.sizes), tree.starts[-1]
+    rows = tokens.reshape(frames, -1, tokens.shape[3])
+    dots = tokens.new_zeros(3, levels, frames, num_heads, places, dtype=torch.float32)
+    corner = tokens.new_zeros(frames, num_heads, places, dtype=torch.float32)
+    chunk = max(1, _CHUNK_BYTES // (4 * len(tree.cells) * rows.shape[2]))
+    buffer = rows.new_empty(min(chunk + 1, frames), len(tree.cells), rows.shape[2])
+    for start in range(0, frames, chunk):
+        part = rows[start : start + chunk + 1]  # and the frame after, to compare with
+        leaves = torch.index_select(part, 1, tree.cells, out=buffer[: len(part)]).float()
+        features = _features(leaves, tree)
+        for level, feature in enumerate(features):
+            pairs = ((leaves[1:], feature[:-1]), (leaves[:chunk], feature[:chunk]), (leaves[:-1], feature[1:]))
+            for shift, (of, ancestors) in enumerate(pairs):
+                first = start + (shift == 0)
+                _pool_up(_dots(of, ancestors, num_heads), tree, level, dots[shift, level, first : first + len(of)])
+        for level, (feature, below) in enumerate(pairwise(features)):
+            products = _dots(feature[:chunk], below[:chunk, :1], num_heads)
+            tree.level(corner[start : start + chunk], level).copy_(products)
+    return _cosines(dots, corner, tree)
+
+
+def _features(leaves: Tensor, tree: Quadtree) -> list[Tensor]:
+    """Features of every level (f, n, D), roots first, from those of the leaves."""
+    features = [leaves]
+    for level in range(len(tree.sizes) - 1, 0, -1):
+        shares = tree.level(tree.share, level).view(-1, 1, 4)
+        features.insert(0, torch.matmul(shares, features[0].unflatten(1, (-1, 4))).squeeze(2))
+    return features
+
+
+def _dots(nodes: Tensor, ancestors: Tensor, num_heads: int) -> Tensor:
+    """Dot products of `nodes` (f, n * k, D) with `ancestors` (f, n, D) of k each: (f, heads, n * k)."""
+    if nodes.shape == ancestors.shape:  # as matrix products of one row each this would take three times as long
+        return (nodes * ancestors).unflatten(2, (num_heads, -1)).sum(dim=-1).transpose(1, 2)
+    own = nodes.unflatten(1, (ancestors.shape[1], -1)).unflatten(3, (num_heads, -1))
+    return torch.einsum("fnkhd,fnhd->fhnk", own, ancestors.unflatten(2, (num_heads, -1))).flatten(2)
+
+
+def _pool_up(leaf_dots: Tensor, tree: Quadtree, top: int, out: Tensor) -> None:
+    """Write `leaf_dots` (f, heads, leaf places) and their means up to level `top` to `out` (f, heads, S)."""
+    values = leaf_dots
+    for level in range(len(tree.sizes) - 1, top - 1, -1):
+        tree.level(out, level).copy_(values)
+        values = tree.pooled(values, level) if level > top else values
+
+
+def _cosines(dots: Tensor, corner: Tensor, tree: Quadtree) -> NodeSimilarity:
+    """Divide `dots` (3, L, T, heads, S) and `corner` (T, heads, S) by the norms, and take the mean over heads."""
+    squares = [tree.level(dots[1, level], level) for level in range(len(tree.sizes))]
+    norms = torch.cat(squares, dim=-1).clamp(min=0).sqrt().clamp(min=_SMALLEST_NORM)  # (T, heads, S)
+
+    def cosine(shift: int) -> Tensor:
+        of_ancestors = norms.roll(1 - shift, dims=0)[..., tree.ancestors]  # (T, heads, L, S)
+        return _defined(dots[shift].permute(1, 2, 0, 3) / (norms.unsqueeze(2) * of_ancestors)).mean(dim=1)
+
+    corners = [0] if len(tree.sizes) == 1 else [*tree.starts[1:-1], 0]
+    sizes = torch.tensor(tree.starts, device=norms.device).diff()
+    top_left = torch.tensor(corners, device=norms.device).repeat_interleave(sizes)
+    return NodeSimilarity(
+        cosine(0), cosine(1), cosine(2), _defined(corner / (norms * norms[..., top_left])).mean(dim=1)
+    )
+
+
+def _defined(cosines: Tensor) -> Tensor:
+    return cosines.nan_to_num(nan=-1.0).clamp(-1, 1)

@@ -1,0 +1,126 @@
+"""Quadtrees over the H x W tokens of a frame: which tokens every node covers, as index tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Quadtree:
+    """A forest over one frame, its levels d = 0 (roots) to L - 1 (single tokens).
+
+    Nodes stand in *quad order*: the children of node p of level d are the places 4p to 4p + 3 of level d + 1, so that
+    sums over children are reshapes. Where a side is odd some of these places are empty. The S places of all levels are
+    numbered through, level after level.
+
+    Attributes:
+        sizes: (h, w) of every level.
+        starts: the first place of every level, and S.
+        cells: (leaf places,) int64, the token of each leaf, row-major; 0 in empty places.
+        is_node: (S,) bool, False in empty places.
+        share: (S,) float32, the share of a node in the plain mean of its parent's children; 0 in empty places.
+        ancestors: (L, S) int64, the ancestor of each place at each level; the place itself at its own level and below.
+        cell_nodes: (L, H*W) int64, the node of each level that covers a token.
+        cell_heads: (L, H*W) int64, the top left token of that node, which names it.
+        cell_shares: (L, H*W) float32, the share of the token in that node's mean of means.
+    """
+
+    sizes: tuple[Pair, ...]
+    starts: tuple[int, ...]
+    cells: Tensor
+    is_node: Tensor
+    share: Tensor
+    ancestors: Tensor
+    cell_nodes: Tensor
+    cell_heads: Tensor
+    cell_shares: Tensor
+
+    def level(self, table: Tensor, depth: int) -> Tensor:
+        """The part (..., n) of `table` (..., S) that belongs to level `depth`."""
+        return table[..., self.starts[depth] : self.starts[depth + 1]]
+
+    def pooled(self, values: Tensor, depth: int) -> Tensor:
+        """Means over children: `values` (..., n) of level `depth` to those (..., n / 4) of the level above it."""
+        return (values * self.level(self.share, depth)).unflatten(-1, (-1, 4)).sum(dim=-1)
+
+
+def halved_sizes(size: Pair) -> tuple[Pair, ...]:
+    """(H, W) `size` and what halving both sides, rounding up, makes of it again and again, down to (1, 1)."""
+    sizes = [size]
+    while sizes[-1] != (1, 1):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return tuple(sizes)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def quadtree(size: Pair, depth: int, weighted: bool, device: torch.device) -> Quadtree:
+    """The tree over a frame of (H, W) tokens whose roots lie `depth` halvings above them.
+
+    Of an odd side the first row (column) is a group of its own, the others are paired: {0}, {1, 2}, {3, 4}, ...
+
+    Args:
+        size: (H, W).
+        depth: at least 0; 0 makes every token a root.
+        weighted: whether shares go by tokens covered (means over tokens) and not by children (means of means).
+        device: of the tables.
+    """
+    sizes = halved_sizes(size)[depth::-1]
+    rows, columns = (_axis_places([side[axis] for side in sizes]) for axis in (0, 1))
+    vertical = torch.arange(sizes[0][0]).repeat_interleave(sizes[0][1])  # the places along each axis, in quad order
+    horizontal = torch.arange(sizes[0][1]).repeat(sizes[0][0])
+    levels = []
+    for depth_now in range(depth + 1):
+        if depth_now > 0:
+            vertical = (2 * vertical[:, None] + torch.tensor([0, 0, 1, 1])).flatten()
+            horizontal = (2 * horizontal[:, None] + torch.tensor([0, 1, 0, 1])).flatten()
+        levels.append((rows[depth_now][vertical] >= 0) & (columns[depth_now][horizontal] >= 0))
+    cells = torch.where(levels[-1], rows[-1][vertical] * size[1] + columns[-1][horizontal], 0)
+    is_node = torch.cat(levels)
+    starts = tuple(F.pad(torch.tensor([len(level) for level in levels]).cumsum(0), (1, 0)).tolist())
+    shares = _shares(levels, weighted)
+    leaf_of_cell = torch.empty(size[0] * size[1], dtype=torch.int64)
+    leaf_of_cell[cells[levels[-1]]] = levels[-1].nonzero().flatten()
+    ancestors, nodes, heads, cell_shares = [], [], [], [torch.ones(len(leaf_of_cell))]
+    for level in range(depth + 1):
+        own = [torch.arange(len(below)) // 4 ** max(deeper - level, 0) for deeper, below in enumerate(levels)]
+        ancestors.append(torch.cat([place + starts[min(level, d)] for d, place in enumerate(own)]))
+        place = leaf_of_cell // 4 ** (depth - level)
+        nodes.append(place + starts[level])
+        heads.append(cells[place * 4 ** (depth - level)])  # the first child of a node is never empty
+    for level in range(depth, 0, -1):
+        cell_shares.insert(0, cell_shares[0] * shares[nodes[level]])
+    tables = (cells, is_node, shares, *(torch.stack(table) for table in (ancestors, nodes, heads, cell_shares)))
+    return Quadtree(sizes, starts, *(table.to(device) for table in tables))
+
+
+def _axis_places(sides: list[int]) -> list[Tensor]:
+    """For each level the index of every place along one axis, -1 in empty ones; place s has children 2s and 2s + 1."""
+    places = [torch.arange(sides[0])]
+    for side in sides[1:]:
+        first = 2 * places[-1] - side % 2
+        children = torch.stack([first, first + 1], dim=1)
+        if side % 2:
+            children[0] = torch.tensor([0, -1])
+        places.append(torch.where(places[-1][:, None] < 0, -1, children).flatten())
+    return places
+
+
+def _shares(levels: list[Tensor], weighted: bool) -> Tensor:
+    """(S,) float32, see `Quadtree`; the roots have share 1."""
+    sizes = [levels[-1].float()]  # tokens that count, per node
+    for level in reversed(levels[:-1]):
+        sizes.insert(0, sizes[0].view(-1, 4).sum(dim=1) if weighted else level.float())
+    shares = [sizes[0].clamp(max=1)]
+    for size in sizes[1:]:
+        total = size.view(-1, 4).sum(dim=1, keepdim=True).clamp(min=1)
+        shares.append((size.view(-1, 4) / total).flatten())
+    return torch.cat(shares)
