@@ -9,16 +9,24 @@ and to the place in its list, that asked.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import av
-from accelerate.utils import gather_object
+from torch import distributed
 
 from lmms_eval_stgridpool.requests import Request
 
 QUESTION_COST = 30
-"""What answering a question counts beside decoding, in frames decoded."""
+"""What answering a question counts beside decoding, in frames of 1280x720 decoded."""
+VIDEO_COST = 120
+"""What encoding and prefilling a video counts, in the same unit."""
+FRAMES_PER_SEEK = 125
+"""Most frames decoded for one that is sampled: half of a usual distance between key frames."""
+
+_LONGEST_ANSWERING = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -30,39 +38,80 @@ class Job:
         request: The question; `position` is its place in the owner's list.
         name: Its name in the journal.
         videos: Paths of its videos, or None.
-        frames: Frames in those videos, as far as the files say.
+        decoding: Frames of 1280x720 that are decoded for them, as far as the files say.
     """
 
     owner: int
     request: Request
     name: str
     videos: tuple[str, ...] | None
-    frames: int
+    decoding: float
 
 
-def trade(jobs: Sequence[Job], known_tasks: Iterable[str], rank: int, world_size: int) -> list[Job]:
-    """The questions that this process answers, from those that all processes were asked. Every process must call it.
+class Exchange:
+    """Carries questions, answers and counts between the processes of a run.
+
+    They form a group of their own, which goes over the hosts' network even where the accelerators have another one: a
+    process that waits in it hears at once that another one has died. Every process must make one, and must then call
+    the same methods in the same order.
 
     Args:
-        jobs: What this process was asked.
-        known_tasks: Tasks whose functions this process has; questions of a task that some process does not know stay
-            where they are.
         rank: Number of this process.
         world_size: Number of processes.
+        patience: How long `meet` waits for the others.
     """
-    gathered = gather_object([(list(jobs), set(known_tasks))])
-    everything = [job for others, _ in gathered for job in others]
-    common = set.intersection(*(tasks for _, tasks in gathered))
-    movable = [job for job in everything if job.request.task in common]
-    dealt = deal(movable, world_size)
-    stay = [job for job in everything if job.request.task not in common and job.owner == rank]
-    return [job for job, process in zip(movable, dealt, strict=True) if process == rank] + stay
 
+    def __init__(self, rank: int, world_size: int, patience: timedelta = timedelta(minutes=10)) -> None:
+        self._rank, self._world_size, self._patience = rank, world_size, patience
+        self._group: Any = None
+        if world_size > 1:
+            self._group = distributed.new_group(backend="gloo", timeout=_LONGEST_ANSWERING)
 
-def give_back(answers: Sequence[tuple[Job, Any]], rank: int) -> list[tuple[Job, Any]]:
-    """The answers to what this process was asked, from those that all processes found. Every process must call it."""
-    gathered = gather_object([list(answers)])
-    return [(job, answer) for found in gathered for job, answer in found if job.owner == rank]
+    def meet(self) -> None:
+        """Wait until all processes have come here.
+
+        Raises:
+            RuntimeError: If one of them does not come, for instance because it was never called.
+        """
+        if self._group is None:
+            return
+        try:
+            distributed.monitored_barrier(self._group, self._patience)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"rank {self._rank} waits in vain for the other processes to exchange questions. If none of them has "
+                "failed, a response cache (use_cache) knew all answers of one: leave it out and keep answers with "
+                f"resume_dir=FOLDER in the model's arguments. {error}"
+            ) from error
+
+    def gather(self, value: Any) -> list[Any]:
+        """What every process has, in the order of their numbers."""
+        if self._group is None:
+            return [value]
+        values = [None] * self._world_size
+        distributed.all_gather_object(values, value, group=self._group)
+        return values
+
+    def trade(self, jobs: Sequence[Job], known_tasks: Iterable[str]) -> list[Job]:
+        """The questions that this process answers, from those that all processes were asked.
+
+        Args:
+            jobs: What this process was asked.
+            known_tasks: Tasks whose functions this process has; questions of a task that some process does not know
+                stay where they are.
+        """
+        gathered = self.gather((list(jobs), set(known_tasks)))
+        everything = [job for others, _ in gathered for job in others]
+        common = set.intersection(*(tasks for _, tasks in gathered))
+        movable = [job for job in everything if job.request.task in common]
+        dealt = deal(movable, self._world_size)
+        stay = [job for job in everything if job.request.task not in common and job.owner == self._rank]
+        return [job for job, process in zip(movable, dealt, strict=True) if process == self._rank] + stay
+
+    def give_back(self, answers: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Any]]:
+        """The answers to what this process was asked, from those that all processes found."""
+        gathered = self.gather(list(answers))
+        return [(job, answer) for found in gathered for job, answer in found if job.owner == self._rank]
 
 
 def deal(jobs: Sequence[Job], world_size: int) -> list[int]:
@@ -74,16 +123,20 @@ def deal(jobs: Sequence[Job], world_size: int) -> list[int]:
     groups: dict[Any, list[int]] = {}
     for index, job in enumerate(jobs):
         groups.setdefault(index if job.videos is None else job.videos, []).append(index)
-    work = {
-        key: max(jobs[index].frames for index in group) + QUESTION_COST * len(group) for key, group in groups.items()
-    }
-    processes, load = [0] * len(jobs), [0] * world_size
+    work = {key: _work([jobs[index] for index in group]) for key, group in groups.items()}
+    processes, load = [0] * len(jobs), [0.0] * world_size
     for key in sorted(groups, key=lambda key: (-work[key], groups[key][0])):
         process = load.index(min(load))
         load[process] += work[key]
         for index in groups[key]:
             processes[index] = process
     return processes
+
+
+def _work(jobs: Sequence[Job]) -> float:
+    """What the questions about the same videos count, in frames of 1280x720 decoded."""
+    videos = max(len(job.videos or ()) for job in jobs)
+    return max(job.decoding for job in jobs) + VIDEO_COST * videos + QUESTION_COST * len(jobs)
 
 
 def in_batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
@@ -96,15 +149,23 @@ def in_batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
             yield members[start : start + step]
 
 
-def declared_frames(path: str) -> int:
-    """Frames in a video, as its header says; 0 where it says nothing or cannot be read."""
+@lru_cache(maxsize=4096)  # several questions ask about each video
+def decoding_work(path: str, max_frames_num: int) -> float:
+    """What decoding a video costs, in frames of 1280x720; 0 where its header says nothing or cannot be read.
+
+    Args:
+        path: The file.
+        max_frames_num: Most frames that are sampled from it.
+    """
     try:
         container = av.open(path)
     except (av.FFmpegError, OSError):
-        return 0
+        return 0.0
     with closing(container):
         if not container.streams.video:
-            return 0
+            return 0.0
         stream = container.streams.video[0]
         seconds = (container.duration or 0) / av.time_base
-        return stream.frames or int(seconds * float(stream.average_rate or 0))
+        frames = stream.frames or int(seconds * float(stream.average_rate or 0))
+        width, height = (getattr(stream, side, None) or 0 for side in ("width", "height"))  # absent: unknown codec
+        return min(frames, max_frames_num * FRAMES_PER_SEEK) * width * height / (1280 * 720)

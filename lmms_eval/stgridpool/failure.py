@@ -3,14 +3,22 @@
 lmms-eval's command line prints an exception, goes on and ends with status 0; on several processes the others then wait
 for the one that failed. Our own errors therefore end the process at once. For errors outside our methods (loading data,
 scoring, writing results) a sink listens to the messages with which lmms-eval reports that it has given up.
+
+The launcher (accelerate, torchrun) ends the other processes when one has ended, so one that fails must really end: a
+thread that never returns, or a process group that waits for the others, would hold it for ever. A process that has
+others beside it therefore gets an alarm, which the kernel carries out whatever the process is doing.
 """
 
-import sys
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from loguru import logger
+from torch import distributed
+
+GRACE_SECONDS = 5
+"""Time that a failed process gets to end in order."""
 
 _GIVEN_UP = {"cli_evaluate": "Error during evaluation"}
 _NOT_SAVED = {
@@ -27,7 +35,7 @@ def exit_when_lmms_eval_gives_up() -> int:
     Returns:
         The handler's id, for ``logger.remove``.
     """
-    return logger.add(_leave, level="WARNING", filter=_is_report, catch=False)
+    return logger.add(lambda _: _leave(), level="WARNING", filter=_is_report, catch=False)
 
 
 @contextmanager
@@ -47,7 +55,7 @@ def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...]
         raise
     except Exception as error:  # whatever it is: lmms-eval would print it and end with status 0
         logger.opt(exception=True).critical(f"{where}: {type(error).__name__}: {error}")
-        raise SystemExit(1) from error
+        _leave(error)
 
 
 def _is_report(record: Any) -> bool:
@@ -55,5 +63,9 @@ def _is_report(record: Any) -> bool:
     return beginning is not None and record["message"].startswith(beginning)
 
 
-def _leave(message: Any) -> None:  # noqa: ARG001 - the other handlers print it
-    sys.exit(1)
+def _leave(cause: Exception | None = None) -> NoReturn:
+    """End this process with status 1, by force if it has others beside it and does not end by itself."""
+    if distributed.is_available() and distributed.is_initialized():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(GRACE_SECONDS)
+    raise SystemExit(1) from cause

@@ -56,6 +56,7 @@ class Journal:
         self._path = self.folder / f"{started}_rank{rank}_{uuid.uuid4().hex[:8]}.jsonl"
         self._answers = {key: answer for file in sorted(self.folder.glob("*.jsonl")) for key, answer in _lines(file)}
         self._is_writable = True
+        self._is_begun = False
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -78,9 +79,23 @@ class Journal:
                 file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
+            if not self._is_begun:
+                self._is_begun = True
+                _sync_folder(self.folder)
         except OSError as error:
             self._is_writable = False
             logger.error(f"answers are no longer written to {self.folder}, the run goes on without: {error}")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names of its files on the disk: a new file's name may be lost in a power failure, synced or not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        logger.debug(f"the file system of {folder} cannot sync folders")
+    finally:
+        os.close(descriptor)
 
 
 def _lines(file: Path) -> list[tuple[str, Any]]:

@@ -5,7 +5,6 @@ from argparse import Namespace
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.progress import make_progress
@@ -13,10 +12,12 @@ from loguru import logger
 
 from llava.model.builder import load_pretrained_model
 from llava.video import VideoReadError
+from lmms_eval_stgridpool import determinism
 from lmms_eval_stgridpool.answering import RequestAnswerer
 from lmms_eval_stgridpool.arguments import Arguments
-from lmms_eval_stgridpool.exchange import Job, declared_frames, give_back, in_batches, trade
+from lmms_eval_stgridpool.exchange import Exchange, Job, decoding_work, in_batches
 from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
+from lmms_eval_stgridpool.feature_cache import open_feature_cache
 from lmms_eval_stgridpool.generation import Answerer
 from lmms_eval_stgridpool.loading import VideoLoader
 from lmms_eval_stgridpool.media import MediaEncoder
@@ -34,6 +35,7 @@ from lmms_eval_stgridpool.requests import (
 )
 from lmms_eval_stgridpool.resume import Resume
 from lmms_eval_stgridpool.sharing import SharedPrefix
+from stgridpool import Compressor
 from stgridpool.stage_timer import StageTimer
 
 
@@ -58,48 +60,54 @@ class LlavaVideo(lmms):
         self._started = time.perf_counter()
         exit_when_lmms_eval_gives_up()
         self.arguments = Arguments.parse(arguments)
+        if self.arguments.deterministic:
+            determinism.switch_on()
         self.placement = place(self.arguments)
         self.accelerator = self.placement.accelerator
         self._rank, self._world_size = self.placement.rank, self.placement.world_size
-        position = self.arguments.mm_newline_position
-        self.tokenizer, self.model, image_processor, _ = load_pretrained_model(
-            self.arguments.pretrained,
-            None,
-            self.arguments.model_name,
-            device_map=self.placement.device_map,
-            torch_dtype=self.placement.dtype,
-            attn_implementation=self.arguments.attn_implementation,
-            overwrite_config=None if position is None else {"mm_newline_position": position},
-            compressor=self.arguments.build_compressor(),
-        )
+        self._exchange = Exchange(self.rank, self.world_size)
+        self.tokenizer, self.model, image_processor = self._load_model()
         self.model.eval()
-        self.compressor = self.model.compressor
-        config = self.model.config
-        prompts = PromptBuilder(
+        self.model.compressor = self.arguments.build_compressor()
+        batch_size = self.arguments.vision_batch_size
+        self.model.vision_batch_size = batch_size if isinstance(batch_size, int) else None
+        config, dtype = self.model.config, self.placement.dtype
+        self._prompts = PromptBuilder(
             self.arguments.conv_template,
             self.tokenizer,
             bool(config.mm_use_im_start_end),
             self.arguments.add_time_instruction,
         )
-        shares_prefix = self.arguments.share_prefix and not self.compressor.query_aware
         self._tasks = Tasks(self.task_dict)
+        cache = open_feature_cache(self.arguments, self.model.get_vision_tower(), config)
+        self._loader = VideoLoader(image_processor, self.arguments, dtype, self.device.type == "cuda", cache)
+        self.encoder = MediaEncoder(self.model, image_processor, self._loader, self.device, dtype, cache)
+        self._command_line: Namespace | None = None
+        self.run_record: dict[str, Any] | None = None
+        self._use(self.model.compressor)
+
+    def _use(self, compressor: Compressor) -> None:
+        """Set up what depends on the compressor: how questions are answered, and what is noted about it."""
+        shares_prefix = self.arguments.share_prefix and not compressor.query_aware
+        self.compressor = compressor
         self._sums = RankSums(self.rank)
-        on_gpu = self.device.type == "cuda"
-        self._loader = VideoLoader(image_processor, self.arguments, self.placement.dtype, pin=on_gpu)
         self._answerer = RequestAnswerer(
             self._tasks,
-            MediaEncoder(self.model, image_processor, self._loader, self.device, self.placement.dtype),
-            prompts,
+            self.encoder,
+            self._prompts,
             Answerer(
-                self.model, self.tokenizer, self.device, prompts.stop_text, SharedPrefix(self.model, shares_prefix)
+                self.model,
+                self.tokenizer,
+                self.device,
+                self._prompts.stop_text,
+                SharedPrefix(self.model, shares_prefix),
             ),
             self._sums,
         )
-        self._questions_per_batch = self.arguments.questions_per_batch if shares_prefix else 1
-        self._setup = describe(self.arguments, self.placement, config, self.compressor, shares_prefix)
+        is_batched = shares_prefix and not self.arguments.deterministic  # who shares a batch changes the rounding
+        self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
+        self._setup = describe(self.arguments, self.placement, self.model.config, compressor, shares_prefix)
         self._resume = Resume(self.arguments.resume_dir, self.rank, self._setup)
-        self._command_line: Namespace | None = None
-        self.run_record: dict[str, Any] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +121,7 @@ class LlavaVideo(lmms):
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers in free text, in the order of the requests; empty where a video cannot be read."""
-        return self._answer_all(requests, no_answer="")
+        return self._answer_all(requests, "generate_until", no_answer="")
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """The loss of each continuation, and whether it is the greedy one; lmms-eval's tasks take the smallest loss.
@@ -121,41 +129,69 @@ class LlavaVideo(lmms):
         Each pair is wrapped, as lmms-eval would otherwise turn it into text. Where a video cannot be read the loss is
         infinite.
         """
-        return self._answer_all(requests, no_answer=(float("inf"), False))
+        return self._answer_all(requests, "loglikelihood", no_answer=(float("inf"), False))
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[GenerationResult]:
         """A list of answers per request: the task makes each round's question from the answers so far."""
-        return self._answer_all(requests, no_answer=[""])
+        return self._answer_all(requests, "generate_until_multi_round", no_answer=[""])
 
     def clean(self) -> None:
         """Gather and write the record of the run, then free the model; lmms-eval calls it after the last answer."""
         with fatal(f"rank {self.rank}, record of the run"):
             self._finish_record()
         self._loader.close()
-        self.__dict__.pop("_answerer", None)
+        for holder_of_the_model in ("_answerer", "encoder"):
+            self.__dict__.pop(holder_of_the_model, None)
         super().clean()
 
-    def _answer_all(self, instances: list[Instance], no_answer: Any) -> list[GenerationResult]:
+    def _load_model(self) -> tuple[Any, Any, Any]:
+        """Tokenizer, model and image processor of the checkpoint."""
+        position = self.arguments.mm_newline_position
+        tokenizer, model, image_processor, _ = load_pretrained_model(
+            self.arguments.pretrained,
+            None,
+            self.arguments.model_name,
+            device_map=self.placement.device_map,
+            torch_dtype=self.placement.dtype,
+            attn_implementation=self.arguments.attn_implementation,
+            overwrite_config=None if position is None else {"mm_newline_position": position},
+        )
+        return tokenizer, model, image_processor
+
+    def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]
         self._command_line = self._command_line or command_line(instances)
+        trades = self._trades(kind)
+        if trades:
+            with fatal(f"rank {self.rank}"):
+                self._exchange.meet()
         jobs = []
         for position, instance in enumerate(instances):
             request = self._tasks.read(position, instance)
             if not is_padding(instance):
                 jobs.append(self._job(request))
-        for job, result in self._answer_jobs(jobs, instances[0].request_type if instances else "", no_answer):
+        kept = [(job, self._resume.get(job.name, job.request)) for job in jobs]
+        known = [(job, result) for job, result in kept if result is not None]
+        for _, result in known:
+            self._sums.add_resumed(result.token_counts)
+        jobs = [job for job, result in kept if result is None]
+        if trades:
+            answers = self._answer_with_others(jobs, kind, no_answer)
+        else:
+            answers = self._answer_jobs(jobs, no_answer)
+        for job, result in [*known, *answers]:
             results[job.request.position] = result
         return results
 
-    def _answer_jobs(self, jobs: list[Job], kind: str, no_answer: Any) -> list[tuple[Job, GenerationResult]]:
-        """Answers to what this process was asked, by itself or, where that saves work, by the others."""
-        kept = [(job, self._resume.get(job.name, job.request)) for job in jobs]
-        known = [(job, result) for job, result in kept if result is not None]
-        self._sums.resumed_requests += len(known)
-        jobs = [job for job, result in kept if result is None]
-        trades = self._trades(kind)
-        if trades:
-            jobs = trade(jobs, self._tasks.known(kind), self.rank, self.world_size)
+    def _answer_with_others(self, jobs: list[Job], kind: str, no_answer: Any) -> list[tuple[Job, GenerationResult]]:
+        """Answers to what this process was asked, each found by the process that got its video."""
+        with fatal(f"rank {self.rank}, exchange of questions"):
+            jobs = self._exchange.trade(jobs, self._tasks.known(kind))
+        answers = self._answer_jobs(jobs, no_answer)
+        with fatal(f"rank {self.rank}, exchange of answers"):
+            return self._exchange.give_back(answers)
+
+    def _answer_jobs(self, jobs: list[Job], no_answer: Any) -> list[tuple[Job, GenerationResult]]:
         order = in_video_order([job.videos for job in jobs])
         self._loader.expect(videos_in_order([jobs[index].videos for index in order]))
         answers: list[tuple[Job, GenerationResult]] = []
@@ -164,7 +200,7 @@ class LlavaVideo(lmms):
             answers += zip(batch, self._answer_batch(batch, no_answer), strict=True)
             progress.update(len(batch))
         progress.close()
-        return known + (give_back(answers, self.rank) if trades else answers)
+        return answers
 
     def _trades(self, kind: str) -> bool:
         """Whether processes exchange questions. With lmms-eval's response cache a process may never be called."""
@@ -180,11 +216,15 @@ class LlavaVideo(lmms):
     def _job(self, request: Request) -> Job:
         with fatal(f"rank {self.rank}, task {request.task}, document {request.document}"):
             videos = self._tasks.video_key(request)
-            frames = sum(map(declared_frames, videos or ())) if self.world_size > 1 else 0
-            return Job(self.rank, request, self._resume.name(request, videos), videos, frames)
+            decoding = 0.0
+            if self.world_size > 1:
+                decoding = sum(decoding_work(path, self.arguments.max_frames_num) for path in videos or ())
+            return Job(self.rank, request, self._resume.name(request, videos), videos, decoding)
 
     def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
         facts = [SampleFacts(compressor=repr(self.compressor)) for _ in jobs]
+        if self.arguments.deterministic:
+            determinism.seed_from(f"{jobs[0].request.task} {jobs[0].request.document}")
         timer = StageTimer(self.device)
         documents = ", ".join(str(job.request.document) for job in jobs)
         where = f"task {jobs[0].request.task}, document {documents}"
@@ -207,7 +247,7 @@ class LlavaVideo(lmms):
     def _finish_record(self) -> None:
         """Gather the sums of all processes; every one of them comes here, whether it had requests or not."""
         elapsed = time.perf_counter() - self._started
-        gathered = gather_object([(self._sums, elapsed, self._command_line)])
+        gathered = self._exchange.gather((self._sums, elapsed, self._command_line))
         parts, walls, lines = zip(*gathered, strict=True)
         self.run_record = run_record(self._setup, parts, max(walls))
         if self.rank != 0:

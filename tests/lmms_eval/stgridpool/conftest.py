@@ -1,11 +1,57 @@
-"""Clips, a checkpoint and requests for the plug-in's tests."""
+"""Clips, a checkpoint, requests, tasks and whole runs for the plug-in's tests."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from lmms_eval.api.instance import Instance
+
+QUIZ = ["v0.mp4", "v1.mp4", "v0.mp4", "broken.mp4", "v1.mp4", "v0.mp4", "v2.mp4"]  # 7: uneven on two processes
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {questions}.json}}}}
+test_split: test
+doc_to_visual: !function functions.visuals
+doc_to_text: !function functions.text
+"""
+GENERATION = """
+output_type: generate_until
+doc_to_target: answer
+generation_kwargs: {max_new_tokens: 6}
+process_results: !function functions.process
+metric_list: [{metric: length, aggregation: mean, higher_is_better: true}]
+"""
+CHOICE = """
+output_type: multiple_choice
+doc_to_choice: !function functions.choices
+doc_to_target: gold
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+TASKS = {
+    "clips": ("quiz", GENERATION),
+    "clips_choice": ("quiz", CHOICE),
+    "clips_bad_end": ("quiz", GENERATION.replace("mean", "!function functions.fail")),
+    "clips_bad_document": ("quiz_with_a_bad_question", GENERATION),
+    "one_long_video": ("one_long_video", GENERATION),
+    "many_videos": ("many_videos", GENERATION),
+}
+FUNCTIONS = """
+from pathlib import Path
+
+def visuals(doc): return [str(Path(__file__).parent / "videos" / doc["video"])]
+def text(doc): return doc["question"]
+def choices(doc): return ["red", "a green thing"]
+def process(doc, results): return {"length": float(len(results[0]))}
+def fail(results): raise ConnectionError("the server is down")
+"""
 
 
 def write_clip(path, seconds=5, rate=8, seed=0):
@@ -82,3 +128,103 @@ def ask(clips):
         return Instance(request_type=kind, arguments=arguments, idx=0, metadata=metadata)
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory, clips):
+    """Folder of task files for --include_path, with their questions and videos.
+
+    `clips` and `clips_choice` ask the same seven questions, `clips_bad_end` fails when it aggregates the answers to
+    them, `clips_bad_document` has a question longer than the checkpoint takes, `one_long_video` asks about one of 90 s
+    and 30 of 5 s, `many_videos` asks three questions about each of 200.
+    """
+    folder = tmp_path_factory.mktemp("tasks")
+    (folder / "videos").mkdir()
+    for clip in clips.iterdir():
+        (folder / "videos" / clip.name).symlink_to(clip)
+    long_words = "word " * 5000
+    names = {
+        "quiz": QUIZ,
+        "quiz_with_a_bad_question": QUIZ,
+        "one_long_video": ["long.mp4", *(f"short{index}.mp4" for index in range(30))],
+        "many_videos": [f"many{index // 3}.mp4" for index in range(600)],
+    }
+    write_clip(folder / "videos" / "long.mp4", 90)
+    for name in {*names["one_long_video"][1:], *names["many_videos"]}:
+        (folder / "videos" / name).symlink_to(clips / "v0.mp4")
+    for questions, videos in names.items():
+        rows = [
+            {"video": video, "question": f"{row} What is shown?", "answer": "", "gold": 1}
+            for row, video in enumerate(videos)
+        ]
+        if questions == "quiz_with_a_bad_question":
+            rows[5]["question"] += long_words
+        (folder / f"{questions}.json").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "functions.py").write_text(FUNCTIONS)
+    for name, (questions, text) in TASKS.items():
+        (folder / f"{name}.yaml").write_text(TASK.format(name=name, questions=questions) + text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def evaluate(tmp_path_factory, checkpoint, tasks, read_results, run_environment):
+    """Function that runs lmms-eval on real processes, as `evaluation_server.py` says.
+
+    Returns exit statuses, scores and samples by task and document, each process's messages, and the peak memory in MiB.
+    """
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("evaluation_server.py"))],
+        env=run_environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def evaluate(task, num_processes=1, resume_dir=None, kill=None, command_line=None, **evaluation):
+        output = tmp_path_factory.mktemp("evaluation")
+        model_args = f"pretrained={checkpoint},max_frames_num=8,torch_dtype=float32"
+        model_args += f",resume_dir={resume_dir}" if resume_dir else ""
+        evaluation |= {"tasks": task.split(","), "model_args": model_args, "batch_size": 1, "bootstrap_iters": 0}
+        run = {"num_processes": num_processes, "output": str(output), "include_path": str(tasks), "kill": kill}
+        server.stdin.write(json.dumps(run | {"evaluation": evaluation, "command_line": command_line}) + "\n")
+        server.stdin.flush()
+        ended = json.loads(server.stdout.readline())
+        messages = [(output / f"rank{rank}.log").read_text() for rank in range(num_processes)]
+        results = output / "results.json"
+        scores, samples = read_results(json.loads(results.read_text())) if results.exists() else (None, None)
+        return SimpleNamespace(**ended, scores=scores, samples=samples, messages=messages)
+
+    yield evaluate
+    server.stdin.close()
+    server.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def read_results():
+    """Function that reads what lmms-eval gives.
+
+    Returns scores by task and metric, and samples by task and document without their times.
+    """
+
+    def read_results(results):
+        metrics = ((task, *metric) for task, own in results["results"].items() for metric in own.items())
+        scores = {(task, name): score for task, name, score in metrics if isinstance(score, float)}
+        samples = {(task, one["doc_id"]): one for task, own in results["samples"].items() for one in own}
+        for sample in samples.values():
+            for counts in sample["token_counts"]:
+                del counts["seconds"]
+        return scores, samples
+
+    return read_results
+
+
+@pytest.fixture(scope="session")
+def run_environment(tmp_path_factory):
+    """Environment in which several processes share the CPU and nothing is downloaded."""
+    return os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "HF_HOME": str(tmp_path_factory.mktemp("hf")),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
