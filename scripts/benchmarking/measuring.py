@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MIB = 2**20
-
-_Result = TypeVar("_Result")
 
 
 def best_ms(calls: list[Callable[[], object]], rounds: int, device: torch.device) -> list[float]:
@@ -29,24 +26,33 @@ def best_ms(calls: list[Callable[[], object]], rounds: int, device: torch.device
     return best
 
 
-def peak_memory(call: Callable[[], _Result], device: torch.device) -> tuple[_Result, int] | None:
-    """What `call` returns, and the bytes by which memory grew at most while it ran; None where it cannot be read.
+def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """The rate at which the device multiplies large square matrices, the best of several runs."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    with torch.inference_mode():
+        (best,) = best_ms([lambda: left @ right], 10, device)
+    return 2 * side**3 / (best / 1000)
 
-    On the CPU it is the resident memory of the process.
-    """
+
+def reset_peak(device: torch.device) -> int | None:
+    """From now on `peak_bytes` counts anew; the bytes in use now, or None where the peak cannot be read."""
     synchronise(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        result = call()
-        return result, torch.cuda.max_memory_allocated(device) - before
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+        return torch.cuda.memory_allocated(device)
+    clear = Path("/proc/self/clear_refs")
     if not clear.exists():
         return None
     clear.write_text("5")  # sets the peak of resident memory back to its present size
-    before = _status_bytes(status, "VmRSS")
-    result = call()
-    return result, _status_bytes(status, "VmHWM") - before
+    return _status_bytes("VmRSS")
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most bytes in use since `reset_peak`: allocated on the GPU, or resident in the process; None if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _status_bytes("VmHWM") if Path("/proc/self/status").exists() else None
 
 
 def synchronise(device: torch.device) -> None:
@@ -60,6 +66,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 
-def _status_bytes(status: Path, field: str) -> int:
-    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024

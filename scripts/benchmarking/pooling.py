@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_memory
+from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.reporting import add_output_options, report
 from stgridpool import COMPRESSORS, Compressed, Compressor, build_compressor
 
@@ -98,11 +98,12 @@ def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, round
 
 def extra_memory(call: Callable[[], Compressed], tokens: torch.Tensor) -> int | None:
     """Peak bytes that `call` holds beyond its input `tokens` and its output; None where it cannot be read."""
-    measured = peak_memory(call, tokens.device)
-    if measured is None:
+    before = reset_peak(tokens.device)
+    made = call().tokens
+    peak = peak_bytes(tokens.device)
+    if before is None or peak is None:
         return None
-    (made, _), grown = measured
-    return max(0, grown - (0 if _is_view(made, tokens) else made.numel() * made.element_size()))
+    return max(0, peak - before - (0 if _is_view(made, tokens) else made.numel() * made.element_size()))
 
 
 def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
