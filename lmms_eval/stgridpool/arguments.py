@@ -32,6 +32,8 @@ class Arguments:
         decode_threads: Threads that decode and preprocess videos, at least 1.
         decode_timeout_s: Most seconds that reading one video may take, above 0; a video that takes longer has failed.
         prefetch: Videos that are loaded ahead of the one in use; 0 loads each when it is asked about.
+        vision_batch_size: Frames that go through the vision tower at a time, or "auto": as many as fit. Where memory runs
+            out they are halved.
         mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
         add_time_instruction: Tell the model the video's length and the times of its frames.
         force_sample: Spread `max_frames_num` frames evenly over every video, however short.
@@ -60,6 +62,7 @@ class Arguments:
     decode_threads: int = 2
     decode_timeout_s: float = 120
     prefetch: int = 2
+    vision_batch_size: int | str = "auto"
     mm_newline_position: str | None = None
     add_time_instruction: bool = False
     force_sample: bool = False
@@ -86,6 +89,9 @@ class Arguments:
                 raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
         if not isinstance(self.decode_timeout_s, int | float) or not 0 < self.decode_timeout_s < float("inf"):
             raise ValueError(f"decode_timeout_s must be a number of seconds above 0, got {self.decode_timeout_s!r}")
+        size = self.vision_batch_size
+        if size != "auto" and (not isinstance(size, int) or size < 1):
+            raise ValueError(f"vision_batch_size must be 'auto' or a whole number of at least 1, got {size!r}")
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
         for name in ("add_time_instruction", "force_sample", "share_prefix"):

@@ -62,6 +62,8 @@ def test_compressors_are_chosen_by_name(name):
         ("pretrained=x,max_frames_num=8.5", "whole number of at least 1, got 8.5"),
         ("pretrained=x,decode_timeout_s=0", "decode_timeout_s must be a number of seconds above 0, got 0"),
         ("pretrained=x,decode_timeout_s=2m", "decode_timeout_s must be a number of seconds above 0, got '2m'"),
+        ("pretrained=x,vision_batch_size=0", "vision_batch_size must be 'auto' or a whole number of at least 1, got 0"),
+        ("pretrained=x,vision_batch_size=all", "vision_batch_size must be 'auto' or a whole number"),
         ("pretrained=x,force_sample=maybe", "must be True or False, got 'maybe'"),
     ],
 )

@@ -261,3 +261,13 @@ def test_the_time_instruction_reaches_the_model(make_model, ask):
 def test_force_sample_spreads_the_frames(make_model, ask):
     (fact,) = facts(ask(make_model(force_sample=True), "generate_until", [{"visuals": ["v0.mp4"]}]))
     assert fact["frames"] == 8
+
+
+def test_the_vision_tower_runs_in_batches_of_the_size_asked_for(make_model, ask):
+    model = make_model(vision_batch_size=3)
+    sizes = []
+    handle = model.model.get_vision_tower().register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    ask(model, "generate_until", [{"visuals": ["v1.mp4"]}])
+    handle.remove()
+    assert sizes == [3, 3, 1]
+    assert make_model().model.vision_batch_size is None
