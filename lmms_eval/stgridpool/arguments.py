@@ -43,6 +43,8 @@ class Arguments:
             question.
         questions_per_batch: Most questions about one video that are answered as one batch, at least 1. Each takes a
             copy of the video's keys and values.
+        feature_cache: Folder in which the vision tower's features are kept, for other runs and other compressors.
+        feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, above 0; the oldest make room.
         resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
 
     Raises:
@@ -70,6 +72,8 @@ class Arguments:
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
     share_prefix: bool = True
     questions_per_batch: int = 4
+    feature_cache: str | None = None
+    feature_cache_gb: float = 100
     resume_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -87,8 +91,10 @@ class Arguments:
             value = getattr(self, name)
             if not isinstance(value, int) or value < minimum:
                 raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
-        if not isinstance(self.decode_timeout_s, int | float) or not 0 < self.decode_timeout_s < float("inf"):
-            raise ValueError(f"decode_timeout_s must be a number of seconds above 0, got {self.decode_timeout_s!r}")
+        for name, unit in (("decode_timeout_s", "seconds"), ("feature_cache_gb", "gigabytes")):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be a number of {unit} above 0, got {value!r}")
         size = self.vision_batch_size
         if size != "auto" and (not isinstance(size, int) or size < 1):
             raise ValueError(f"vision_batch_size must be 'auto' or a whole number of at least 1, got {size!r}")

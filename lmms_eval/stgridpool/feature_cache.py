@@ -53,6 +53,10 @@ class FeatureCache:
         limit_bytes: Most bytes of features that may lie in it.
         setup: What the features of all videos of this run depend on, see `feature_setup`.
 
+    Attributes:
+        folder: Where the files lie.
+        is_writable: Whether `add` still adds.
+
     Raises:
         OSError: If the folder cannot be made.
     """
@@ -61,7 +65,8 @@ class FeatureCache:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._limit_bytes, self._setup = limit_bytes, setup
-        self._is_writable = True
+        self.is_writable = True
+        self._has_evicted = False
 
     def name(self, video: Path) -> str:
         """What a video, a file or a folder of pictures, is called here; one that was changed has another name."""
@@ -90,7 +95,7 @@ class FeatureCache:
 
         If the disk is full the run goes on without adding to the cache and says so once.
         """
-        if not self._is_writable:
+        if not self.is_writable:
             return
         features = video.features.cpu().contiguous()
         facts = {"times": json.dumps(video.times), "duration": repr(video.duration)}
@@ -108,7 +113,7 @@ class FeatureCache:
                 finally:
                     temporary.unlink(missing_ok=True)
         except OSError as error:
-            self._is_writable = False
+            self.is_writable = False
             logger.error(f"features are no longer written to {self.folder}, the run goes on without: {error}")
 
     def _path(self, name: str) -> Path:
@@ -133,6 +138,9 @@ class FeatureCache:
                 break
             file.unlink()
             total -= status.st_size
+            if not self._has_evicted:
+                self._has_evicted = True
+                logger.warning(f"{self.folder} is full: from now on the oldest features make room for new ones")
 
 
 def open_feature_cache(arguments: Arguments, tower: VisionTower, config: Any) -> FeatureCache | None:
