@@ -175,10 +175,7 @@ class LlavaVideo(lmms):
         for _, result in known:
             self._sums.add_resumed(result.token_counts)
         jobs = [job for job, result in kept if result is None]
-        if trades:
-            answers = self._answer_with_others(jobs, kind, no_answer)
-        else:
-            answers = self._answer_jobs(jobs, no_answer)
+        answers = self._answer_with_others(jobs, kind, no_answer) if trades else self._answer_jobs(jobs, no_answer)
         for job, result in [*known, *answers]:
             results[job.request.position] = result
         return results

@@ -136,7 +136,7 @@ def tasks(tmp_path_factory, clips):
 
     `clips` and `clips_choice` ask the same seven questions, `clips_bad_end` fails when it aggregates the answers to
     them, `clips_bad_document` has a question longer than the checkpoint takes, `one_long_video` asks about one of 90 s
-    and 30 of 5 s, `many_videos` asks three questions about each of 200.
+    and 30 of 5 s, `many_videos` asks 20 questions about each of 30.
     """
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "videos").mkdir()
@@ -147,7 +147,7 @@ def tasks(tmp_path_factory, clips):
         "quiz": QUIZ,
         "quiz_with_a_bad_question": QUIZ,
         "one_long_video": ["long.mp4", *(f"short{index}.mp4" for index in range(30))],
-        "many_videos": [f"many{index // 3}.mp4" for index in range(600)],
+        "many_videos": [f"many{index // 20}.mp4" for index in range(600)],
     }
     write_clip(folder / "videos" / "long.mp4", 90)
     for name in {*names["one_long_video"][1:], *names["many_videos"]}:
@@ -168,7 +168,7 @@ def tasks(tmp_path_factory, clips):
 
 @pytest.fixture(scope="session")
 def evaluate(tmp_path_factory, checkpoint, tasks, read_results, run_environment):
-    """Function that runs lmms-eval on real processes, as `evaluation_server.py` says.
+    """Function that runs lmms-eval on real processes, as `evaluation_server.py` says; other arguments are the model's.
 
     Returns exit statuses, scores and samples by task and document, each process's messages, and the peak memory in MiB.
     """
@@ -180,11 +180,12 @@ def evaluate(tmp_path_factory, checkpoint, tasks, read_results, run_environment)
         text=True,
     )
 
-    def evaluate(task, num_processes=1, resume_dir=None, kill=None, command_line=None, **evaluation):
+    def evaluate(task, num_processes=1, kill=None, command_line=None, limit=None, use_cache=None, **arguments):
         output = tmp_path_factory.mktemp("evaluation")
-        model_args = f"pretrained={checkpoint},max_frames_num=8,torch_dtype=float32"
-        model_args += f",resume_dir={resume_dir}" if resume_dir else ""
-        evaluation |= {"tasks": task.split(","), "model_args": model_args, "batch_size": 1, "bootstrap_iters": 0}
+        arguments = {"pretrained": checkpoint, "max_frames_num": 8, "torch_dtype": "float32"} | arguments
+        evaluation = {"tasks": task.split(","), "batch_size": 1, "bootstrap_iters": 0, "limit": limit}
+        evaluation["model_args"] = ",".join(f"{name}={value}" for name, value in arguments.items())
+        evaluation["use_cache"] = use_cache
         run = {"num_processes": num_processes, "output": str(output), "include_path": str(tasks), "kill": kill}
         server.stdin.write(json.dumps(run | {"evaluation": evaluation, "command_line": command_line}) + "\n")
         server.stdin.flush()
@@ -211,7 +212,7 @@ def read_results():
         scores = {(task, name): score for task, name, score in metrics if isinstance(score, float)}
         samples = {(task, one["doc_id"]): one for task, own in results["samples"].items() for one in own}
         for sample in samples.values():
-            for counts in sample["token_counts"]:
+            for counts in filter(None, sample["token_counts"]):  # None: from lmms-eval's response cache
                 del counts["seconds"]
         return scores, samples
 

@@ -50,7 +50,7 @@ def start(run, rank, port):
         status = 0
     except SystemExit as error:
         status = error.code
-    except BaseException:
+    except Exception:  # noqa: BLE001 - as at the end of any program
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -63,7 +63,7 @@ def evaluate(run, rank, port):
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(run["num_processes"])}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     manager = TaskManager(include_path=run["include_path"], include_defaults=False, model_name="llava_video")
-    command_line = Namespace(**run["command_line"]) if run["command_line"] else None
+    command_line = Namespace(process_with_media=False, **run["command_line"]) if run["command_line"] else None
     results = simple_evaluate("llava_video", task_manager=manager, cli_args=command_line, **run["evaluation"])
     if rank == 0:
         (Path(run["output"]) / "results.json").write_text(json.dumps(results, default=repr))

@@ -7,23 +7,23 @@ import sys
 
 import pytest
 
-from lmms_eval_stgridpool.exchange import QUESTION_COST, Job, deal, declared_frames, in_batches
+from lmms_eval_stgridpool.exchange import QUESTION_COST, VIDEO_COST, Job, deal, decoding_work, in_batches
 from lmms_eval_stgridpool.requests import Request
 
 
-def job(owner, position, videos, frames=10, task="t"):
+def job(owner, position, videos, decoding=10, task="t"):
     request = Request("generate_until", position, f"Q{position}?", {}, position, task, "test")
-    return Job(owner, request, "", videos, frames)
+    return Job(owner, request, "", videos, decoding)
 
 
 def load(jobs, processes, world_size):
-    """Frames and questions of each process, a video counted once."""
-    frames = [{} for _ in range(world_size)]
+    """Work of each process, a video counted once."""
+    decoding = [{} for _ in range(world_size)]
     questions = [0] * world_size
     for one, process in zip(jobs, processes, strict=True):
-        frames[process][one.videos] = one.frames
+        decoding[process][one.videos] = one.decoding + VIDEO_COST
         questions[process] += 1
-    return [sum(frames[r].values()) + QUESTION_COST * questions[r] for r in range(world_size)]
+    return [sum(decoding[r].values()) + QUESTION_COST * questions[r] for r in range(world_size)]
 
 
 def test_a_video_stays_together():
@@ -36,13 +36,11 @@ def test_a_video_stays_together():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_processes_end_within_the_longest_video_of_each_other(world_size):
-    lengths = [100_000, *range(300, 3300, 100)]  # one long video and 30 short ones
+    longest = 8000
+    lengths = [longest, *range(300, 3300, 100)]  # one long video and 30 short ones
     jobs = [job(0, 3 * i + q, (f"v{i}",), frames) for i, frames in enumerate(lengths) for q in range(3)]
     work = load(jobs, deal(jobs, world_size), world_size)
-    assert max(work) - min(work) <= 100_000 + 3 * QUESTION_COST
-    others = sorted(work)[:-1]  # the one with the long video has little else
-    if len(others) > 1:
-        assert others[-1] - others[0] <= 3300 + 3 * QUESTION_COST
+    assert max(work) - min(work) < longest + VIDEO_COST + 3 * QUESTION_COST
 
 
 def test_every_process_deals_alike_and_questions_without_videos_spread():
@@ -52,10 +50,19 @@ def test_every_process_deals_alike_and_questions_without_videos_spread():
     assert deal([], 3) == []
 
 
-def test_declared_frames(clips, tmp_path):
-    assert declared_frames(str(clips / "v0.mp4")) == 40
-    assert declared_frames(str(clips / "broken.mp4")) == 0
-    assert declared_frames(str(tmp_path / "missing.mp4")) == 0
+def test_decoding_work_is_counted_in_frames_of_1280x720(clips, tmp_path):
+    share = 64 * 48 / (1280 * 720)
+    assert decoding_work(str(clips / "v0.mp4"), 64) == pytest.approx(40 * share)
+    assert decoding_work(str(clips / "v2.mp4"), 0) == 0  # none is sampled
+    assert decoding_work(str(clips / "broken.mp4"), 64) == 0
+    assert decoding_work(str(tmp_path / "missing.mp4"), 64) == 0
+
+
+def test_frames_that_no_sampled_one_depends_on_are_not_counted(tasks):
+    share = 64 * 48 / (1280 * 720)
+    long = str(tasks / "videos" / "long.mp4")
+    assert decoding_work(long, 64) == pytest.approx(720 * share)
+    assert decoding_work(long, 4) == pytest.approx(4 * 125 * share)
 
 
 def test_neighbours_about_one_video_are_a_batch():
@@ -72,24 +79,36 @@ from accelerate import Accelerator
 accelerator = Accelerator()
 sys.path.insert(0, {tests!r})
 from test_exchange import job
-from lmms_eval_stgridpool.exchange import give_back, trade
+from datetime import timedelta
+from lmms_eval_stgridpool.exchange import Exchange
 rank, world = accelerator.process_index, accelerator.num_processes
 mine = [job(rank, i, ("v%d" % ((i * world + rank) // 3),), 10, "known" if i else "only%d" % rank) for i in range(6)]
 if rank == 1:
     mine = []
-dealt = trade(mine, {{"known", "only%d" % rank}}, rank, world)
-answers = give_back([(one, [one.owner, one.request.position, rank]) for one in dealt], rank)
+exchange = Exchange(rank, world, patience=timedelta(seconds=2))
+exchange.meet()
+dealt = exchange.trade(mine, {{"known", "only%d" % rank}})
+answers = exchange.give_back([(one, [one.owner, one.request.position, rank]) for one in dealt])
+error = None
+if rank != 2:
+    try:
+        exchange.meet()
+    except RuntimeError as caught:
+        error = str(caught)
 open(os.path.join({out!r}, "%d.json" % rank), "w").write(json.dumps([
     [[one.owner, one.request.position, one.request.task, one.videos] for one in dealt],
     [[one.owner, one.request.position, answer] for one, answer in answers],
+    error,
 ]))
 accelerator.wait_for_everyone()
 accelerator.end_training()
 """
 
 
-@pytest.mark.slow
-def test_answers_come_back_to_where_they_were_asked(tmp_path):
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What three processes were dealt, what came back, and the error of meeting again, which the last one does not."""
+    tmp_path = tmp_path_factory.mktemp("ranks")
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(tests=str(__file__).rsplit("/", 1)[0], out=str(tmp_path)))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "3"]
@@ -99,15 +118,47 @@ def test_answers_come_back_to_where_they_were_asked(tmp_path):
         [*command, str(script)], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
-    for rank, (_, answers) in enumerate(ranks):
+    return [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+
+
+@pytest.mark.slow
+def test_answers_come_back_to_where_they_were_asked(ranks):
+    for rank, (_, answers, _) in enumerate(ranks):
         assert sorted(position for _, position, _ in answers) == ([] if rank == 1 else list(range(6)))
         assert all(owner == answer[0] == rank and position == answer[1] for owner, position, answer in answers)
     videos = {}
-    for rank, (dealt, _) in enumerate(ranks):
+    for rank, (dealt, _, _) in enumerate(ranks):
         for owner, _, task, names in dealt:
             assert task == "known" or owner == rank  # a task that others do not know stays
             if task == "known":
                 videos.setdefault(tuple(names), set()).add(rank)
     assert all(len(where) == 1 for where in videos.values())
-    assert any(dealt for dealt, _ in ranks[1:2])  # the process that was asked nothing helps
+    assert any(dealt for dealt, _, _ in ranks[1:2])  # the process that was asked nothing helps
+
+
+@pytest.mark.slow
+def test_a_process_that_is_never_called_is_not_waited_for(ranks):
+    (_, _, first), (_, _, second), (_, _, error_of_absent) = ranks
+    assert "rank 0 waits in vain" in first
+    assert "resume_dir=FOLDER" in first
+    assert "rank 1 waits in vain" in second
+    assert error_of_absent is None
+
+
+@pytest.mark.slow
+def test_processes_share_one_long_video_and_30_short_ones(evaluate, tmp_path):
+    """The frames are so small, and so few of them are sampled, that the long one counts little more than another."""
+    assert evaluate("one_long_video", 2, resume_dir=tmp_path).statuses == [0, 0]
+    assert sorted(len(file.read_text().splitlines()) for file in tmp_path.glob("*.jsonl")) == [15, 16]
+
+
+@pytest.mark.slow
+def test_a_response_cache_that_knows_all_answers_of_a_process_does_not_stop_the_others(evaluate, tmp_path):
+    cached = {"use_cache": str(tmp_path), "command_line": {"use_cache": str(tmp_path), "output_path": None}}
+    assert evaluate("clips", limit=1, **cached).statuses == [0]
+    two = evaluate("clips", 2, limit=2, **cached)  # the first process is never called
+    assert two.statuses == [0, 0]
+    assert "--use_cache is on" in two.messages[1]
+    assert "--use_cache is on" not in two.messages[0]
+    answers = [sample["filtered_resps"] for sample in evaluate("clips", limit=2).samples.values()]
+    assert [two.samples["clips", document]["filtered_resps"] for document in range(2)] == answers
