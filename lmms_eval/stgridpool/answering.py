@@ -90,12 +90,13 @@ class RequestAnswerer:
         for context, own_facts in zip(contexts, facts, strict=True):
             media = self._encode(visuals, own_facts, timer)
             question = self.prompts.question(context, media.num_visuals, media.clips)
-            prompts.append(self.prompts.ids(self.prompts.prompt(question)))
+            prompts.append(self.prompts.ids(self.prompts.prompt(question), media.num_visuals))
         texts = []
         answers = self.answerer.generate(prompts, media, settings, timer)
         for ids, own_facts, answer in zip(prompts, facts, answers, strict=True):
             _count(own_facts, len(ids), media, answer.num_tokens)
             own_facts.add_counts(answer.counts)
+            own_facts.answered_together = answer.together
             texts.append(answer.text)
         return texts
 
@@ -106,9 +107,9 @@ class RequestAnswerer:
         media = self._encode(visuals, facts, timer)
         question = self.prompts.question(request.context, media.num_visuals, media.clips)
         opened, closed = self.prompts.prompt(question), self.prompts.prompt(question, continuation)
-        context_ids = self.prompts.ids(opened)
-        closing_ids = self.prompts.ids(closed[closed.index(continuation, len(opened)) + len(continuation) :])
-        ids = self.prompts.ids(closed)
+        context_ids = self.prompts.ids(opened, media.num_visuals)
+        closing_ids = self.prompts.ids(closed[closed.index(continuation, len(opened)) + len(continuation) :], 0)
+        ids = self.prompts.ids(closed, media.num_visuals)
         _count(facts, len(ids), media, 0)
         loss, is_greedy, counts = self.answerer.score(ids, len(context_ids), len(closing_ids), media, timer)
         facts.add_counts(counts)

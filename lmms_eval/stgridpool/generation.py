@@ -79,11 +79,13 @@ class Generated:
         text: The answer.
         num_tokens: Tokens generated for it.
         counts: Visual tokens of its prompt; None without a video.
+        together: Answers generated as one batch with it, itself included.
     """
 
     text: str
     num_tokens: int
     counts: VisualCounts | None
+    together: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class Answerer:
         if first is not None and is_batch and all(other is not None and other[0] is first[0] for other in shared):
             suffixes = [other[1] for other in shared if other is not None]
             texts = self._generate(prompts, settings, timer, partial(first[0].generate, suffixes))
-            return [Generated(text, length, self.shared.counts) for text, length in texts]
+            return [Generated(text, length, self.shared.counts, len(texts)) for text, length in texts]
         answers = []
         for ids, one, other in zip(prompts, settings, shared, strict=True):
             if other is not None:
@@ -172,7 +174,7 @@ class Answerer:
                 **settings[0].for_model() | {"max_new_tokens": longest},
             )
         answers = []
-        for row, length, one in zip(output, limits.lengths, settings, strict=True):
+        for row, length, one in zip(output.cpu(), limits.lengths, settings, strict=True):
             tokens = row[: self._length(row, length)]
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             answers.append((cut(text, one.until), len(tokens)))

@@ -46,6 +46,7 @@ class SampleFacts(TokenCounts):
         failure: Why there is no answer, or None.
         seconds: Seconds by stage. What a batch of questions shares is divided among them; a video that several batches
             share is counted for the first.
+        answered_together: Questions of the batch that this one was answered in.
     """
 
     frames: int = 0
@@ -57,6 +58,7 @@ class SampleFacts(TokenCounts):
     compressor: str = ""
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    answered_together: int = 1
 
     def add_counts(self, counts: VisualCounts | None) -> None:
         """Add the visual tokens of one prompt."""
@@ -65,10 +67,26 @@ class SampleFacts(TokenCounts):
             self.full_newlines += counts.full_newlines
             _add(self.kept_tokens, counts.kept())
 
+    def first_token_seconds(self) -> dict[str, float]:
+        """Time to the first token: in the language model alone, and with vision tower, projector and compressor.
+
+        Reading the video, which runs ahead, is in neither. Of a prefix that questions share only the first batch of
+        them pays, and a batch gets its first tokens at the same time; for times as papers give them, set share_prefix
+        to False.
+        """
+        if self.failure is not None or "prefill" not in self.seconds:
+            return {}
+        spent = [self.seconds.get(stage, 0.0) for stage in ("prefill", "vision", "projector", "compress")]
+        return {
+            "language_model": spent[0] * self.answered_together,
+            "with_vision_tower": sum(spent) * self.answered_together,
+        }
+
     def to_dict(self) -> dict[str, Any]:
-        """All facts, and three that follow from them."""
+        """All facts, and four that follow from them."""
         return {
             **asdict(self),
+            "first_token_seconds": self.first_token_seconds(),
             "retention": fractions(self.kept_tokens, self.full_tokens, self.full_newlines),
             "failed": self.failure is not None,
             "tokens_per_frame": self.visual_tokens / self.frames if self.frames else None,
@@ -90,6 +108,7 @@ class RankSums:
             and how often they did not, and tokens generated.
         seconds: Seconds by stage.
         retention: Visual tokens left, over all answers, also those of earlier runs.
+        first_token_seconds: Sums of `SampleFacts.first_token_seconds`.
     """
 
     rank: int
@@ -101,6 +120,7 @@ class RankSums:
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMMED, 0))
     seconds: dict[str, float] = field(default_factory=dict)
     retention: RetentionSums = field(default_factory=RetentionSums)
+    first_token_seconds: dict[str, float] = field(default_factory=dict)
 
     def add_resumed(self, facts: SampleFacts) -> None:
         """Count an answer of an earlier run."""
@@ -114,6 +134,7 @@ class RankSums:
         self.failed_requests += facts.failure is not None
         self.totals["output_tokens"] += facts.output_tokens or 0
         _add(self.seconds, facts.seconds)
+        _add(self.first_token_seconds, facts.first_token_seconds())
 
     def add_videos(
         self,
@@ -163,14 +184,17 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
     """
     totals: dict[str, int] = {}
     seconds: dict[str, float] = {}
+    first_token: dict[str, float] = {}
     failed_videos: dict[str, str] = {}
     retention = RetentionSums()
     for part in parts:
         _add(totals, part.totals)
         _add(seconds, part.seconds)
+        _add(first_token, part.first_token_seconds)
         failed_videos |= part.failed_videos
         retention.merge(part.retention)
     videos = sum(part.videos for part in parts)
+    answered = sum(part.requests - part.failed_requests for part in parts)
     return {
         **setup,
         "versions": {name: _version(name) for name in _PACKAGES},
@@ -185,6 +209,7 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         "tokens_per_video": totals["visual_tokens"] / videos if videos else None,
         "retention_mean_of_questions": retention.mean(),
         "retention_total": retention.total(),
+        "mean_first_token_seconds": {name: spent / answered for name, spent in first_token.items()},
         "seconds": seconds,
         "wall_seconds": wall_seconds,
         "ranks": [asdict(part) for part in parts],

@@ -97,3 +97,21 @@ class Liar(Bilinear):
 def one_token_less(tokens, spans, compressor):
     prompt = shorten(tokens, spans, compressor)
     return replace(prompt, tokens=prompt.tokens[1:], index=prompt.index[1:])
+
+
+def test_time_to_the_first_token_with_and_without_the_vision_tower(make_model, ask):
+    model = make_model(questions_per_batch=2)
+    results = ask(model, "generate_until", QUESTIONS)  # three about v0, two about v1
+    facts = [unwrap_generation_output(result)[1].to_dict() for result in results]
+    assert [one["answered_together"] for one in facts] == [2, 2, 2, 1, 2]
+    for one in facts:
+        times, seconds = one["first_token_seconds"], one["seconds"]
+        assert times["language_model"] == seconds["prefill"] * one["answered_together"]
+        encoding = sum(seconds.get(stage, 0) for stage in ("vision", "projector", "compress"))
+        assert times["with_vision_tower"] - times["language_model"] == pytest.approx(
+            encoding * one["answered_together"]
+        )
+    assert "vision" not in facts[3]["seconds"]  # a later batch of the same video
+    model.clean()
+    mean = sum(one["first_token_seconds"]["language_model"] for one in facts) / 5
+    assert model.run_record["mean_first_token_seconds"]["language_model"] == pytest.approx(mean)
