@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from llava.video_decoding import BACKENDS, VideoReadError, list_packets, read_frames
+from llava.video_decoding import BACKENDS, read_frames
+from llava.video_packets import VideoReadError, list_packets
 
 __all__ = ["BACKENDS", "VideoClip", "VideoReadError", "read_frame_folder", "read_video", "sample_frames"]
 
@@ -25,12 +26,14 @@ class VideoClip:
         indices: Position of each frame in the file, in frames, counted from 0 in the order of display; ascending.
         times: Time of each frame, in seconds.
         duration: Length of the whole video, in seconds.
+        num_decoded: Frames that were decoded to get these; None where the decoder does not say.
     """
 
     frames: NDArray[np.uint8]
     indices: list[int]
     times: list[float]
     duration: float
+    num_decoded: int | None = None
 
 
 def read_video(
@@ -38,7 +41,7 @@ def read_video(
     max_frames_num: int = 64,
     fps: float = 1.0,
     force_sample: bool = False,
-    backend: str = "decord",
+    backend: str = "pyav",
 ) -> VideoClip:
     """Read sampled frames of a video.
 
@@ -47,7 +50,7 @@ def read_video(
         max_frames_num: Most frames to return, at least 1.
         fps: Frames to take per second of video, above 0.
         force_sample: Always take exactly `max_frames_num` frames, evenly spread (short videos repeat frames).
-        backend: "decord" or "pyav". They give the same indices, and pixels equal up to colour-conversion rounding.
+        backend: "pyav" or "decord". They give the same indices, and pixels equal up to colour-conversion rounding.
             What decord would not read exactly, PyAV reads in its place.
 
     Returns:
@@ -61,14 +64,16 @@ def read_video(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     name = fspath(path)
     if not Path(name).is_file():
-        raise VideoReadError(name, "is a directory" if Path(name).is_dir() else "no such file")
+        kind = "is a directory" if Path(name).is_dir() else "is no regular file"
+        raise VideoReadError(name, kind if Path(name).exists() else "no such file")
     try:
         packets = list_packets(name)
         indices, times = sample_frames(packets.num_frames, packets.frame_rate, max_frames_num, fps, force_sample)
-        frames = read_frames(name, indices, packets, backend)
+        decoded = read_frames(name, indices, packets, backend)
     except (av.FFmpegError, OSError) as error:
         raise VideoReadError(name, error.strerror or str(error)) from error
-    return VideoClip(frames, indices, times, packets.num_frames / packets.frame_rate)
+    duration = packets.num_frames / packets.frame_rate
+    return VideoClip(decoded.pixels, indices, times, duration, decoded.num_decoded)
 
 
 def read_frame_folder(

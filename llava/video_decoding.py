@@ -1,167 +1,46 @@
-"""Reading chosen frames of a video file with decord or PyAV.
+"""Decoding chosen frames of a video file with PyAV or decord.
 
-The packets of the file are listed once, without decoding them. That list is the one source of the number of frames and
-of their order, so both readers answer the same indices. decord counts frames from the key frame it seeks to, which is
-exact only where every frame stored after a key frame is also shown after it; PyAV reads the files where it is not.
+PyAV decodes each group of pictures from its key frame to the last frame wanted there, and leaves out what no frame
+depends on. decord counts frames from the key frame it seeks to, which is exact only where every frame stored after a
+key frame is also shown after it; PyAV reads the files where it is not.
 """
 
 import logging
-import re
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from itertools import groupby
+from typing import NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
 from numpy.typing import NDArray
+
+from llava.video_packets import PacketList, VideoReadError, open_video
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("decord", "pyav")
-
-_SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}  # their packets carry the times at which frames are shown
-_DECODER_THREADS = 4  # per file; more costs memory and hardly gains speed
-_LONGEST_SILENT_TAIL = 1.0  # s by which the last frame of an intact file may end before the declared duration
+BACKENDS = ("pyav", "decord")
 
 
-class VideoReadError(Exception):
-    """A file that does not give the frames asked for.
+class DecodedFrames(NamedTuple):
+    """Frames, and what it took to get them."""
 
-    Attributes:
-        path: The file.
-        reason: What is wrong with it, in one line.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"cannot read video {path}: {reason}")
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type["VideoReadError"], tuple[str, str]]:
-        return type(self), (self.path, self.reason)
+    pixels: NDArray[np.uint8]  # RGB (T, h, w, 3), upright
+    num_decoded: int | None  # frames decoded for them; None where the decoder does not say
 
 
-@dataclass(frozen=True)
-class PacketList:
-    """What the packets of a video stream say before anything is decoded.
-
-    Attributes:
-        num_frames: Frames that are shown, at least 1.
-        frame_rate: Average rate, in frames per second, above 0.
-        times: Time of each frame in the stream's time base, ascending; empty where packets do not say it.
-        key_times: Times of the key frames, ascending; empty where `times` is.
-        closed: True if every frame stored after a key frame is also shown after it.
-    """
-
-    num_frames: int
-    frame_rate: float
-    times: list[int]
-    key_times: list[int]
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """The facts of one packet, without its data."""
-
-    time: int | None  # when its frame is shown, in the stream's time base
-    duration: int
-    is_key: bool
-    is_shown: bool
-    is_cut_off: bool
-
-
-def list_packets(path: str) -> PacketList:
-    """Read the packets of the best video stream, without decoding and without keeping their data.
-
-    Raises:
-        VideoReadError: If there is no video stream, decoder, frame rate or frame, or the file is cut off.
-        av.FFmpegError: If the file is no media file, or damaged.
-    """
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        if rate <= 0:
-            raise VideoReadError(path, "the video stream declares no frame rate")
-        packets = [
-            _Packet(packet.pts, packet.duration or 0, packet.is_keyframe, not packet.is_discard, packet.is_corrupt)
-            for packet in container.demux(stream)
-            if packet.size
-        ]
-        _check_complete(path, stream, packets)
-        num_frames = sum(packet.is_shown for packet in packets)
-        times = [packet.time for packet in packets if packet.is_shown and packet.time is not None]
-        formats = container.format.name.split(",")
-    if num_frames < len(packets) or len(set(times)) < len(packets) or _SEEKABLE_FORMATS.isdisjoint(formats):
-        return PacketList(num_frames, rate, [], [], closed=False)
-    ordered = sorted(times)
-    latest = [
-        ordered[0] - 1,
-        *accumulate(times, max),
-    ]  # before each packet, the last time shown by those stored earlier
-    keys = [position for position, packet in enumerate(packets) if packet.is_key]
-    closed = 0 in keys and all(latest[key] < times[key] == ordered[key] for key in keys)
-    return PacketList(num_frames, rate, ordered, sorted(times[key] for key in keys), closed)
-
-
-def read_frames(path: str, indices: Sequence[int], packets: PacketList, backend: str) -> NDArray[np.uint8]:
+def read_frames(path: str, indices: Sequence[int], packets: PacketList, backend: str) -> DecodedFrames:
     """Decode the frames at ascending `indices` (they may repeat).
-
-    Returns:
-        uint8 RGB (T, h, w, 3), upright.
 
     Raises:
         VideoReadError: If a frame is not decoded.
         av.FFmpegError: If the data is damaged.
     """
     if backend == "decord" and packets.closed:
-        frames = _read_with_decord(path, indices, packets.num_frames)
-        if frames is not None:
-            return frames
+        pixels = _read_with_decord(path, indices, packets.num_frames)
+        if pixels is not None:
+            return DecodedFrames(pixels, None)
     return _read_with_pyav(path, indices, packets)
-
-
-def _open(path: str) -> av.container.InputContainer:
-    """The file as a container; tags that are not text do not matter here."""
-    return av.open(path, metadata_errors="ignore")
-
-
-def _video_stream(container: av.container.InputContainer, path: str) -> av.VideoStream:
-    """The stream that a player would show.
-
-    Raises:
-        VideoReadError: If there is none, or nothing here decodes it.
-    """
-    stream = container.streams.best("video")
-    if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
-        raise VideoReadError(path, "no video stream")
-    if stream.codec_context is None:
-        raise VideoReadError(path, "no decoder for the video stream")
-    stream.codec_context.thread_type = "AUTO"
-    stream.codec_context.thread_count = _DECODER_THREADS
-    return stream
-
-
-def _check_complete(path: str, stream: av.VideoStream, packets: list[_Packet]) -> None:
-    """Raise if there is nothing to show or the end of the file is missing.
-
-    Raises:
-        VideoReadError: If no packet is shown, the last one is cut off, or the declared duration is not reached.
-    """
-    if not any(packet.is_shown for packet in packets):
-        raise VideoReadError(path, "no frames")
-    if packets[-1].is_cut_off:
-        raise VideoReadError(path, f"truncated: packet {len(packets)} is cut off")
-    # Matroska's tag; its packets never look cut off.
-    declared = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    ends = [packet.time + packet.duration for packet in packets if packet.time is not None]
-    if declared is None or not ends or stream.time_base is None:
-        return
-    hours, minutes, seconds = declared.groups()
-    missing = int(hours) * 3600 + int(minutes) * 60 + float(seconds) - float(max(ends) * stream.time_base)
-    if missing > _LONGEST_SILENT_TAIL:
-        raise VideoReadError(path, f"truncated: the last {missing:.1f} s of video are missing")
 
 
 def _read_with_decord(path: str, indices: Sequence[int], num_frames: int) -> NDArray[np.uint8] | None:
@@ -179,54 +58,75 @@ def _read_with_decord(path: str, indices: Sequence[int], num_frames: int) -> NDA
     return None
 
 
-def _read_with_pyav(path: str, indices: Sequence[int], packets: PacketList) -> NDArray[np.uint8]:
-    """Frames read by PyAV: from the key frames before them if possible, else by decoding from the start.
+def _read_with_pyav(path: str, indices: Sequence[int], packets: PacketList) -> DecodedFrames:
+    """Frames read by PyAV: from the key frames before them, or else by decoding from the start.
 
     Raises:
         VideoReadError: If a frame is not decoded.
     """
-    wanted = sorted(set(indices))
-    found = _decode_from_key_frames(path, wanted, packets) if packets.key_times else {}
-    if len(found) < len(wanted):
-        found = _decode_from_start(path, set(wanted))
-    if len(found) < len(wanted):
-        missing = min(set(wanted) - set(found))
-        raise VideoReadError(path, f"frame {missing} of {packets.num_frames} cannot be decoded")
-    return np.stack([found[index] for index in indices])  # (T, h, w, 3)
-
-
-def _decode_from_key_frames(path: str, wanted: list[int], packets: PacketList) -> dict[int, NDArray[np.uint8]]:
-    """Decode from the last key frame at or before each wanted frame; stops at the first that does not turn up there."""
+    wanted = set(indices)
     found: dict[int, NDArray[np.uint8]] = {}
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        frames: Iterator[av.VideoFrame] = iter(())
-        position = packets.times[0] - 1  # time of the last frame decoded
-        for index in wanted:
-            time = packets.times[index]
-            key = packets.key_times[max(bisect_right(packets.key_times, time) - 1, 0)]
-            if key > position:
-                container.seek(key, stream=stream)
-                frames = container.decode(stream)
-            frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= time), None)
-            if frame is None or frame.pts != time:
-                break
-            position = time
-            found[index] = _rgb(frame, stream)
-    return found
+    num_decoded = 0
+    for frames_of in (_frames_from_key_frames, _frames_from_start) if packets.key_times else (_frames_from_start,):
+        with open_video(path) as (container, stream):
+            for index, frame in frames_of(container, stream, sorted(wanted - found.keys()), packets):
+                num_decoded += 1
+                if index in wanted:
+                    found[index] = _rgb(frame, stream)
+        if len(found) == len(wanted):
+            return DecodedFrames(np.stack([found[index] for index in indices]), num_decoded)
+    raise VideoReadError(path, f"frame {min(wanted - found.keys())} of {packets.num_frames} cannot be decoded")
 
 
-def _decode_from_start(path: str, wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
-    """Decode every frame up to the last one wanted; leaves out those that the file does not give."""
-    found: dict[int, NDArray[np.uint8]] = {}
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        for index, frame in enumerate(container.decode(stream)):
-            if index in wanted:
-                found[index] = _rgb(frame, stream)
-            if len(found) == len(wanted):
-                break
-    return found
+def _frames_from_key_frames(
+    container: InputContainer, stream: av.VideoStream, wanted: list[int], packets: PacketList
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Every frame that is decoded for the ascending `wanted` ones, with its index; -1 if it is none of them."""
+    for key_time, group in groupby(wanted, packets.key_time):
+        index_at = {packets.times[index]: index for index in group}
+        container.seek(key_time, stream=stream)
+        for frame in _decode_until(container, stream, set(index_at)):
+            yield index_at.get(frame.pts, -1), frame
+
+
+def _decode_until(container: InputContainer, stream: av.VideoStream, times: set[int]) -> Iterator[av.VideoFrame]:
+    """Frames from here to the last of those that are shown at `times`, without those that none of them depends on.
+
+    Packets are stored in the order of decoding, so nothing after the last packet wanted is needed.
+    """
+    can_skip = _marks_references(stream.codec_context)
+    for packet in container.demux(stream):
+        if can_skip:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
+        yield from stream.decode(packet)
+        times.discard(packet.pts)
+        if not times:
+            break
+    yield from stream.decode(None)
+
+
+def _marks_references(decoder: av.VideoCodecContext) -> bool:
+    """Whether the codec says of each frame, reliably, if another one depends on it.
+
+    HEVC does where there is a single temporal sub-layer; its configuration record tells their number
+    (ISO/IEC 14496-15, 8.3.2.1: byte 0 is the version, bits 5 to 3 of byte 21 are numTemporalLayers).
+    """
+    if decoder.name == "hevc":
+        record = decoder.extradata or b""
+        return len(record) > 21 and record[0] == 1 and record[21] >> 3 & 7 == 1
+    return decoder.name == "h264"
+
+
+def _frames_from_start(
+    container: InputContainer, stream: av.VideoStream, wanted: list[int], packets: PacketList
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Every frame up to the last wanted, with its index: by its time where that is known, else by counting."""
+    index_at = {time: index for index, time in enumerate(packets.times)}
+    for count, frame in enumerate(container.decode(stream)):
+        index = index_at.get(frame.pts, -1) if index_at else count
+        yield index, frame
+        if index >= wanted[-1]:
+            return
 
 
 def _rgb(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:

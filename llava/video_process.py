@@ -40,10 +40,10 @@ def read_video_apart(path: str | PathLike[str], timeout_s: float, **options: Any
                 raise VideoReadError(name, _ending(process.wait(), timeout_s))
             if "reason" in answer:
                 raise VideoReadError(name, answer["reason"])
-            frames = np.empty(answer.pop("shape"), np.uint8)
+            frames = np.empty(answer["frames"], np.uint8)
             if process.stdout.readinto(frames.reshape(-1).data) < frames.size:
                 raise VideoReadError(name, _ending(process.wait(), timeout_s))
-            return VideoClip(frames, **answer)
+            return VideoClip(**answer | {"frames": frames})
         finally:
             process.kill()
 
@@ -64,7 +64,7 @@ def _read(path: str, options: dict[str, Any], output: BinaryIO) -> None:
     except VideoReadError as error:
         output.write(json.dumps({"reason": error.reason}).encode())
         return
-    answer = {"shape": clip.frames.shape, "indices": clip.indices, "times": clip.times, "duration": clip.duration}
+    answer = vars(clip) | {"frames": clip.frames.shape}
     output.write(json.dumps(answer).encode() + b"\n")
     output.write(clip.frames.data)
 

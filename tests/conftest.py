@@ -1,7 +1,12 @@
 """Fixtures for the whole suite."""
 
+import os
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 
+import av
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -17,3 +22,116 @@ def _golden_root() -> Path:
 def golden() -> Path:
     """Folder with the golden numbers, one subfolder per original system; each has a README.md."""
     return _golden_root()
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """Function that makes a picture (height, width, 3) which no other index gives."""
+    return _picture
+
+
+def _picture(index, width, height):
+    """Moving ramps, and a brightness of its own."""
+    row, column = np.mgrid[:height, :width]
+    channels = [column * 3 + index * 4, row * 4 + index * 2, row * 0 + index * 4]
+    return (np.stack(channels, -1) % 256).astype(np.uint8)
+
+
+def _write_video(path, *, num_frames=60, rate=24, size=(64, 48), codec="libx264", pixels="yuv420p", **kwargs):
+    with av.open(str(path), "w", options=kwargs.get("muxer", {})) as container:
+        stream = container.add_stream(codec, rate=rate, options=kwargs.get("encoder", {}))
+        stream.width, stream.height = size
+        stream.pix_fmt = pixels
+        stream.codec_context.gop_size = kwargs.get("gop", 12)
+        stream.codec_context.max_b_frames = kwargs.get("b_frames", 0)
+        stream.codec_context.colorspace = kwargs.get("colorspace", 2)
+        generator = np.random.default_rng(0)
+        for index in range(num_frames):
+            image = _picture(index, *size)
+            if kwargs.get("noise"):
+                image = generator.integers(0, 256, image.shape, dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if "times" in kwargs:
+                frame.pts = kwargs["times"][index]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_video():
+    """Function that encodes `picture(i)`, 60 frames of 64x48 at 24 per second.
+
+    Further arguments: gop, b_frames, muxer, encoder options, times, noise, colorspace.
+    """
+    return _write_video
+
+
+@pytest.fixture(scope="session")
+def odd_videos(tmp_path_factory):
+    """A folder of the files that one finds in data sets.
+
+    `readable` gives the number of frames by name, `unreadable` the reason; `stuck` is a file that FFmpeg never opens,
+    since it names a pipe into which nobody writes.
+    """
+    folder = tmp_path_factory.mktemp("odd videos")
+    plain = _write_video(folder / "a name with spaces, ünïcode 视频.mp4")
+    _write_video(folder / "one_frame.mp4", num_frames=1)
+    _write_video(folder / "one_pixel.mp4", num_frames=5, size=(1, 1), pixels="yuv444p")
+    _write_video(folder / "no_duration.h264")
+    _write_video(folder / "variable_rate.mp4", times=[index * index for index in range(60)], b_frames=2)
+    _write_video(folder / "ten_bit.mp4", pixels="yuv420p10le")
+    matroska = _write_video(folder / "no_size.mkv")
+    first = _write_video(folder / "cut_in_the_middle.mp4", muxer={"movflags": "faststart"})
+    damaged = _write_video(folder / "damaged_in_the_middle.mp4", noise=True)
+    data = plain.read_bytes()
+    numbers = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 64 << 16, 0, 1 << 30)  # a quarter turn
+    at = {box: data.rindex(box) + 4 for box in (b"tkhd", b"stts", b"stsz", b"avc1")}
+    (folder / "rotated.mp4").write_bytes(_patched(data, at[b"tkhd"] + 40, numbers))
+    (folder / "declares_no_size.mp4").write_bytes(_patched(data, at[b"avc1"] + 24, bytes(4)))
+    (folder / "declares_huge_times.mp4").write_bytes(_patched(data, at[b"stts"] + 8, b"\x7f\xff\xff\xff"))
+    (folder / "declares_huge_sizes.mp4").write_bytes(_patched(data, at[b"stsz"] + 8, b"\x7f\xff\xff\xff"))
+    (folder / "index_missing.mp4").write_bytes(data[: len(data) * 6 // 10])
+    (folder / "cut_in_the_header.mp4").write_bytes(data[:30])
+    first.write_bytes(first.read_bytes()[: len(data) * 6 // 10])
+    size = matroska.read_bytes()
+    matroska.write_bytes(size.replace(b"\xb0\x81\x40", b"\xb0\x81\x00").replace(b"\xba\x81\x30", b"\xba\x81\x00"))
+    noise = damaged.read_bytes()
+    damaged.write_bytes(_patched(noise, len(noise) // 2, bytes(3000)))
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("text\n" * 999)
+    (folder / "folder.mp4").mkdir()
+    _write_sound(folder / "sound.mp4")
+    os.mkfifo(folder / "pipe")
+    (folder / "stuck.mp4").write_text("ffconcat version 1.0\nfile pipe\n")
+    unreadable = {
+        "empty.mp4": "(End of file|Invalid data)",
+        "cut_in_the_header.mp4": "Invalid data",
+        "index_missing.mp4": "Invalid data",
+        "cut_in_the_middle.mp4": "truncated: packet",
+        "damaged_in_the_middle.mp4": "Invalid data",
+        "declares_huge_sizes.mp4": "Invalid data",
+        "no_size.mkv": "Invalid data",
+        "sound.mp4": "no video stream",
+        "text.mp4": "Invalid data",
+        "folder.mp4": "no frames: the folder holds no JPEG or PNG files",
+        "pipe": "is no regular file",
+        "missing.mp4": "no such file",
+    }
+    short = {"one_frame.mp4": 1, "one_pixel.mp4": 5}
+    others = {path.name for path in folder.iterdir()} - unreadable.keys() - {"stuck.mp4"}
+    readable = {name: short.get(name, 60) for name in sorted(others)}
+    return SimpleNamespace(folder=folder, readable=readable, unreadable=unreadable, stuck=folder / "stuck.mp4")
+
+
+def _patched(data, position, new):
+    return data[:position] + new + data[position + len(new) :]
+
+
+def _write_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -28,7 +28,7 @@ class Arguments:
         batch_size: Questions answered at a time: 1.
         attn_implementation: "sdpa", "eager" or "flash_attention_2".
         torch_dtype: "float16", "bfloat16", "float32", or "auto": float16 on a GPU, float32 on the CPU.
-        video_decode_backend: "decord" or "pyav".
+        video_decode_backend: "pyav" or "decord": the same frames.
         decode_threads: Threads that decode and preprocess videos, at least 1.
         decode_timeout_s: Most seconds that reading one video may take, above 0; a video that takes longer has failed.
         prefetch: Videos that are loaded ahead of the one in use; 0 loads each when it is asked about.
@@ -60,7 +60,7 @@ class Arguments:
     batch_size: int | str = 1
     attn_implementation: str = "sdpa"
     torch_dtype: str = "auto"
-    video_decode_backend: str = "decord"
+    video_decode_backend: str = "pyav"
     decode_threads: int = 2
     decode_timeout_s: float = 120
     prefetch: int = 2

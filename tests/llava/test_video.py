@@ -1,5 +1,6 @@
 import logging
-import struct
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -10,43 +11,6 @@ from PIL import Image
 from llava.video import BACKENDS, VideoReadError, read_frame_folder, read_video, sample_frames
 
 NUM_FRAMES = 60
-
-
-@pytest.fixture(autouse=True)
-def quiet_ffmpeg():
-    level = av.logging.get_level()
-    av.logging.set_level(av.logging.PANIC)
-    yield
-    av.logging.set_level(level)
-
-
-def picture(index, width, height):
-    """A picture that no other index gives: moving ramps and a brightness of its own."""
-    row, column = np.mgrid[:height, :width]
-    channels = [column * 3 + index * 4, row * 4 + index * 2, row * 0 + index * 4]
-    return (np.stack(channels, -1) % 256).astype(np.uint8)
-
-
-def write_video(path, *, num_frames=NUM_FRAMES, rate=24, size=(64, 48), codec="libx264", pixels="yuv420p", **kwargs):
-    """Encode `picture(i)`; further arguments: gop, b_frames, muxer, encoder options, times, noise, colorspace."""
-    with av.open(str(path), "w", options=kwargs.get("muxer", {})) as container:
-        stream = container.add_stream(codec, rate=rate, options=kwargs.get("encoder", {}))
-        stream.width, stream.height = size
-        stream.pix_fmt = pixels
-        stream.codec_context.gop_size = kwargs.get("gop", 12)
-        stream.codec_context.max_b_frames = kwargs.get("b_frames", 0)
-        stream.codec_context.colorspace = kwargs.get("colorspace", 2)
-        generator = np.random.default_rng(0)
-        for index in range(num_frames):
-            image = picture(index, *size)
-            if kwargs.get("noise"):
-                image = generator.integers(0, 256, image.shape, dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            if "times" in kwargs:
-                frame.pts = kwargs["times"][index]
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
 
 
 def every_frame(path):
@@ -80,7 +44,9 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("max_frames_num", [7, NUM_FRAMES])
-def test_both_backends_read_exactly_the_frames_that_decoding_everything_gives(tmp_path, name, max_frames_num):
+def test_both_backends_read_exactly_the_frames_that_decoding_everything_gives(
+    write_video, tmp_path, name, max_frames_num
+):
     path = write_video(tmp_path / name, **FILES[name])
     expected = every_frame(path)
     assert len(expected) == NUM_FRAMES
@@ -95,7 +61,7 @@ def test_both_backends_read_exactly_the_frames_that_decoding_everything_gives(tm
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_frames_show_what_was_encoded(tmp_path, backend):
+def test_frames_show_what_was_encoded(write_video, picture, tmp_path, backend):
     path = write_video(tmp_path / "clip.mp4", encoder={"crf": "1"}, pixels="yuv444p", b_frames=2)
     clip = read_video(path, 5, backend=backend, force_sample=True)
     assert clip.indices == [0, 14, 29, 44, 59]
@@ -103,60 +69,90 @@ def test_frames_show_what_was_encoded(tmp_path, backend):
         assert np.abs(frame.astype(int) - picture(index, 64, 48)).mean() < 3
 
 
-def test_decord_is_used_where_it_is_exact_and_named_where_it_does_not_manage(tmp_path, monkeypatch, caplog):
+def test_decord_is_used_where_it_is_exact_and_named_where_it_does_not_manage(
+    write_video, tmp_path, monkeypatch, caplog
+):
     def refuse(*args):
         raise AssertionError("PyAV was used")
 
     path = write_video(tmp_path / "closed.mp4", b_frames=3)
     monkeypatch.setattr("llava.video_decoding._read_with_pyav", refuse)
-    assert len(read_video(path).frames) == 3
+    assert len(read_video(path, backend="decord").frames) == 3
     monkeypatch.undo()
     with caplog.at_level(logging.INFO):
-        read_video(write_video(tmp_path / "narrow.mp4", size=(16, 16)))
+        read_video(write_video(tmp_path / "narrow.mp4", size=(16, 16)), backend="decord")
     assert "decord does not manage" in caplog.text
 
 
-def test_sparse_frames_are_reached_through_their_key_frames(tmp_path, monkeypatch):
-    path = write_video(tmp_path / "long.mkv", num_frames=500, gop=20, b_frames=2)
-    decoded = []
-    open_container = av.open
-
-    class Counting:
-        def __init__(self, container):
-            self.container = container
-
-        def __getattr__(self, name):
-            return getattr(self.container, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.container.close()
-
-        def decode(self, stream):
-            for frame in self.container.decode(stream):
-                decoded.append(frame.pts)
-                yield frame
-
-    monkeypatch.setattr("llava.video_decoding.av.open", lambda *a, **k: Counting(open_container(*a, **k)))
-    clip = read_video(path, 4, backend="pyav", force_sample=True)
-    assert clip.indices == [0, 166, 332, 499]
-    assert len(decoded) <= 4 * 20
+@pytest.mark.parametrize(
+    ("codec", "encoder"),
+    [
+        ("libx264", {"x264-params": "scenecut=0"}),
+        ("libx265", {"x265-params": "scenecut=0:open-gop=0:log-level=none"}),
+        ("libx265", {"x265-params": "scenecut=0:open-gop=0:log-level=none:temporal-layers=2"}),
+        ("libx264", {"x264-params": "scenecut=0:open-gop=1"}),
+    ],
+)
+def test_only_frames_are_decoded_on_which_a_sampled_one_may_depend(write_video, tmp_path, codec, encoder):
+    path = write_video(tmp_path / "long.mp4", num_frames=500, gop=50, b_frames=3, codec=codec, encoder=encoder)
+    clip = read_video(path, 5, backend="pyav", force_sample=True)
+    assert clip.indices == [0, 124, 249, 374, 499]
+    frames = every_frame(path)
+    np.testing.assert_array_equal(clip.frames, [frames[index] for index in clip.indices])
+    assert clip.num_decoded == decoded_for(path, clip.indices)
 
 
-def test_rotation_is_carried_out(tmp_path):
-    path = write_video(tmp_path / "upright.mp4", size=(128, 64))
-    data = bytearray(path.read_bytes())
-    matrix = data.find(b"tkhd") + 44  # version 0 of the box
-    data[matrix : matrix + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 64 << 16, 0, 1 << 30)
-    rotated = tmp_path / "rotated.mp4"
-    rotated.write_bytes(data)
+def decoded_for(path, indices):
+    """Frames from each key frame before `indices` to the last of them that follows it, in the order of decoding.
+
+    Frames that are marked as no reference count only if they are sampled, where the mark can be relied on: in H.264
+    (nal_ref_idc), and in HEVC with one temporal sub-layer (even types of NAL units below 16).
+    """
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        hevc = stream.codec_context.name == "hevc"
+        one_layer = hevc and stream.codec_context.extradata[21] >> 3 & 7 == 1
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        pictures = []
+        for packet in packets:
+            data, units = bytes(packet), []
+            while data:  # 4 bytes of length, then a unit
+                units.append(data[4])
+                data = data[4 + int.from_bytes(data[:4]) :]
+            if hevc:
+                kind = next(unit >> 1 & 63 for unit in units if unit >> 1 & 63 < 32)
+                pictures.append(not one_layer or kind % 2 == 1 or kind >= 16)
+            else:
+                pictures.append(next(unit >> 5 & 3 for unit in units if unit & 31 in (1, 5)) > 0)
+    times = sorted(packet.pts for packet in packets)
+    needed = set()
+    for time in (times[index] for index in indices):
+        last = next(place for place, packet in enumerate(packets) if packet.pts == time)
+        first = max(place for place, packet in enumerate(packets) if packet.is_keyframe and packet.pts <= time)
+        needed |= {place for place in range(first, last + 1) if pictures[place] or place == last}
+    return len(needed)
+
+
+def test_threads_of_the_decoder_end_while_messages_are_logged(write_video, tmp_path):
+    """They need Python's lock for every message; whoever frees the decoder must not hold it and wait for them."""
+    path = write_video(tmp_path / "clip.h264")
+    code = f"""
+import av
+from llava.video import read_video
+av.logging.set_level(av.logging.PANIC)
+for _ in range(100):
+    read_video({str(path)!r}, 1, backend="pyav")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rotation_is_carried_out(odd_videos, backend):
+    path = odd_videos.folder / "rotated.mp4"
+    clip = read_video(path, 3, backend=backend)
+    assert clip.frames.shape == (3, 64, 48, 3)
     expected = np.rot90(every_frame(path)[24], -1)  # a quarter turn clockwise
-    for backend in BACKENDS:
-        clip = read_video(rotated, 3, backend=backend)
-        assert clip.frames.shape == (3, 128, 64, 3)
-        np.testing.assert_allclose(clip.frames[1].astype(int), expected, atol=1)
+    np.testing.assert_allclose(clip.frames[1].astype(int), expected, atol=1)
 
 
 @pytest.mark.parametrize(
@@ -181,58 +177,27 @@ def test_forced_sampling_repeats_frames_of_short_videos():
     assert sample_frames(40, 10.0, 8, fps=2)[1] == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5])
 
 
-def test_duration_is_that_of_the_whole_video(tmp_path):
+def test_duration_is_that_of_the_whole_video(write_video, tmp_path):
     assert read_video(write_video(tmp_path / "clip.mp4"), 1).duration == pytest.approx(2.5)
 
 
-def truncated(path, fraction, tmp_path):
-    data = path.read_bytes()
-    cut = tmp_path / f"cut{fraction}{path.suffix}"
-    cut.write_bytes(data[: int(len(data) * fraction)])
-    return cut
-
-
-def only_audio(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-UNREADABLE = {
-    "no such file": lambda folder: folder / "missing.mp4",
-    "is a directory": lambda folder: folder,
-    "(End of file|Invalid data)": lambda folder: (folder / "empty.mp4").touch() or folder / "empty.mp4",
-    "Invalid data found": lambda folder: (folder / "x.mp4").write_text("text" * 999) and folder / "x.mp4",
-    "no video stream": lambda folder: only_audio(folder / "sound.mp4"),
-    "Invalid data": lambda folder: truncated(write_video(folder / "index_last.mp4"), 0.6, folder),
-    "truncated: packet": lambda folder: truncated(
-        write_video(folder / "index_first.mp4", muxer={"movflags": "faststart"}), 0.6, folder
-    ),
-    "truncated: the last 1.* s of video": lambda folder: truncated(write_video(folder / "clip.mkv"), 0.4, folder),
-    "no frames": lambda folder: truncated(
-        write_video(folder / "header.mkv", size=(320, 240), noise=True), 0.0005, folder
-    ),
-}
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("reason", UNREADABLE)
-def test_unreadable_files_are_named_with_the_reason(tmp_path, reason, backend):
-    path = UNREADABLE[reason](tmp_path)
+@pytest.mark.parametrize(
+    ("kept", "reason"), [(0.4, r"truncated: the last 1\.\d s of video are missing"), (0.0005, "no frames")]
+)
+def test_a_matroska_file_that_ends_early_is_noticed(write_video, tmp_path, kept, reason, backend):
+    path = write_video(tmp_path / "clip.mkv", size=(320, 240), noise=True)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(VideoReadError, match=reason) as caught:
         read_video(path, backend=backend)
     assert caught.value.path == str(path)
     assert caught.value.reason in str(caught.value)
-    assert "\n" not in caught.value.reason
 
 
-def test_options_out_of_range_are_refused(tmp_path):
+def test_options_out_of_range_are_refused(write_video, tmp_path):
     path = write_video(tmp_path / "clip.mp4", num_frames=3)
-    with pytest.raises(ValueError, match="backend must be one of decord, pyav, got 'opencv'"):
+    with pytest.raises(ValueError, match="backend must be one of pyav, decord, got 'opencv'"):
         read_video(path, backend="opencv")
     with pytest.raises(ValueError, match="max_frames_num must be at least 1, got 0"):
         read_video(path, max_frames_num=0)
@@ -240,7 +205,7 @@ def test_options_out_of_range_are_refused(tmp_path):
         read_video(path, fps=0)
 
 
-def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(tmp_path):
+def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(picture, tmp_path):
     for index in (2, 0, 1, 3):
         Image.fromarray(picture(index, 8, 6)).save(tmp_path / f"{index:05}.png")
     (tmp_path / "notes.txt").touch()

@@ -1,0 +1,145 @@
+"""What a video file holds, told by its packets, without decoding one of them.
+
+The list of packets is the one source of the number of frames and of their order, so all readers answer the same
+indices.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+
+import av
+from av.container import InputContainer
+
+_SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}  # their packets carry the times at which frames are shown
+_DECODER_THREADS = 4  # per file; more costs memory and hardly gains speed
+_LONGEST_SILENT_TAIL = 1.0  # s by which the last frame of an intact file may end before the declared duration
+
+
+class VideoReadError(Exception):
+    """A file that does not give the frames asked for.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, in one line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"cannot read video {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["VideoReadError"], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+@dataclass(frozen=True)
+class PacketList:
+    """What the packets of a video stream say before anything is decoded.
+
+    Attributes:
+        num_frames: Frames that are shown, at least 1.
+        frame_rate: Average rate, in frames per second, above 0.
+        times: Time of each frame in the stream's time base, ascending; empty where packets do not say it.
+        key_times: Times of the key frames, ascending; empty where `times` is.
+        closed: True if every frame stored after a key frame is also shown after it.
+    """
+
+    num_frames: int
+    frame_rate: float
+    times: list[int]
+    key_times: list[int]
+    closed: bool
+
+    def key_time(self, index: int) -> int:
+        """Time of the key frame from which frame `index` is decoded: the last one that is not shown after it."""
+        return self.key_times[max(bisect_right(self.key_times, self.times[index]) - 1, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """The facts of one packet, without its data."""
+
+    time: int | None  # when its frame is shown, in the stream's time base
+    duration: int
+    is_key: bool
+    is_shown: bool
+    is_cut_off: bool
+
+
+def list_packets(path: str) -> PacketList:
+    """Read the packets of the best video stream, without decoding and without keeping their data.
+
+    Raises:
+        VideoReadError: If there is no video stream, decoder, frame rate or frame, or the file is cut off.
+        av.FFmpegError: If the file is no media file, or damaged.
+    """
+    with open_video(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        if rate <= 0:
+            raise VideoReadError(path, "the video stream declares no frame rate")
+        packets = [
+            _Packet(packet.pts, packet.duration or 0, packet.is_keyframe, not packet.is_discard, packet.is_corrupt)
+            for packet in container.demux(stream)
+            if packet.size
+        ]
+        _check_complete(path, stream, packets)
+        formats = container.format.name.split(",")
+    num_frames = sum(packet.is_shown for packet in packets)
+    times = [packet.time for packet in packets if packet.is_shown and packet.time is not None]
+    if num_frames < len(packets) or len(set(times)) < len(packets) or _SEEKABLE_FORMATS.isdisjoint(formats):
+        return PacketList(num_frames, rate, [], [], closed=False)
+    ordered = sorted(times)
+    # Before each packet, the last time shown by those stored earlier.
+    latest = [ordered[0] - 1, *accumulate(times, max)]
+    keys = [position for position, packet in enumerate(packets) if packet.is_key]
+    closed = 0 in keys and all(latest[key] < times[key] == ordered[key] for key in keys)
+    return PacketList(num_frames, rate, ordered, sorted(times[key] for key in keys), closed)
+
+
+@contextmanager
+def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """The file and the stream that a player would show, ready to be decoded.
+
+    Raises:
+        VideoReadError: If there is no such stream, or nothing here decodes it.
+        av.FFmpegError: If the file is no media file, or damaged.
+    """
+    with av.open(path, metadata_errors="ignore") as container:  # tags that are not text do not matter here
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+            raise VideoReadError(path, "no video stream")
+        if stream.codec_context is None:
+            raise VideoReadError(path, "no decoder for the video stream")
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = _DECODER_THREADS
+        try:
+            yield container, stream
+        finally:
+            # PyAV frees a decoder while it holds Python's lock, and with av.logging switched on the decoder's threads
+            # need that lock before they can end. Flushing lets them finish without it.
+            stream.codec_context.flush_buffers()
+
+
+def _check_complete(path: str, stream: av.VideoStream, packets: list[_Packet]) -> None:
+    """Raise if there is nothing to show or the end of the file is missing.
+
+    Raises:
+        VideoReadError: If no packet is shown, the last one is cut off, or the declared duration is not reached.
+    """
+    if not any(packet.is_shown for packet in packets):
+        raise VideoReadError(path, "no frames")
+    if packets[-1].is_cut_off:
+        raise VideoReadError(path, f"truncated: packet {len(packets)} is cut off")
+    # Matroska's tag; its packets never look cut off.
+    declared = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    ends = [packet.time + packet.duration for packet in packets if packet.time is not None]
+    if declared is None or not ends or stream.time_base is None:
+        return
+    hours, minutes, seconds = declared.groups()
+    missing = int(hours) * 3600 + int(minutes) * 60 + float(seconds) - float(max(ends) * stream.time_base)
+    if missing > _LONGEST_SILENT_TAIL:
+        raise VideoReadError(path, f"truncated: the last {missing:.1f} s of video are missing")
