@@ -30,7 +30,11 @@ def get_model_name_from_path(model_path: str) -> str:
 
 
 def tokenizer_image_token(
-    prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
+    prompt: str,
+    tokenizer: Any,
+    image_token_index: int = IMAGE_TOKEN_INDEX,
+    return_tensors: str | None = None,
+    num_images: int | None = None,
 ) -> list[int] | torch.Tensor:
     """Token ids of a prompt, with one placeholder for each `<image>`.
 
@@ -42,13 +46,15 @@ def tokenizer_image_token(
         tokenizer: A transformers tokenizer.
         image_token_index: Id of the placeholder.
         return_tensors: "pt" for a 1-d long tensor, None for a list.
+        num_images: Most `<image>` that are placeholders; any after them are text. None: all are.
 
     Raises:
         ValueError: `return_tensors` is something else.
     """
     if return_tensors not in (None, "pt"):
         raise ValueError(f"return_tensors must be 'pt' or None, got {return_tensors!r}")
-    pieces = [list(tokenizer(text).input_ids) for text in prompt.split(DEFAULT_IMAGE_TOKEN)]
+    texts = prompt.split(DEFAULT_IMAGE_TOKEN, -1 if num_images is None else num_images)
+    pieces = [list(tokenizer(text).input_ids) for text in texts]
     starts_with_bos = bool(pieces[0]) and pieces[0][0] == tokenizer.bos_token_id
     ids = pieces[0]
     for piece in pieces[1:]:

@@ -35,7 +35,7 @@ def exit_when_lmms_eval_gives_up() -> int:
     Returns:
         The handler's id, for ``logger.remove``.
     """
-    return logger.add(lambda _: _leave(), level="WARNING", filter=_is_report, catch=False)
+    return logger.add(_leave, level="WARNING", filter=_is_report, catch=False)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...]
         raise
     except Exception as error:  # whatever it is: lmms-eval would print it and end with status 0
         logger.opt(exception=True).critical(f"{where}: {type(error).__name__}: {error}")
-        _leave(error)
+        raise _ending() from error
 
 
 def _is_report(record: Any) -> bool:
@@ -63,9 +63,13 @@ def _is_report(record: Any) -> bool:
     return beginning is not None and record["message"].startswith(beginning)
 
 
-def _leave(cause: Exception | None = None) -> NoReturn:
-    """End this process with status 1, by force if it has others beside it and does not end by itself."""
+def _leave(message: Any) -> NoReturn:  # noqa: ARG001 - the other handlers print it
+    raise _ending()
+
+
+def _ending() -> SystemExit:
+    """What ends this process with status 1, after an alarm is set where it has others beside it."""
     if distributed.is_available() and distributed.is_initialized():
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(GRACE_SECONDS)
-    raise SystemExit(1) from cause
+    return SystemExit(1)

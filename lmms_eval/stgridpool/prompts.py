@@ -32,17 +32,13 @@ class PromptBuilder:
     def question(self, context: str, num_visuals: int, clips: Sequence[ClipTimes]) -> str:
         """The user's turn: placeholders, a line break, the time instruction if asked for, and the task's text.
 
-        A text that already holds one ``<image>`` for each visual keeps them where they are.
-
-        Raises:
-            ValueError: If the text holds another number of ``<image>``.
+        A text that already holds one ``<image>`` for each visual keeps them where they are. Any other number of them
+        is part of the text.
         """
         given = context.count(DEFAULT_IMAGE_TOKEN)
-        if given not in (0, num_visuals):
-            raise ValueError(f"the question holds {given} {DEFAULT_IMAGE_TOKEN} for {num_visuals} images or videos")
         if self.add_time_instruction:
             context = "\n".join([*map(time_instruction, clips), context])
-        if given == num_visuals:
+        if num_visuals in (0, given):
             return context
         placeholder = DEFAULT_IMAGE_TOKEN
         if self.use_start_end:
@@ -56,9 +52,9 @@ class PromptBuilder:
         conversation.append_message(conversation.roles[1], answer)
         return conversation.get_prompt()
 
-    def ids(self, prompt: str) -> torch.Tensor:
-        """Token ids (L,), with the placeholder's id in place of each ``<image>``."""
-        ids = tokenizer_image_token(prompt, self.tokenizer, return_tensors="pt")
+    def ids(self, prompt: str, num_visuals: int | None = None) -> torch.Tensor:
+        """Token ids (L,), with the placeholder's id in place of the first `num_visuals` ``<image>``; None: of all."""
+        ids = tokenizer_image_token(prompt, self.tokenizer, return_tensors="pt", num_images=num_visuals)
         return torch.as_tensor(ids)
 
     @property

@@ -75,7 +75,7 @@ def test_a_video_is_read_and_encoded_once_for_its_questions(model, ask, monkeypa
     )
     names = ["v0.mp4", "v1.mp4", "v0.mp4", "v1.mp4", "v0.mp4"]
     results = ask(model, "generate_until", [{"visuals": [name]} for name in names])
-    assert read == ["v0.mp4", "v1.mp4"]
+    assert sorted(read) == ["v0.mp4", "v1.mp4"]  # by several threads
     assert all("decode" in fact["seconds"] for fact in facts(results))  # divided among the questions of a batch
 
 
@@ -218,14 +218,22 @@ def test_rounds_are_asked_until_the_task_is_done(model, ask, clips):
 def test_other_errors_end_the_process_and_name_rank_task_and_document(model, ask):
     logged = []
     handler = logger.add(logged.append, level="CRITICAL")
-    documents = [{"visuals": ["v0.mp4"]}, {"visuals": ["v0.mp4"], "context": "<image> or <image>?"}]
+    documents = [{"visuals": ["v0.mp4"]}, {"visuals": ["v0.mp4"], "context": "word " * 5000}]
     with pytest.raises(SystemExit) as ended:
         ask(model, "generate_until", documents)
     logger.remove(handler)
     assert ended.value.code == 1
     assert "rank 0, task task, document 1, videos" in logged[0]
     assert "v0.mp4" in logged[0]
-    assert "ValueError: the question holds 2 <image>" in logged[0]
+    assert "ValueError: a prompt of " in logged[0]
+
+
+@pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
+def test_a_question_may_speak_of_placeholders(model, ask, kind):
+    document = {"visuals": ["v0.mp4"], "context": "<image> or <image>?", "continuation": "<image>"}
+    (fact,) = facts(ask(model, kind, [document]))
+    text = PROMPT.format("\n<image> or <image>?") + (kind == "loglikelihood") * "<image><|im_end|>\n"
+    assert fact["input_tokens"] == len(model.tokenizer(text).input_ids) + 60
 
 
 @pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])

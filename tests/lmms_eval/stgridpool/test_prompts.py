@@ -19,8 +19,17 @@ def test_the_question_follows_its_video_on_a_new_line():
     assert prompts.question("What?", 0, []) == "What?"
     assert prompts.question("What?", 2, []) == "<image> <image>\nWhat?"
     assert prompts.question("First <image> then <image>?", 2, []) == "First <image> then <image>?"
-    with pytest.raises(ValueError, match="holds 1 <image> for 2 images or videos"):
-        prompts.question("First <image>?", 2, [])
+
+
+def test_other_numbers_of_placeholders_in_a_question_are_text(tokenizer):
+    prompts = PromptBuilder("qwen_1_5", tokenizer)
+    assert prompts.question("First <image>?", 0, []) == "First <image>?"
+    assert prompts.question("First <image>?", 2, []) == "<image> <image>\nFirst <image>?"
+    question = prompts.question("<image> or <image>?", 1, [CLIP])
+    ids = prompts.ids(question, 1).tolist()
+    assert ids == [-200, *tokenizer("\n<image> or <image>?").input_ids]
+    assert tokenizer.decode(ids[1:]) == "\n<image> or <image>?"
+    assert prompts.ids("<image>", 0).tolist() == tokenizer("<image>").input_ids
 
 
 def test_start_and_end_tokens_are_put_where_the_checkpoint_uses_them():
