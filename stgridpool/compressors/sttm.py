@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,13 @@ from stgridpool.parts.merge_forest import MergeForest
 from stgridpool.parts.node_similarity import node_similarity
 from stgridpool.parts.quadtree import Quadtree, halved_sizes, quadtree
 from stgridpool.parts.quadtree_merging import Join, QuadtreeVideo
-from stgridpool.parts.temporal_merging import Matches, drop_repeated_neighbours, follow_most_similar, join_components
+from stgridpool.parts.temporal_merging import (
+    Matches,
+    drop_repeated_neighbours,
+    follow_most_similar,
+    join_as_released,
+    join_components,
+)
 from stgridpool.parts.threshold_search import highest_threshold
 from stgridpool.plan import Grid, Plan
 from stgridpool.suggestion import suggestion
@@ -68,7 +75,7 @@ class STTM(Compressor):
     Modes:
 
     * ``released``: as the released code, with its quirks: empty places of a group are filled with the top left node, a
-      group of one stops the search, and matches spread by a rule that may stop too early (`join_components`);
+      group of one stops the search, and matches spread by a rule that may stop too early (`join_as_released`);
     * ``components``: all nodes that matches connect become one;
     * ``directed``: each node follows its most similar match in the frame before.
 
@@ -204,7 +211,7 @@ class STTM(Compressor):
         if count is None:
             return video.forest(self.spatial_threshold, self.temporal_threshold, self._join(grid))
         offset = self.spatial_threshold - self.temporal_threshold
-        join = self._join(grid, num_rounds=8 + grid[0].bit_length())
+        join = self._join(grid, num_rounds=4 + grid[0].bit_length())
 
         def at(threshold: Tensor) -> MergeForest:
             return video.forest(threshold, threshold - offset, join)
@@ -226,11 +233,12 @@ class STTM(Compressor):
             return None
         if self.mode == "directed":
             return follow_most_similar
+        if self.mode == "components":
+            return partial(join_components, num_rounds=num_rounds)
 
         def join(matches: Matches, num_cells: int) -> tuple[Tensor, Tensor]:
-            if self.slow:
-                matches = drop_repeated_neighbours(matches, grid[0])
-            return join_components(matches, num_cells, self.mode == "released", num_rounds)
+            chosen = drop_repeated_neighbours(matches, grid[0]) if self.slow else matches
+            return join_as_released(chosen, num_cells, num_rounds)
 
         return join
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stgridpool.parts.quadtree import Quadtree
 
-_CHUNK_BYTES = 2**23  # what fits the cache of a processor core or two
+_CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**28}  # what a processor's cache holds, or what keeps a GPU busy
 _SMALLEST_NORM = 1e-8
 
 
@@ -41,7 +41,7 @@ def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeS
     rows = tokens.reshape(frames, -1, tokens.shape[3])
     dots = tokens.new_zeros(3, levels, frames, num_heads, places, dtype=torch.float32)
     corner = tokens.new_zeros(frames, num_heads, places, dtype=torch.float32)
-    chunk = max(1, _CHUNK_BYTES // (4 * len(tree.cells) * rows.shape[2]))
+    chunk = max(1, _CHUNK_BYTES.get(tokens.device.type, 2**28) // (4 * len(tree.cells) * rows.shape[2]))
     buffer = rows.new_empty(min(chunk + 1, frames), len(tree.cells), rows.shape[2])
     for start in range(0, frames, chunk):
         part = rows[start : start + chunk + 1]  # and the frame after, to compare with
@@ -92,12 +92,8 @@ def _cosines(dots: Tensor, corner: Tensor, tree: Quadtree) -> NodeSimilarity:
         of_ancestors = norms.roll(1 - shift, dims=0)[..., tree.ancestors]  # (T, heads, L, S)
         return _defined(dots[shift].permute(1, 2, 0, 3) / (norms.unsqueeze(2) * of_ancestors)).mean(dim=1)
 
-    corners = [0] if len(tree.sizes) == 1 else [*tree.starts[1:-1], 0]
-    sizes = torch.tensor(tree.starts, device=norms.device).diff()
-    top_left = torch.tensor(corners, device=norms.device).repeat_interleave(sizes)
-    return NodeSimilarity(
-        cosine(0), cosine(1), cosine(2), _defined(corner / (norms * norms[..., top_left])).mean(dim=1)
-    )
+    to_corner = _defined(corner / (norms * norms[..., tree.corners])).mean(dim=1)
+    return NodeSimilarity(cosine(0), cosine(1), cosine(2), to_corner)
 
 
 def _defined(cosines: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,6 +28,7 @@ class Quadtree:
         is_node: (S,) bool, False in empty places.
         share: (S,) float32, the share of a node in the plain mean of its parent's children; 0 in empty places.
         ancestors: (L, S) int64, the ancestor of each place at each level; the place itself at its own level and below.
+        corners: (S,) int64, the top left node of the level below that of each place; of leaves their own.
         cell_nodes: (L, H*W) int64, the node of each level that covers a token.
         cell_heads: (L, H*W) int64, the top left token of that node, which names it.
         cell_shares: (L, H*W) float32, the share of the token in that node's mean of means.
@@ -38,6 +40,7 @@ class Quadtree:
     is_node: Tensor
     share: Tensor
     ancestors: Tensor
+    corners: Tensor
     cell_nodes: Tensor
     cell_heads: Tensor
     cell_shares: Tensor
@@ -74,32 +77,39 @@ def quadtree(size: Pair, depth: int, weighted: bool, device: torch.device) -> Qu
         device: of the tables.
     """
     sizes = halved_sizes(size)[depth::-1]
-    rows, columns = (_axis_places([side[axis] for side in sizes]) for axis in (0, 1))
-    vertical = torch.arange(sizes[0][0]).repeat_interleave(sizes[0][1])  # the places along each axis, in quad order
-    horizontal = torch.arange(sizes[0][1]).repeat(sizes[0][0])
-    levels = []
-    for depth_now in range(depth + 1):
-        if depth_now > 0:
-            vertical = (2 * vertical[:, None] + torch.tensor([0, 0, 1, 1])).flatten()
-            horizontal = (2 * horizontal[:, None] + torch.tensor([0, 1, 0, 1])).flatten()
-        levels.append((rows[depth_now][vertical] >= 0) & (columns[depth_now][horizontal] >= 0))
-    cells = torch.where(levels[-1], rows[-1][vertical] * size[1] + columns[-1][horizontal], 0)
-    is_node = torch.cat(levels)
-    starts = tuple(F.pad(torch.tensor([len(level) for level in levels]).cumsum(0), (1, 0)).tolist())
-    shares = _shares(levels, weighted)
-    leaf_of_cell = torch.empty(size[0] * size[1], dtype=torch.int64)
-    leaf_of_cell[cells[levels[-1]]] = levels[-1].nonzero().flatten()
-    ancestors, nodes, heads, cell_shares = [], [], [], [torch.ones(len(leaf_of_cell))]
+    is_node, cells = _places(sizes)  # of every level; of the leaves
+    counts = [len(level) for level in is_node]
+    starts = tuple(F.pad(torch.tensor(counts).cumsum(0), (1, 0)).tolist())
+    shares = _shares(is_node, weighted)
+    leaf_of_cell = torch.empty(math.prod(size), dtype=torch.int64)
+    leaf_of_cell[cells[is_node[-1]]] = is_node[-1].nonzero().flatten()
+    ancestors, nodes, heads, cell_shares = [], [], [], [torch.ones(math.prod(size))]
     for level in range(depth + 1):
-        own = [torch.arange(len(below)) // 4 ** max(deeper - level, 0) for deeper, below in enumerate(levels)]
-        ancestors.append(torch.cat([place + starts[min(level, d)] for d, place in enumerate(own)]))
+        lines = [torch.arange(count) // 4 ** max(below - level, 0) for below, count in enumerate(counts)]
+        ancestors.append(torch.cat([line + starts[min(level, below)] for below, line in enumerate(lines)]))
         place = leaf_of_cell // 4 ** (depth - level)
         nodes.append(place + starts[level])
         heads.append(cells[place * 4 ** (depth - level)])  # the first child of a node is never empty
     for level in range(depth, 0, -1):
         cell_shares.insert(0, cell_shares[0] * shares[nodes[level]])
-    tables = (cells, is_node, shares, *(torch.stack(table) for table in (ancestors, nodes, heads, cell_shares)))
+    corners = [torch.full((count,), starts[min(level + 1, depth)]) for level, count in enumerate(counts)]
+    stacks = (torch.stack(table) for table in (nodes, heads, cell_shares))
+    tables = (cells, torch.cat(is_node), shares, torch.stack(ancestors), torch.cat(corners), *stacks)
     return Quadtree(sizes, starts, *(table.to(device) for table in tables))
+
+
+def _places(sizes: tuple[Pair, ...]) -> tuple[list[Tensor], Tensor]:
+    """Of every level which places (n,) hold a node, in quad order, and the token of each leaf, 0 in empty places."""
+    rows, columns = (_axis_places([size[axis] for size in sizes]) for axis in (0, 1))
+    vertical = torch.arange(sizes[0][0]).repeat_interleave(sizes[0][1])
+    horizontal = torch.arange(sizes[0][1]).repeat(sizes[0][0])
+    is_node = [torch.ones(len(vertical), dtype=torch.bool)]
+    for row, column in zip(rows[1:], columns[1:], strict=True):
+        vertical = (2 * vertical[:, None] + torch.tensor([0, 0, 1, 1])).flatten()
+        horizontal = (2 * horizontal[:, None] + torch.tensor([0, 1, 0, 1])).flatten()
+        is_node.append((row[vertical] >= 0) & (column[horizontal] >= 0))
+    cells = rows[-1][vertical] * sizes[-1][1] + columns[-1][horizontal]
+    return is_node, cells.where(is_node[-1], 0)
 
 
 def _axis_places(sides: list[int]) -> list[Tensor]:

@@ -6,12 +6,13 @@ parents, (cells,) int64, in which roots are their own parents. Parents come befo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-_ROUNDS_PER_CHECK = 8
+_ROUNDS_PER_CHECK = 16
 
 
 class Matches(NamedTuple):
@@ -44,42 +45,80 @@ def follow_most_similar(matches: Matches, num_cells: int) -> tuple[Tensor, Tenso
     return first.where(first < num_cells, parents), best
 
 
-def join_components(
-    matches: Matches, num_cells: int, may_stop_early: bool, num_rounds: int | None = None
-) -> tuple[Tensor, Tensor]:
+def join_components(matches: Matches, num_cells: int, num_rounds: int | None = None) -> tuple[Tensor, Tensor]:
     """All nodes that matches connect become one, named by the first of them.
 
-    Labels spread along matches towards the smaller one, and every round ends with a jump from label to label's label.
+    Per round each match hangs both ends, and what they hang on, below the smaller of the cells above them, and every
+    node moves up to what is above the cell above it: the number of rounds grows with the logarithm of the frames.
 
     Args:
         matches: the pairs to join.
         num_cells: of all frames.
-        may_stop_early: stop as soon as every label is its own label, as STTM's released code does, whether or not
-            labels still differ across a match. Chains of h matches are covered after round 1, 2, 3, ... for h up to
-            2, 6, 14, ...; so in short videos some matches do nothing.
-        num_rounds: rounds at most. If given, nothing waits for the device.
+        num_rounds: rounds at most, and nothing waits for the device; if not given, until all are joined.
 
     Returns:
         The forest, and for each node the largest similarity of its matches, -inf for roots.
     """
-    label = torch.arange(num_cells, device=matches.later.device)
+
+    def join(label: Tensor, smaller_of: Callable[[Tensor], Tensor]) -> Tensor:
+        above = label[label]
+        smaller = smaller_of(above)
+        for target in (matches.earlier, matches.later, label[matches.earlier], label[matches.later]):
+            above = above.scatter_reduce(0, target, smaller, "amin")
+        return above[above]
+
+    def agree(label: Tensor) -> Tensor:
+        same = label[matches.earlier] == label[matches.later]
+        return (same | (matches.similarity == -torch.inf)).all() & (label == label[label]).all()
+
+    return _spread(matches, num_cells, join, agree, num_rounds)
+
+
+def join_as_released(matches: Matches, num_cells: int, num_rounds: int | None = None) -> tuple[Tensor, Tensor]:
+    """Some of the nodes that matches connect become one: the rule of STTM's released code.
+
+    Per round both ends of a match take the smaller of their labels, and then each label becomes its label's label. It
+    stops as soon as every label is its own label, whether or not labels still differ across a match. A chain of h
+    matches takes 1, 2, 3, ... rounds for h up to 2, 6, 14, ...; so in short videos some matches do nothing, and what
+    happens in one place depends on the longest chain anywhere.
+
+    Args, Returns: as `join_components`.
+    """
+
+    def join(label: Tensor, smaller_of: Callable[[Tensor], Tensor]) -> Tensor:
+        smaller = smaller_of(label)
+        spread = label.scatter_reduce(0, matches.earlier, smaller, "amin")
+        spread = spread.scatter_reduce(0, matches.later, smaller, "amin")
+        return spread[spread]
+
+    return _spread(matches, num_cells, join, lambda label: (label == label[label]).all(), num_rounds)
+
+
+def _spread(
+    matches: Matches,
+    num_cells: int,
+    join: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor],
+    is_done: Callable[[Tensor], Tensor],
+    num_rounds: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Rounds of `join` until `is_done`, from a label per cell on: itself. For the rest see `join_components`."""
     is_match = matches.similarity > -torch.inf
-    is_done = torch.zeros((), dtype=torch.bool, device=label.device)
+
+    def smaller_of(label: Tensor) -> Tensor:
+        return torch.minimum(label[matches.earlier], label[matches.later]).where(is_match, num_cells)
+
+    cells = torch.arange(num_cells, device=is_match.device)
+    label, done = cells, torch.zeros((), dtype=torch.bool, device=cells.device)
     while True:
         for _ in range(num_rounds or _ROUNDS_PER_CHECK):
-            smaller = torch.minimum(label[matches.earlier], label[matches.later]).where(is_match, num_cells)
-            spread = label.scatter_reduce(0, matches.earlier, smaller, "amin")
-            spread = spread.scatter_reduce(0, matches.later, smaller, "amin")
-            label = label.where(is_done, spread[spread])
-            is_done = (label == label[label]).all()
-            if not may_stop_early:
-                is_done &= ((label[matches.earlier] == label[matches.later]) | ~is_match).all()
-        if num_rounds is not None or is_done:  # reading is_done waits for the device, seldom more than once
+            label = label.where(done, join(label, smaller_of))
+            done = is_done(label)
+        if num_rounds is not None or done:  # reading `done` waits for the device, so that is seldom done twice
             break
     best = matches.similarity.new_full((num_cells,), -torch.inf)
     for side in (matches.earlier, matches.later):
         best = best.scatter_reduce(0, side, matches.similarity, "amax")
-    return label, best.where(label != torch.arange(num_cells, device=label.device), -torch.inf)
+    return label, best.where(label != cells, -torch.inf)
 
 
 def drop_repeated_neighbours(matches: Matches, frames: int) -> Matches:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_PROBES = 24
+_PROBES = 20
 
 
 def highest_threshold(count: Callable[[Tensor], Tensor], budget: int, low: Tensor, high: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def highest_threshold(count: Callable[[Tensor], Tensor], budget: int, low: Tenso
     The count need not be monotone: what is returned was tried, or is `low`. Nothing waits for the device.
 
     Args:
-        count: tokens left, () int64, at a threshold () float32. It is called 24 times, so it should compute no
+        count: tokens left, () int64, at a threshold () float32. It is called 20 times, so it should compute no
             similarity, but only decide.
         budget: tokens wanted.
         low: () float32, a threshold at which at most `budget` tokens are left.
