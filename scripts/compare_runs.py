@@ -33,6 +33,8 @@ class Row:
     tokens_per_frame: float  # newline tokens apart
     tokens_per_video: float  # newline tokens apart
     newlines_per_video: float
+    retention_mean: float  # of the questions; left at the last layer of what the checkpoint's own pooling gives, 0 to 1
+    retention_total: float  # the same over all tokens
     seconds_per_question: float
     metric: str
     score: float
@@ -115,6 +117,9 @@ def summarise(run: str, task: str, record: dict, samples: Sequence[dict], result
         tokens_per_frame=sum(fact["visual_tokens"] for fact in facts) / sum(fact["frames"] for fact in facts),
         tokens_per_video=mean(fact["visual_tokens"] for fact in facts),
         newlines_per_video=mean(fact["newline_tokens"] for fact in facts),
+        retention_mean=mean(fact["retention"]["last_layer"] for fact in facts),
+        retention_total=sum(fact["kept_tokens"]["last_layer"] for fact in facts)
+        / sum(fact["full_tokens"] for fact in facts),
         seconds_per_question=sum(record["seconds"].values()) / record["requests"],
         metric=metric,
         score=score,
@@ -127,11 +132,18 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for task, metric in dict.fromkeys((row.task, row.metric) for row in rows):
         table = Table(
             title=f"{task}; accuracy is {metric}",
-            caption="tokens per video: visual + newline; accuracy ± half of its 95 % interval",
+            caption="tokens entering the language model, visual + newline; retention at its last layer, mean of the "
+            "questions and of all tokens; accuracy ± half of its 95 % interval",
             box=box.SIMPLE,
         )
         table.add_column("run", overflow="fold")
-        for name in ("tokens\nper frame", "tokens\nper video", "seconds\nper question", "accuracy"):
+        for name in (
+            "tokens\nper frame",
+            "tokens\nper video",
+            "retention\nmean, total",
+            "seconds\nper question",
+            "accuracy",
+        ):
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
             if (row.task, row.metric) == (task, metric):
@@ -139,6 +151,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
                     row.run,
                     f"{row.tokens_per_frame:.1f}",
                     f"{row.tokens_per_video:.0f} + {row.newlines_per_video:.0f}",
+                    f"{row.retention_mean:.1%}, {row.retention_total:.1%}",
                     f"{row.seconds_per_question:.3f}",
                     f"{row.score:.2f}" + ("" if row.interval is None else f" ± {row.interval:.1f}"),
                 )

@@ -12,8 +12,11 @@ def comparison(load_script):
     return load_script("compare_runs")
 
 
-def sample(doc_id, frames, visual_tokens, newline_tokens):
+def sample(doc_id, frames, visual_tokens, newline_tokens, left=1.0):
     facts = {"frames": frames, "visual_tokens": visual_tokens, "newline_tokens": newline_tokens}
+    if frames:
+        facts |= {"full_tokens": visual_tokens, "kept_tokens": {"last_layer": left * visual_tokens}}
+        facts["retention"] = {"last_layer": left}
     return {"doc_id": doc_id, "token_counts": [facts]}
 
 
@@ -27,7 +30,7 @@ def write_run(folder, stamp="20260101_000000", score=50.0, failed=0, compressor=
         "failed_requests": failed,
         "seconds": {"decode": 1.0, "prefill": 5.0},
     }
-    samples = [sample(0, 2, 8, 4), sample(1, 2, 8, 4), sample(2, 6, 24, 12)]
+    samples = [sample(0, 2, 8, 4), sample(1, 2, 8, 4), sample(2, 6, 24, 12, left=0.25)]
     samples += [sample(3, 0, 0, 0)] if failed else []
     (model / f"{stamp}_results.json").write_text(json.dumps({"results": {"quiz": results}}))
     (model / f"{stamp}_run.json").write_text(json.dumps(record))
@@ -48,6 +51,8 @@ def test_a_run_is_reduced_to_a_row(comparison, tmp_path):
     assert row.tokens_per_frame == 4.0  # 40 tokens of 10 frames
     assert row.tokens_per_video == pytest.approx(40 / 3)
     assert row.newlines_per_video == pytest.approx(20 / 3)
+    assert row.retention_mean == pytest.approx((1 + 1 + 0.25) / 3)
+    assert row.retention_total == pytest.approx((8 + 8 + 6) / 40)
     assert row.seconds_per_question == 1.5  # 6 s, 4 questions
     assert (row.metric, row.score) == ("acc", 50.0)
 
@@ -91,7 +96,7 @@ def test_the_table_fits_a_terminal_and_shows_every_run(comparison, tmp_path):
     ]
     text = shown(comparison, rows)
     lines = [line.split() for line in text.splitlines()]
-    assert ["bilinear", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
+    assert ["bilinear", "4.0", "13", "+", "7", "75.0%,", "55.0%", "1.500", "50.00"] in lines
     assert ["st_gridpool", "4.0", "13", "+", "7", "1.500", "50.00"] in lines
     assert "accuracy is acc" in text
     assert f"st_gridpool: {runs['st_gridpool']}" in text
