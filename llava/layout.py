@@ -44,7 +44,11 @@ class EncodedVideo:
 
 
 def insert_newlines(
-    tokens: torch.Tensor, place: torch.Tensor, newline: torch.Tensor | None, position: str
+    tokens: torch.Tensor,
+    place: torch.Tensor,
+    newline: torch.Tensor | None,
+    position: str,
+    shape: tuple[int, int, int] | None = None,
 ) -> torch.Tensor:
     """Puts newline tokens between the visual tokens of a video.
 
@@ -57,6 +61,8 @@ def insert_newlines(
         newline: (D,) the newline token; may be None for `no_token`.
         position: `grid`: after every row of every frame; `frame`: after every frame; `one_token`: once, at the end;
             `no_token`: nowhere.
+        shape: (T, H, W) of the lattice that they stand on. Where they fill it, the number of newlines follows from it,
+            and nobody has to wait for the device to count them.
 
     Returns:
         (N + number of newlines, D).
@@ -76,8 +82,16 @@ def insert_newlines(
     if position == "one_token":
         return torch.cat([tokens, newline[None]])
     index = token_positions(place, position).to(tokens.device)
-    laid_out = newline.repeat(int(index[-1]) + 2, 1)
+    is_full = shape is not None and len(tokens) == math.prod(shape)
+    length = len(tokens) + count_newlines(shape, position) if is_full else int(index[-1]) + 2
+    laid_out = newline.repeat(length, 1)
     return laid_out.index_copy(0, index, tokens)
+
+
+def count_newlines(shape: tuple[int, int, int], position: str) -> int:
+    """Newlines of a video whose tokens fill a lattice of (T, H, W), for a position of `insert_newlines`."""
+    frames, height, _ = shape
+    return {"grid": frames * height, "frame": frames, "one_token": 1, "no_token": 0}[position]
 
 
 def token_positions(place: torch.Tensor, position: str) -> torch.Tensor:

@@ -119,9 +119,9 @@ class VideoSession:
         missing = [longest - suffix.shape[0] for suffix in suffixes]
         padded = [F.pad(suffix, (0, 0, count, 0)) for suffix, count in zip(suffixes, missing, strict=True)]
         embeds = torch.stack([torch.cat([self.prefix, suffix]) for suffix in padded])
-        column = torch.arange(len(self) + longest, device=embeds.device) - len(self)
-        gaps = torch.tensor(missing, device=embeds.device)[:, None]
-        return embeds, ((column < 0) | (column >= gaps)).long()
+        column = torch.arange(len(self) + longest) - len(self)
+        mask = (column < 0) | (column >= torch.tensor(missing)[:, None])
+        return embeds, mask.long().to(embeds.device, non_blocking=True)
 
     def _fork(self, count: int) -> DynamicCache:
         """A cache for `count` prompts that begins with the prefix; for one, the prefix's tensors are shared.

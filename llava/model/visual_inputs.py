@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from llava.layout import EncodedVideo, insert_newlines
+from llava.layout import EncodedVideo, count_newlines, insert_newlines
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import check_merge_type, max_tiles_of, merge_image
 from llava.model.compression import Compression, Visual
@@ -94,7 +94,7 @@ class VisualInputs(Compression):
         with _stage(timer, "compress"):
             tokens, plan = self.front_compressor(self._as_maps(projected))
             position = self._newline_position()
-            embeds = insert_newlines(tokens, plan.place, self.model.image_newline, position)
+            embeds = insert_newlines(tokens, plan.place, self.model.image_newline, position, plan.shape)
         return EncodedVideo(embeds, plan, len(embeds) - len(tokens), position)
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
@@ -103,9 +103,7 @@ class VisualInputs(Compression):
         grid = pooling_compressor(self.config.mm_spatial_pool_mode).planned_shape((num_frames, side, side))
         if grid is None:
             raise ValueError("the checkpoint's own pooling must give a grid")
-        frames, height, _ = grid
-        newlines = {"grid": frames * height, "frame": frames, "one_token": 1, "no_token": 0}
-        return math.prod(grid), newlines[self._newline_position()]
+        return math.prod(grid), count_newlines(grid, self._newline_position())
 
     def get_2dPool(self, image_feature: torch.Tensor, stride: int = 2) -> torch.Tensor:
         """The checkpoint's own pooling of features (T, n*n, D): (T, m*m, D).

@@ -63,4 +63,4 @@ class SharedPrefix:
 
     def _embed(self, ids: torch.Tensor) -> torch.Tensor:
         embeddings = self._model.get_input_embeddings()
-        return embeddings(ids.to(embeddings.weight.device))
+        return embeddings(ids.to(embeddings.weight.device, non_blocking=True))

@@ -54,3 +54,19 @@ def test_errors():
     with pytest.raises(ValueError, match="needs a newline token"):
         insert_newlines(tokens, place, None, "grid")
     assert insert_newlines(tokens, place, None, "no_token") is tokens
+
+
+@pytest.mark.parametrize("position", ["grid", "frame", "one_token", "no_token"])
+def test_a_full_lattice_is_laid_out_without_looking_at_values(position):
+    """On the meta device, where there are none: a GPU is not waited for."""
+    tokens, place = full(3, 2, 4)
+    expected = insert_newlines(tokens, place, NEWLINE, position)
+    assert torch.equal(insert_newlines(tokens, place, NEWLINE, position, (3, 2, 4)), expected)
+    laid_out = insert_newlines(tokens.to("meta"), place.to("meta"), NEWLINE.to("meta"), position, (3, 2, 4))
+    assert laid_out.shape == expected.shape
+
+
+def test_the_lattice_says_nothing_where_tokens_are_missing():
+    tokens, place = full(3, 2, 4)
+    few = insert_newlines(tokens[:5], place[:5], NEWLINE, "grid", (3, 2, 4))
+    assert few.flatten().tolist() == [0, 1, 2, 3, -1, 4, -1]

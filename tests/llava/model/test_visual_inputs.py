@@ -1,5 +1,6 @@
 """The seam for compressors, encoded videos, batching, and the methods that scripts know."""
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -203,3 +204,15 @@ def test_errors(model, video_frames, settings):
         model.encode_video(video_frames[:1])
     with pytest.raises(ValueError, match="7 x 7 patches, got 50"):
         model.get_2dPool(torch.zeros(1, 50, 64))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["none", "average", "bilinear", "max", "nsp", "ptg", "st_gridpool"])
+def test_encoding_does_not_wait_for_the_device(model, video_frames, name):
+    """On the meta device, where no value can be asked for: on a GPU nothing is waited for."""
+    on_meta = copy.deepcopy(model).to("meta")
+    on_meta.compressor = model.compressor = name
+    video = on_meta.encode_video(video_frames[:9].to("meta"))
+    expected = model.encode_video(video_frames[:9])
+    assert video.embeds.shape == expected.embeds.shape
+    assert video.num_newlines == expected.num_newlines
