@@ -121,7 +121,7 @@ def print_evaluation(numbers: dict[str, Any]) -> None:
         table.add_column(column.replace("_", " "), justify="right")
     for row in numbers["variants"]:
         peak = row["peak_memory_bytes"]
-        table.addrow(
+        table.add_row(
             row["variant"],
             f"{row['seconds_per_question']:.3f}",
             f"{row['speedup']:.2f}",

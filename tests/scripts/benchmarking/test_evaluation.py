@@ -58,6 +58,14 @@ def test_the_file_says_what_made_it(printed):
     assert written["weights"] == "random, seed 0"
 
 
+def test_tables(printed, benchmarking, capsys):
+    benchmarking("evaluation_report").print_evaluation(printed[0])
+    shown = capsys.readouterr().out
+    assert "tiny geometry, random weights, float32" in shown
+    for part in ("plain loop", "all together", "without the vision tower", "the prefill"):
+        assert part in shown
+
+
 def test_defaults_of_each_size(benchmarking):
     evaluation = benchmarking("evaluation")
     assert evaluation.SCALES.keys() == benchmarking("geometry").GEOMETRIES.keys()
