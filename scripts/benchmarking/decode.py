@@ -42,8 +42,8 @@ def add_parser(commands: Any) -> None:
         "decode",
         help="compare video decoders on a long clip",
         description="Seconds and CPU seconds are those of the fastest round, opening the file included; the file has "
-        "been read before. Pixels are compared with those of decoding every frame from the first on, without seeking. torchcodec "
-        "takes part where it is installed; if it finds no FFmpeg, it is given PyAV's.",
+        "been read before. Pixels are compared with those of decoding every frame from the first on, without seeking. "
+        "torchcodec takes part where it is installed; if it finds no FFmpeg, it is given PyAV's.",
     )
     parser.add_argument("--frames", type=int, default=64, help="frames to read (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=600, help="length of the clips (default: %(default)s)")
