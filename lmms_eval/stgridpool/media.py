@@ -46,6 +46,7 @@ class Media:
         frames: Video frames over all videos.
         visual_tokens: Tokens of the videos that the compressor left, without newline tokens.
         newline_tokens: Newline tokens among them.
+        image_tokens: Tokens of the images.
         cache_hits: Videos whose features came from the feature cache.
         cache_misses: Videos whose features were put into it.
     """
@@ -57,6 +58,7 @@ class Media:
     frames: int = 0
     visual_tokens: int = 0
     newline_tokens: int = 0
+    image_tokens: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
 
@@ -66,8 +68,8 @@ class Media:
         return len(self.modalities)
 
     def prompt_length(self, num_ids: int) -> int:
-        """Tokens of a prompt of `num_ids` ids, each placeholder of a video replaced by the video's tokens."""
-        return num_ids + self.visual_tokens + self.newline_tokens - len(self.clips)
+        """Tokens of a prompt of `num_ids` ids, each placeholder replaced by the tokens of its video or image."""
+        return num_ids + self.visual_tokens + self.newline_tokens + self.image_tokens - self.num_visuals
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ class MediaEncoder:
         if all(isinstance(visual, str | Path) for visual in visuals):
             return self._encode_videos([Path(visual) for visual in visuals], timer)
         if all(isinstance(visual, Image.Image) for visual in visuals):
-            return self._prepare_images(visuals, timer)
+            return self._encode_images(visuals, timer)
         kinds = sorted({type(visual).__name__ for visual in visuals})
         raise TypeError(f"visuals must be paths of videos or PIL images, got {', '.join(kinds)}")
 
@@ -111,7 +113,7 @@ class MediaEncoder:
         encoded: list[EncodedVideo] = []
         for video in videos:
             encoded.append(self.model.encode_features(video.features, timer))
-            check_count(self.model.compressor, encoded[-1])
+            check_count(self.model.front_compressor, encoded[-1])
         hits = sum(video.is_from_cache for video in videos)
         return Media(
             inputs=encoded,
@@ -145,8 +147,8 @@ class MediaEncoder:
                 self.cache.add(loaded.name, video)
         return video
 
-    def _prepare_images(self, images: Sequence[Image.Image], timer: StageTimer) -> Media:
-        """Pixels of images; several images of one question are padded to squares instead of tiled, as in training."""
+    def _encode_images(self, images: Sequence[Image.Image], timer: StageTimer) -> Media:
+        """Tokens of images; several images of one question are padded to squares instead of tiled, as in training."""
         config = self.model.config
         if len(images) > 1:
             config = copy.copy(config)
@@ -157,8 +159,11 @@ class MediaEncoder:
                 pixels = pixels.to(self.device, self.dtype)
             else:
                 pixels = [image.to(self.device, self.dtype) for image in pixels]
+        modalities, sizes = ("image",) * len(images), tuple(image.size for image in images)
+        with timer.stage("vision"):
+            tokens = self.model.encode_visuals(pixels, modalities, sizes)
         return Media(
-            inputs=pixels, modalities=("image",) * len(images), image_sizes=tuple(image.size for image in images)
+            inputs=tokens, modalities=modalities, image_sizes=sizes, image_tokens=sum(len(image) for image in tokens)
         )
 
 

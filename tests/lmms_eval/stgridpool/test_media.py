@@ -78,13 +78,15 @@ def test_a_folder_of_pictures_is_a_video(encoder, tmp_path):
 
 def test_one_image_is_tiled_and_several_are_padded_to_squares(encoder):
     image = Image.new("RGB", (150, 90))
-    one = encoder.encode([image], StageTimer("cpu"))
-    assert one.inputs.shape[2:] == (3, 98, 98)
-    assert one.inputs.shape[1] > 1
+    with torch.inference_mode():
+        one = encoder.encode([image], StageTimer("cpu"))
+        two = encoder.encode([image, image], StageTimer("cpu"))
+    # 7 x 7 tokens of the whole, and 7 rows of 2 tiles: 12 of 14 columns are no padding, and a newline follows
+    assert [len(tokens) for tokens in one.inputs] == [7 * 7 + 7 * (12 + 1)]
     assert one.image_sizes == ((150, 90),)
-    two = encoder.encode([image, image], StageTimer("cpu"))
-    assert two.inputs.shape == (2, 3, 98, 98)
+    assert [len(tokens) for tokens in two.inputs] == [7 * 7, 7 * 7]
     assert two.modalities == ("image", "image")
+    assert two.prompt_length(10) == 10 - 2 + 2 * 7 * 7
     assert encoder.model.config.image_aspect_ratio == "anyres_max_9"
 
 
