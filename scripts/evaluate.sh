@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: bash scripts/evaluate.sh [--output FOLDER] TASK [MODEL] [COMPRESSOR] [NUM_PROCESSES] [KEY=VALUE...] [-- LMMS_EVAL_OPTION...]
+Usage: bash scripts/evaluate.sh [OPTION...] TASK [MODEL] [COMPRESSOR] [NUM_PROCESSES] [KEY=VALUE...] [-- LMMS_EVAL_OPTION...]
 
   TASK            a task of lmms-eval (videomme, longvideobench_val_v, ...) or of custom_tasks/ (videomme_local, ...)
   MODEL           folder or Hugging Face name of the checkpoint (default lmms-lab/LLaVA-Video-7B-Qwen2)
@@ -12,7 +12,11 @@ Usage: bash scripts/evaluate.sh [--output FOLDER] TASK [MODEL] [COMPRESSOR] [NUM
   NUM_PROCESSES   default: the number of visible GPUs, or 1. On a machine without GPUs the processes share the CPU.
   KEY=VALUE       further arguments of the model: max_frames_num=32 torch_dtype=bfloat16 mm_newline_position=no_token ...
   -- ...          further options of lmms-eval: -- --limit 20 --verbosity DEBUG
+
+Options:
   --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR in the repository)
+  --launch "..."  further options of accelerate launch, separated by blanks; NUM_PROCESSES counts all machines
+                  --launch "--num_machines 2 --machine_rank 0 --main_process_ip 10.0.0.1 --main_process_port 29500"
 
 A run that was stopped, however it was, goes on where it stopped when the same command is given again: every answer is
 kept in FOLDER/answers as soon as it is known. Remove that folder to ask everything anew.
@@ -31,12 +35,14 @@ fail() {
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 output=""
+launch_options=()
 positional=()
 model_args=""
 while (($#)); do
   case "$1" in
     -h | --help) usage; exit 0 ;;
     --output) (($# > 1)) || fail "--output needs a folder" 2; output="$2"; shift ;;
+    --launch) (($# > 1)) || fail "--launch needs options" 2; read -ra launch_options <<<"$2"; shift ;;
     --) shift; break ;;
     -*) fail "unknown option $1; options of lmms-eval go behind --" 2 ;;
     *=*) model_args+=",$1" ;;
@@ -60,6 +66,7 @@ export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
 launch=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
   --mixed_precision no --dynamo_backend no --main_process_port 0) # port 0: any free one
 ((num_processes == 1)) || launch+=(--multi_gpu)
+launch+=("${launch_options[@]}") # last, as the last of several values counts
 ((num_gpus > 0)) || export ACCELERATE_USE_CPU=true # without it, accelerate starts a single process on the CPU
 
 mkdir -p "$output"
@@ -68,6 +75,8 @@ trap 'rm -f "$started"' EXIT
 "${launch[@]}" -m lmms_eval --model llava_video \
   --model_args "pretrained=$model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=$compressor,resume_dir=$output/answers$model_args" \
   --tasks "$task" --include_path "$root/custom_tasks" --batch_size 1 --log_samples --output_path "$output" "$@"
+
+[[ ! "${launch_options[*]}" =~ --machine_rank[=\ ][1-9] ]] || exit 0 # the first machine writes the results
 
 # lmms-eval ends with status 0 also where the evaluation failed: only the results file tells.
 results="$(find "$output" -name '*_results.json' -newer "$started")"

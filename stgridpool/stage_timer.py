@@ -13,7 +13,8 @@ class StageTimer:
     """Sums the seconds spent in each stage of a run.
 
     On a CUDA device a stage is bracketed by events of the current stream, so timing makes nothing wait; `seconds`
-    then waits for the last of them. Elsewhere the wall clock is read.
+    then waits for the last of them. Elsewhere the wall clock is read. Of a model that is spread over several devices,
+    what another device does counts towards the stage that next waits for it; the sum of all stages is right.
 
     Args:
         device: the device that does the work.

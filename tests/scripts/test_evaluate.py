@@ -88,6 +88,19 @@ def test_model_arguments_and_options_of_lmms_eval_are_passed_on(evaluate, tmp_pa
     assert after(lines, "--limit") == "a b"
 
 
+def test_options_of_the_launcher_come_last(evaluate):
+    options = "--num_machines 2 --machine_rank {} --main_process_ip 10.0.0.1"
+    done, lines = evaluate("--launch", options.format(0), "quiz", "checkpoint", "nsp", "16")
+    assert done.returncode == 0
+    launcher = lines[: lines.index("lmms_eval")]
+    assert launcher[-7:] == [*options.format(0).split(), "-m"]
+    assert launcher.index("--num_processes") < launcher.index("--main_process_ip")
+    done, _ = evaluate("--launch", options.format(0), "quiz", results=None)
+    assert done.returncode == 1
+    done, _ = evaluate("--launch", options.format(1), "quiz", results=None)  # the first machine writes the results
+    assert done.returncode == 0
+
+
 def test_a_run_without_new_results_fails_although_lmms_eval_does_not(evaluate, tmp_path):
     old = tmp_path / "out" / "model" / "old_results.json"
     old.parent.mkdir(parents=True)
