@@ -32,19 +32,22 @@ class Arguments:
         decode_threads: Threads that decode and preprocess videos, at least 1.
         decode_timeout_s: Most seconds that reading one video may take, above 0; a video that takes longer has failed.
         prefetch: Videos that are loaded ahead of the one in use; 0 loads each when it is asked about.
-        vision_batch_size: Frames that go through the vision tower at a time, or "auto": as many as fit. Where memory runs
-            out they are halved.
+        vision_batch_size: Frames that go through the vision tower at a time, or "auto", as many as fit; fewer from when
+            memory runs out.
         mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
         add_time_instruction: Tell the model the video's length and the times of its frames.
         force_sample: Spread `max_frames_num` frames evenly over every video, however short.
-        compressor: Name of the method that compresses a video's tokens.
-        compressor_args: Its options, as a JSON object.
+        compressor: Name of the method that compresses a video's tokens, or two joined by "+": one in front of the
+            language model and one inside it.
+        compressor_args: Its options, as a JSON object; of two methods, under the name of each.
         share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
             question.
         questions_per_batch: Most questions about one video that are answered as one batch, at least 1. Each takes a
             copy of the video's keys and values.
         feature_cache: Folder in which the vision tower's features are kept, for other runs and other compressors.
         feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, above 0; the oldest make room.
+        deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
+            can be repeated bit for bit.
         resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
 
     Raises:
@@ -74,6 +77,7 @@ class Arguments:
     questions_per_batch: int = 4
     feature_cache: str | None = None
     feature_cache_gb: float = 100
+    deterministic: bool = False
     resume_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -100,7 +104,7 @@ class Arguments:
             raise ValueError(f"vision_batch_size must be 'auto' or a whole number of at least 1, got {size!r}")
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
-        for name in ("add_time_instruction", "force_sample", "share_prefix"):
+        for name in ("add_time_instruction", "force_sample", "share_prefix", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         self.build_compressor()
