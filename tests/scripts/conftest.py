@@ -1,6 +1,7 @@
 """Fixtures for the tests of the scripts."""
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 def load_script() -> Callable[[str], ModuleType]:
     """Function that imports a script of scripts/ by its name."""
 
+    if str(SCRIPTS) not in sys.path:
+        sys.path.append(str(SCRIPTS))  # scripts import each other
+
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
         assert spec is not None
@@ -25,3 +29,18 @@ def load_script() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Path:
+    """The trained checkpoint."""
+    return SCRIPTS / "nano" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory) -> Path:
+    """A folder to evaluate in: its data/videomme holds two clips with eight questions each for videomme_local."""
+    folder = tmp_path_factory.mktemp("workplace")
+    command = [sys.executable, str(SCRIPTS / "nano" / "make_data.py"), "data", "--clips", "2", "--needles", "0"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder

@@ -1,0 +1,130 @@
+r"""Fill a feature cache ahead of time, so that evaluations neither decode nor encode.
+
+The videos are those of tasks, and files, folders of files, folders of pictures, and lists (.txt, a path per line).
+Features that are there already stay. Several processes share the work:
+
+  accelerate launch --num_processes 8 scripts/extract_features.py --tasks videomme \
+    --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64,feature_cache=features
+
+Evaluations find the features with the same --model_args, whatever their compressor. Ends with status 1 if a video
+cannot be read.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, gather_object
+from lmms_eval.evaluator_utils import get_task_list
+from lmms_eval.models.model_utils.progress import make_progress
+from lmms_eval.tasks import TaskManager, get_task_dict
+from lmms_eval.utils import simple_parse_args_string
+
+from llava.video import FRAME_SUFFIXES, VideoReadError
+from lmms_eval_stgridpool.llava_video import LlavaVideo
+from lmms_eval_stgridpool.requests import Tasks
+from stgridpool.stage_timer import StageTimer
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg", ".mpeg", ".ts", ".wmv")
+
+
+def videos_of_tasks(names: Sequence[str], include_path: Path) -> list[Path]:
+    """The videos that the questions of some tasks show."""
+    manager = TaskManager(include_path=str(include_path), model_name="llava_video")
+    videos: list[str] = []
+    for output in get_task_list(get_task_dict(list(names), manager, "simple")):
+        task = output.task
+        task.build_all_requests()
+        reader = Tasks({output.task_name: task.dataset})
+        for position, instance in enumerate(task.instances):
+            videos += reader.video_key(reader.read(position, instance)) or ()
+    return [Path(video) for video in videos]
+
+
+def videos_of_paths(paths: Iterable[Path]) -> list[Path]:
+    """The videos that paths on the command line stand for.
+
+    Raises:
+        FileNotFoundError: If a folder or a list holds none.
+    """
+    videos: list[Path] = []
+    for path in paths:
+        if path.suffix == ".txt":
+            found = [Path(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        elif path.is_dir() and not any(file.suffix.lower() in FRAME_SUFFIXES for file in path.iterdir()):
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
+        else:
+            found = [path]
+        if not found:
+            raise FileNotFoundError(f"no videos in {path}")
+        videos += found
+    return videos
+
+
+def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
+    """Put the features of videos into the model's cache.
+
+    Returns:
+        How many were there already, and why others could not be read.
+
+    Raises:
+        OSError: If the cache cannot be written any more.
+    """
+    known, failures = 0, []
+    model.encoder.loader.expect(videos)
+    progress = make_progress(total=len(videos), desc="Encoding videos", disable=model.rank != 0)
+    for video in videos:
+        try:
+            with torch.inference_mode():
+                [features] = model.encoder.features([video], StageTimer(model.device))
+            known += features.is_from_cache
+        except VideoReadError as error:
+            failures.append(str(error))
+        if not model.encoder.cache.is_writable:
+            raise OSError(f"features cannot be written to {model.encoder.cache.folder}")
+        progress.update(1)
+    progress.close()
+    return known, failures
+
+
+def main() -> None:
+    """Parse the command line and encode."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", type=Path, nargs="*", help="videos, folders, lists")
+    parser.add_argument("--tasks", help="names of tasks, separated by commas")
+    parser.add_argument("--model_args", required=True, help="those of the evaluation, with feature_cache=FOLDER")
+    parser.add_argument(
+        "--include_path", type=Path, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
+    )
+    arguments = parser.parse_args()
+    model_args = simple_parse_args_string(arguments.model_args)
+    if "feature_cache" not in model_args:
+        parser.error("--model_args must name a folder: feature_cache=FOLDER")
+    if not arguments.paths and not arguments.tasks:
+        parser.error("name tasks or videos")
+    Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])  # some processes take longer
+    videos = videos_of_paths(arguments.paths)
+    if arguments.tasks:
+        videos += videos_of_tasks(arguments.tasks.split(","), arguments.include_path)
+    videos = list(dict.fromkeys(videos))
+
+    model = LlavaVideo(**model_args)
+    outcomes = gather_object([extract(model, videos[model.rank :: model.world_size])])
+    failures = [failure for _, found in outcomes for failure in found]
+    if model.rank == 0:
+        known = sum(count for count, _ in outcomes)
+        print(*failures, sep="\n", end="\n" * bool(failures), file=sys.stderr)
+        print(
+            f"{len(videos)} videos: {len(videos) - known - len(failures)} encoded, {known} were there, "
+            f"{len(failures)} cannot be read. Features in {model.arguments.feature_cache}"
+        )
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()

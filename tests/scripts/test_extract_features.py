@@ -1,0 +1,81 @@
+"""Features are extracted ahead of time, by one process or several, and only once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "extract_features.py"
+LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+@pytest.fixture
+def extract(load_script, workplace, monkeypatch):
+    """Function that runs the command in the workplace; returns the exit status."""
+
+    def run(*words):
+        monkeypatch.chdir(workplace)
+        monkeypatch.setattr(sys, "argv", ["extract_features.py", *map(str, words)])
+        with pytest.raises(SystemExit) as ending:
+            load_script("extract_features").main()
+        return int(ending.value.code)
+
+    return run
+
+
+@pytest.mark.slow
+def test_videos_are_extracted_once(extract, workplace, miniature, tmp_path, capsys):
+    cache, model_args = tmp_path / "cache", f"pretrained={miniature},max_frames_num=16,feature_cache={tmp_path}/cache"
+    (tmp_path / "bad.mp4").write_text("no video")
+    (tmp_path / "list.txt").write_text(f"{tmp_path / 'bad.mp4'}\n\n")
+    words = ["--tasks", "videomme_local", "--model_args", model_args, tmp_path / "list.txt"]
+    first = subprocess.run(
+        [sys.executable, *LAUNCH, SCRIPT, *words],
+        cwd=workplace,
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert first.returncode == 1
+    assert "3 videos: 2 encoded, 0 were there, 1 cannot be read" in first.stdout
+    assert f"cannot read video {tmp_path / 'bad.mp4'}" in first.stderr
+    assert len(list(cache.glob("*.safetensors"))) == 2
+    assert extract("--model_args", f"{model_args},device=cpu", "data/videomme") == 0
+    assert "2 videos: 0 encoded, 2 were there, 0 cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--model_args", "pretrained=x", "a.mp4"), "--model_args must name a folder: feature_cache=FOLDER"),
+        (("--model_args", "pretrained=x,feature_cache=y"), "name tasks or videos"),
+    ],
+)
+def test_what_says_too_little_is_refused(extract, capsys, words, message):
+    assert extract(*words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_folders_and_lists_stand_for_their_videos(load_script, tmp_path):
+    names = load_script("extract_features").videos_of_paths
+    (tmp_path / "deep").mkdir()
+    for name in ("b.mp4", "deep/a.MKV", "deep/notes.md"):
+        (tmp_path / name).touch()
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "1.jpg").touch()
+    (tmp_path / "list.txt").write_text("x.mp4\n\ny.mp4\n")
+    assert names([tmp_path]) == [tmp_path / "b.mp4", tmp_path / "deep" / "a.MKV"]
+    assert names([tmp_path / "pictures"]) == [tmp_path / "pictures"]
+    assert names([tmp_path / "list.txt", tmp_path / "b.mp4"]) == [Path("x.mp4"), Path("y.mp4"), tmp_path / "b.mp4"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no videos in .*empty"):
+        names([tmp_path / "empty"])
+
+
+def test_help(extract, capsys):
+    assert extract("--help") == 0
+    assert "Fill a feature cache ahead of time" in capsys.readouterr().out

@@ -1,0 +1,84 @@
+"""A sweep writes, compressor by compressor, what runs of their own write."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def sweep(load_script, workplace, monkeypatch):
+    """Function that runs the command in the workplace."""
+
+    def run(*words):
+        monkeypatch.chdir(workplace)
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, words)])
+        load_script("sweep").main()
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_sweep_writes_what_separate_runs_find(sweep, miniature, tmp_path, capsys):
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    model_args = f"pretrained={miniature},max_frames_num=16,device=cpu"
+    common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path)
+    sweep(*common, "bilinear", 'average:{"kernel_size":3}')
+    shown = capsys.readouterr().out
+    assert "average_kernel_size=3: Average(kernel_size=3" in shown
+    assert "Reading and encoding, once for all: 0." in shown
+    manager = TaskManager(include_path=str(REPOSITORY / "custom_tasks"), model_name="llava_video")
+    for folder, options in (
+        ("bilinear", "compressor=bilinear"),
+        ("average_kernel_size=3", 'compressor=average,compressor_args={"kernel_size":3}'),
+    ):
+        results, samples = read(tmp_path / folder)
+        own = simple_evaluate(
+            model="llava_video",
+            model_args=f"{model_args},{options}",
+            tasks=["videomme_local"],
+            batch_size=1,
+            task_manager=manager,
+        )
+        assert results["config"]["model"] == "llava_video"
+        assert results["config"]["model_args"] == f"{model_args},{options}"
+        assert results["results"] == own["results"]
+        assert len(samples) == 16
+        for sample, own_sample in zip(samples, own["samples"]["videomme_local"], strict=True):
+            assert [sample["filtered_resps"]] == own_sample["filtered_resps"]
+            tokens = [one["token_counts"][0]["visual_tokens"] for one in (sample, own_sample)]
+            assert tokens[0] == tokens[1] > 0
+
+
+def read(folder):
+    """The results and the samples that a run wrote below `folder`."""
+    [results] = folder.rglob("*_results.json")
+    [samples] = folder.rglob("*_samples_videomme_local.jsonl")
+    assert list(folder.rglob("*_run.json"))
+    return json.loads(results.read_text()), [json.loads(line) for line in samples.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("bilinaer",), "there is no compressor 'bilinaer', did you mean 'bilinear'"),
+        (("average:{kernel_size}",), "average:{kernel_size}: "),
+        (('average:{"kernel_size":0}',), "kernel_size must be at least 1"),
+        (("none", "none"), "a compressor is named twice"),
+    ],
+)
+def test_what_is_no_compressor_is_refused(sweep, capsys, words, message):
+    with pytest.raises(SystemExit, match="2"):
+        sweep("--tasks", "videomme_local", "--model_args", "pretrained=x", *words)
+    assert message in capsys.readouterr().err
+
+
+def test_help(sweep, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        sweep("--help")
+    assert "Evaluate several compressors on a task in one process" in capsys.readouterr().out
