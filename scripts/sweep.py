@@ -127,7 +127,9 @@ def main() -> None:
         "--include_path", type=Path, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
     )
     parser.add_argument("--limit", type=float, help="only so many questions per task, for a try")
-    parser.add_argument("--output_path", type=Path, default=REPOSITORY / "logs" / "sweep", help="where results go")
+    parser.add_argument(
+        "--output_path", type=Path, default=REPOSITORY / "logs" / "runs" / "sweep", help="where results go"
+    )
     arguments = parser.parse_args()
     choices = arguments.compressors
     del arguments.compressors
