@@ -7,6 +7,7 @@ questions through the lmms-eval model `llava_video`; all must give the same answ
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -36,13 +37,15 @@ class Scale:
     videos: int
     compared_videos: int
     clip: ClipSize
-    rounds: int
+    ahead: int  # videos decoded ahead, and at a time
 
 
 SCALES = {
-    "tiny": Scale(frames=16, videos=2, compared_videos=2, clip=ClipSize(320, 240, seconds=20), rounds=1),
-    "0.5B": Scale(frames=8, videos=2, compared_videos=2, clip=ClipSize(640, 360, seconds=20), rounds=1),
-    "7B": Scale(frames=64, videos=24, compared_videos=4, clip=ClipSize(1280, 720, seconds=180), rounds=1),
+    "tiny": Scale(frames=16, videos=2, compared_videos=2, clip=ClipSize(320, 240, seconds=20), ahead=2),
+    "0.5B": Scale(frames=8, videos=2, compared_videos=2, clip=ClipSize(640, 360, seconds=20), ahead=2),
+    "7B": Scale(
+        frames=64, videos=32, compared_videos=4, clip=ClipSize(1280, 720, seconds=180), ahead=os.cpu_count() or 2
+    ),
 }
 
 
@@ -52,7 +55,8 @@ def add_parser(commands: Any) -> None:
         "eval",
         help="time a whole evaluation, from video files to answers",
         description="Busy is the share of the time in which the model works: on a GPU by events around its stages, on "
-        "the CPU by the clock. Memory is the peak that torch allocated on a GPU, else that of the whole process.",
+        "the CPU by the clock. Memory is the peak that torch allocated on a GPU, else that of the whole process. "
+        "Defaults that are not named depend on the size of the model.",
     )
     parser.add_argument("--size", choices=list(GEOMETRIES), default="tiny", help="geometry of the model")
     parser.add_argument("--questions-per-video", type=int, default=3, metavar="N")
@@ -60,9 +64,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--compared-videos", type=int, help="the first of them, on which the others are timed")
     parser.add_argument("--clip-seconds", type=int, help="length of a video")
     parser.add_argument("--frames", type=int, help="frames of a video that the model sees")
-    parser.add_argument("--rounds", type=int, help="times that everything is timed; the best counts")
-    parser.add_argument("--decode-threads", type=int, default=2, help="videos decoded at a time (default: %(default)s)")
-    parser.add_argument("--prefetch", type=int, default=2, help="videos decoded ahead (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="times that everything is timed; the best counts")
+    parser.add_argument("--decode-threads", type=int, help="videos decoded at a time")
+    parser.add_argument("--prefetch", type=int, help="videos decoded ahead")
     parser.add_argument("--dtype", choices=list(DTYPES), help="default: bfloat16 on a GPU, float32 on the CPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add_output_options(parser)
@@ -112,7 +116,8 @@ def _complete(arguments: argparse.Namespace) -> None:
         "videos": scale.videos,
         "compared_videos": min(scale.compared_videos, arguments.videos or scale.videos),
         "clip_seconds": scale.clip.seconds,
-        "rounds": scale.rounds,
+        "decode_threads": scale.ahead,
+        "prefetch": scale.ahead,
         "dtype": "bfloat16" if on_gpu else "float32",
     }
     for name, value in defaults.items():

@@ -116,7 +116,7 @@ def print_evaluation(numbers: dict[str, Any]) -> None:
         f"{numbers['questions_per_video']} questions a video, {numbers['frames']} frames "
         f"({numbers['visual_tokens']} tokens) of {clip['seconds']} s of {clip['width']}x{clip['height']}"
     )
-    table.add_column("variant")
+    table.add_column("variant", no_wrap=True)
     for column in ("s a question", "speed-up", "busy", "memory", "equal answers", *stages):
         table.add_column(column.replace("_", " "), justify="right")
     for row in numbers["variants"]:

@@ -19,10 +19,10 @@ class Variant:
 
 VARIANTS = (
     Variant("plain loop"),
-    Variant("videos decoded ahead", ahead=True),
-    Variant("video encoded once", encode_once=True),
-    Variant("video encoded and prefilled once", encode_once=True, share_prefix=True),
-    Variant("the same, questions as a batch", encode_once=True, share_prefix=True, batch=True),
+    Variant("decoded ahead", ahead=True),
+    Variant("encoded once", encode_once=True),
+    Variant("encoded, prefilled once", encode_once=True, share_prefix=True),
+    Variant("the same, as a batch", encode_once=True, share_prefix=True, batch=True),
     Variant("all together", encode_once=True, share_prefix=True, batch=True, ahead=True),
 )
 

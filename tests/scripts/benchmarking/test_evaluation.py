@@ -1,11 +1,13 @@
 """The command `eval`: one object on standard output, from real runs of the plug-in."""
 
+import argparse
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OPTIONS = ("--size", "tiny", "--questions-per-video", "2", "--videos", "2", "--clip-seconds", "2", "--frames", "3")
@@ -56,6 +58,19 @@ def test_the_file_says_what_made_it(printed):
     assert written.items() >= numbers.items()
     assert written["command"].startswith("python scripts/benchmark.py eval --size tiny")
     assert written["weights"] == "random, seed 0"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(benchmarking):
+    parser = argparse.ArgumentParser()
+    benchmarking("evaluation").add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["eval", *OPTIONS, "--device", "cuda"])
+    numbers = benchmarking("evaluation").benchmark_evaluation(arguments)
+    assert numbers["device"] == torch.cuda.get_device_name()
+    assert numbers["dtype"] == "bfloat16"
+    assert 0 < numbers["busy_share"] <= 1
+    assert 0 < numbers["peak_memory_bytes"] < 2**31
 
 
 def test_tables(printed, benchmarking, capsys):
