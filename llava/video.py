@@ -51,7 +51,8 @@ def read_video(
         fps: Frames to take per second of video, above 0.
         force_sample: Always take exactly `max_frames_num` frames, evenly spread (short videos repeat frames).
         backend: "pyav" or "decord". They give the same indices, and pixels equal up to colour-conversion rounding.
-            What decord would not read exactly, PyAV reads in its place.
+            What decord would not read exactly, PyAV reads in its place. decord ends the whole process on some damaged
+            files; `llava.video_process.read_video_apart` survives that.
 
     Returns:
         The frames, their indices and times.

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from io import BufferedReader
 from os import PathLike, fspath
 from typing import Any, BinaryIO
 
@@ -32,8 +33,8 @@ def read_video_apart(path: str | PathLike[str], timeout_s: float, **options: Any
     request = json.dumps({"path": name, "timeout_s": timeout_s, "options": options})
     command = [sys.executable, "-m", "llava.video_process", request]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        if process.stdout is None:
-            raise RuntimeError("the pipe to the reading process is missing")
+        if not isinstance(process.stdout, BufferedReader):
+            raise TypeError("the reading process gives no bytes")
         try:
             answer = json.loads(process.stdout.readline() or "null")
             if answer is None:

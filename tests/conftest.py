@@ -97,7 +97,7 @@ def odd_videos(tmp_path_factory):
     size = matroska.read_bytes()
     matroska.write_bytes(size.replace(b"\xb0\x81\x40", b"\xb0\x81\x00").replace(b"\xba\x81\x30", b"\xba\x81\x00"))
     noise = damaged.read_bytes()
-    damaged.write_bytes(_patched(noise, len(noise) // 2, bytes(3000)))
+    damaged.write_bytes(_patched(noise, len(noise) // 3, bytes(len(noise) // 3)))
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("text\n" * 999)
     (folder / "folder.mp4").mkdir()
