@@ -82,8 +82,10 @@ def insert_newlines(
     if position == "one_token":
         return torch.cat([tokens, newline[None]])
     index = token_positions(place, position).to(tokens.device)
-    is_full = shape is not None and len(tokens) == math.prod(shape)
-    length = len(tokens) + count_newlines(shape, position) if is_full else int(index[-1]) + 2
+    if shape is not None and len(tokens) == math.prod(shape):
+        length = len(tokens) + count_newlines(shape, position)
+    else:
+        length = int(index[-1]) + 2
     laid_out = newline.repeat(length, 1)
     return laid_out.index_copy(0, index, tokens)
 
