@@ -198,4 +198,4 @@ def _checksum(name: str, features: torch.Tensor, facts: Mapping[str, str]) -> st
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

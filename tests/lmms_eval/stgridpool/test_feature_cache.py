@@ -13,7 +13,7 @@ import torch
 from loguru import logger
 from PIL import Image
 
-from llava.video import VideoReadError
+from llava.video import BACKENDS, VideoReadError
 from lmms_eval_stgridpool import loading
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.feature_cache import FeatureCache, VideoFeatures, feature_setup
@@ -106,7 +106,8 @@ def test_the_setup_tells_towers_and_frames_apart(tower):
     assert setup["tower"] == tower.name
     assert setup["dtype"] == "torch.float32"
     assert feature_setup(arguments, tower, config) == setup
-    for change in ({"max_frames_num": 9}, {"force_sample": True}, {"video_decode_backend": "pyav"}):
+    [other_backend, *_] = set(BACKENDS) - {arguments.video_decode_backend}
+    for change in ({"max_frames_num": 9}, {"force_sample": True}, {"video_decode_backend": other_backend}):
         assert feature_setup(Arguments(**{"pretrained": "x", "max_frames_num": 8} | change), tower, config) != setup
     other = SimpleNamespace(mm_vision_select_layer=-5, mm_vision_select_feature=config.mm_vision_select_feature)
     assert feature_setup(arguments, tower, other) != setup
