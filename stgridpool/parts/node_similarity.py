@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stgridpool.parts.quadtree import Quadtree
 
-_CHUNK_BYTES = {"cpu": 2**23, "cuda": 2**28}  # what a processor's cache holds, or what keeps a GPU busy
+_CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}  # what a processor's cache holds, or what keeps a GPU busy
 _SMALLEST_NORM = 1e-8
 
 
@@ -42,19 +42,19 @@ def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeS
     dots = tokens.new_zeros(3, levels, frames, num_heads, places, dtype=torch.float32)
     corner = tokens.new_zeros(frames, num_heads, places, dtype=torch.float32)
     chunk = max(1, _CHUNK_BYTES.get(tokens.device.type, 2**28) // (4 * len(tree.cells) * rows.shape[2]))
-    buffer = rows.new_empty(min(chunk + 1, frames), len(tree.cells), rows.shape[2])
+    buffers = rows.new_empty(2, min(chunk, frames), len(tree.cells), rows.shape[2])
+    last: list[Tensor] = []  # features of the frame before the chunk
     for start in range(0, frames, chunk):
-        part = rows[start : start + chunk + 1]  # and the frame after, to compare with
-        leaves = torch.index_select(part, 1, tree.cells, out=buffer[: len(part)]).float()
-        features = _features(leaves, tree)
-        for level, feature in enumerate(features):
-            pairs = ((leaves[1:], feature[:-1]), (leaves[:chunk], feature[:chunk]), (leaves[:-1], feature[1:]))
-            for shift, (of, ancestors) in enumerate(pairs):
-                first = start + (shift == 0)
-                _pool_up(_dots(of, ancestors, num_heads), tree, level, dots[shift, level, first : first + len(of)])
-        for level, (feature, below) in enumerate(pairwise(features)):
-            products = _dots(feature[:chunk], below[:chunk, :1], num_heads)
-            tree.level(corner[start : start + chunk], level).copy_(products)
+        part = rows[start : start + chunk]
+        stop, buffer = start + len(part), buffers[start // chunk % 2, : len(part)]
+        features = _features(torch.index_select(part, 1, tree.cells, out=buffer).float(), tree)
+        _compare_within(features, tree, dots[1, :, start:stop], corner[start:stop])
+        if last:
+            _compare(last, [feature[:1] for feature in features], tree, dots[:, :, start - 1 : start + 1])
+        if len(part) > 1:
+            pairs = ([feature[ends] for feature in features] for ends in (slice(0, -1), slice(1, None)))
+            _compare(*pairs, tree, dots[:, :, start:stop])
+        last = [feature[-1:] for feature in features]
     return _cosines(dots, corner, tree)
 
 
@@ -73,6 +73,25 @@ def _dots(nodes: Tensor, ancestors: Tensor, num_heads: int) -> Tensor:
         return (nodes * ancestors).unflatten(2, (num_heads, -1)).sum(dim=-1).transpose(1, 2)
     own = nodes.unflatten(1, (ancestors.shape[1], -1)).unflatten(3, (num_heads, -1))
     return torch.einsum("fnkhd,fnhd->fhnk", own, ancestors.unflatten(2, (num_heads, -1))).flatten(2)
+
+
+def _compare_within(features: list[Tensor], tree: Quadtree, dots: Tensor, corner: Tensor) -> None:
+    """Write the dot products of f frames' nodes to `dots` (L, f, heads, S) and `corner` (f, heads, S)."""
+    num_heads = corner.shape[1]
+    for level, feature in enumerate(features):
+        _pool_up(_dots(features[-1], feature, num_heads), tree, level, dots[level])
+    for level, (feature, below) in enumerate(pairwise(features)):
+        tree.level(corner, level).copy_(_dots(feature, below[:, :1], num_heads))
+
+
+def _compare(before: list[Tensor], after: list[Tensor], tree: Quadtree, dots: Tensor) -> None:
+    """Write the dot products of f frames' nodes with those of the f next frames to `dots` (3, L, f + 1, heads, S)."""
+    num_heads, leaf_level = dots.shape[3], len(before) - 1
+    for level, (old, new) in enumerate(zip(before, after, strict=True)):
+        later = _dots(before[-1], new, num_heads)
+        earlier = later if level == leaf_level else _dots(after[-1], old, num_heads)
+        _pool_up(earlier, tree, level, dots[0, level, 1:])
+        _pool_up(later, tree, level, dots[2, level, :-1])
 
 
 def _pool_up(leaf_dots: Tensor, tree: Quadtree, top: int, out: Tensor) -> None:
