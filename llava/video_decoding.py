@@ -96,6 +96,8 @@ def _decode_until(container: InputContainer, stream: av.VideoStream, times: set[
     """
     can_skip = _marks_references(stream.codec_context)
     for packet in container.demux(stream):
+        if not packet.size:  # the end of the file, where there should be none
+            break
         if can_skip:
             stream.codec_context.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
         yield from stream.decode(packet)

@@ -36,9 +36,10 @@ def read_video_apart(path: str | PathLike[str], timeout_s: float, **options: Any
         if not isinstance(process.stdout, BufferedReader):
             raise TypeError("the reading process gives no bytes")
         try:
-            answer = json.loads(process.stdout.readline() or "null")
-            if answer is None:
+            line = process.stdout.readline()
+            if not line.endswith(b"\n"):
                 raise VideoReadError(name, _ending(process.wait(), timeout_s))
+            answer = json.loads(line)
             if "reason" in answer:
                 raise VideoReadError(name, answer["reason"])
             frames = np.empty(answer["frames"], np.uint8)
@@ -63,7 +64,7 @@ def _read(path: str, options: dict[str, Any], output: BinaryIO) -> None:
     try:
         clip = read_frame_folder(path, **options) if os.path.isdir(path) else read_video(path, **options)
     except VideoReadError as error:
-        output.write(json.dumps({"reason": error.reason}).encode())
+        output.write(json.dumps({"reason": error.reason}).encode() + b"\n")
         return
     answer = vars(clip) | {"frames": clip.frames.shape}
     output.write(json.dumps(answer).encode() + b"\n")
