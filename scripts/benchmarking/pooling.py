@@ -15,6 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarking.decoder_layer import decoder_layer_call
+from benchmarking.geometry import GEOMETRIES
 from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.reporting import add_output_options, report
 from stgridpool import COMPRESSORS, Compressed, Compressor, build_compressor
@@ -42,6 +44,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each method (default: %(default)s)")
+    parser.add_argument(
+        "--decoder-layer",
+        choices=list(GEOMETRIES),
+        help="also compare with one decoder layer of this size on as many tokens as there are before compression",
+    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -62,7 +69,10 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
         torch.manual_seed(0)
         shape = (arguments.frames, *arguments.grid, arguments.width)
         tokens = torch.randn(shape, device=device, dtype=torch.float32).to(DTYPES[dtype])
-        rows += _benchmark_tokens(cases, tokens, dtype, arguments.rounds)
+        new = _benchmark_tokens(cases, tokens, dtype, arguments.rounds)
+        if arguments.decoder_layer is not None:
+            _add_decoder_layer_ratio(new, tokens, arguments.decoder_layer, arguments.rounds)
+        rows += new
     return rows
 
 
@@ -96,6 +106,15 @@ def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, round
     return rows
 
 
+@torch.inference_mode()
+def _add_decoder_layer_ratio(rows: list[dict[str, object]], tokens: torch.Tensor, size: str, rounds: int) -> None:
+    """Divide the time of each row by that of a decoder layer of `size` on as many tokens."""
+    call = decoder_layer_call(GEOMETRIES[size], tokens[..., 0].numel(), tokens.dtype, tokens.device)
+    (layer_ms,) = best_ms([call], rounds, tokens.device)
+    for row in rows:
+        row["decoder_layer_ratio"] = round(row["ms"] / layer_ms, 3)  # type: ignore[operator]
+
+
 def extra_memory(call: Callable[[], Compressed], tokens: torch.Tensor) -> int | None:
     """Peak bytes that `call` holds beyond its input `tokens` and its output; None where it cannot be read."""
     before = reset_peak(tokens.device)
@@ -113,7 +132,10 @@ def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) 
         title=f"{arguments.frames} frames of {height}x{width} random tokens of width {arguments.width}, "
         f"{rows[0]['device']}, torch {torch.__version__}; best of {arguments.rounds} rounds"
     )
-    for column in ("method", "dtype", "ms", "ratio to average", "MiB moved", "share of copy bandwidth", "extra memory"):
+    columns = ["method", "dtype", "ms", "ratio to average", "MiB moved", "share of copy bandwidth", "extra memory"]
+    if arguments.decoder_layer is not None:
+        columns.append(f"ratio to a {arguments.decoder_layer} decoder layer")
+    for column in columns:
         table.add_column(column, justify="left" if column in ("method", "dtype") else "right")
     for row in rows:
         extra = row["extra_memory_share"]
@@ -125,6 +147,7 @@ def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) 
             f"{row['bytes_moved'] / MIB:.0f}",  # type: ignore[operator]
             f"{row['copy_bandwidth_share']:.0%}",
             "unknown" if extra is None else f"{extra:.0%} of the input",
+            *([f"{row['decoder_layer_ratio']:.3f}"] if "decoder_layer_ratio" in row else []),
         )
     Console(width=140).print(table)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stgridpool import build_compressor
+from stgridpool import COMPRESSORS, build_compressor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {"method", "device", "dtype", "ms", "ratio_to_average", "copy_bandwidth_share", "extra_memory_share"}
@@ -25,7 +25,7 @@ def run(*arguments: str) -> str:
 def test_json_rows():
     rows = json.loads(run("--frames", "9", "--grid", "6", "5", "--width", "16", "--rounds", "1", "--json"))
     assert {row["dtype"] for row in rows} == {"float32", "bfloat16"}
-    assert len({row["method"] for row in rows}) == len(rows) / 2 == 7
+    assert len({row["method"] for row in rows}) == len(rows) / 2 == len(COMPRESSORS)
     assert all(row.keys() >= KEYS for row in rows)
     assert all(row["ratio_to_average"] == 1 for row in rows if row["method"] == "average")
     moved = next(row["bytes_moved"] for row in rows if (row["method"], row["dtype"]) == ("average", "float32"))
@@ -36,6 +36,13 @@ def test_table():
     table = run("--frames", "4", "--grid", "4", "4", "--width", "8", "--rounds", "1", "--methods", "nsp", "average")
     assert "4 frames of 4x4 random tokens of width 8" in table
     assert "nsp" in table
+
+
+def test_ratio_to_a_decoder_layer():
+    arguments = ("--frames", "8", "--grid", "6", "6", "--width", "384", "--rounds", "2", "--dtypes", "float32")
+    (row,) = json.loads(run(*arguments, "--methods", "sttm", "--decoder-layer", "tiny", "--json"))
+    assert row["decoder_layer_ratio"] > 0
+    assert "a tiny decoder" in run(*arguments, "--methods", "sttm", "--decoder-layer", "tiny").replace("\n", " ")
 
 
 @pytest.mark.slow
