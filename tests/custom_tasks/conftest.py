@@ -1,4 +1,4 @@
-"""Six small benchmarks on disk, and a way to run Python on them without a network."""
+"""Eight small benchmarks on disk, and a way to run Python on them without a network."""
 
 import json
 import os
@@ -19,6 +19,7 @@ LONGVIDEOBENCH |= {"duration_group": 15, "question_category": "S2E", "question":
 EGOSCHEMA = {"question": "What happens?", "option": ["A. run", "B. sit", "C. eat", "D. cut", "E. dig"]}
 MLVU = {"question": "Which?\n(A) a\n(B) b", "task_type": "ego"}
 NEXTQA = {"question": " why did she go ", "a0": "rain", "a1": " food ", "a2": "dog", "a3": "fun", "a4": "sun"}
+VNBENCH = {"question": "Which?", "options": ["cat", "dog", "owl", "fox"], "gt_option": "B", "type": "ret_edit1"}
 MVBENCH = {"question": "What moved?", "candidates": ["cup", "box", "pen"]}
 TEMPCOMPASS = {"question": "What?\nA. up\nB. down", "mc_question": ""}
 
@@ -31,6 +32,7 @@ DOCUMENTS = {
     "egoschema": [EGOSCHEMA | {"video_idx": f"v{i}", "question_idx": str(i), "answer": "1"} for i in range(4)],
     "mlvu": [MLVU | {"video_name": f"v{i}.mp4", "answer": "B"} for i in range(4)],
     "nextqa": [NEXTQA | {"video": i, "answer": 1, "qid": i, "type": "CW"} for i in range(4)],
+    "vnbench": [VNBENCH | {"video": f"v{i // 2}.mp4", "try": i % 2} for i in range(4)],
     "mvbench": [MVBENCH | {"video": f"v{i}.mp4", "answer": "box"} for i in range(4)],
     "tempcompass": [
         TEMPCOMPASS | {"video_id": f"v{i}", "answer": "B. down", "dim": dim}
@@ -52,6 +54,7 @@ VIDEO_DIRS = {
     "egoschema": "egoschema/videos",
     "mlvu": "mlvu_dev",
     "nextqa": "nextqa/NExTVideo",
+    "vnbench": "vnbench",
     "tempcompass": "tempcompass/videos",
 }
 
@@ -64,7 +67,7 @@ def mvbench_subtasks():
 
 
 def write_tables(root, write):
-    """Write every table below `root` with `write(rows, folder, split)`; MVBench as its authors publish it."""
+    """Write every table below `root` with `write(rows, folder, split)`; MVBench and VNBench as published."""
     for benchmark, tables in TABLES.items():
         for folder, split in tables:
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,8 @@ def write_tables(root, write):
     (root / "mvbench" / "json").mkdir(parents=True)
     for name in mvbench_subtasks():
         (root / "mvbench" / "json" / f"{name}.json").write_text(json.dumps(DOCUMENTS["mvbench"]))
+    (root / "vnbench").mkdir()
+    (root / "vnbench" / "test.json").write_text(json.dumps(DOCUMENTS["vnbench"]))
     write_front_matter(root / "mvbench", {name: f"json/{name}.json" for name in mvbench_subtasks()}, split="train")
 
 

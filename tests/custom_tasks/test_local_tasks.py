@@ -15,6 +15,14 @@ ANSWERS = {
     "nextqa_mc_test_local": ["B. food", "A", "no idea", ""],
     "mvbench_local": ["(B) box", "A", "no idea", ""],
     "tempcompass_multi_choice_local": ["B. down", "A", "down", ""],
+    "vnbench_local": ["B", "A.", "i cannot say", ""],
+    "videomme_sttm": ["The answer is B", "Apple", "no idea", ""],
+    "longvideobench_val_v_sttm": ["The answer is B", "Apple", "no idea", ""],
+    "egoschema_subset_sttm": ["The answer is B", "Apple", "no idea", ""],
+    "egoschema_submission_sttm": [],
+    "mlvu_dev_sttm": ["The answer is B", "Apple", "no idea", ""],
+    "nextqa_mc_test_sttm": ["The answer is B", "Apple", "no idea", ""],
+    "vnbench_sttm": ["The answer is B", "Apple", "no idea", ""],
 }
 # One of four is right everywhere; MLVU averages over seven kinds of question of which the data have one.
 SCORES = {
@@ -26,6 +34,13 @@ SCORES = {
     "nextqa_mc_test_local": {"exact_match": 0.25},
     "mvbench_local_action_count": {"mvbench_accuracy": 25.0},
     "tempcompass_multi_choice_local": {"avg_accuracy": 25.0, "speed_accuracy": 50.0, "order_accuracy": 0.0},
+    "vnbench_local": {"vnbench_accuracy": 25.0, "vnbench_circular": 0.0},
+    "videomme_sttm": {"accuracy": 25.0, "accuracy_short": 25.0, "accuracy_Counting_Problem": 25.0},
+    "longvideobench_val_v_sttm": {"accuracy": 25.0, "accuracy_15": 25.0, "accuracy_S2E": 25.0},
+    "egoschema_subset_sttm": {"accuracy": 25.0},
+    "mlvu_dev_sttm": {"accuracy": 25.0, "accuracy_ego": 25.0, "mlvu_percetion_score": pytest.approx(25 / 7)},
+    "nextqa_mc_test_sttm": {"accuracy": 25.0, "accuracy_CW": 25.0},
+    "vnbench_sttm": {"accuracy": 25.0, "accuracy_ret_edit1": 25.0, "vnbench_circular": 0.0},
 }
 VIDEOS = {
     "videomme_local": ["videomme/data/v0.mp4", "videomme/data/v1.mp4"],
@@ -36,6 +51,7 @@ VIDEOS = {
     "nextqa_mc_test_local": ["nextqa/NExTVideo/0.mp4", "nextqa/NExTVideo/3.mp4"],
     "mvbench_local_action_count": ["mvbench/perception/videos/v0.mp4", "mvbench/perception/videos/v3.mp4"],
     "tempcompass_multi_choice_local": ["tempcompass/videos/v0.mp4", "tempcompass/videos/v3.mp4"],
+    "vnbench_local": ["vnbench/v0.mp4", "vnbench/v1.mp4"],
 }
 
 
@@ -66,6 +82,28 @@ def test_score(report, task):
 def test_videos_lie_in_the_folder_of_the_task_file_even_when_missing(report, task):
     videos = report.tasks[0][task]["videos"]
     assert [videos[0], videos[-1]] == [[f"data/{path}"] for path in VIDEOS[task]]
+
+
+STTM_TASKS = [task for task in ANSWERS if task.endswith("_sttm")]
+
+
+@pytest.mark.parametrize("task", STTM_TASKS)
+def test_tasks_of_sttm_ask_for_the_same_videos_and_share_prompt_and_generation(report, task):
+    tasks = report.tasks[0]
+    (base,) = {task.replace("_sttm", "_local"), task.removesuffix("_sttm")} & set(tasks)
+    assert tasks[task]["videos"] == tasks[base]["videos"]
+    assert tasks[task]["targets"] == tasks[base]["targets"]
+    assert tasks[task]["generation"]["max_new_tokens"] == 32
+    for prompt in tasks[task]["prompts"]:
+        assert prompt.startswith("Select the best answer to the following multiple-choice question")
+        assert prompt.endswith("\nThe best answer is:")
+
+
+@pytest.mark.parametrize("task", [task for task in STTM_TASKS if "submission" not in task])
+def test_tasks_of_sttm_carry_what_the_clustered_error_needs(report, task):
+    items = report.tasks[0][task]["items"]["accuracy"]
+    assert [item["score"] for item in items] == [1.0, 0.0, 0.0, 0.0]
+    assert all(item["videoID"] in video for item, (video,) in zip(items, report.tasks[0][task]["videos"], strict=True))
 
 
 def test_no_answer_is_never_a_guess(report):
@@ -111,5 +149,5 @@ def test_custom_tasks_holds_no_python(custom_tasks):
 
 def test_readme_has_a_row_for_every_task(custom_tasks):
     readme = (custom_tasks / "README.md").read_text()
-    files = [*custom_tasks.glob("*.yaml"), custom_tasks / "mvbench_local" / "mvbench_local.yaml"]
+    files = [path for path in custom_tasks.rglob("*.yaml") if "mvbench_local_" not in path.name]
     assert [path.stem for path in files if f"| `{path.stem}` |" not in readme] == []
