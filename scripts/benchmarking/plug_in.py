@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,11 @@ class Asker:
         self._device = torch.device(arguments.device)
 
     def ask(self, variant: Variant, questions: Sequence[Question]) -> Measured:
-        """Answer the questions one way; the time begins when the first one is asked."""
+        """Answer the questions one way; the time begins when the first one is asked.
+
+        Raises:
+            RuntimeError: If one is not answered, since its video cannot be read.
+        """
         given = self._arguments
         model = MadeModel(
             self._parts,
@@ -70,15 +74,27 @@ class Asker:
         synchronise(self._device)
         seconds = time.perf_counter() - started
         answers, facts = zip(*map(unwrap_generation_output, results), strict=True)
+        failures = [one.failure for one in facts if one.failure is not None]
+        if failures:
+            raise RuntimeError(f"{len(failures)} questions have no answer, the first because {failures[0]}")
         return Measured(
             variant=variant,
             seconds=seconds,
-            stages=dict(model._sums.seconds),
+            stages=_summed(one.seconds for one in facts),
             answers=list(answers),
             visual_tokens=facts[0].visual_tokens + facts[0].newline_tokens,
             prompt_tokens=max(one.input_tokens for one in facts),
             peak=peak_bytes(self._device),
         )
+
+
+def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Seconds by stage, in the order of the stages."""
+    sums: dict[str, float] = {}
+    for part in parts:
+        for stage, seconds in part.items():
+            sums[stage] = sums.get(stage, 0.0) + seconds
+    return sums
 
 
 def _instances(model: LlavaVideo, questions: Sequence[Question], own_files: bool) -> list[Instance]:

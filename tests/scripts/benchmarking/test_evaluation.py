@@ -60,6 +60,17 @@ def test_the_file_says_what_made_it(printed):
     assert written["weights"] == "random, seed 0"
 
 
+def test_a_clip_that_cannot_be_read_is_an_error(benchmarking, small, tmp_path):
+    plug_in, variants = benchmarking("plug_in"), benchmarking("variants")
+    parts = benchmarking("random_model").make_model(small, ["What?"], torch.float32, torch.device("cpu"))
+    arguments = argparse.Namespace(
+        device="cpu", dtype="float32", frames=2, questions_per_video=1, decode_threads=1, prefetch=0
+    )
+    (tmp_path / "clip.mp4").write_text("no video")
+    with pytest.raises(RuntimeError, match="1 questions have no answer, the first because .*clip"):
+        plug_in.Asker(parts, arguments).ask(variants.VARIANTS[-1], [variants.Question(tmp_path / "clip.mp4", "What?")])
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu(benchmarking):
