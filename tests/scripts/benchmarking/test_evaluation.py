@@ -67,7 +67,7 @@ def test_a_clip_that_cannot_be_read_is_an_error(benchmarking, small, tmp_path):
         device="cpu", dtype="float32", frames=2, questions_per_video=1, decode_threads=1, prefetch=0
     )
     (tmp_path / "clip.mp4").write_text("no video")
-    with pytest.raises(RuntimeError, match="1 questions have no answer, the first because .*clip"):
+    with pytest.raises(RuntimeError, match=r"1 questions have no answer, the first because .*clip"):
         plug_in.Asker(parts, arguments).ask(variants.VARIANTS[-1], [variants.Question(tmp_path / "clip.mp4", "What?")])
 
 
