@@ -83,7 +83,10 @@ class LLMStage:
         self._decoder = model.base_model
         num_layers = len(self._decoder.layers)
         if not 0 <= layer < num_layers:
-            raise ValueError(f"layer must be at least 0 and below the model's {num_layers} layers, got {layer}")
+            raise ValueError(
+                f"layer must be at least 0 and below the model's {num_layers} layers, got {layer}; choose it in the "
+                "compressor's options"
+            )
         if positions not in POSITIONS:
             raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
         kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])

@@ -60,7 +60,7 @@ def _published_settings() -> dict[str, dict[str, Any]]:
                 "mode": "released",
                 "positions": "survive" if "qwen2-vl" in model else "reassign",
             }
-    return {"released": settings["llava-video-7b/videomme/50"] | {"layer": 0}, **settings}
+    return {"released": settings["llava-video-7b/videomme/50"], **settings}
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class STTM(Compressor):
     distance of `spatial_threshold` and `temporal_threshold`, to the highest value at which no more tokens are left than
     wanted; then the weakest merges are undone one by one. Where the roots alone are too many, coarser ones are used.
 
-    Presets are the paper's runs, ``model/data set/budget in %``, such as ``llava-video-7b/videomme/50``. ``released``
-    is that one but for the layer, which is 0 as the released command line has it, so that it suits every model; the
-    paper's runs with 7B models act before layer 2. An option of the call goes before the preset's. The object keeps
-    what follows from both, and `preset` only if the settings are still those of the preset.
+    Presets are the paper's runs, ``model/data set/budget in %``, such as ``llava-video-7b/videomme/50``; ``released``
+    is that one. The runs with 7B models act before layer 2, those with 72B before layer 0. An option of the call goes
+    before the preset's. The object keeps what follows from both, and `preset` only if the settings are still those of
+    the preset.
 
     Source: STTM (ICCV 2025), arXiv 2507.07990, and its released code. Features are never rounded in between: in half
     precision the released code rounds every level, sums in half precision, and so may decide otherwise close to a
