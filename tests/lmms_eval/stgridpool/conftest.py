@@ -213,7 +213,8 @@ def read_results():
         samples = {(task, one["doc_id"]): one for task, own in results["samples"].items() for one in own}
         for sample in samples.values():
             for counts in filter(None, sample["token_counts"]):  # None: from lmms-eval's response cache
-                del counts["seconds"]
+                for times in ("seconds", "first_token_seconds"):
+                    del counts[times]
         return scores, samples
 
     return read_results

@@ -158,10 +158,10 @@ def test_a_failure_of_one_rank_ends_all_and_names_rank_and_document(run):
     assert time.monotonic() - started < 100
 
 
-def test_a_wrong_argument_ends_the_run_with_a_suggestion(run):
-    done, _ = run("clips", model_args="max_frames=8")
-    assert done.status == 1
-    assert "no argument 'max_frames', did you mean 'max_frames_num'" in done.stdout
+def test_a_wrong_argument_ends_the_run_with_a_suggestion(evaluate):
+    ended = evaluate("clips", max_frames=8)
+    assert ended.statuses == [1]
+    assert "no argument 'max_frames', did you mean 'max_frames_num'" in ended.messages[0]
 
 
 def test_a_stock_multiple_choice_task_works_by_name(run, read_run, tmp_path, clips):
