@@ -21,7 +21,10 @@ class Arguments:
         conv_template: Name of the prompt template.
         model_name: Hint about the checkpoint's kind, as scripts for LLaVA-NeXT give it; the checkpoint's own
             configuration decides.
-        max_frames_num: Most frames of a video, at least 1.
+        max_frames_num: Most frames of a video, at least 1; where there are more, so many are spread evenly.
+        fps: Frames to take per second of video, above 0, besides the last one; STTM's F-128_fps-1 is
+            max_frames_num=128,fps=1. None is the rule of LLaVA-Video, one per second in steps of whole frames, which
+            differs from fps=1.
         device: Where a single process runs, such as "cuda:0" or "cpu"; None takes the first GPU, else the CPU. Several
             processes take their devices from accelerate.
         device_map: "auto" spreads the model over the visible GPUs; only for a single process. Else None or a device.
@@ -58,6 +61,7 @@ class Arguments:
     conv_template: str = "qwen_1_5"
     model_name: str | None = None
     max_frames_num: int = 64
+    fps: float | None = None
     device: str | None = None
     device_map: str | None = None
     batch_size: int | str = 1
@@ -95,10 +99,12 @@ class Arguments:
             value = getattr(self, name)
             if not isinstance(value, int) or value < minimum:
                 raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
-        for name, unit in (("decode_timeout_s", "seconds"), ("feature_cache_gb", "gigabytes")):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be a number of {unit} above 0, got {value!r}")
+        _check_positive("decode_timeout_s", self.decode_timeout_s, "seconds")
+        _check_positive("feature_cache_gb", self.feature_cache_gb, "gigabytes")
+        if self.fps is not None:
+            _check_positive("fps", self.fps, "frames per second")
+            if self.force_sample:
+                raise ValueError("give fps or force_sample, not both: force_sample spreads frames whatever the rate")
         size = self.vision_batch_size
         if size != "auto" and (not isinstance(size, int) or size < 1):
             raise ValueError(f"vision_batch_size must be 'auto' or a whole number of at least 1, got {size!r}")
@@ -145,3 +151,8 @@ class Arguments:
 def _check_choice(name: str, value: Any, choices: Any) -> None:
     if value not in choices:
         raise ValueError(f"{name} cannot be {value!r}{suggestion(str(value), choices)}")
+
+
+def _check_positive(name: str, value: Any, unit: str) -> None:
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a number of {unit} above 0, got {value!r}")

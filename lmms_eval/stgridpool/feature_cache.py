@@ -182,6 +182,7 @@ def feature_setup(arguments: Arguments, tower: VisionTower, config: Any) -> dict
         digest.update(_bytes(weights))
     return {
         "max_frames_num": arguments.max_frames_num,
+        "fps": arguments.fps,
         "force_sample": arguments.force_sample,
         "video_decode_backend": arguments.video_decode_backend,
         "tower": tower.name,

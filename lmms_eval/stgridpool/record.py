@@ -163,6 +163,7 @@ def describe(
         "shares_prefix": shares_prefix,
         "mm_newline_position": config.mm_newline_position,
         "max_frames_num": arguments.max_frames_num,
+        "fps": arguments.fps,
         "force_sample": arguments.force_sample,
         "add_time_instruction": arguments.add_time_instruction,
         "conv_template": arguments.conv_template,

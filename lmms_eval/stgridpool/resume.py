@@ -16,6 +16,7 @@ DECISIVE = (
     "compressor",
     "mm_newline_position",
     "max_frames_num",
+    "fps",
     "force_sample",
     "add_time_instruction",
     "conv_template",

@@ -55,7 +55,7 @@ def prompt(question: str, options: Sequence[str]) -> str:
         question: The question.
         options: Each with its letter in front; at least 3.
     """
-    *letters, last = LETTERS[: len(options)]
+    *letters, last = tuple(LETTERS[: len(options)])
     instruction = (
         "Select the best answer to the following multiple-choice question based on the video and the subtitles. "
         f"Respond with only the letter ({', '.join(letters)}, or {last}) of the correct option."

@@ -23,7 +23,8 @@ from rich.table import Table
 
 from benchmarking.decode_clips import KEY_FRAME_EVERY, KINDS, write_clip
 from benchmarking.reporting import add_output_options, report
-from llava.video import BACKENDS, read_video, sample_frames
+from llava.frame_sampling import sample_frames
+from llava.video import BACKENDS, read_video
 
 _LIBRARY = re.compile(r"(lib(?:av|sw)\w+)-[0-9a-f]+(\.so\.\d+)")
 

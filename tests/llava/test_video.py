@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.video import BACKENDS, VideoReadError, read_frame_folder, read_video, sample_frames
+from llava.video import BACKENDS, VideoReadError, read_frame_folder, read_video
 
 NUM_FRAMES = 60
 
@@ -155,26 +155,13 @@ def test_rotation_is_carried_out(odd_videos, backend):
     np.testing.assert_allclose(clip.frames[1].astype(int), expected, atol=1)
 
 
-@pytest.mark.parametrize(
-    ("num_frames", "rate", "limit", "indices", "times"),
-    [
-        (75, 25.0, 64, [0, 25, 50], [0.0, 1.0, 2.0]),
-        (90, 29.97, 64, [0, 30, 60], [0.0, 1.0, 2.0]),  # nominal seconds
-        (100, 25.0, 3, [0, 49, 99], [0.0, 1.96, 3.96]),  # 49.5 is cut down
-        (75, 25.0, 3, [0, 25, 50], [0.0, 1.0, 2.0]),  # just at the limit
-        (1, 25.0, 64, [0], [0.0]),
-        (3, 0.25, 64, [0, 1, 2], [0.0, 4.0, 8.0]),  # one frame in four seconds
-    ],
-)
-def test_sampling_takes_one_frame_a_second_or_spreads_evenly(num_frames, rate, limit, indices, times):
-    chosen, at = sample_frames(num_frames, rate, limit)
-    assert chosen == indices
-    assert at == pytest.approx(times)
-
-
-def test_forced_sampling_repeats_frames_of_short_videos():
-    assert sample_frames(3, 10.0, 5, force_sample=True) == ([0, 0, 1, 1, 2], [0.0, 0.0, 0.1, 0.1, 0.2])
-    assert sample_frames(40, 10.0, 8, fps=2)[1] == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5])
+def test_frames_follow_llava_video_or_the_rate_that_is_given(write_video, tmp_path):
+    path = write_video(tmp_path / "clip.mp4")  # 2.5 s
+    assert read_video(path).indices == [0, 24, 48]
+    clip = read_video(path, fps=1)
+    assert clip.indices == [0, 24, 48, 59]
+    assert clip.times == pytest.approx([0, 1, 2, 59 / 24])
+    assert read_video(path, 3, fps=1).indices == [0, 29, 59]
 
 
 def test_duration_is_that_of_the_whole_video(write_video, tmp_path):
@@ -203,6 +190,8 @@ def test_options_out_of_range_are_refused(write_video, tmp_path):
         read_video(path, max_frames_num=0)
     with pytest.raises(ValueError, match="fps must be above 0, got 0"):
         read_video(path, fps=0)
+    with pytest.raises(ValueError, match="give fps or force_sample, not both"):
+        read_video(path, fps=1, force_sample=True)
 
 
 def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(picture, tmp_path):
@@ -215,6 +204,7 @@ def test_a_folder_of_pictures_is_a_video_in_the_order_of_their_names(picture, tm
     assert clip.duration == pytest.approx(4 / 3)
     np.testing.assert_array_equal(clip.frames, [picture(index, 8, 6) for index in range(4)])
     assert read_frame_folder(tmp_path, 2).indices == [0, 3]
+    assert read_frame_folder(tmp_path, fps=1.5).indices == [0, 2, 3]
 
 
 def test_a_folder_without_readable_pictures_is_an_unreadable_video(tmp_path):

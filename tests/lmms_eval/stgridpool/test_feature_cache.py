@@ -107,7 +107,7 @@ def test_the_setup_tells_towers_and_frames_apart(tower):
     assert setup["dtype"] == "torch.float32"
     assert feature_setup(arguments, tower, config) == setup
     [other_backend, *_] = set(BACKENDS) - {arguments.video_decode_backend}
-    for change in ({"max_frames_num": 9}, {"force_sample": True}, {"video_decode_backend": other_backend}):
+    for change in ({"max_frames_num": 9}, {"fps": 1}, {"force_sample": True}, {"video_decode_backend": other_backend}):
         assert feature_setup(Arguments(**{"pretrained": "x", "max_frames_num": 8} | change), tower, config) != setup
     other = SimpleNamespace(mm_vision_select_layer=-5, mm_vision_select_feature=config.mm_vision_select_feature)
     assert feature_setup(arguments, tower, other) != setup

@@ -275,6 +275,11 @@ def test_force_sample_spreads_the_frames(make_model, ask):
     assert fact["frames"] == 8
 
 
+def test_a_rate_takes_the_last_frame_too(make_model, ask):
+    (fact,) = facts(ask(make_model(fps=1), "generate_until", [{"visuals": ["v0.mp4"]}]))
+    assert fact["frames"] == 6  # of 5 s
+
+
 def test_the_vision_tower_runs_in_batches_of_the_size_asked_for(make_model, ask):
     model = make_model(vision_batch_size=3)
     sizes = []

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from llava.image_processing import VisionImageProcessor
 from llava.video import VideoClip, VideoReadError, read_video
@@ -56,6 +57,15 @@ def test_pixels_are_those_of_plain_reading(make_loader, clips):
         assert torch.equal(loaded.frames, expected)
         assert (loaded.times, loaded.duration) == (tuple(clip.times), clip.duration)
         assert set(loaded.seconds) == {"decode", "preprocess"}
+
+
+def test_a_rate_takes_the_last_frame_too_of_files_and_folders(make_loader, clips, tmp_path):
+    for index in range(7):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{index}.png")
+    assert make_loader().get(clips / "v1.mp4").times == (0, 1, 2, 3, 4, 5, 6)
+    assert make_loader(fps=0.5).get(clips / "v1.mp4").times == (0, 2, 4, 6, 6.875)  # 8 frames a second
+    assert len(make_loader().get(tmp_path).times) == 7
+    assert make_loader(fps=1).get(tmp_path).times == pytest.approx((0, 1, 2))  # of three pictures a second
 
 
 def test_a_few_are_loaded_ahead(make_loader, reads, tmp_path):

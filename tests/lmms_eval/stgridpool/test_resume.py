@@ -65,6 +65,7 @@ def test_losses_and_rounds_are_kept_too(make_model, ask, tmp_path, count):
         {"compressor": "bilinear"},
         {"compressor_args": '{"preset": "paper"}'},
         {"max_frames_num": 4},
+        {"fps": 1},
         {"mm_newline_position": "no_token"},
         {"add_time_instruction": True},
     ],

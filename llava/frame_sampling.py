@@ -1,0 +1,85 @@
+"""Which frames of a video are taken: LLaVA-Video's rule, and the one that STTM evaluates with.
+
+They differ by a few frames in nearly every video, so a result belongs to the rule that it was made with.
+"""
+
+import math
+
+import numpy as np
+
+
+def sample_frames(
+    num_frames: int, frame_rate: float, max_frames_num: int, fps: float = 1.0, force_sample: bool = False
+) -> tuple[list[int], list[float]]:
+    """Choose frames as LLaVA-Video does: every n-th, or evenly spread where that would be more than `max_frames_num`.
+
+    The step n is a whole number, round(frame_rate / fps) and at least 1. Their times are the nominal ones
+    (0, 1 s, 2 s, ... at 1 fps), as in the prompts of LLaVA-Video. Evenly spread frames include the first and the last;
+    positions between frames are cut down to the frame before.
+
+    Args:
+        num_frames: Frames in the video, at least 1.
+        frame_rate: Of the video, in frames per second, above 0.
+        max_frames_num: Most frames to choose, at least 1.
+        fps: Frames to choose per second, above 0.
+        force_sample: Always spread `max_frames_num` frames evenly.
+
+    Returns:
+        Indices in frames, and times in seconds.
+
+    Raises:
+        ValueError: If `max_frames_num` or `fps` is too small.
+    """
+    _check(max_frames_num, fps)
+    step = round(frame_rate / fps)
+    indices = list(range(0, num_frames, max(step, 1)))
+    if force_sample or len(indices) > max_frames_num:
+        return _spread(num_frames, frame_rate, max_frames_num)
+    if step < 1:  # fewer frames per second than asked for: all of them, at their true times
+        return indices, [index / frame_rate for index in indices]
+    return indices, [index / step / fps for index in indices]
+
+
+def sample_frames_at_rate(
+    num_frames: int, frame_rate: float, max_frames_num: int, fps: float
+) -> tuple[list[int], list[float]]:
+    """Choose frames as STTM does: the first one at or after every 1/fps seconds, and the last one.
+
+    The step is frame_rate / fps, not rounded. Where the video has fewer frames per second than asked for, frames
+    repeat. More than `max_frames_num` are replaced by as many evenly spread ones, the first and the last among them,
+    positions between frames cut down. Times are the true ones.
+
+    Source: the sampling called F-<max_frames_num>_fps-<fps> in STTM, https://github.com/HYUNJS/STTM
+
+    Args:
+        num_frames: Frames in the video, at least 1.
+        frame_rate: Of the video, in frames per second, above 0.
+        max_frames_num: Most frames to choose, at least 1.
+        fps: Frames to choose per second, above 0.
+
+    Returns:
+        Indices in frames, and times in seconds.
+
+    Raises:
+        ValueError: If `max_frames_num` or `fps` is too small.
+    """
+    _check(max_frames_num, fps)
+    step, last = frame_rate / fps, num_frames - 1
+    indices = [math.ceil(number * step) for number in range(math.ceil(last / step))]
+    if not indices or indices[-1] != last:
+        indices.append(last)
+    if len(indices) > max_frames_num:
+        return _spread(num_frames, frame_rate, max_frames_num)
+    return indices, [index / frame_rate for index in indices]
+
+
+def _check(max_frames_num: int, fps: float) -> None:
+    if max_frames_num < 1:
+        raise ValueError(f"max_frames_num must be at least 1, got {max_frames_num}")
+    if not fps > 0:
+        raise ValueError(f"fps must be above 0, got {fps}")
+
+
+def _spread(num_frames: int, frame_rate: float, count: int) -> tuple[list[int], list[float]]:
+    indices = np.linspace(0, num_frames - 1, count).astype(int).tolist()
+    return indices, [index / frame_rate for index in indices]
