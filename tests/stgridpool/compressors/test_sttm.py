@@ -216,6 +216,31 @@ def test_edges_of_the_thresholds(mode):
     assert len(STTM(mode=mode).plan(torch.zeros(3, 14, 14, 8))) == 3 * 196
 
 
+def test_equality_passes():
+    # Of ones of width 4 every norm is 2 and every cosine exactly 1.
+    plan = STTM(mode="components", spatial_threshold=1, temporal_threshold=0, root_level=0).plan(torch.ones(1, 4, 4, 4))
+    assert len(plan) == 4
+    assert len(STTM(spatial_threshold=2, temporal_threshold=1).plan(torch.ones(3, 1, 2, 4))) == 2
+
+
+def test_slow_ignores_heads_over_time():
+    # The cosine is nearly 1, and of the two halves 1 and -1.
+    tokens = torch.tensor([[10.0, 0.0, 0.1, 0.0], [10.0, 0.0, -0.1, 0.0]]).view(2, 1, 1, 4)
+    assert len(STTM(head_dim=2).plan(tokens)) == 2
+    assert len(STTM(head_dim=2, slow=True).plan(tokens)) == 1
+
+
+def test_slow_takes_the_most_similar_of_the_matches_of_one_node():
+    # Frame 1 is all alike. In frame 0 one block of 2x2 is at 50, 40, 10 and 30 degrees to it, the others are opposite.
+    angles = torch.full((2, 4, 4), 170.0)
+    angles[0, :2, :2] = torch.tensor([[50.0, 40.0], [10.0, 30.0]])
+    angles[1] = 0
+    tokens = torch.stack([angles.deg2rad().cos(), angles.deg2rad().sin()], dim=-1)
+    options = {"spatial_threshold": 0.999, "temporal_threshold": 0.6, "root_level": 0}
+    assert STTM(**options).forest(tokens).roots()[16] == 0
+    assert STTM(slow=True, **options).forest(tokens).roots()[16] == 4
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("budget", [{"retention": share} for share in (0.5, 0.3, 0.15, 0.05)], ids=str)
 def test_budgets_are_met_exactly(mode, budget):

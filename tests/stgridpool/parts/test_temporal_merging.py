@@ -1,5 +1,7 @@
 """Rules that turn matches into forests, by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -115,3 +117,12 @@ def test_the_weakest_links_are_cut(count, roots):
     torch.testing.assert_close(plan.apply(torch.ones(6, 1)), torch.ones(count, 1))
     if count == 4:
         assert plan.weights.tolist()[2:4] == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_a_node_that_lost_a_cell_counts_as_much_as_before():
+    strength = torch.tensor(
+        [-torch.inf, 0.5, 0.9, 0.3, 0.3, 0.8]
+    )  # cell 4 leaves its node, which stays with the others
+    plan = replace(forest(), strength=strength).cut(2).plan((1, 2, 3), weighted=False)
+    assert plan.sources.tolist() == [0, 1, 2, 3, 5, 4]
+    torch.testing.assert_close(plan.weights, torch.tensor([1 / 6, 1 / 6, 2 / 9, 1 / 9, 1 / 3, 1.0]))
