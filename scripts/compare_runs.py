@@ -132,8 +132,8 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for task, metric in dict.fromkeys((row.task, row.metric) for row in rows):
         table = Table(
             title=f"{task}; accuracy is {metric}",
-            caption="tokens entering the language model, visual + newline; retention at its last layer, mean of the "
-            "questions and of all tokens; accuracy ± half of its 95 % interval",
+            caption="tokens entering the language model, visual + newline; retention in % at its last "
+            "layer, mean of the questions and of all tokens; accuracy ± half of its 95 % interval",
             box=box.SIMPLE,
         )
         table.add_column("run", overflow="fold")
@@ -151,7 +151,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
                     row.run,
                     f"{row.tokens_per_frame:.1f}",
                     f"{row.tokens_per_video:.0f} + {row.newlines_per_video:.0f}",
-                    f"{row.retention_mean:.1%}, {row.retention_total:.1%}",
+                    f"{100 * row.retention_mean:.1f}, {100 * row.retention_total:.1f}",
                     f"{row.seconds_per_question:.3f}",
                     f"{row.score:.2f}" + ("" if row.interval is None else f" ± {row.interval:.1f}"),
                 )

@@ -96,8 +96,8 @@ def test_the_table_fits_a_terminal_and_shows_every_run(comparison, tmp_path):
     ]
     text = shown(comparison, rows)
     lines = [line.split() for line in text.splitlines()]
-    assert ["bilinear", "4.0", "13", "+", "7", "75.0%,", "55.0%", "1.500", "50.00"] in lines
-    assert ["st_gridpool", "4.0", "13", "+", "7", "75.0%,", "55.0%", "1.500", "50.00"] in lines
+    assert ["bilinear", "4.0", "13", "+", "7", "75.0,", "55.0", "1.500", "50.00"] in lines
+    assert ["st_gridpool", "4.0", "13", "+", "7", "75.0,", "55.0", "1.500", "50.00"] in lines
     assert "accuracy is acc" in text
     assert f"st_gridpool: {runs['st_gridpool']}" in text
 
