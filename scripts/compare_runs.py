@@ -138,10 +138,10 @@ def show(rows: Sequence[Row], console: Console) -> None:
         )
         table.add_column("run", overflow="fold")
         for name in (
-            "tokens\nper frame",
-            "tokens\nper video",
+            "tokens\n/frame",
+            "tokens\n/video",
             "retention\nmean, total",
-            "seconds\nper question",
+            "seconds\n/question",
             "accuracy",
         ):
             table.add_column(name, justify="right", no_wrap=True)
