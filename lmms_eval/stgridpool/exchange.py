@@ -62,10 +62,11 @@ class Exchange:
     """
 
     def __init__(self, rank: int, world_size: int, patience: timedelta = timedelta(minutes=10)) -> None:
-        self._rank, self._world_size, self._patience = rank, world_size, patience
+        self._rank, self._world_size = rank, world_size
         self._group: Any = None
         if world_size > 1:
             self._group = distributed.new_group(backend="gloo", timeout=_LONGEST_ANSWERING)
+            self._impatient_group = distributed.new_group(backend="gloo", timeout=patience)
 
     def meet(self) -> None:
         """Wait until all processes have come here.
@@ -76,7 +77,7 @@ class Exchange:
         if self._group is None:
             return
         try:
-            distributed.monitored_barrier(self._group, self._patience)
+            distributed.monitored_barrier(self._impatient_group)
         except RuntimeError as error:
             raise RuntimeError(
                 f"rank {self._rank} waits in vain for the other processes to exchange questions. If none of them has "
