@@ -218,7 +218,7 @@ class _Run:
         """The prompts (B, L, D) shortened to (B, M, D), shorter ones padded on the left."""
         stage = self._stage
         batch, length, _ = hidden.shape
-        mask = hidden.new_ones(batch, length, dtype=torch.bool) if self._mask is None else self._mask.bool()
+        mask = hidden.new_ones(batch, length) if self._mask is None else self._mask.to(hidden.device)
         if mask.shape[1] != length:
             raise ValueError("the first forward must hold the whole prompts, from an empty cache")
         real = [row.nonzero().flatten() for row in mask]  # where the tokens of each prompt stand in the padded row
@@ -234,7 +234,7 @@ class _Run:
         order = _count(kept)
         tables = stage.rotary(shortened, order)
         if stage.positions != "reassign":
-            full = [table.expand(batch, -1, -1) for table in kwargs["position_embeddings"]]  # (B, L, d)
+            full = [table.expand(batch, -1, -1).to(hidden.device) for table in kwargs["position_embeddings"]]
             tables = tuple(
                 _pad_left(
                     [stage.placed(prompt, row[places]) for prompt, row, places in zip(rows, table, real, strict=True)]

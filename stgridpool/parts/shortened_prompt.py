@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.compressor import Compressor
-from stgridpool.plan import Grid, Plan
+from stgridpool.plan import Grid, Plan, to_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +81,7 @@ def shorten(tokens: Tensor, spans: Sequence[VisualSpan], compressor: Compressor)
     Raises:
         ValueError: If a video ends behind the prompt.
     """
+    spans = [to_device(span, tokens.device) for span in spans]
     _check(spans, len(tokens))
     keep = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
     plans, all_targets, num_newlines = [], [], 0
