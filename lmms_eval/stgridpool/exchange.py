@@ -64,6 +64,7 @@ class Exchange:
     def __init__(self, rank: int, world_size: int, patience: timedelta = timedelta(minutes=10)) -> None:
         self._rank, self._world_size = rank, world_size
         self._group: Any = None
+        self._impatient_group: Any = None
         if world_size > 1:
             self._group = distributed.new_group(backend="gloo", timeout=_LONGEST_ANSWERING)
             self._impatient_group = distributed.new_group(backend="gloo", timeout=patience)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,50 +76,64 @@ def test_neighbours_about_one_video_are_a_batch():
 
 WORKER = """
 import json, os, sys
-from accelerate import Accelerator
-accelerator = Accelerator()
+from datetime import timedelta
 sys.path.insert(0, {tests!r})
 from test_exchange import job
-from datetime import timedelta
+from torch import distributed
 from lmms_eval_stgridpool.exchange import Exchange
-rank, world = accelerator.process_index, accelerator.num_processes
-mine = [job(rank, i, ("v%d" % ((i * world + rank) // 3),), 10, "known" if i else "only%d" % rank) for i in range(6)]
-if rank == 1:
-    mine = []
-exchange = Exchange(rank, world, patience=timedelta(seconds=2))
-exchange.meet()
-dealt = exchange.trade(mine, {{"known", "only%d" % rank}})
-answers = exchange.give_back([(one, [one.owner, one.request.position, rank]) for one in dealt])
-error = None
-if rank != 0:
-    try:
-        exchange.meet()
-    except RuntimeError as caught:
-        error = str(caught)
-open(os.path.join({out!r}, "%d.json" % rank), "w").write(json.dumps([
-    [[one.owner, one.request.position, one.request.task, one.videos] for one in dealt],
-    [[one.owner, one.request.position, answer] for one, answer in answers],
-    error,
-]))
-accelerator.wait_for_everyone()
-accelerator.end_training()
+world, folder = 3, {folder!r}
+
+def work(rank):
+    distributed.init_process_group("gloo", init_method="file://" + folder + "/store", rank=rank, world_size=world)
+    asked = 6 if rank != 1 else 0
+    videos = [("v%d" % ((i * world + rank) // 3),) for i in range(asked)]
+    mine = [job(rank, i, videos[i], 10, "known" if i else "only%d" % rank) for i in range(asked)]
+    exchange = Exchange(rank, world, patience=timedelta(seconds=2))
+    exchange.meet()
+    dealt = exchange.trade(mine, {{"known", "only%d" % rank}})
+    answers = exchange.give_back([(one, [one.owner, one.request.position, rank]) for one in dealt])
+    error = None
+    if rank != 0:
+        try:
+            exchange.meet()
+        except RuntimeError as caught:
+            error = str(caught)
+    with open(folder + "/%d.json" % rank, "w") as file:
+        json.dump([
+            [[one.owner, one.request.position, one.request.task, one.videos] for one in dealt],
+            [[one.owner, one.request.position, answer] for one, answer in answers],
+            error,
+        ], file)
+    distributed.barrier()
+
+processes = []
+for rank in range(world):  # forked, as importing takes the most time
+    processes.append(os.fork())
+    if processes[-1] == 0:
+        work(rank)
+        os._exit(0)
+sys.exit(max(os.waitpid(process, 0)[1] for process in processes))
 """
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What three processes were dealt, what came back, and the error of meeting again, which the first one does not."""
-    tmp_path = tmp_path_factory.mktemp("ranks")
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER.format(tests=str(__file__).rsplit("/", 1)[0], out=str(tmp_path)))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "3"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    """What three processes were dealt, what came back, and the error of meeting again, which the first one does not.
+
+    The second one is asked nothing.
+    """
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent), folder=str(folder)))
     done = subprocess.run(
-        [*command, str(script)], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(folder / "worker.py")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
 
 
 @pytest.mark.slow
