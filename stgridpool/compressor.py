@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -62,15 +62,17 @@ class Compressed(NamedTuple):
 
 @dataclass(frozen=True)
 class Compressor(ABC):
-    """A method. Its fields are its options, its ``repr`` is the record of a run, and `plan` is what it decides.
+    """A method. Its fields are its options, its ``repr`` is the record of a run, and `plan` is what it decides."""
 
-    Attributes:
-        query_aware: whether it looks at the question; if so, questions on one video share no prefix.
-        needs: what it asks of the encoder besides the tokens, such as the attention that each token received.
-    """
+    @property
+    def query_aware(self) -> bool:
+        """Whether it looks at the question; if so, questions on one video share no prefix."""
+        return False
 
-    query_aware: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset()
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it asks of the encoder besides the tokens, such as the attention that each token received."""
+        return frozenset()
 
     @property
     def stage(self) -> str | int:

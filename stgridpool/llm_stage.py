@@ -134,9 +134,21 @@ class LLMStage:
         with self._attached(_Run(self, (), prompts)):
             yield
 
-    def placed(self, prompt: ShortenedPrompt, table: Tensor) -> Tensor:
-        """What is left of a prompt's rotary table (n, d) where positions are not counted anew: (M, d)."""
-        return prompt.merge(table, self.merges_evenly) if self.positions == "merge" else prompt.select(table)
+    def placed(self, prompts: Sequence[ShortenedPrompt], table: Tensor, real: Sequence[Tensor]) -> Tensor:
+        """What is left of the prompts' rotary table where positions are not counted anew.
+
+        Args:
+            prompts: The prompts, shortened.
+            table: (B, L, d), of whole padded prompts.
+            real: Where the tokens of each prompt stand among the L.
+
+        Returns:
+            (B, M, d), padded on the left.
+        """
+        rows = [row[places] for row, places in zip(table, real, strict=True)]
+        if self.positions == "merge":
+            return _pad_left([p.merge(row, self.merges_evenly) for p, row in zip(prompts, rows, strict=True)])
+        return _pad_left([prompt.select(row) for prompt, row in zip(prompts, rows, strict=True)])
 
     @contextmanager
     def _attached(self, run: _Run) -> Iterator[None]:
@@ -234,13 +246,8 @@ class _Run:
         order = _count(kept)
         tables = stage.rotary(shortened, order)
         if stage.positions != "reassign":
-            full = [table.expand(batch, -1, -1).to(hidden.device) for table in kwargs["position_embeddings"]]
-            tables = tuple(
-                _pad_left(
-                    [stage.placed(prompt, row[places]) for prompt, row, places in zip(rows, table, real, strict=True)]
-                )
-                for table in full
-            )
+            cosines, sines = (table.expand(batch, -1, -1).to(hidden.device) for table in kwargs["position_embeddings"])
+            tables = stage.placed(rows, cosines, real), stage.placed(rows, sines, real)
         self._set_inputs(shortened, kept, order, tables, kwargs.get("past_key_values"))
         return shortened
 

@@ -43,8 +43,7 @@ class Compression:
         if compressor is not None and compressor.needs:
             raise ValueError(f"{compressor!r} needs {sorted(compressor.needs)}; this model offers tokens alone")
         inside = compressor.inside if isinstance(compressor, Composed) else compressor
-        is_inside = inside is not None and inside.stage != "before_llm"
-        self.llm_stage = LLMStage.of(self, inside) if is_inside else None
+        self.llm_stage = None if inside is None or inside.stage == "before_llm" else LLMStage.of(self, inside)
         self._compressor = compressor
 
     @property

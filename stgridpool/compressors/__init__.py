@@ -58,6 +58,6 @@ def _build_composed(names: str, options: Mapping[str, Any]) -> Composed:
         raise ValueError(f"two methods can be joined, one in front of the language model and one inside, got {names!r}")
     for part, value in options.items():
         if part not in parts or not isinstance(value, Mapping):
-            example = {part: {} for part in parts}
+            example: dict[str, dict] = {part: {} for part in parts}
             raise ValueError(f"the options of {names!r} go under the name of each, {example}, got {dict(options)}")
     return Composed(*(build_compressor(part, **options.get(part, {})) for part in parts))

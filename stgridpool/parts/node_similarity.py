@@ -52,8 +52,8 @@ def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeS
         if last:
             _compare(last, [feature[:1] for feature in features], tree, dots[:, :, start - 1 : start + 1])
         if len(part) > 1:
-            pairs = ([feature[ends] for feature in features] for ends in (slice(0, -1), slice(1, None)))
-            _compare(*pairs, tree, dots[:, :, start:stop])
+            earlier, later = ([feature[ends] for feature in features] for ends in (slice(0, -1), slice(1, None)))
+            _compare(earlier, later, tree, dots[:, :, start:stop])
         last = [feature[-1:] for feature in features]
     return _cosines(dots, corner, tree)
 
