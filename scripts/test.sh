@@ -6,9 +6,9 @@ usage() {
   cat <<'TEXT'
 Usage: bash scripts/test.sh [PYTEST_ARGUMENT...]
 
-Installs the project into .venv where needed (scripts/setup.sh), then runs all tests from the repository's root.
-Arguments go to pytest: `bash scripts/test.sh -m "not slow"` leaves out those that start real lmms-eval processes,
-`bash scripts/test.sh tests/stgridpool -k nsp` picks some. Needs no network after the installation, and no accelerator.
+Installs the project into .venv where needed (scripts/setup.sh), then runs all tests from the repository's root, a file
+at a time on each of up to four cores. Arguments go to pytest, which then runs on one: `bash scripts/test.sh -m "not slow"`
+leaves out those that start real lmms-eval processes, `bash scripts/test.sh tests/stgridpool -k nsp` picks some. Needs no network after the installation, and no accelerator.
 TEXT
 }
 
@@ -19,4 +19,5 @@ bash "$root/scripts/setup.sh"
 cd "$root"
 # The tests' tensors are small: more threads than one only wait for each other, the more so where a test starts processes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+(($#)) || set -- --numprocesses auto --maxprocesses 4 --dist loadfile
 exec .venv/bin/python -m pytest "$@"

@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarking.decoder_layer import decoder_layer_call
 from benchmarking.geometry import GEOMETRIES
 from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.reporting import add_output_options, report
@@ -109,6 +108,8 @@ def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, round
 @torch.inference_mode()
 def _add_decoder_layer_ratio(rows: list[dict[str, object]], tokens: torch.Tensor, size: str, rounds: int) -> None:
     """Divide the time of each row by that of a decoder layer of `size` on as many tokens."""
+    from benchmarking.decoder_layer import decoder_layer_call  # noqa: PLC0415 - transformers loads for seconds
+
     call = decoder_layer_call(GEOMETRIES[size], tokens[..., 0].numel(), tokens.dtype, tokens.device)
     (layer_ms,) = best_ms([call], rounds, tokens.device)
     for row in rows:

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from loguru import logger
@@ -68,20 +69,23 @@ def test_answers_survive_a_process_that_is_killed(tmp_path):
     assert [again.get(str(number)) for number in range(5)] == [0, 1, 2, 3, 4]
 
 
-@pytest.fixture
-def full_disk():
-    """Function that lets no file grow beyond some bytes: a write stops in the middle, as on a full disk."""
+@contextmanager
+def full_disk(size):
+    """Lets no file grow beyond `size` bytes: a write stops in the middle, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_does_not_end_the_run(tmp_path, full_disk, messages):
+def test_a_full_disk_does_not_end_the_run(tmp_path, messages):
     journal = Journal(tmp_path, 0)
     journal.add("a", 1)
-    full_disk(next(tmp_path.glob("*.jsonl")).stat().st_size + 10)
-    journal.add("b", 2)
-    journal.add("c", 3)
+    with full_disk(next(tmp_path.glob("*.jsonl")).stat().st_size + 10):
+        journal.add("b", 2)
+        journal.add("c", 3)
     assert (journal.get("b"), journal.get("c")) == (2, 3)
     (message,) = messages
     assert f"answers are no longer written to {tmp_path}, the run goes on without" in message
