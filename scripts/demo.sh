@@ -26,7 +26,9 @@ runs=( # name, compressor, its options
   'average|average|{}'
   'average_ceil|average|{"ceil_mode":true}'
   'st_gridpool|st_gridpool|{}'
-  'st_gridpool_ceil|st_gridpool|{"ceil_mode":true}'
+  'gridpool_ceil|st_gridpool|{"ceil_mode":true}'
+  'sttm|sttm|{"retention":0.5}' # inside the language model, behind the checkpoint's own pooling
+  'both|st_gridpool+sttm|{"sttm":{"retention":0.5}}'
 )
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -53,5 +55,5 @@ cat <<'TEXT'
 The weights are those of the miniature in scripts/nano: trained here, on clips of this kind, to answer these eight kinds
 of question. Its answers depend on what it sees, so a compressor that loses something loses points. Rankings on it say
 nothing about real models. ceil: windows that reach over the edge of the frame are kept, so that the last row and column
-of patches are seen.
+of patches are seen. sttm and both: half of the tokens that the language model gets are merged at its layer 2.
 TEXT
