@@ -37,8 +37,8 @@ class Budget:
             raise ValueError(f"ratio must be above 0 and at most 1, got {self.ratio}")
         for name in ("tokens", "tokens_per_frame"):
             value = given.get(name, 1)
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value}")
 
     def count(self, grid: Grid) -> int | None:
         """Tokens that may be left of `grid` (T, H, W); None where the method's own settings decide."""

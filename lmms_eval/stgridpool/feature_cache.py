@@ -23,9 +23,10 @@ from safetensors.torch import save
 
 from llava.model.tower import VisionTower
 from lmms_eval_stgridpool.arguments import Arguments
-from lmms_eval_stgridpool.journal import answer_key, file_identity
+from lmms_eval_stgridpool.journal import answer_key, video_identity
 
 ENDING = ".safetensors"
+FORMAT = 1  # of the entries; to be raised where frames, pixels or features come out otherwise than before
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +71,7 @@ class FeatureCache:
 
     def name(self, video: Path) -> str:
         """What a video, a file or a folder of pictures, is called here; one that was changed has another name."""
-        video = video.resolve()
-        files = sorted(video.glob("*")) if video.is_dir() else [video]
-        return answer_key({"setup": self._setup, "files": [file_identity(file) for file in files]})
+        return answer_key({"setup": self._setup, "files": video_identity(video.resolve())})
 
     def get(self, name: str) -> VideoFeatures | None:
         """The features called `name`; None where there are none, or where the file is damaged."""
@@ -181,6 +180,9 @@ def feature_setup(arguments: Arguments, tower: VisionTower, config: Any) -> dict
         digest.update(f"{name} {tuple(weights.shape)}".encode())
         digest.update(_bytes(weights))
     return {
+        "format": FORMAT,
+        "image_processor": repr(tower.image_processor),
+        "attn_implementation": arguments.attn_implementation,
         "max_frames_num": arguments.max_frames_num,
         "fps": arguments.fps,
         "force_sample": arguments.force_sample,

@@ -38,6 +38,26 @@ def file_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {"path": os.fspath(path), "size": status.st_size, "changed_ns": status.st_mtime_ns}
 
 
+def video_identity(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """What tells a video from another one of its name: `file_identity` of the file, or of the pictures in a folder."""
+    video = Path(path)
+    return [file_identity(file) for file in (sorted(video.glob("*")) if video.is_dir() else [video])]
+
+
+def checkpoint_version(folder_or_name: str, config: Any) -> str | None:
+    """What tells a checkpoint from another one of its name: a digest of its files, or the commit on the hub.
+
+    Args:
+        folder_or_name: The checkpoint as the user names it.
+        config: Its configuration, as transformers loaded it.
+    """
+    folder = Path(folder_or_name)
+    if not folder.is_dir():
+        return getattr(config, "_commit_hash", None)
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return answer_key({"files": [file_identity(file) for file in files]})
+
+
 class Journal:
     """Answers of this run and of earlier ones.
 

@@ -221,7 +221,8 @@ class LlavaVideo(lmms):
     def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
         facts = [SampleFacts(compressor=repr(self.compressor)) for _ in jobs]
         if self.arguments.deterministic:
-            determinism.seed_from(f"{jobs[0].request.task} {jobs[0].request.document}")
+            repeat = jobs[0].name.rpartition("-")[2]
+            determinism.seed_from(f"{jobs[0].request.task} {jobs[0].request.document} {repeat}")
         timer = StageTimer(self.device)
         documents = ", ".join(str(job.request.document) for job in jobs)
         where = f"task {jobs[0].request.task}, document {documents}"

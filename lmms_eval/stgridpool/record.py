@@ -20,6 +20,7 @@ from lmms_eval.api.instance import TokenCounts
 from loguru import logger
 
 from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.journal import checkpoint_version
 from lmms_eval_stgridpool.placement import Placement
 from stgridpool import Compressor
 from stgridpool.retention import RetentionSums, VisualCounts, fractions
@@ -159,6 +160,7 @@ def describe(
     return {
         "model": "llava_video",
         "checkpoint": arguments.pretrained,
+        "checkpoint_version": checkpoint_version(arguments.pretrained, config),
         "compressor": repr(compressor),
         "shares_prefix": shares_prefix,
         "mm_newline_position": config.mm_newline_position,
@@ -171,6 +173,7 @@ def describe(
         "dtype": str(placement.dtype).removeprefix("torch."),
         "attn_implementation": getattr(config, "_attn_implementation", None),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "deterministic": arguments.deterministic,
         "num_processes": placement.world_size,
     }
 

@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult
 
-from lmms_eval_stgridpool.journal import Journal, answer_key, file_identity
+from lmms_eval_stgridpool.journal import Journal, answer_key, video_identity
 from lmms_eval_stgridpool.record import SampleFacts
 from lmms_eval_stgridpool.requests import Request
 
 DECISIVE = (
     "checkpoint",
+    "checkpoint_version",
     "compressor",
     "mm_newline_position",
     "max_frames_num",
@@ -20,7 +21,10 @@ DECISIVE = (
     "force_sample",
     "add_time_instruction",
     "conv_template",
+    "video_decode_backend",
     "dtype",
+    "attn_implementation",
+    "deterministic",
 )
 """What of a run's setup its answers depend on."""
 
@@ -40,14 +44,12 @@ class Resume:
         self._asked: Counter[str] = Counter()
 
     def name(self, request: Request, videos: Sequence[str] | None) -> str:
-        """A question's name in the journal; each time that it is asked in a run it gets another one.
+        """A question's name in the journal; it ends in a number, since a run may ask a question several times.
 
         Args:
             request: The question.
             videos: Paths of its videos; a file that has changed makes it another question.
         """
-        if self._journal is None:
-            return ""
         key = answer_key(
             {
                 "setup": self._setup,
@@ -56,7 +58,7 @@ class Resume:
                 "document": request.document,
                 "context": request.context,
                 "arguments": request.argument,
-                "videos": [file_identity(video) for video in videos or ()],
+                "videos": [video_identity(video) for video in videos or ()],
             }
         )
         self._asked[key] += 1
@@ -67,8 +69,10 @@ class Resume:
         record = None if self._journal is None else self._journal.get(name)
         if record is None:
             return None
+        known = {field.name for field in fields(SampleFacts)}  # a journal of another version may hold others
+        facts = {fact: value for fact, value in record["facts"].items() if fact in known}
         answer = tuple(record["answer"]) if request.kind == "loglikelihood" else record["answer"]
-        return GenerationResult(answer, SampleFacts(**record["facts"]))
+        return GenerationResult(answer, SampleFacts(**facts))
 
     def keep(self, name: str, answer: Any, facts: SampleFacts) -> None:
         """Write an answer down; a question that could not be answered is asked again by the next run."""

@@ -82,6 +82,8 @@ class STTM(Compressor):
     A budget (`retention`, `tokens` or `tokens_per_frame`) is met exactly: both thresholds are lowered together, at the
     distance of `spatial_threshold` and `temporal_threshold`, to the highest value at which no more tokens are left than
     wanted; then the weakest merges are undone one by one. Where the roots alone are too many, coarser ones are used.
+    So that nothing waits for the device, labels then spread for a fixed number of rounds, enough for a chain through
+    all frames; only chains that also wind between nodes of a frame may be joined in part.
 
     Presets are the paper's runs, ``model/data set/budget in %``, such as ``llava-video-7b/videomme/50``; ``released``
     is that one. The runs with 7B models act before layer 2, those with 72B before layer 0. An option of the call goes
@@ -149,6 +151,8 @@ class STTM(Compressor):
             raise ValueError(f"slow needs mode 'released', got {self.mode!r}: 'directed' does what it was meant to do")
         if self.weighted_positions and self.positions != "merge":
             raise ValueError(f"weighted_positions needs positions 'merge', got {self.positions!r}")
+        if self.retention is not None and not 0 < self.retention <= 1:
+            raise ValueError(f"retention must be above 0 and at most 1, got {self.retention}")
         Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def _settle(self) -> None:

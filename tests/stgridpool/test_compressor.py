@@ -139,8 +139,8 @@ def test_budget_counts():
     [
         ({"ratio": 0.0}, "ratio must be above 0 and at most 1, got 0.0"),
         ({"ratio": 1.5}, "got 1.5"),
-        ({"tokens": 0}, "tokens must be at least 1, got 0"),
-        ({"tokens_per_frame": -1}, "tokens_per_frame must be at least 1, got -1"),
+        ({"tokens": 0}, "tokens must be a whole number of at least 1, got 0"),
+        ({"tokens_per_frame": -1}, "tokens_per_frame must be a whole number of at least 1, got -1"),
         ({"ratio": 0.5, "tokens": 3}, "given in one way"),
     ],
 )

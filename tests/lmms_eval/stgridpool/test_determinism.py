@@ -8,14 +8,6 @@ from lmms_eval.api.instance import unwrap_generation_output
 from lmms_eval_stgridpool import determinism
 
 
-@pytest.fixture
-def _settings_of_torch():
-    """Puts back what switching on changes for the whole process."""
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.deterministic = False
-
-
 @pytest.mark.usefixtures("_settings_of_torch")
 def test_two_runs_agree_bit_for_bit_also_where_answers_are_sampled(make_model, ask):
     sampled = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 8}
@@ -46,3 +38,11 @@ def test_seeds_reach_every_generator():
     assert draw("one") == draw("one")
     assert draw("one")[0] != draw("other")[0]
     assert draw("one")[1] != draw("other")[1]
+
+
+@pytest.mark.usefixtures("_settings_of_torch")
+def test_repeats_of_a_question_are_drawn_anew(make_model, ask):
+    document = {"visuals": ["v0.mp4"], "gen_kwargs": {"do_sample": True, "temperature": 5.0, "max_new_tokens": 8}}
+    model = make_model(deterministic=True)
+    first, second = (unwrap_generation_output(ask(model, "generate_until", [document])[0])[0] for _ in range(2))
+    assert first != second

@@ -1,9 +1,12 @@
 """A run that goes on where an earlier one stopped."""
 
+import json
 import os
+import shutil
 
 import pytest
 from lmms_eval.api.instance import unwrap_generation_output
+from PIL import Image
 
 QUESTIONS = [
     {"visuals": [name], "context": f"Question {index}?", "gen_kwargs": {"max_new_tokens": 4}}
@@ -68,9 +71,13 @@ def test_losses_and_rounds_are_kept_too(make_model, ask, tmp_path, count):
         {"fps": 1},
         {"mm_newline_position": "no_token"},
         {"add_time_instruction": True},
+        {"video_decode_backend": "decord"},
+        {"attn_implementation": "eager"},
+        {"deterministic": True},
     ],
     ids=str,
 )
+@pytest.mark.usefixtures("_settings_of_torch")
 def test_another_setting_is_another_run(make_model, ask, tmp_path, count, change):
     ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
     ask(make_model(resume_dir=str(tmp_path), **change), "generate_until", QUESTIONS[:1])
@@ -87,6 +94,37 @@ def test_another_question_or_video_is_asked(make_model, ask, tmp_path, count, cl
     os.utime(clips / "v0.mp4", ns=(times.st_atime_ns, times.st_mtime_ns + 1))
     ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
     assert len(count) == 4
+
+
+def test_a_changed_checkpoint_or_picture_is_another_question(make_model, ask, tmp_path, count, checkpoint):
+    copied = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(3):
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(pictures / f"{index}.png")
+    question = {"visuals": [str(pictures)], "context": "What?", "gen_kwargs": {"max_new_tokens": 2}}
+
+    def run():
+        model = make_model(pretrained=str(copied), resume_dir=str(tmp_path / "answers"))
+        ask(model, "generate_until", [question])
+        return len(count)
+
+    assert [run(), run()] == [1, 1]
+    Image.new("RGB", (32, 32), (0, 99, 0)).save(pictures / "1.png")
+    assert [run(), run()] == [2, 2]
+    weights = next(copied.glob("*.safetensors"))
+    os.utime(weights, ns=(weights.stat().st_atime_ns, weights.stat().st_mtime_ns + 1))
+    assert [run(), run()] == [3, 3]
+
+
+def test_facts_of_another_version_do_not_matter(make_model, ask, tmp_path, count):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    (file,) = tmp_path.glob("*.jsonl")
+    line = json.loads(file.read_text())
+    line["answer"]["facts"]["unheard_of"] = 1
+    file.write_text(json.dumps(line) + "\n")
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    assert len(count) == 1
 
 
 def test_each_repeat_is_an_answer_of_its_own(make_model, ask, tmp_path, count):

@@ -378,7 +378,8 @@ def test_an_option_goes_before_the_preset():
         ({"head_dim": 0}, "head_dim must be a whole number of at least 1, got 0"),
         ({"slow": True, "mode": "directed"}, "slow needs mode 'released', got 'directed'"),
         ({"weighted_positions": True}, "weighted_positions needs positions 'merge', got 'reassign'"),
-        ({"retention": 0.0}, "ratio must be above 0"),
+        ({"retention": 0.0}, "retention must be above 0"),
+        ({"tokens": 3.5}, "tokens must be a whole number of at least 1, got 3.5"),
         ({"retention": 0.5, "tokens": 3}, "given in one way"),
     ],
 )
