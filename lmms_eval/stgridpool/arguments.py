@@ -12,6 +12,9 @@ from stgridpool import Compressor, build_compressor
 from stgridpool.suggestion import suggestion
 
 
+DETERMINISTIC_VISION_BATCH = 8
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Arguments of the model ``llava_video``, checked. lmms-eval passes numbers and booleans as such, the rest as text.
@@ -130,6 +133,12 @@ class Arguments:
         if "pretrained" not in given:
             raise ValueError("llava_video needs pretrained=FOLDER_OR_NAME in --model_args")
         return cls(**given)
+
+    def fixed_vision_batch_size(self) -> int | None:
+        """`vision_batch_size`; None where it follows the free memory, which a deterministic run must not."""
+        if isinstance(self.vision_batch_size, int):
+            return self.vision_batch_size
+        return DETERMINISTIC_VISION_BATCH if self.deterministic else None
 
     def build_compressor(self) -> Compressor:
         """The compressor that the arguments name.

@@ -69,8 +69,7 @@ class LlavaVideo(lmms):
         self.tokenizer, self.model, image_processor = self._load_model()
         self.model.eval()
         self.model.compressor = self.arguments.build_compressor()
-        batch_size = self.arguments.vision_batch_size
-        self.model.vision_batch_size = batch_size if isinstance(batch_size, int) else None
+        self.model.vision_batch_size = self.arguments.fixed_vision_batch_size()
         config, dtype = self.model.config, self.placement.dtype
         self._prompts = PromptBuilder(
             self.arguments.conv_template,

@@ -131,6 +131,10 @@ def print_evaluation(numbers: dict[str, Any]) -> None:
             *(f"{row['stages'].get(stage, 0):.3f}" for stage in stages),
         )
     console.print(table)
+    console.print(
+        "Busy: share of the time in stages of the model. Waiting between two kernels of a stage counts as busy, so on a "
+        "GPU it is an upper bound."
+    )
     first, matmul = numbers["time_to_first_token_s"], numbers["matmul"]
     console.print(
         f"Time to first token of a new question: {first['without_vision_tower']:.3f} s without the vision tower, "

@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 from lmms_eval.utils import simple_parse_args_string
 
-from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.arguments import DETERMINISTIC_VISION_BATCH, Arguments
 from stgridpool import build_compressor
 
 
@@ -85,3 +85,9 @@ def test_no_argument_name_changes_the_name_of_the_results_folder():
     # lmms-eval names the folder after what follows the first "peft=", "delta=" or "pretrained=", in this order.
     assert not [name for name in names if name.endswith(("peft", "delta"))]
     assert [name for name in names if name.endswith("pretrained")] == ["pretrained"]
+
+
+def test_a_deterministic_run_does_not_fit_its_batches_to_the_free_memory():
+    assert parse("pretrained=x").fixed_vision_batch_size() is None
+    assert parse("pretrained=x,deterministic=True").fixed_vision_batch_size() == DETERMINISTIC_VISION_BATCH
+    assert parse("pretrained=x,deterministic=True,vision_batch_size=3").fixed_vision_batch_size() == 3
