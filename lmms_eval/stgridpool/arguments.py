@@ -11,7 +11,6 @@ from llava.video import BACKENDS
 from stgridpool import Compressor, build_compressor
 from stgridpool.suggestion import suggestion
 
-
 DETERMINISTIC_VISION_BATCH = 8
 
 

@@ -132,7 +132,7 @@ def print_evaluation(numbers: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(
-        "Busy: share of the time in stages of the model. Waiting between two kernels of a stage counts as busy, so on a "
+        "Busy: share of the time in stages of the model. Waiting between kernels of a stage counts as busy, so on a "
         "GPU it is an upper bound."
     )
     first, matmul = numbers["time_to_first_token_s"], numbers["matmul"]
