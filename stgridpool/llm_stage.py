@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache
 from transformers.masking_utils import create_causal_mask
 
 from stgridpool.compressor import Compressor
@@ -174,26 +173,6 @@ class LLMStage:
             position_ids=positions,
             layer_idx=None if cache is None else self.layer,
         )
-
-
-class StageCache(DynamicCache):
-    """A cache that tells its length in positions of the whole prompt, also where a stage at layer 0 left fewer there.
-
-    ``generate`` asks for that length to find the part of a prompt that is new.
-
-    Attributes:
-        num_removed: Positions of the prompt that layer 0 does not hold.
-    """
-
-    num_removed: int = 0
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions seen so far."""
-        return super().get_seq_length(layer_idx) + (self.num_removed if layer_idx == 0 else 0)
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Positions that a layer holds."""
-        return super().get_seq_length(layer_idx)
 
 
 class _Run:

@@ -22,7 +22,27 @@ from torch.nn import functional as F
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
-from stgridpool.llm_stage import CompressedPrompts, LLMStage, StageCache, VisualSpan
+from stgridpool.llm_stage import CompressedPrompts, LLMStage, VisualSpan
+
+
+class StageCache(DynamicCache):
+    """A cache that tells its length in positions of the whole prompt, also where a stage at layer 0 left fewer there.
+
+    ``generate`` asks for that length to find the part of a prompt that is new.
+
+    Attributes:
+        num_removed: Positions of the prompt that layer 0 does not hold.
+    """
+
+    num_removed: int = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Positions seen so far."""
+        return super().get_seq_length(layer_idx) + (self.num_removed if layer_idx == 0 else 0)
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """Positions that a layer holds."""
+        return super().get_seq_length(layer_idx)
 
 
 class VideoSession:
