@@ -11,6 +11,9 @@ from torch import Tensor
 
 from stgridpool.plan import Grid, Plan
 
+POSITIONS = ("reassign", "survive", "merge")
+"""Where the tokens that are left inside the language model may stand; see `stgridpool.llm_stage.LLMStage`."""
+
 
 @dataclass(frozen=True)
 class Budget:

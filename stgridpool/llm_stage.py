@@ -23,11 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.masking_utils import create_causal_mask
 
-from stgridpool.compressor import Compressor
+from stgridpool.compressor import POSITIONS, Compressor
 from stgridpool.parts.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
 from stgridpool.plan import Plan
-
-POSITIONS = ("reassign", "survive", "merge")
 
 
 @dataclass(eq=False)

@@ -39,6 +39,7 @@ def _picture(index, width, height):
 
 def _write_video(path, *, num_frames=60, rate=24, size=(64, 48), codec="libx264", pixels="yuv420p", **kwargs):
     with av.open(str(path), "w", options=kwargs.get("muxer", {})) as container:
+        container.metadata["title"] = kwargs.get("title", "")
         stream = container.add_stream(codec, rate=rate, options=kwargs.get("encoder", {}))
         stream.width, stream.height = size
         stream.pix_fmt = pixels
@@ -62,7 +63,7 @@ def _write_video(path, *, num_frames=60, rate=24, size=(64, 48), codec="libx264"
 def write_video():
     """Function that encodes `picture(i)`, 60 frames of 64x48 at 24 per second.
 
-    Further arguments: gop, b_frames, muxer, encoder options, times, noise, colorspace.
+    Further arguments: gop, b_frames, muxer, encoder options, times, noise, colorspace, title.
     """
     return _write_video
 
@@ -91,10 +92,13 @@ def odd_videos(tmp_path_factory):
     (folder / "declares_no_size.mp4").write_bytes(_patched(data, at[b"avc1"] + 24, bytes(4)))
     (folder / "declares_huge_times.mp4").write_bytes(_patched(data, at[b"stts"] + 8, b"\x7f\xff\xff\xff"))
     (folder / "declares_huge_sizes.mp4").write_bytes(_patched(data, at[b"stsz"] + 8, b"\x7f\xff\xff\xff"))
+    trimmed = _patched(data, data.rindex(b"elst") + 12, struct.pack(">i", 1250))  # ms of 2500
+    (folder / "trimmed_by_an_edit_list.mp4").write_bytes(trimmed)
     (folder / "index_missing.mp4").write_bytes(data[: len(data) * 6 // 10])
     (folder / "cut_in_the_header.mp4").write_bytes(data[:30])
     first.write_bytes(first.read_bytes()[: len(data) * 6 // 10])
     size = matroska.read_bytes()
+    _write_cuts_between_frames(folder)
     matroska.write_bytes(size.replace(b"\xb0\x81\x40", b"\xb0\x81\x00").replace(b"\xba\x81\x30", b"\xba\x81\x00"))
     noise = damaged.read_bytes()
     damaged.write_bytes(_patched(noise, len(noise) // 3, bytes(len(noise) // 3)))
@@ -109,6 +113,8 @@ def odd_videos(tmp_path_factory):
         "cut_in_the_header.mp4": "Invalid data",
         "index_missing.mp4": "Invalid data",
         "cut_in_the_middle.mp4": "truncated: packet",
+        "cut_between_frames.mp4": "truncated: 30 of 60 frames are missing",
+        "cut_in_the_sound.mp4": "truncated: 30 of 60 frames are missing",
         "damaged_in_the_middle.mp4": "Invalid data",
         "declares_huge_sizes.mp4": "Invalid data",
         "no_size.mkv": "Invalid data",
@@ -118,7 +124,7 @@ def odd_videos(tmp_path_factory):
         "pipe": "is no regular file",
         "missing.mp4": "no such file",
     }
-    short = {"one_frame.mp4": 1, "one_pixel.mp4": 5}
+    short = {"one_frame.mp4": 1, "one_pixel.mp4": 5, "trimmed_by_an_edit_list.mp4": 30}
     others = {path.name for path in folder.iterdir()} - unreadable.keys() - {"stuck.mp4"}
     readable = {name: short.get(name, 60) for name in sorted(others)}
     return SimpleNamespace(folder=folder, readable=readable, unreadable=unreadable, stuck=folder / "stuck.mp4")
@@ -128,10 +134,31 @@ def _patched(data, position, new):
     return data[:position] + new + data[position + len(new) :]
 
 
-def _write_sound(path):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 16000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+def _write_cuts_between_frames(folder):
+    """Two files that end after 30 of their 60 frames: exactly there, and within the sound that is stored next."""
+    path = folder / "cut_in_the_sound.mp4"
+    _write_sound(path, num_frames=60)
+    with av.open(str(path)) as container:
+        packets = sorted((one.pos, one.size, one.stream.type) for one in container.demux() if one.size)
+    frames = [number for number, (*_, kind) in enumerate(packets) if kind == "video"]
+    position, size, _ = packets[frames[29]]
+    sound_position, sound_size, _ = next(packet for packet in packets[frames[29] :] if packet[2] == "audio")
+    data = path.read_bytes()
+    (folder / "cut_between_frames.mp4").write_bytes(data[: position + size])
+    path.write_bytes(data[: sound_position + sound_size // 2])
+
+
+def _write_sound(path, num_frames=0):
+    """Silence, and as many frames of 24 per second."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        sound = container.add_stream("aac", rate=24000, layout="mono")
+        video = container.add_stream("libx264", rate=24) if num_frames else None
+        for index in range(num_frames or 1):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 24000
+            container.mux(sound.encode(frame))
+            if video:
+                image = av.VideoFrame.from_ndarray(_picture(index, 64, 48), format="rgb24")
+                container.mux(video.encode(image))
+        for stream in container.streams:
+            container.mux(stream.encode())

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.compressor import Budget, Compressor, check_tokens
+from stgridpool.compressor import POSITIONS, Budget, Compressor, check_tokens
 from stgridpool.parts.merge_forest import MergeForest
 from stgridpool.parts.node_similarity import node_similarity
 from stgridpool.parts.quadtree import Quadtree, halved_sizes, quadtree
@@ -27,7 +27,6 @@ from stgridpool.plan import Grid, Plan
 from stgridpool.suggestion import suggestion
 
 MODES = ("released", "components", "directed")
-POSITIONS = ("reassign", "survive", "merge")
 
 _DATASETS = ("vnbench", "videomme", "egoschema", "nextqa", "longvideobench", "mlvu")
 # Per data set the thresholds of the paper's runs, spatial/temporal, "-" where there was none.

@@ -20,6 +20,7 @@ READABLE = [
     "one_pixel.mp4",
     "rotated.mp4",
     "ten_bit.mp4",
+    "trimmed_by_an_edit_list.mp4",
     "variable_rate.mp4",
 ]
 

@@ -7,7 +7,8 @@ import torch
 from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
 
 from stgridpool import Compressor, Plan, build_compressor
-from stgridpool.llm_stage import POSITIONS, LLMStage, VisualSpan
+from stgridpool.compressor import POSITIONS
+from stgridpool.llm_stage import LLMStage, VisualSpan
 
 WIDTH, GRID = 32, (3, 4, 4)
 NUM_VISUAL = 48

@@ -5,7 +5,8 @@ import torch
 from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
 
 from stgridpool import build_compressor
-from stgridpool.llm_stage import POSITIONS, LLMStage, VisualSpan
+from stgridpool.compressor import POSITIONS
+from stgridpool.llm_stage import LLMStage, VisualSpan
 from stgridpool.session import VideoSession
 
 WIDTH = 32

@@ -57,6 +57,14 @@ def test_decoding_work_is_counted_in_frames_of_1280x720(clips, tmp_path):
     assert decoding_work(str(clips / "v2.mp4"), 0) == 0  # none is sampled
     assert decoding_work(str(clips / "broken.mp4"), 64) == 0
     assert decoding_work(str(tmp_path / "missing.mp4"), 64) == 0
+    os.mkfifo(tmp_path / "pipe")
+    assert decoding_work(str(tmp_path / "pipe"), 64) == 0  # at once, though nobody writes
+
+
+def test_a_title_that_is_no_text_does_not_keep_a_video_from_being_counted(write_video, tmp_path):
+    path = write_video(tmp_path / "clip.mp4", title="Caf#")
+    path.write_bytes(path.read_bytes().replace(b"Caf#", "Café".encode("latin-1")))
+    assert decoding_work(str(path), 64) == pytest.approx(60 * 64 * 48 / (1280 * 720))
 
 
 def test_frames_that_no_sampled_one_depends_on_are_not_counted(tasks):

@@ -68,6 +68,13 @@ def test_a_rate_takes_the_last_frame_too_of_files_and_folders(make_loader, clips
     assert make_loader(fps=1).get(tmp_path).times == pytest.approx((0, 1, 2))  # of three pictures a second
 
 
+def test_frames_are_spread_over_a_short_folder_as_over_a_short_file(make_loader, clips, tmp_path):
+    for index in range(3):
+        Image.new("RGB", (8, 6)).save(tmp_path / f"{index}.png")
+    for path in (clips / "v1.mp4", tmp_path):
+        assert len(make_loader(force_sample=True).get(path).times) == 8  # the most that is taken
+
+
 def test_a_few_are_loaded_ahead(make_loader, reads, tmp_path):
     names, _ = reads
     loader = make_loader(prefetch=2, decode_threads=1)
