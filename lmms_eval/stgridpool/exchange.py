@@ -7,16 +7,17 @@ and to the place in its list, that asked.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import av
 from torch import distributed
 
+from llava.video_packets import VideoReadError, open_video
 from lmms_eval_stgridpool.requests import Request
 
 QUESTION_COST = 30
@@ -160,14 +161,11 @@ def decoding_work(path: str, max_frames_num: int) -> float:
         max_frames_num: Most frames that are sampled from it.
     """
     try:
-        container = av.open(path)
-    except (av.FFmpegError, OSError):
-        return 0.0
-    with closing(container):
-        if not container.streams.video:
+        if not Path(path).is_file():  # opening a pipe would wait for a writer
             return 0.0
-        stream = container.streams.video[0]
-        seconds = (container.duration or 0) / av.time_base
-        frames = stream.frames or int(seconds * float(stream.average_rate or 0))
-        width, height = (getattr(stream, side, None) or 0 for side in ("width", "height"))  # absent: unknown codec
-        return min(frames, max_frames_num * FRAMES_PER_SEEK) * width * height / (1280 * 720)
+        with open_video(path) as (container, stream):
+            seconds = (container.duration or 0) / av.time_base
+            frames = stream.frames or int(seconds * float(stream.average_rate or 0))
+            return min(frames, max_frames_num * FRAMES_PER_SEEK) * stream.width * stream.height / (1280 * 720)
+    except (VideoReadError, av.FFmpegError, OSError, ValueError):
+        return 0.0  # the reader will say what is wrong
