@@ -121,7 +121,12 @@ class VideoLoader:
         return tensor.pin_memory() if self._pin else tensor
 
     def _read(self, path: Path) -> VideoClip:
-        options: dict[str, Any] = {"max_frames_num": self._arguments.max_frames_num, "fps": self._arguments.fps}
+        arguments = self._arguments
+        options: dict[str, Any] = {
+            "max_frames_num": arguments.max_frames_num,
+            "fps": arguments.fps,
+            "force_sample": arguments.force_sample,
+        }
         if not path.is_dir():
-            options |= {"force_sample": self._arguments.force_sample, "backend": self._arguments.video_decode_backend}
-        return read_video_apart(path, self._arguments.decode_timeout_s, **options)
+            options["backend"] = arguments.video_decode_backend
+        return read_video_apart(path, arguments.decode_timeout_s, **options)
