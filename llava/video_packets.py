@@ -64,6 +64,7 @@ class _Packet:
     """The facts of one packet, without its data."""
 
     time: int | None  # when its frame is shown, in the stream's time base
+    decoding_time: int | None  # when it is decoded, ascending in the order of storage
     duration: int
     is_key: bool
     is_shown: bool
@@ -82,9 +83,9 @@ def list_packets(path: str) -> PacketList:
         if rate <= 0:
             raise VideoReadError(path, "the video stream declares no frame rate")
         packets = [
-            _Packet(packet.pts, packet.duration or 0, packet.is_keyframe, not packet.is_discard, packet.is_corrupt)
-            for packet in container.demux(stream)
-            if packet.size
+            _Packet(one.pts, one.dts, one.duration or 0, one.is_keyframe, not one.is_discard, one.is_corrupt)
+            for one in container.demux(stream)
+            if one.size
         ]
         _check_complete(path, stream, packets)
         formats = container.format.name.split(",")
@@ -128,12 +129,14 @@ def _check_complete(path: str, stream: av.VideoStream, packets: list[_Packet]) -
     """Raise if there is nothing to show or the end of the file is missing.
 
     Raises:
-        VideoReadError: If no packet is shown, the last one is cut off, or the declared duration is not reached.
+        VideoReadError: If no packet is shown, the last one is cut off, or declared frames or times are missing.
     """
     if not any(packet.is_shown for packet in packets):
         raise VideoReadError(path, "no frames")
     if packets[-1].is_cut_off:
         raise VideoReadError(path, f"truncated: packet {len(packets)} is cut off")
+    if stream.frames > len(packets) and _ends_early(stream, packets):
+        raise VideoReadError(path, f"truncated: {stream.frames - len(packets)} of {stream.frames} frames are missing")
     # Matroska's tag; its packets never look cut off.
     declared = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     ends = [packet.time + packet.duration for packet in packets if packet.time is not None]
@@ -143,3 +146,15 @@ def _check_complete(path: str, stream: av.VideoStream, packets: list[_Packet]) -
     missing = int(hours) * 3600 + int(minutes) * 60 + float(seconds) - float(max(ends) * stream.time_base)
     if missing > _LONGEST_SILENT_TAIL:
         raise VideoReadError(path, f"truncated: the last {missing:.1f} s of video are missing")
+
+
+def _ends_early(stream: av.VideoStream, packets: list[_Packet]) -> bool:
+    """Whether the packets do not fill the declared duration.
+
+    An edit list may leave frames out, but shortens the duration too; and a wrong count alone does no harm.
+    """
+    first, last = packets[0], packets[-1]
+    if first.decoding_time is None or last.decoding_time is None or stream.duration is None:
+        return False
+    missing = stream.duration - (last.decoding_time + last.duration - first.decoding_time)
+    return missing >= max(last.duration / 2, 1)  # half a frame may be due to rounding
