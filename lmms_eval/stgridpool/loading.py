@@ -74,13 +74,17 @@ class VideoLoader:
             self._fill()
 
     def get(self, path: Path) -> LoadedVideo:
-        """The video; loaded here and now if it was not expected next.
+        """The video; loaded here and now if it was not expected.
+
+        Videos that were expected before it are forgotten: nobody asks for the other videos of a question, for instance,
+        once one of them could not be read.
 
         Raises:
             VideoReadError: If it cannot be read.
         """
-        if not self._loading or self._loading[0][0] != path:
+        if all(path != one for one, _ in self._loading) and path not in self._expected:
             return self._load(path)
+        self._forget_before(path)
         future = self._loading.popleft()[1]
         self._fill()
         return future.result()
@@ -90,6 +94,14 @@ class VideoLoader:
         self._expected.clear()
         while self._loading:
             self._loading.popleft()[1].cancel()
+
+    def _forget_before(self, path: Path) -> None:
+        while self._loading and self._loading[0][0] != path:
+            self._loading.popleft()[1].cancel()
+        if not self._loading:
+            while self._expected[0] != path:
+                self._expected.popleft()
+            self._fill()
 
     def _fill(self) -> None:
         while self._threads is not None and self._expected and len(self._loading) < self._arguments.prefetch:

@@ -123,6 +123,20 @@ def test_what_was_not_expected_is_read_all_the_same(make_loader, reads, tmp_path
     assert sorted(names) == ["a.mp4", "b.mp4", "c.mp4"]
 
 
+@pytest.mark.parametrize("skipped", [1, 4])
+def test_after_videos_that_nobody_asks_for_the_next_are_those_loaded_ahead(make_loader, reads, tmp_path, skipped):
+    names, _ = reads
+    loader = make_loader(prefetch=2, decode_threads=1)
+    *_, asked, second, third = videos = paths(tmp_path, *"abcdefg"[: skipped + 3])
+    loader.expect(videos)
+    loader.get(asked)
+    time.sleep(0.2)
+    assert names[-2:] == [second.name, third.name]
+    loader.get(second)
+    loader.get(third)
+    assert len(names) == len(set(names))  # each is read once
+
+
 def test_a_broken_video_fails_when_it_is_asked_for(make_loader, reads, tmp_path):
     loader = make_loader(prefetch=2)
     good, bad = paths(tmp_path, "a", "bad")
