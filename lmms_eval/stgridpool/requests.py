@@ -50,7 +50,7 @@ class Tasks:
         self._documents = documents
         self._find_visuals: dict[tuple[str, str], Callable[[Any], Visuals | None]] = {}
         self._next_round: dict[str, Callable[..., Any]] = {}
-        self._without_videos: set[str] = set()
+        self._with_images: set[str] = set()
 
     def read(self, position: int, instance: Instance) -> Request:
         """Read the arguments of a request, whatever its kind, and keep the task's functions.
@@ -93,14 +93,15 @@ class Tasks:
 
     def video_key(self, request: Request) -> tuple[str, ...] | None:
         """What names the videos; None where there are images or nothing, and its own name where videos are missing."""
-        if request.task in self._without_videos:  # tasks that show images are not asked twice for all of them
+        if request.task in self._with_images:  # tasks that show images are not asked twice for all of them
             return None
         try:
-            key = video_key(self.visuals(request))
+            visuals = self.visuals(request)
         except VideoReadError as error:
             return (error.path,)
-        if key is None:
-            self._without_videos.add(request.task)
+        key = video_key(visuals)
+        if visuals and key is None:
+            self._with_images.add(request.task)
         return key
 
     def next_round(self, request: Request, **state: Any) -> Any:

@@ -64,6 +64,26 @@ def test_a_task_without_visuals_is_text():
     assert tasks.video_key(request) is None
 
 
+def test_a_question_without_visuals_leaves_the_next_its_video():
+    tasks = Tasks({"t": {"test": [[], ["a.mp4"]]}})
+    first, second = (
+        tasks.read(0, instance("generate_until", "Q", {}, list, document, "t", "test")) for document in range(2)
+    )
+    assert tasks.video_key(first) is None
+    assert tasks.video_key(second) == ("a.mp4",)
+
+
+def test_a_task_that_shows_images_is_asked_once():
+    asked = []
+    tasks = Tasks({"t": {"test": ["first", "second"]}})
+    for document in range(2):
+        request = tasks.read(
+            0, instance("generate_until", "Q", {}, lambda row: asked.append(row) or [object()], document, "t", "test")
+        )
+        assert tasks.video_key(request) is None
+    assert asked == ["first"]
+
+
 def test_questions_about_one_video_follow_each_other():
     assert in_video_order(["a", "b", None, "a", None, "b", "c"]) == [0, 3, 1, 5, 2, 4, 6]
     assert in_video_order([]) == []
