@@ -6,7 +6,7 @@ deal, videos that take longest first, each to the process with the least to do; 
 and to the place in its list, that asked.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -100,16 +100,12 @@ class Exchange:
 
         Args:
             jobs: What this process was asked.
-            known_tasks: Tasks whose functions this process has; questions of a task that some process does not know
-                stay where they are.
+            known_tasks: Tasks whose functions this process has.
         """
         gathered = self.gather((list(jobs), set(known_tasks)))
         everything = [job for others, _ in gathered for job in others]
-        common = set.intersection(*(tasks for _, tasks in gathered))
-        movable = [job for job in everything if job.request.task in common]
-        dealt = deal(movable, self._world_size)
-        stay = [job for job in everything if job.request.task not in common and job.owner == self._rank]
-        return [job for job, process in zip(movable, dealt, strict=True) if process == self._rank] + stay
+        dealt = deal(everything, [tasks for _, tasks in gathered])
+        return [job for job, process in zip(everything, dealt, strict=True) if process == self._rank]
 
     def give_back(self, answers: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Any]]:
         """The answers to what this process was asked, from those that all processes found."""
@@ -117,19 +113,25 @@ class Exchange:
         return [(job, answer) for found in gathered for job, answer in found if job.owner == self._rank]
 
 
-def deal(jobs: Sequence[Job], world_size: int) -> list[int]:
-    """The process that answers each question: the same for all questions about a video.
+def deal(jobs: Sequence[Job], known_tasks: Sequence[Set[str]]) -> list[int]:
+    """The process that answers each question: the same for all questions of a task about a video.
 
     The most work goes first, each time to the process that has the least so far; the same questions are dealt in the
-    same way on every process.
+    same way on every process. Tasks that the same processes know share their videos.
+
+    Args:
+        jobs: What all processes were asked.
+        known_tasks: Tasks that each process knows, at least those that it was asked; it gets no questions of others.
     """
     groups: dict[Any, list[int]] = {}
     for index, job in enumerate(jobs):
-        groups.setdefault(index if job.videos is None else job.videos, []).append(index)
+        able = tuple(process for process, tasks in enumerate(known_tasks) if job.request.task in tasks)
+        groups.setdefault((able, index if job.videos is None else job.videos), []).append(index)
     work = {key: _work([jobs[index] for index in group]) for key, group in groups.items()}
-    processes, load = [0] * len(jobs), [0.0] * world_size
+    processes, load = [0] * len(jobs), [0.0] * len(known_tasks)
     for key in sorted(groups, key=lambda key: (-work[key], groups[key][0])):
-        process = load.index(min(load))
+        able, _ = key
+        process = min(able, key=load.__getitem__)
         load[process] += work[key]
         for index in groups[key]:
             processes[index] = process

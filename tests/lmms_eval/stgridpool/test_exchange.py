@@ -29,7 +29,7 @@ def load(jobs, processes, world_size):
 
 def test_a_video_stays_together():
     jobs = [job(index % 3, index, (f"v{index // 3}.mp4",)) for index in range(12)]
-    processes = deal(jobs, 3)
+    processes = deal(jobs, [{"t"}] * 3)
     for video in range(4):
         assert len(set(processes[3 * video : 3 * video + 3])) == 1
     assert set(processes) == {0, 1, 2}
@@ -40,15 +40,23 @@ def test_processes_end_within_the_longest_video_of_each_other(world_size):
     longest = 8000
     lengths = [longest, *range(300, 3300, 100)]  # one long video and 30 short ones
     jobs = [job(0, 3 * i + q, (f"v{i}",), frames) for i, frames in enumerate(lengths) for q in range(3)]
-    work = load(jobs, deal(jobs, world_size), world_size)
+    work = load(jobs, deal(jobs, [{"t"}] * world_size), world_size)
     assert max(work) - min(work) < longest + VIDEO_COST + 3 * QUESTION_COST
 
 
 def test_every_process_deals_alike_and_questions_without_videos_spread():
     jobs = [job(0, index, None, 0) for index in range(8)]
-    assert sorted(deal(jobs, 2)) == [0] * 4 + [1] * 4
-    assert deal(jobs, 2) == deal(list(jobs), 2)
-    assert deal([], 3) == []
+    assert sorted(deal(jobs, [{"t"}] * 2)) == [0] * 4 + [1] * 4
+    assert deal(jobs, [{"t"}] * 2) == deal(list(jobs), [{"t"}] * 2)
+    assert deal([], [{"t"}] * 3) == []
+
+
+def test_only_processes_that_know_a_task_get_its_questions():
+    small = [job(owner, owner, ("v",), task="small") for owner in (1, 2)]
+    large = [job(0, index, (f"w{index}",), task="large") for index in range(6)]
+    processes = deal([*small, *large], [{"large"}, {"small", "large"}, {"small", "large"}])
+    assert processes[0] == processes[1] != 0
+    assert sorted(processes[2:].count(process) for process in range(3)) == [1, 2, 3]
 
 
 def test_decoding_work_is_counted_in_frames_of_1280x720(clips, tmp_path):
