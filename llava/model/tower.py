@@ -4,6 +4,7 @@ A tower holds its encoder as `vision_tower`, so that parameter names are those o
 from its geometry alone; its weights come with the checkpoint, or afterwards from `load_named_weights`.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers import CLIPVisionModel, PreTrainedModel, SiglipVisionModel
 from llava.image_processing import CLIP_MEAN, CLIP_STD, VisionImageProcessor
 
 
-class VisionTower(nn.Module):
+class VisionTower(nn.Module, ABC):
     """What the towers share.
 
     Attributes:
@@ -68,18 +69,18 @@ class VisionTower(nn.Module):
             raise ValueError(f"the weights of {self.name} cannot be loaded while the vision tower is offloaded")
         self.vision_tower.load_state_dict(self.named_weights())
 
+    @abstractmethod
     def named_weights(self) -> dict[str, torch.Tensor]:
         """Weights of the tower that this one is named after, under the encoder's parameter names."""
-        raise NotImplementedError
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Features (B, n*n, C), row-major, of images (B, 3, S, S)."""
         offloaded = self.device.type == "meta"  # the layers then fetch their inputs themselves
         return self.features(pixel_values.to(pixel_values.device if offloaded else self.device, self.dtype))
 
+    @abstractmethod
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """What `forward` gives, for images on the tower's device and of its dtype."""
-        raise NotImplementedError
 
 
 class SiglipTower(VisionTower):
