@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationMixin
 
 from stgridpool import Compressor, Plan, build_compressor
 from stgridpool.compressor import POSITIONS
@@ -28,30 +28,9 @@ class Positive(Compressor):
         return Plan(kept, torch.arange(len(kept) + 1), ones, place=place, grid=grid, shape=grid)
 
 
-def make_model(attention="sdpa"):
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=97,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        eos_token_id=None,
-        attn_implementation=attention,
-    )
-    model = Qwen2ForCausalLM(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" not in name:
-                parameter.mul_(6)  # so that answers depend on the prompt
-    return model
-
-
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
-def model(request):
-    return make_model(request.param)
+def model(request, make_decoder):
+    return make_decoder(num_layers=4, attn_implementation=request.param)
 
 
 def make_prompt(seed, after=AFTER):

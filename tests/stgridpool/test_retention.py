@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from stgridpool import build_compressor
 from stgridpool.llm_stage import LLMStage, VisualSpan
@@ -48,14 +47,10 @@ def test_the_mean_over_questions_and_the_total_differ():
     assert sums.total()["last_layer_with_newlines"] == pytest.approx((24 + 500) / 1110)
 
 
-def test_lengths_are_read_where_layers_are_entered():
-    config = Qwen2Config(
-        vocab_size=9, hidden_size=16, intermediate_size=8, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=2,
-    )  # fmt: skip
-    model = Qwen2ForCausalLM(config).eval()
+def test_lengths_are_read_where_layers_are_entered(make_decoder):
+    model = make_decoder(num_layers=3)
     span = VisualSpan(torch.arange(2, 18), (1, 4, 4), torch.empty(0, dtype=torch.long))
-    embeds = torch.randn(1, 20, 16)
+    embeds = torch.randn(1, 20, 32)
     with (
         torch.inference_mode(),
         LLMStage(model, build_compressor("average"), 1).prompts([[span]]),

@@ -13,24 +13,8 @@ WIDTH = 32
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=97,
-        hidden_size=WIDTH,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    model = Qwen2ForCausalLM(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" not in name:
-                parameter.mul_(6)  # so that answers depend on the prompt
-    return model
+def model(make_decoder):
+    return make_decoder(num_layers=3, eos_token_id=1)
 
 
 @pytest.fixture
