@@ -21,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from stgridpool.compressor import POSITIONS, Compressor
+from stgridpool.parts.kv_cache import CACHE_ARGUMENT, find_cache
 from stgridpool.parts.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
 from stgridpool.plan import Plan
 
@@ -161,15 +163,15 @@ class LLMStage:
         """The model's rotary tables for positions (B, n): cosines and sines (B, n, d)."""
         return self._decoder.rotary_emb(hidden, positions)
 
-    def causal_mask(self, hidden: Tensor, mask: Tensor, cache: Any, positions: Tensor) -> Any:
+    def causal_mask(self, hidden: Tensor, mask: Tensor, cache: Cache | None, positions: Tensor) -> Any:
         """The attention mask of queries `hidden` (B, n, D) in layers k and up; `mask` (B, cached + n): what is real."""
         return create_causal_mask(
             config=self._decoder.config,
             inputs_embeds=hidden,
             attention_mask=mask,
-            past_key_values=cache,
             position_ids=positions,
             layer_idx=None if cache is None else self.layer,
+            **{CACHE_ARGUMENT: cache},
         )
 
 
@@ -191,11 +193,11 @@ class _Run:
 
     def first_layer(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002
         """Shorten what enters layer k, or continue what was shortened."""
-        hidden = args[0]
+        hidden, cache = args[0], find_cache(args, kwargs)
         if self._prompts.kept is None:
-            hidden = self._compress(hidden, kwargs)
+            hidden = self._compress(hidden, cache, kwargs)
         else:
-            self._continue(hidden, kwargs)
+            self._continue(hidden, cache, kwargs)
         self._is_prompt = False
         return (hidden, *args[1:]), kwargs | self._inputs
 
@@ -203,7 +205,7 @@ class _Run:
         """The same masks and positions as in layer k."""
         return args, kwargs | self._inputs
 
-    def _compress(self, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _compress(self, hidden: Tensor, cache: Cache | None, kwargs: dict[str, Any]) -> Tensor:
         """The prompts (B, L, D) shortened to (B, M, D), shorter ones padded on the left."""
         stage = self._stage
         batch, length, _ = hidden.shape
@@ -225,12 +227,12 @@ class _Run:
         if stage.positions != "reassign":
             cosines, sines = (table.expand(batch, -1, -1).to(hidden.device) for table in kwargs["position_embeddings"])
             tables = stage.placed(rows, cosines, real), stage.placed(rows, sines, real)
-        self._set_inputs(shortened, kept, order, tables, kwargs.get("past_key_values"))
+        self._set_inputs(shortened, kept, order, tables, cache)
         return shortened
 
-    def _continue(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+    def _continue(self, hidden: Tensor, cache: Cache | None, kwargs: dict[str, Any]) -> None:
         """Masks and positions of tokens that follow the shortened prompts."""
-        stage, cache = self._stage, kwargs.get("past_key_values")
+        stage = self._stage
         batch, new, _ = hidden.shape
         kept = self._prompts.kept
         if kept is None or cache is None:
@@ -245,7 +247,7 @@ class _Run:
         self._set_inputs(hidden, mask, order, tables, cache)
 
     def _set_inputs(
-        self, hidden: Tensor, mask: Tensor, order: Tensor, tables: tuple[Tensor, Tensor], cache: Any
+        self, hidden: Tensor, mask: Tensor, order: Tensor, tables: tuple[Tensor, Tensor], cache: Cache | None
     ) -> None:
         self._inputs = {
             "attention_mask": self._stage.causal_mask(hidden, mask, cache, order),

@@ -23,6 +23,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
 from stgridpool.llm_stage import CompressedPrompts, LLMStage, VisualSpan
+from stgridpool.parts.kv_cache import CACHE_ARGUMENT
 
 
 class StageCache(DynamicCache):
@@ -75,7 +76,7 @@ class VideoSession:
             raise ValueError(f"a prefix can be shared where every layer keeps all positions, got layers of {kinds}")
         self.compressed: CompressedPrompts | None = None
         with torch.inference_mode(), nullcontext() if stage is None else stage.prompts([spans]) as self.compressed:
-            model.base_model(inputs_embeds=prefix[None], past_key_values=self._cache, use_cache=True)
+            model.base_model(inputs_embeds=prefix[None], use_cache=True, **{CACHE_ARGUMENT: self._cache})
         self._cache.num_removed = len(self) - self._cache.get_query_offset(0)
 
     def __len__(self) -> int:
@@ -106,7 +107,7 @@ class VideoSession:
             # The mixin's own method, since a model may take only ids in its `generate`. It wants whole prompts and
             # skips what the cache holds.
             output: Any = GenerationMixin.generate(
-                self.model, inputs_embeds=embeds, attention_mask=mask, past_key_values=cache, **options
+                self.model, inputs_embeds=embeds, attention_mask=mask, **{CACHE_ARGUMENT: cache}, **options
             )
         return output
 
@@ -121,9 +122,9 @@ class VideoSession:
             return self.model(
                 inputs_embeds=suffix[None],
                 attention_mask=mask,
-                past_key_values=self._fork(1),
                 use_cache=True,
                 logits_to_keep=num_last,
+                **{CACHE_ARGUMENT: self._fork(1)},
             ).logits[0]
 
     def _continuing(self) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ from transformers import GenerationMixin
 from stgridpool import Compressor, Plan, build_compressor
 from stgridpool.compressor import POSITIONS
 from stgridpool.llm_stage import LLMStage, VisualSpan
+from stgridpool.parts.kv_cache import find_cache
 
 WIDTH, GRID = 32, (3, 4, 4)
 NUM_VISUAL = 48
@@ -95,7 +96,7 @@ def test_prompt_and_answer_equal_the_layers_called_by_hand(model, compressor, la
     output = generate(model, [prompt], stage, output_logits=True, return_dict_in_generate=True)
     expected = by_hand(model, prompt, output.sequences[0], compressor, layer, positions)[:-1]
     torch.testing.assert_close(torch.cat(output.logits), expected, atol=1e-4, rtol=0)
-    lengths = [output.past_key_values.get_seq_length(index) for index in range(4)]
+    lengths = [find_cache((), output).get_seq_length(index) for index in range(4)]
     removed = NUM_VISUAL - len(compressor.plan(prompt[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH)))
     if layer == 0 or compressor == build_compressor("average"):  # the count does not depend on deeper hidden states
         full = len(prompt) + 7

@@ -15,6 +15,7 @@ from llava.model.projector import build_projector
 from llava.model.splice import splice_batch
 from llava.model.vision import build_vision_tower
 from llava.model.visual_inputs import VisualInputs
+from stgridpool.parts.kv_cache import CACHE_ARGUMENT
 
 
 class LlavaQwenConfig(Qwen2Config):
@@ -133,7 +134,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
             input_ids: (B, n) ids, with a placeholder for each image or video.
             attention_mask: (B, n).
             position_ids: (B, n).
-            past_key_values: Cache of earlier positions.
+            past_key_values: Cache of earlier positions; the name that transformers had for it before 5.24.
             inputs_embeds: (B, L, D) in place of ids and images.
             labels: (B, n); -100 where there is no loss.
             use_cache: Whether to return a cache.
@@ -143,7 +144,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
             logits_to_keep: Number of last positions whose logits are wanted, or their indices; 0: all. Of a long video,
                 all logits take more memory than the model.
             dpo_forward: Not supported; training only.
-            **kwargs: Handed to Qwen2.
+            **kwargs: Handed to Qwen2; `cache`, the newer name of the cache, among them.
 
         Raises:
             NotImplementedError: `dpo_forward` is true.
@@ -162,12 +163,13 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
             _check_no_placeholders(input_ids)
         if labels is not None and self.llm_stage is not None:
             raise ValueError("a compressor inside the language model leaves no label its logit; pass no labels")
+        if past_key_values is not None:
+            kwargs[CACHE_ARGUMENT] = past_key_values
         with compressing:
             return super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 inputs_embeds=inputs_embeds,
                 labels=labels,
                 use_cache=use_cache,

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 
 from llava.model.builder import load_pretrained_model
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from stgridpool.parts.kv_cache import CACHE_ARGUMENT, find_cache
 
 
 def placeholders(*rows):
@@ -83,10 +84,12 @@ def test_a_cache_can_be_continued(video_checkpoint, video_frames):
     images = {"images": [video_frames[:2]], "modalities": "video"}
     with torch.no_grad():
         whole = model(input_ids=ids, **images).logits
-        prefix = model(input_ids=ids[:, :3], use_cache=True, **images)
-        last = model(input_ids=ids[:, 3:], past_key_values=prefix.past_key_values).logits
+        prefix, again = (model(input_ids=ids[:, :3], use_cache=True, **images) for _ in range(2))
+        last = model(input_ids=ids[:, 3:], past_key_values=find_cache((), prefix)).logits
+        by_new_name = model(input_ids=ids[:, 3:], **{CACHE_ARGUMENT: find_cache((), again)}).logits
         as_tuple = model(input_ids=ids, return_dict=False, **images)
     torch.testing.assert_close(last[:, -1], whole[:, -1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(by_new_name, last)
     torch.testing.assert_close(as_tuple[0], whole)
 
 
