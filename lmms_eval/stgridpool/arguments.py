@@ -8,6 +8,7 @@ from typing import Any
 from llava.conversation import conv_templates
 from llava.layout import NEWLINE_POSITIONS
 from llava.video import BACKENDS
+from lmms_eval_stgridpool.paths import check_path
 from stgridpool import Compressor, build_compressor
 from stgridpool.suggestion import suggestion
 
@@ -49,14 +50,18 @@ class Arguments:
             question.
         questions_per_batch: Most questions about one video that are answered as one batch, at least 1. Each takes a
             copy of the video's keys and values.
-        feature_cache: Folder in which the vision tower's features are kept, for other runs and other compressors.
+        feature_cache: Folder in which the vision tower's features are kept, in a folder of their own, for other runs
+            and other compressors.
         feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, above 0; the oldest make room.
         deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
             can be repeated bit for bit.
         resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
+        resume_any_version: Take also answers of the journal that other code, or other versions of torch and
+            transformers, have found.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or a path is empty.
+        TypeError: If a path is a number.
     """
 
     pretrained: str
@@ -85,8 +90,12 @@ class Arguments:
     feature_cache_gb: float = 100
     deterministic: bool = False
     resume_dir: str | None = None
+    resume_any_version: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("pretrained", "feature_cache", "resume_dir"):
+            if name == "pretrained" or getattr(self, name) is not None:
+                check_path(name, getattr(self, name))
         _check_choice("conv_template", self.conv_template, conv_templates)
         _check_choice("video_decode_backend", self.video_decode_backend, BACKENDS)
         _check_choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
@@ -112,7 +121,7 @@ class Arguments:
             raise ValueError(f"vision_batch_size must be 'auto' or a whole number of at least 1, got {size!r}")
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
-        for name in ("add_time_instruction", "force_sample", "share_prefix", "deterministic"):
+        for name in ("add_time_instruction", "force_sample", "share_prefix", "deterministic", "resume_any_version"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         self.build_compressor()
@@ -132,6 +141,10 @@ class Arguments:
         if "pretrained" not in given:
             raise ValueError("llava_video needs pretrained=FOLDER_OR_NAME in --model_args")
         return cls(**given)
+
+    def frame_options(self) -> dict[str, Any]:
+        """Which frames of a video are taken: options of `read_video` and `read_frame_folder`."""
+        return {"max_frames_num": self.max_frames_num, "fps": self.fps, "force_sample": self.force_sample}
 
     def fixed_vision_batch_size(self) -> int | None:
         """`vision_batch_size`; None where it follows the free memory, which a deterministic run must not."""

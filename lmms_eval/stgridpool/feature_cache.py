@@ -1,70 +1,64 @@
 """What the vision tower gave for a video, kept on disk: another compressor then neither decodes nor encodes it again.
 
 Each video is a safetensors file, named by a digest of all that its features depend on: the video file's path, size and
-time of change, how its frames are chosen and decoded, and the tower with its weights and dtype. Any number of processes
-may share the folder. Files appear in it whole or not at all, and those that were written first make room for new ones.
+time of change, how its frames are chosen and decoded, the tower with its weights and dtype, and the code and versions
+that do the work. Any number of processes may share the folder. Files appear in it whole or not at all, and those that
+were written first make room for new ones.
+
+The files lie in a folder of their own inside the one that the user names. There, too, only files are deleted that prove
+to be entries of a cache: by their name, and by a mark inside them.
 """
 
 import fcntl
-import json
 import os
-import zlib
+import re
+import stat
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import torch
 from loguru import logger
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+import llava
 from llava.model.tower import VisionTower
 from lmms_eval_stgridpool.arguments import Arguments
-from lmms_eval_stgridpool.journal import answer_key, video_identity
+from lmms_eval_stgridpool.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
+from lmms_eval_stgridpool.identity import answer_key, package_version, source_digest, video_identity
+from lmms_eval_stgridpool.paths import make_folder, own_folder, read_regular_file
 
-ENDING = ".safetensors"
-FORMAT = 1  # of the entries; to be raised where frames, pixels or features come out otherwise than before
-
-
-@dataclass(frozen=True, eq=False)
-class VideoFeatures:
-    """A video as the vision tower sees it.
-
-    Attributes:
-        features: (T, n*n, C), before the projector.
-        times: One per frame, in seconds.
-        duration: Length of the video, in seconds.
-        is_from_cache: Whether they were read, not made.
-    """
-
-    features: torch.Tensor
-    times: tuple[float, ...]
-    duration: float
-    is_from_cache: bool = False
+FOLDER = "stgridpool_features"
+"""Name of the cache's own folder in the one that the user names."""
+FORMAT = 2  # of the entries; to be raised where they are written otherwise than before
+PACKAGES = ("torch", "transformers", "open_clip_torch", "av", "decord", "pillow")
+"""Packages whose versions features depend on."""
+ABANDONED_SECONDS = 3600
+"""Age at which a file that was never finished belongs to nobody: writing one takes seconds."""
+_ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
+_UNFINISHED = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}\.tmp")
 
 
 class FeatureCache:
-    """A folder of features.
+    """Features in a folder.
 
     Args:
-        folder: Where the files lie; it is made if it is missing.
-        limit_bytes: Most bytes of features that may lie in it.
+        folder: Folder that the user names; it is made if it is missing.
+        limit_bytes: Most bytes of features that the cache may hold.
         setup: What the features of all videos of this run depend on, see `feature_setup`.
 
     Attributes:
-        folder: Where the files lie.
-        is_writable: Whether `add` still adds.
+        folder: The cache's own folder in it.
+        is_writable: Whether the last entry could be written.
 
     Raises:
-        OSError: If the folder cannot be made.
+        ValueError: If `folder` is empty.
+        OSError: If the cache's folder cannot be made, or holds files that no cache has made.
     """
 
     def __init__(self, folder: str | os.PathLike[str], limit_bytes: float, setup: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = own_folder("feature_cache", make_folder("feature_cache", folder) / FOLDER)
         self._limit_bytes, self._setup = limit_bytes, setup
         self.is_writable = True
         self._has_evicted = False
@@ -74,131 +68,145 @@ class FeatureCache:
         return answer_key({"setup": self._setup, "files": video_identity(video.resolve())})
 
     def get(self, name: str) -> VideoFeatures | None:
-        """The features called `name`; None where there are none, or where the file is damaged."""
+        """The features called `name`; None where there are none, or where the file is damaged.
+
+        The file is read as a whole, so that it may be evicted meanwhile, by this machine or another one.
+        """
         path = self._path(name)
         try:
-            with safe_open(path, "pt") as file:
-                facts = file.metadata()
-                features = file.get_tensor("features").clone()  # the file itself may be evicted at any time
-            if facts.pop("checksum") != _checksum(name, features, facts):
-                raise ValueError("its checksum differs")
-            return VideoFeatures(features, tuple(json.loads(facts["times"])), float(facts["duration"]), True)
+            return unpack(name, read_regular_file(path))
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, AttributeError, KeyError, ValueError) as error:
-            logger.warning(f"{path} is damaged, the video is encoded anew: {error}")
+        except DAMAGE as error:
+            logger.warning(f"{path} cannot be used, the video is encoded anew: {error!r}")
             return None
 
     def add(self, name: str, video: VideoFeatures) -> None:
         """Write features down, in place of the oldest ones if there is no room.
 
-        If the disk is full the run goes on without adding to the cache and says so once.
+        If they cannot be written, because the disk is full for instance, the run goes on without; the next ones are
+        tried again. Both are said once.
         """
-        if not self.is_writable:
-            return
-        features = video.features.cpu().contiguous()
-        facts = {"times": json.dumps(video.times), "duration": repr(video.duration)}
-        data = save({"features": features}, {**facts, "checksum": _checksum(name, features, facts)})
+        data = pack(name, video)
         if len(data) > self._limit_bytes:
             logger.warning(f"features of {len(data)} bytes do not fit into a cache of {self._limit_bytes:.0f} bytes")
             return
         try:
             with self._lock():
                 self._make_room(len(data))
-                temporary = self._path(name).with_suffix(".tmp")
-                try:
-                    temporary.write_bytes(data)
-                    os.replace(temporary, self._path(name))
-                finally:
-                    temporary.unlink(missing_ok=True)
+                self._write(name, data)
         except OSError as error:
+            if self.is_writable:
+                logger.error(f"features cannot be written to {self.folder}, the run goes on without: {error}")
             self.is_writable = False
-            logger.error(f"features are no longer written to {self.folder}, the run goes on without: {error}")
+        else:
+            if not self.is_writable:
+                logger.warning(f"features are written to {self.folder} again")
+            self.is_writable = True
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{name}{ENDING}"
+        return self.folder / f"{name}.safetensors"
+
+    def _write(self, name: str, data: bytes) -> None:
+        unfinished = self.folder / f"{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            unfinished.write_bytes(data)
+            os.replace(unfinished, self._path(name))
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Only one process at a time changes the folder; the lock of one that dies is gone with it."""
-        with open(self.folder / ".lock", "ab") as file:
+        with open(self.folder / ".lock", "ab", opener=_open_without_waiting) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _make_room(self, num_bytes: int) -> None:
         """Remove what killed processes left behind, and the oldest features until `num_bytes` more fit in."""
-        for orphan in self.folder.glob("*.tmp"):
-            orphan.unlink()
-        files = [(file, file.stat()) for file in self.folder.glob(f"*{ENDING}")]
-        files.sort(key=lambda entry: entry[1].st_mtime_ns)
-        total = sum(status.st_size for _, status in files)
-        for file, status in files:
+        for file, status in self._files(_UNFINISHED):
+            if time.time() - status.st_mtime > ABANDONED_SECONDS:
+                file.unlink(missing_ok=True)
+        entries = sorted(self._files(_ENTRY), key=lambda entry: entry[1].st_mtime_ns)
+        total = sum(status.st_size for _, status in [*entries, *self._files(_UNFINISHED)])
+        for file, status in entries:
             if total + num_bytes <= self._limit_bytes:
                 break
-            file.unlink()
-            total -= status.st_size
+            total -= status.st_size  # a file that is not the cache's does not count
+            if not is_marked(file):
+                continue
+            file.unlink(missing_ok=True)
             if not self._has_evicted:
                 self._has_evicted = True
                 logger.warning(f"{self.folder} is full: from now on the oldest features make room for new ones")
 
+    def _files(self, pattern: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
+        """Regular files, no links to them, whose names are of a pattern."""
+        found = []
+        for name in filter(pattern.fullmatch, os.listdir(self.folder)):
+            try:
+                status = os.lstat(self.folder / name)
+            except FileNotFoundError:  # removed in between
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((self.folder / name, status))
+        return found
 
-def open_feature_cache(arguments: Arguments, tower: VisionTower, config: Any) -> FeatureCache | None:
+
+def open_feature_cache(
+    arguments: Arguments, tower: VisionTower, config: Any, weights: str | None
+) -> FeatureCache | None:
     """The cache that the arguments ask for; None where they ask for none.
 
     Args:
         arguments: See `feature_cache` and `feature_cache_gb`.
         tower: The vision tower.
         config: The checkpoint's configuration.
+        weights: A digest of the tower's weights; None where they are offloaded.
 
     Raises:
-        OSError: If the folder cannot be made.
+        OSError: If the folder cannot be made, or is not the cache's own.
         ValueError: If the tower's weights are offloaded.
     """
     if arguments.feature_cache is None:
         return None
-    setup = feature_setup(arguments, tower, config)
+    if weights is None:
+        raise ValueError("feature_cache cannot be used while the vision tower is offloaded")
+    setup = feature_setup(arguments, tower, config, weights)
     return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup)
 
 
-def feature_setup(arguments: Arguments, tower: VisionTower, config: Any) -> dict[str, Any]:
-    """What the features of a run depend on, besides the video: how frames are chosen and decoded, and the tower.
+def feature_setup(arguments: Arguments, tower: VisionTower, config: Any, weights: str) -> dict[str, Any]:
+    """What the features of a run depend on, besides the video: frames, tower, and the code that reads and encodes.
 
-    Towers of one name differ where they were trained further, so that all weights count.
+    Towers of one name differ where they were trained further, so that all weights count. Of our own code ``llava``
+    counts and what loads videos: features stay valid while compressors are written.
 
     Args:
         arguments: How videos are read.
         tower: The vision tower.
         config: The checkpoint's configuration.
-
-    Raises:
-        ValueError: If the tower's weights are offloaded.
+        weights: A digest of the tower's weights.
     """
-    digest = sha256()
-    for name, weights in sorted(tower.vision_tower.state_dict().items()):
-        if weights.is_meta:
-            raise ValueError("feature_cache cannot be used while the vision tower is offloaded")
-        digest.update(f"{name} {tuple(weights.shape)}".encode())
-        digest.update(_bytes(weights))
+    encoder = getattr(tower.vision_tower, "config", None)  # OpenCLIP's have none, and one attention
+    sources = [Path(llava.__path__[0]), Path(__file__).with_name("loading.py")]
     return {
         "format": FORMAT,
+        "versions": {name: package_version(name) for name in PACKAGES},
+        "source": source_digest(*sources),
         "image_processor": repr(tower.image_processor),
-        "attn_implementation": arguments.attn_implementation,
-        "max_frames_num": arguments.max_frames_num,
-        "fps": arguments.fps,
-        "force_sample": arguments.force_sample,
+        "attention": getattr(encoder, "_attn_implementation", None),
+        "frames": arguments.frame_options(),
         "video_decode_backend": arguments.video_decode_backend,
+        "deterministic": arguments.deterministic and arguments.fixed_vision_batch_size(),
         "tower": tower.name,
         "layer": config.mm_vision_select_layer,
         "feature": config.mm_vision_select_feature,
-        "weights": digest.hexdigest(),
+        "weights": weights,
         "dtype": str(tower.dtype),
     }
 
 
-def _checksum(name: str, features: torch.Tensor, facts: Mapping[str, str]) -> str:
-    text = json.dumps([name, str(features.dtype), tuple(features.shape), dict(facts)], sort_keys=True)
-    return f"{zlib.crc32(_bytes(features), zlib.crc32(text.encode())):08x}"
-
-
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+def _open_without_waiting(path: str, flags: int) -> int:
+    """A descriptor; FIFOs that nobody reads, and links, are refused."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)

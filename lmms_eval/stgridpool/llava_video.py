@@ -19,6 +19,7 @@ from lmms_eval_stgridpool.exchange import Exchange, Job, decoding_work, in_batch
 from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
 from lmms_eval_stgridpool.feature_cache import open_feature_cache
 from lmms_eval_stgridpool.generation import Answerer
+from lmms_eval_stgridpool.identity import checkpoint_version, weights_digest
 from lmms_eval_stgridpool.loading import VideoLoader
 from lmms_eval_stgridpool.media import MediaEncoder
 from lmms_eval_stgridpool.placement import place
@@ -78,7 +79,11 @@ class LlavaVideo(lmms):
             self.arguments.add_time_instruction,
         )
         self._tasks = Tasks(self.task_dict)
-        cache = open_feature_cache(self.arguments, self.model.get_vision_tower(), config)
+        tower = self.model.get_vision_tower()
+        keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
+        weights = weights_digest(tower.vision_tower) if keeps else None
+        self._tower = weights or checkpoint_version(tower.name, None)
+        cache = open_feature_cache(self.arguments, tower, config, weights)
         self._loader = VideoLoader(image_processor, self.arguments, dtype, self.device.type == "cuda", cache)
         self.encoder = MediaEncoder(self.model, image_processor, self._loader, self.device, dtype, cache)
         self._command_line: Namespace | None = None
@@ -106,7 +111,7 @@ class LlavaVideo(lmms):
         is_batched = shares_prefix and not self.arguments.deterministic  # who shares a batch changes the rounding
         self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
         self._setup = describe(self.arguments, self.placement, self.model.config, compressor, shares_prefix)
-        self._resume = Resume(self.arguments.resume_dir, self.rank, self._setup)
+        self._resume = Resume(self.arguments, self.rank, self._setup, self._tower)
 
     @property
     def device(self) -> torch.device:
@@ -215,7 +220,8 @@ class LlavaVideo(lmms):
             decoding = 0.0
             if self.world_size > 1:
                 decoding = sum(decoding_work(path, self.arguments.max_frames_num) for path in videos or ())
-            return Job(self.rank, request, self._resume.name(request, videos), videos, decoding)
+            pictures = self._tasks.pictures(request) if self._resume.is_on and videos is None else ()
+            return Job(self.rank, request, self._resume.name(request, videos, pictures), videos, decoding)
 
     def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
         facts = [SampleFacts(compressor=repr(self.compressor)) for _ in jobs]
@@ -243,6 +249,8 @@ class LlavaVideo(lmms):
 
     def _finish_record(self) -> None:
         """Gather the sums of all processes; every one of them comes here, whether it had requests or not."""
+        self._sums.resumed_of_other_code = self._resume.taken_of_other_code
+        self._sums.answers_not_kept = self._resume.finish()
         elapsed = time.perf_counter() - self._started
         gathered = self._exchange.gather((self._sums, elapsed, self._command_line))
         parts, walls, lines = zip(*gathered, strict=True)

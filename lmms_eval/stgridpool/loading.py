@@ -134,11 +134,7 @@ class VideoLoader:
 
     def _read(self, path: Path) -> VideoClip:
         arguments = self._arguments
-        options: dict[str, Any] = {
-            "max_frames_num": arguments.max_frames_num,
-            "fps": arguments.fps,
-            "force_sample": arguments.force_sample,
-        }
+        options = arguments.frame_options()
         if not path.is_dir():
             options["backend"] = arguments.video_decode_backend
         return read_video_apart(path, arguments.decode_timeout_s, **options)

@@ -7,11 +7,9 @@ renamed when the process ends and the results file is there.
 
 import atexit
 import json
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from lmms_eval.api.instance import TokenCounts
 from loguru import logger
 
 from lmms_eval_stgridpool.arguments import Arguments
-from lmms_eval_stgridpool.journal import checkpoint_version
+from lmms_eval_stgridpool.identity import checkpoint_version, git_commit, package_version
 from lmms_eval_stgridpool.placement import Placement
 from stgridpool import Compressor
 from stgridpool.retention import RetentionSums, VisualCounts, fractions
@@ -60,6 +58,24 @@ class SampleFacts(TokenCounts):
     failure: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     answered_together: int = 1
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> "SampleFacts":
+        """Facts as `asdict` gave them, perhaps in another version: unknown ones are left out.
+
+        Raises:
+            TypeError: If they are no mapping, or one is of another type.
+        """
+        if not isinstance(facts, Mapping):
+            raise TypeError(f"facts cannot be {facts!r}")
+        known = {name: facts[name] for name in cls.__dataclass_fields__ if name in facts}
+        for name, default in asdict(cls()).items():
+            value = known.get(name, default)
+            kinds = (type(default),) if default is not None else (int, str, type(None))
+            numbers = value.values() if isinstance(value, dict) else ()
+            if type(value) not in kinds or not all(isinstance(number, int | float) for number in numbers):
+                raise TypeError(f"{name} cannot be {value!r}")
+        return cls(**known)
 
     def add_counts(self, counts: VisualCounts | None) -> None:
         """Add the visual tokens of one prompt."""
@@ -102,6 +118,8 @@ class RankSums:
         rank: The process.
         requests: Answers given, failed ones included.
         resumed_requests: Answers taken from the journal of an earlier run; only `retention` counts them, too.
+        resumed_of_other_code: Those among them that other code or other versions of packages have found.
+        answers_not_kept: Answers that could not be written to the journal.
         failed_requests: Questions without an answer because a video could not be read.
         failed_videos: Reason by video.
         videos: Videos encoded; one that neighbouring questions share counts once.
@@ -115,6 +133,8 @@ class RankSums:
     rank: int
     requests: int = 0
     resumed_requests: int = 0
+    resumed_of_other_code: int = 0
+    answers_not_kept: int = 0
     failed_requests: int = 0
     failed_videos: dict[str, str] = field(default_factory=dict)
     videos: int = 0
@@ -174,6 +194,7 @@ def describe(
         "attn_implementation": getattr(config, "_attn_implementation", None),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "deterministic": arguments.deterministic,
+        "resume_any_version": arguments.resume_any_version,
         "num_processes": placement.world_size,
     }
 
@@ -201,10 +222,12 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
     answered = sum(part.requests - part.failed_requests for part in parts)
     return {
         **setup,
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: package_version(name) for name in _PACKAGES},
         "git_commit": git_commit(Path(__file__)),
         "requests": sum(part.requests for part in parts),
         "resumed_requests": sum(part.resumed_requests for part in parts),
+        "resumed_of_other_code": sum(part.resumed_of_other_code for part in parts),
+        "answers_not_kept": sum(part.answers_not_kept for part in parts),
         "failed_requests": sum(part.failed_requests for part in parts),
         "failed_videos": failed_videos,
         "videos_encoded": videos,
@@ -250,28 +273,6 @@ def rename_beside_results(path: Path, model_args: Any) -> Path:
             return path.rename(target)
     logger.warning(f"no results file beside the record of the run, {path}")
     return path
-
-
-def git_commit(file: Path) -> str | None:
-    """The commit of the repository that tracks `file`, with "-dirty" if tracked files differ; None outside of one."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(file.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", file.name)  # a virtual environment may lie in another project's repository
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-    except (subprocess.CalledProcessError, FileNotFoundError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _add(sums: dict[str, Any], values: Mapping[str, Any]) -> None:

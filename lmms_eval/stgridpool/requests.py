@@ -11,6 +11,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.loggers.evaluation_tracker import GeneralConfigTracker
 
 from llava.video import VideoReadError
+from lmms_eval_stgridpool.identity import visual_identity
 
 Visuals = Sequence[Any]
 """What a task shows with a question: paths of videos, or PIL images; may be empty."""
@@ -103,6 +104,13 @@ class Tasks:
         if visuals and key is None:
             self._with_images.add(request.task)
         return key
+
+    def pictures(self, request: Request) -> list[Any]:
+        """What tells the pictures of a question from others; nothing where they cannot be read, as it then fails."""
+        try:
+            return [visual_identity(visual) for visual in self.visuals(request)]
+        except VideoReadError:
+            return []
 
     def next_round(self, request: Request, **state: Any) -> Any:
         """What the task asks next, or that it is done: what its ``doc_to_text`` returns."""

@@ -6,49 +6,61 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from lmms_eval.api.instance import GenerationResult
+from loguru import logger
 
-from lmms_eval_stgridpool.journal import Journal, answer_key, video_identity
+from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.identity import answer_key, code_version, video_identity
+from lmms_eval_stgridpool.journal import Journal, Kept
 from lmms_eval_stgridpool.record import SampleFacts
 from lmms_eval_stgridpool.requests import Request
 
-DECISIVE = (
-    "checkpoint",
-    "checkpoint_version",
-    "compressor",
-    "mm_newline_position",
-    "max_frames_num",
-    "fps",
-    "force_sample",
-    "add_time_instruction",
-    "conv_template",
-    "video_decode_backend",
-    "dtype",
-    "attn_implementation",
-    "deterministic",
+OF_SETUP = ("checkpoint", "checkpoint_version", "compressor", "mm_newline_position", "dtype", "attn_implementation")
+"""What of a run's setup its answers depend on; it says what runs where the arguments say what was asked for."""
+
+INDECISIVE = (
+    *("pretrained", "compressor", "compressor_args", "mm_newline_position", "torch_dtype", "attn_implementation"),
+    *("model_name", "batch_size", "device", "device_map", "vision_batch_size", "share_prefix", "questions_per_batch"),
+    *("decode_threads", "decode_timeout_s", "prefetch", "feature_cache", "feature_cache_gb"),
+    *("resume_dir", "resume_any_version"),
 )
-"""What of a run's setup its answers depend on."""
+"""Arguments that no answer depends on, or whose effect the setup says. Any other argument makes another question."""
 
 
 class Resume:
     """Takes answers out of the journal, and puts new ones in.
 
     Args:
-        folder: The journal's folder; None keeps and knows nothing.
+        arguments: Those of the run; `resume_dir` None keeps and knows nothing.
         rank: Number of this process.
         setup: What is run, as `describe` says it.
+        tower: What tells the vision tower's weights from others; the checkpoint may have them from elsewhere.
+
+    Attributes:
+        is_on: Whether there is a journal.
+        taken_of_other_code: Answers taken that other code has found.
+
+    Raises:
+        OSError: If the folder cannot be made, read or written.
     """
 
-    def __init__(self, folder: str | None, rank: int, setup: Mapping[str, Any]) -> None:
-        self._journal = None if folder is None else Journal(folder, rank)
-        self._setup = {name: setup[name] for name in DECISIVE}
+    def __init__(self, arguments: Arguments, rank: int, setup: Mapping[str, Any], tower: str | None = None) -> None:
+        self.is_on = arguments.resume_dir is not None
+        self.taken_of_other_code = 0
+        self._journal: Journal | None = None
+        if arguments.resume_dir is not None:
+            self._journal = Journal(arguments.resume_dir, rank, code_version(), arguments.resume_any_version)
+        own = {argument.name: getattr(arguments, argument.name) for argument in fields(arguments)}
+        self._setup = {name: value for name, value in own.items() if name not in INDECISIVE}
+        self._setup |= {name: setup[name] for name in OF_SETUP} | {"tower": tower}
         self._asked: Counter[str] = Counter()
 
-    def name(self, request: Request, videos: Sequence[str] | None) -> str:
+    def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[Any] = ()) -> str:
         """A question's name in the journal; it ends in a number, since a run may ask a question several times.
 
         Args:
             request: The question.
             videos: Paths of its videos; a file that has changed makes it another question.
+            pictures: `visual_identity` of what it shows instead of videos.
         """
         key = answer_key(
             {
@@ -59,6 +71,7 @@ class Resume:
                 "context": request.context,
                 "arguments": request.argument,
                 "videos": [video_identity(video) for video in videos or ()],
+                "pictures": pictures,
             }
         )
         self._asked[key] += 1
@@ -66,15 +79,49 @@ class Resume:
 
     def get(self, name: str, request: Request) -> GenerationResult | None:
         """The answer that the journal holds, or None."""
-        record = None if self._journal is None else self._journal.get(name)
-        if record is None:
+        kept = None if self._journal is None else self._journal.get(name)
+        if kept is None:
             return None
-        known = {field.name for field in fields(SampleFacts)}  # a journal of another version may hold others
-        facts = {fact: value for fact, value in record["facts"].items() if fact in known}
-        answer = tuple(record["answer"]) if request.kind == "loglikelihood" else record["answer"]
-        return GenerationResult(answer, SampleFacts(**facts))
+        try:
+            result = _result(kept, request.kind)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            logger.warning(f"{kept.place}: of the wrong shape, its question is asked again: {error!r}")
+            return None
+        self.taken_of_other_code += kept.is_of_other_code
+        return result
 
     def keep(self, name: str, answer: Any, facts: SampleFacts) -> None:
         """Write an answer down; a question that could not be answered is asked again by the next run."""
         if self._journal is not None and facts.failure is None:
             self._journal.add(name, {"answer": answer, "facts": asdict(facts)})
+
+    def finish(self) -> int:
+        """Try a last time to write what could not be written.
+
+        Returns:
+            The number of answers that are not in the journal.
+        """
+        waiting = 0 if self._journal is None else self._journal.flush()
+        if self._journal is not None and waiting:
+            logger.error(f"{waiting} answers are not in {self._journal.folder}, which could not be written")
+        return waiting
+
+
+def _result(kept: Kept, kind: str) -> GenerationResult:
+    """A kept answer as lmms-eval takes it.
+
+    Raises:
+        TypeError, ValueError, KeyError, AttributeError: If it has another shape than `Resume.keep` writes.
+    """
+    answer, facts = kept.answer["answer"], kept.answer["facts"]
+    if kind == "loglikelihood":
+        loss, is_greedy = answer
+        is_right = isinstance(loss, float) and isinstance(is_greedy, bool)
+        answer = (loss, is_greedy)
+    elif kind == "generate_until":
+        is_right = isinstance(answer, str)
+    else:
+        is_right = isinstance(answer, list)
+    if not is_right:
+        raise TypeError(f"{answer!r} is no answer to a {kind} request")
+    return GenerationResult(answer, SampleFacts.from_dict(facts))

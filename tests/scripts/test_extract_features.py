@@ -43,7 +43,7 @@ def test_videos_are_extracted_once(extract, workplace, miniature, tmp_path, caps
     assert first.returncode == 1
     assert "3 videos: 2 encoded, 0 were there, 1 cannot be read" in first.stdout
     assert f"cannot read video {tmp_path / 'bad.mp4'}" in first.stderr
-    assert len(list(cache.glob("*.safetensors"))) == 2
+    assert len(list(cache.rglob("*.safetensors"))) == 2
     assert extract("--model_args", f"{model_args},device=cpu", "data/videomme") == 0
     assert "2 videos: 0 encoded, 2 were there, 0 cannot be read" in capsys.readouterr().out
 

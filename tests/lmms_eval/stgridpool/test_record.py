@@ -1,13 +1,11 @@
 import json
 import os
-import subprocess
 
 import pytest
 
 from lmms_eval_stgridpool.record import (
     RankSums,
     SampleFacts,
-    git_commit,
     rename_beside_results,
     run_record,
     write_record,
@@ -80,22 +78,3 @@ def test_the_record_gets_the_time_of_its_results(tmp_path, not_at_exit):
     renamed = rename_beside_results(record, "pretrained=x")
     assert renamed == tmp_path / "20260101_000002_run.json"
     assert json.loads(renamed.read_text()) == {"frames": 8}
-
-
-def test_the_commit_is_that_of_the_repository_that_tracks_the_file(tmp_path):
-    def git(*arguments):
-        identity = ["-c", "user.name=n", "-c", "user.email=e"]
-        return subprocess.run(
-            ["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True, text=True
-        ).stdout
-
-    file = tmp_path / "module.py"
-    file.write_text("1")
-    assert git_commit(file) is None
-    git("init", "-q")
-    assert git_commit(file) is None
-    git("add", "module.py")
-    git("commit", "-qm", "Add")
-    assert git_commit(file) == git("rev-parse", "HEAD").strip()
-    file.write_text("2")
-    assert git_commit(file).endswith("-dirty")
