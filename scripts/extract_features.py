@@ -22,9 +22,9 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from lmms_eval.evaluator_utils import get_task_list
 from lmms_eval.models.model_utils.progress import make_progress
 from lmms_eval.tasks import TaskManager, get_task_dict
-from lmms_eval.utils import simple_parse_args_string
 
 from llava.video import FRAME_SUFFIXES, VideoReadError
+from lmms_eval_stgridpool.arguments import parse_model_args
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.requests import Tasks
 from stgridpool.stage_timer import StageTimer
@@ -102,7 +102,7 @@ def main() -> None:
         "--include_path", type=Path, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
     )
     arguments = parser.parse_args()
-    model_args = simple_parse_args_string(arguments.model_args)
+    model_args = parse_model_args(arguments.model_args)
     if "feature_cache" not in model_args:
         parser.error("--model_args must name a folder: feature_cache=FOLDER")
     if not arguments.paths and not arguments.tasks:

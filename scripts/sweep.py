@@ -24,8 +24,10 @@ from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 from rich.console import Console
 
+from lmms_eval_stgridpool.arguments import parse_model_args
 from lmms_eval_stgridpool.sweeping import SweptModel
 from stgridpool import Compressor, build_compressor
+from stgridpool.options import json_object
 
 MODEL = "llava_video"
 SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
@@ -48,7 +50,7 @@ class Choice:
         """
         name, _, options = text.partition(":")
         try:
-            choice = cls(name, json.loads(options or "{}"))
+            choice = cls(name, json_object("its options", options or "{}"))
             choice.build()
         except (ValueError, TypeError) as error:
             raise argparse.ArgumentTypeError(f"{text}: {error}") from error
@@ -135,9 +137,7 @@ def main() -> None:
     del arguments.compressors
     if len({choice.folder for choice in choices}) < len(choices):
         parser.error("a compressor is named twice")
-    sweep = SweptModel.for_compressors(
-        [choice.build() for choice in choices], **utils.simple_parse_args_string(arguments.model_args)
-    )
+    sweep = SweptModel.for_compressors([choice.build() for choice in choices], **parse_model_args(arguments.model_args))
     manager = TaskManager(include_path=str(arguments.include_path), model_name=MODEL)
     rows: list[Row] = []
     for model, choice in zip(sweep, choices, strict=True):

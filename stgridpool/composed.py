@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stgridpool.compressor import Budget, Compressor
+from stgridpool.compressor import Budget, Compressed, Compressor
 from stgridpool.plan import Grid, Plan
 
 
@@ -71,7 +71,17 @@ class Composed(Compressor):
         pooled, first = self.front(tokens)
         return first.then(self.inside.plan(pooled.unflatten(0, first.shape)))
 
-    def planned_count(self, grid: Grid, budget: Budget | None = None) -> int | None:
+    def compress(self, tokens: Tensor) -> Compressed:
+        """Return what the second method makes of the tokens of the first one, which its plan may not reproduce.
+
+        Raises:
+            ValueError: see `plan`.
+        """
+        pooled, first = self.front(tokens)
+        merged, second = self.inside(pooled.unflatten(0, first.shape))
+        return Compressed(merged, first.then(second))
+
+    def planned_count(self, grid: Grid) -> int | None:
         """See `Compressor.planned_count`."""
         shape = self.front.planned_shape(grid)
-        return None if shape is None else self.inside.planned_count(shape, budget)
+        return None if shape is None else self.inside.planned_count(shape)

@@ -1,18 +1,31 @@
 """The arguments of ``--model_args``."""
 
-import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
+
+from lmms_eval.utils import simple_parse_args_string
 
 from llava.conversation import conv_templates
 from llava.layout import NEWLINE_POSITIONS
 from llava.video import BACKENDS
 from lmms_eval_stgridpool.paths import check_path
-from stgridpool import Compressor, build_compressor
+from stgridpool import Compressor, build_compressor, options
 from stgridpool.suggestion import suggestion
 
 DETERMINISTIC_VISION_BATCH = 8
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
+SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Values of `device_map` with which one model is spread over all visible GPUs."""
+WHOLE_NUMBERS = {
+    "max_frames_num": (1, 100_000),
+    "decode_threads": (1, 256),
+    "prefetch": (0, 256),
+    "questions_per_batch": (1, 1024),
+}
+_DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -24,22 +37,24 @@ class Arguments:
         conv_template: Name of the prompt template.
         model_name: Hint about the checkpoint's kind, as scripts for LLaVA-NeXT give it; the checkpoint's own
             configuration decides.
-        max_frames_num: Most frames of a video, at least 1; where there are more, so many are spread evenly.
-        fps: Frames to take per second of video, above 0, besides the last one; STTM's F-128_fps-1 is
+        max_frames_num: Most frames of a video, 1 to 100,000; where there are more, so many are spread evenly.
+        fps: Frames to take per second of video, 0.001 to 1000, besides the last one; STTM's F-128_fps-1 is
             max_frames_num=128,fps=1. None is the rule of LLaVA-Video, one per second in steps of whole frames, which
             differs from fps=1.
         device: Where a single process runs, such as "cuda:0" or "cpu"; None takes the first GPU, else the CPU. Several
             processes take their devices from accelerate.
-        device_map: "auto" spreads the model over the visible GPUs; only for a single process. Else None or a device.
+        device_map: "auto", "balanced", "balanced_low_0" or "sequential" spreads the model over the visible GPUs; only
+            for a single process. Else None or a device.
         batch_size: Questions answered at a time: 1.
         attn_implementation: "sdpa", "eager" or "flash_attention_2".
         torch_dtype: "float16", "bfloat16", "float32", or "auto": float16 on a GPU, float32 on the CPU.
         video_decode_backend: "pyav" or "decord": the same frames.
-        decode_threads: Threads that decode and preprocess videos, at least 1.
-        decode_timeout_s: Most seconds that reading one video may take, above 0; a video that takes longer has failed.
-        prefetch: Videos that are loaded ahead of the one in use; 0 loads each when it is asked about.
-        vision_batch_size: Frames that go through the vision tower at a time, or "auto", as many as fit; fewer from when
-            memory runs out.
+        decode_threads: Threads that decode and preprocess videos, 1 to 256.
+        decode_timeout_s: Most seconds that reading one video may take, 0.001 to 86,400 (a day); a video that takes
+            longer has failed.
+        prefetch: Videos that are loaded ahead of the one in use, 0 to 256; 0 loads each when it is asked about.
+        vision_batch_size: Frames that go through the vision tower at a time, 1 to 1,000,000, or "auto", as many as
+            fit; fewer from when memory runs out.
         mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
         add_time_instruction: Tell the model the video's length and the times of its frames.
         force_sample: Spread `max_frames_num` frames evenly over every video, however short.
@@ -48,11 +63,11 @@ class Arguments:
         compressor_args: Its options, as a JSON object; of two methods, under the name of each.
         share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
             question.
-        questions_per_batch: Most questions about one video that are answered as one batch, at least 1. Each takes a
+        questions_per_batch: Most questions about one video that are answered as one batch, 1 to 1024. Each takes a
             copy of the video's keys and values.
         feature_cache: Folder in which the vision tower's features are kept, in a folder of their own, for other runs
             and other compressors.
-        feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, above 0; the oldest make room.
+        feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, 10^-6 to 10^6; the oldest make room.
         deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
             can be repeated bit for bit.
         resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
@@ -60,7 +75,7 @@ class Arguments:
             transformers, have found.
 
     Raises:
-        ValueError: If an argument is out of its range, or a path is empty.
+        ValueError: If an argument is of the wrong type or out of its range, or a path is empty.
         TypeError: If a path is a number.
     """
 
@@ -96,35 +111,39 @@ class Arguments:
         for name in ("pretrained", "feature_cache", "resume_dir"):
             if name == "pretrained" or getattr(self, name) is not None:
                 check_path(name, getattr(self, name))
-        _check_choice("conv_template", self.conv_template, conv_templates)
-        _check_choice("video_decode_backend", self.video_decode_backend, BACKENDS)
-        _check_choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
+        if self.model_name is not None:
+            options.text("model_name", self.model_name)
+        options.choice("conv_template", self.conv_template, conv_templates)
+        options.choice("video_decode_backend", self.video_decode_backend, BACKENDS)
+        options.choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
+        options.choice("attn_implementation", self.attn_implementation, ATTENTION)
         if self.mm_newline_position is not None:
-            _check_choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
-        for name, minimum in (
-            ("max_frames_num", 1),
-            ("decode_threads", 1),
-            ("prefetch", 0),
-            ("questions_per_batch", 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < minimum:
-                raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
-        _check_positive("decode_timeout_s", self.decode_timeout_s, "seconds")
-        _check_positive("feature_cache_gb", self.feature_cache_gb, "gigabytes")
+            options.choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
+        for name, (low, high) in WHOLE_NUMBERS.items():
+            options.whole_number(name, getattr(self, name), low, high)
+        options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")
+        options.number("feature_cache_gb", self.feature_cache_gb, 1e-6, 1e6, "gigabytes")
+        for name in ("add_time_instruction", "force_sample", "share_prefix", "deterministic", "resume_any_version"):
+            options.flag(name, getattr(self, name))
         if self.fps is not None:
-            _check_positive("fps", self.fps, "frames per second")
+            options.number("fps", self.fps, 0.001, 1000, "frames per second")
             if self.force_sample:
                 raise ValueError("give fps or force_sample, not both: force_sample spreads frames whatever the rate")
-        size = self.vision_batch_size
-        if size != "auto" and (not isinstance(size, int) or size < 1):
-            raise ValueError(f"vision_batch_size must be 'auto' or a whole number of at least 1, got {size!r}")
+        if self.vision_batch_size != "auto":
+            options.whole_number("vision_batch_size (or auto)", self.vision_batch_size, 1, 1_000_000)
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
-        for name in ("add_time_instruction", "force_sample", "share_prefix", "deterministic", "resume_any_version"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self._check_devices()
         self.build_compressor()
+
+    def _check_devices(self) -> None:
+        if self.device is not None:
+            _check_device("device", self.device, ())
+        if self.device_map is not None:
+            _check_device("device_map", self.device_map, SPREADING)
+        is_one_device = self.device_map not in (None, *SPREADING)
+        if self.device is not None and is_one_device and self.device != self.device_map:
+            raise ValueError(f"device={self.device} contradicts device_map={self.device_map}: leave one of them out")
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> "Arguments":
@@ -158,22 +177,54 @@ class Arguments:
         Raises:
             ValueError: If `compressor_args` is no JSON object, or the compressor refuses its name or options.
         """
-        options = self.compressor_args
-        if isinstance(options, str):
-            try:
-                options = json.loads(options or "{}")
-            except json.JSONDecodeError as error:
-                raise ValueError(f"compressor_args must be JSON, got {self.compressor_args!r}: {error}") from error
-        if not isinstance(options, Mapping):
-            raise ValueError(f'compressor_args must be a JSON object such as {{"preset": "paper"}}, got {options!r}')
-        return build_compressor(self.compressor, **options)
+        given = self.compressor_args
+        if isinstance(given, str):
+            given = options.json_object("compressor_args", given or "{}")
+        if not isinstance(given, Mapping):
+            raise ValueError(f'compressor_args must be a JSON object such as {{"preset": "paper"}}, got {given!r}')
+        return build_compressor(options.text("compressor", self.compressor), **given)
 
 
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} cannot be {value!r}{suggestion(str(value), choices)}")
+def parse_model_args(text: str) -> dict[str, Any]:
+    """Read ``--model_args`` as lmms-eval does, but refuse what it would misread in silence.
+
+    Args:
+        text: NAME=VALUE,NAME=VALUE, where commas within quotes, braces and brackets belong to the value.
+
+    Raises:
+        ValueError: If an entry has no ``=``, a name is given twice, or a quote or brace is not closed.
+    """
+    names: Counter[str] = Counter()
+    for entry in _entries(text):
+        name, equals, _ = entry.partition("=")
+        if not equals:
+            raise ValueError(f"--model_args must be NAME=VALUE,NAME=VALUE, got {entry!r} without a value")
+        names[name] += 1
+        if names[name] > 1:
+            raise ValueError(f"{name} is given twice in --model_args: leave one out")
+    return simple_parse_args_string(text)
 
 
-def _check_positive(name: str, value: Any, unit: str) -> None:
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a number of {unit} above 0, got {value!r}")
+def _entries(text: str) -> list[str]:
+    """Split `text` at the commas outside quotes, braces and brackets, as lmms-eval does."""
+    entries, start, depth, quote = [], 0, 0, ""
+    for index, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote and text[index - 1] != "\\" else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "{[":
+            depth += 1
+        elif character in "}]":
+            depth -= 1
+        elif character == "," and depth == 0:
+            entries.append(text[start:index])
+            start = index + 1
+    if quote or depth:
+        raise ValueError(f"--model_args: a quote, brace or bracket has no counterpart in {text!r}")
+    return [entry.strip() for entry in [*entries, text[start:]] if entry.strip()]
+
+
+def _check_device(name: str, value: Any, others: Sequence[str]) -> None:
+    if not isinstance(value, str) or (value not in others and _DEVICE.fullmatch(value) is None):
+        raise ValueError(f"{name} must be {', '.join([*others, 'cpu, cuda or cuda:0, cuda:1, ...'])}, got {value!r}")

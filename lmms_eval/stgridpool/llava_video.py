@@ -2,6 +2,7 @@
 
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from llava.model.builder import load_pretrained_model
 from llava.video import VideoReadError
 from lmms_eval_stgridpool import determinism
 from lmms_eval_stgridpool.answering import RequestAnswerer
-from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.arguments import Arguments, parse_model_args
 from lmms_eval_stgridpool.exchange import Exchange, Job, decoding_work, in_batches
 from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
 from lmms_eval_stgridpool.feature_cache import open_feature_cache
@@ -89,6 +90,26 @@ class LlavaVideo(lmms):
         self._command_line: Namespace | None = None
         self.run_record: dict[str, Any] | None = None
         self._use(self.model.compressor)
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: Mapping[str, Any] | None = None
+    ) -> "LlavaVideo":
+        """Create the model from ``--model_args`` and lmms-eval's own options; lmms-eval calls it.
+
+        Args:
+            arg_string: The text of ``--model_args``.
+            additional_config: lmms-eval's options; None values are left out.
+
+        Raises:
+            ValueError: If an argument is unknown, out of its range or given twice.
+        """
+        exit_when_lmms_eval_gives_up()
+        given = parse_model_args(arg_string)
+        for name, value in (additional_config or {}).items():
+            if value is not None and str(given.setdefault(name, value)) != str(value):
+                raise ValueError(f"{name} is {given[name]!r} in --model_args and {value!r} in --{name}: leave one out")
+        return cls(**given)
 
     def _use(self, compressor: Compressor) -> None:
         """Set up what depends on the compressor: how questions are answered, and what is noted about it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.arguments import SPREADING, Arguments
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ def place(arguments: Arguments) -> Placement:
     """Find this process's device.
 
     Raises:
-        ValueError: If several processes are asked to share a spread model, or to use other devices than accelerate's.
+        ValueError: If several processes are asked to share a spread model, or to use other devices than accelerate's,
+            or the device asked for is not there.
     """
     accelerator = Accelerator()
-    spread = arguments.device_map in ("auto", "balanced", "balanced_low_0", "sequential")
+    spread = arguments.device_map in SPREADING
     asked = arguments.device or (None if spread else arguments.device_map)
     if accelerator.num_processes > 1:
         if spread:
@@ -52,6 +53,8 @@ def place(arguments: Arguments) -> Placement:
             )
     else:
         device = torch.device(asked or accelerator.device)
+        if asked is not None and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"there is no device {asked}: torch sees {torch.cuda.device_count()} GPUs")
     return Placement(
         accelerator=accelerator,
         rank=accelerator.process_index,

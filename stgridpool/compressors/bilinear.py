@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressor, check_tokens
+from stgridpool.options import LONGEST_SIDE, Pair, pair
 from stgridpool.parts.frame_layout import lay_out
-from stgridpool.parts.frame_pattern import Pair, as_pair, resizing
+from stgridpool.parts.frame_pattern import resizing
 from stgridpool.plan import Grid, Plan
 
 
@@ -22,7 +23,7 @@ class Bilinear(Compressor):
     Source: LLaVA-NeXT, ``mm_spatial_pool_mode: bilinear``.
 
     Attributes:
-        stride: tokens per new token along a side, a number or (rows, columns), at least 1.
+        stride: tokens per new token along a side, a number or (rows, columns), 1 to 256.
 
     Raises:
         ValueError: if `stride` is out of its range.
@@ -31,12 +32,12 @@ class Bilinear(Compressor):
     stride: int | Pair = 2
 
     def __post_init__(self) -> None:
-        as_pair("stride", self.stride, 1)
+        pair("stride", self.stride, 1, LONGEST_SIDE)
         object.__setattr__(self, "stride", self.stride if isinstance(self.stride, int) else tuple(self.stride))
 
     def planned_shape(self, grid: Grid) -> Grid:
         """(T, ceil(H / stride), ceil(W / stride))."""
-        rows, columns = as_pair("stride", self.stride, 1)
+        rows, columns = pair("stride", self.stride, 1, LONGEST_SIDE)
         return grid[0], -(-grid[1] // rows), -(-grid[2] // columns)
 
     def plan(self, tokens: Tensor) -> Plan:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stgridpool import kernels
 from stgridpool.compressor import Compressed, check_tokens
+from stgridpool.options import number
 from stgridpool.parts.frame_layout import NOTHING_REWRITTEN, RewrittenFrames, lay_out, resident
 from stgridpool.parts.token_norm import token_norms
 from stgridpool.parts.window_pooling import WindowPooling
@@ -27,8 +29,9 @@ class NSP(WindowPooling):
     float32 whatever the dtype, so that half precision does not overflow.
 
     Attributes:
-        norm_order: p, above 0; infinity takes the largest channel.
-        scale: factor of the norm before the softmax; 0 is average pooling, large values take the strongest token.
+        norm_order: p, 0.25 to 64, or infinity (in JSON "inf"), which takes the largest channel.
+        scale: factor of the norm before the softmax, -1e12 to 1e12; 0 is average pooling, large values take the
+            strongest token.
 
     Raises:
         ValueError: if an option is out of its range.
@@ -39,12 +42,8 @@ class NSP(WindowPooling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("norm_order", "scale"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if not self.norm_order > 0:
-            raise ValueError(f"norm_order must be above 0 or inf, got {self.norm_order}")
-        if not math.isfinite(self.scale):
-            raise ValueError(f"scale must be finite, got {self.scale}")
+        object.__setattr__(self, "norm_order", _norm_order(self.norm_order))
+        object.__setattr__(self, "scale", number("scale", self.scale, -1e12, 1e12))
 
     def plan(self, tokens: Tensor) -> Plan:
         """Weigh the tokens of every window of `tokens` (T, H, W, D)."""
@@ -90,6 +89,11 @@ class NSP(WindowPooling):
             weights = window_softmax(norms.flatten(1) * self.scale, windows.index)
         weights = weights.flatten(1)  # (T, H'*W'*k*k)
         return layout.weighted(weights if windows.is_full else weights[:, windows.entries]), pooled
+
+
+def _norm_order(value: Any) -> float:
+    """Return the order of the norm; beyond its range, powers of channels or of their number overflow float32."""
+    return math.inf if value in (math.inf, "inf") else number("norm_order (or inf)", value, 0.25, 64)
 
 
 def window_softmax(scores: Tensor, index: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressed, Compressor, check_tokens
+from stgridpool.options import whole_number, whole_numbers
 from stgridpool.parts.frame_layout import RewrittenFrames, lay_out
 from stgridpool.parts.frame_pattern import every_token
 from stgridpool.parts.gridding import Level, grid_frames
 from stgridpool.plan import Grid, Plan, make_extra
 
 RELEASED_WINDOW, RELEASED_LEVELS = 8, 3
+LONGEST_WINDOW, MOST_LEVELS, LARGEST_GRID = 1_000_000, 16, 1024
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class PTG(Compressor):
     that the tokens given are never written to.
 
     Attributes:
-        strides: frames from one sampled frame to the next, per level.
-        grid_size: frames per grid, one number or one per level.
-        window: K in frames, the paper's form, a multiple of `grid_size`. The object keeps the strides that follow.
-        levels: number of levels, the paper's form.
+        strides: frames from one sampled frame to the next, per level, 1 to 1,000,000.
+        grid_size: frames per grid, one number or one per level, 1 to 1024.
+        window: K in frames, 1 to 1,000,000, the paper's form, a multiple of `grid_size`. The object keeps the strides
+            that follow.
+        levels: number of levels, 1 to 16, the paper's form.
 
     Raises:
-        ValueError: if both forms or half of one are given, or a number is out of its range.
+        ValueError: if both forms or half of one are given, or an option is of the wrong type or out of its range.
     """
 
     strides: tuple[int, ...] | None = None
@@ -46,13 +49,13 @@ class PTG(Compressor):
     levels: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.grid_size, int):
-            object.__setattr__(self, "grid_size", tuple(self.grid_size))
         if self.strides is None and self.window is None and self.levels is None:
             object.__setattr__(self, "window", RELEASED_WINDOW)
             object.__setattr__(self, "levels", RELEASED_LEVELS)
         pyramid = pyramid_levels(self.strides, self.grid_size, self.window, self.levels)
         object.__setattr__(self, "strides", tuple(level.stride for level in pyramid))
+        if not isinstance(self.grid_size, int):
+            object.__setattr__(self, "grid_size", tuple(self.grid_size))
         object.__setattr__(self, "window", None)
         object.__setattr__(self, "levels", None)
 
@@ -90,31 +93,33 @@ def pyramid_levels(
     Raises:
         ValueError: see `PTG`.
     """
-    numbers = (*(strides or ()), *((grid_size,) if isinstance(grid_size, int) else grid_size), window or 1, levels or 1)
-    if not all(isinstance(number, int) for number in numbers):
-        raise ValueError(
-            "strides, grid_size, window and levels must be whole numbers, "
-            f"got strides={strides}, grid_size={grid_size}, window={window!r}, levels={levels!r}"
-        )
     is_paper_form = window is not None or levels is not None
     if (strides is not None) == is_paper_form:
         raise ValueError(
             "give either strides, one per level, or window and levels, "
             f"got strides={strides}, window={window}, levels={levels}"
         )
-    if strides is None and (not window or not levels or window < 1 or levels < 1):
-        raise ValueError(f"window and levels must both be given and at least 1, got window={window}, levels={levels}")
-    num_levels = levels if strides is None else len(strides)
-    sizes = (grid_size,) * (num_levels or 0) if isinstance(grid_size, int) else grid_size
+    if is_paper_form and (window is None or levels is None):
+        raise ValueError(f"window and levels must both be given, got window={window}, levels={levels}")
+    if strides is None:
+        num_levels = whole_number("levels", levels, 1, MOST_LEVELS)
+        sizes = _grid_sizes(grid_size, num_levels)
+        first = whole_number("window", window, 1, LONGEST_WINDOW)
+        strides = [_stride_of(first, level, size) for level, size in enumerate(sizes)]
+    else:
+        strides = whole_numbers("strides", strides, 1, LONGEST_WINDOW, MOST_LEVELS)
+        sizes = _grid_sizes(grid_size, len(strides))
+    return tuple(Level(size, stride) for size, stride in zip(sizes, strides, strict=True))
+
+
+def _grid_sizes(grid_size: int | tuple[int, ...], num_levels: int) -> tuple[int, ...]:
+    """The frames per grid of each level."""
+    if not isinstance(grid_size, list | tuple):
+        return (whole_number("grid_size", grid_size, 1, LARGEST_GRID),) * num_levels
+    sizes = whole_numbers("grid_size", grid_size, 1, LARGEST_GRID, MOST_LEVELS)
     if len(sizes) != num_levels:
         raise ValueError(f"grid_size must be one number or one per level ({num_levels}), got {grid_size}")
-    if any(size < 1 for size in sizes):
-        raise ValueError(f"grid_size must be at least 1, got {grid_size}")
-    if strides is None:
-        strides = [_stride_of(window or 0, level, size) for level, size in enumerate(sizes)]
-    if any(stride < 1 for stride in strides):
-        raise ValueError(f"strides must be at least 1, got {tuple(strides)}")
-    return tuple(Level(size, stride) for size, stride in zip(sizes, strides, strict=True))
+    return sizes
 
 
 def _stride_of(window: int, level: int, grid_size: int) -> int:

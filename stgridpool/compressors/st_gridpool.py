@@ -10,8 +10,8 @@ from torch import Tensor
 from stgridpool.compressor import Compressed, Compressor, check_tokens
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG, RELEASED_LEVELS, RELEASED_WINDOW
+from stgridpool.options import Pair, choice
 from stgridpool.parts.frame_layout import RewrittenFrames, resident
-from stgridpool.parts.frame_pattern import Pair
 from stgridpool.plan import Grid, Plan, make_extra
 
 _TEMPORAL = ("strides", "window", "levels")
@@ -28,10 +28,10 @@ class STGridPool(Compressor):
 
     * ``released`` (the default): windows of 8, 16 and 32 frames, strides 2, 4, 8, as in the released runs;
     * ``paper``: windows of 4, 8 and 16 frames, strides 1, 2, 4, as the paper's formula gives them;
-    * None: every option comes from the call.
+    * None: strides, or window and levels, which the presets set, come from the call.
 
-    An option of the call goes before the preset's. The object keeps what follows from both, and `preset` only if the
-    windows are still those of the preset.
+    Explicit options take precedence over the preset. The object keeps what follows from both, and `preset` only if
+    every option is that of the preset.
 
     Source: ST-GridPool (ICLR 2026).
 
@@ -41,7 +41,7 @@ class STGridPool(Compressor):
         kernel_size, stride, padding, ceil_mode, norm_order, scale: see `NSP`.
 
     Raises:
-        ValueError: if the preset is unknown or an option is out of its range.
+        ValueError: if the preset is unknown, or an option is missing, of the wrong type or out of its range.
     """
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -62,17 +62,17 @@ class STGridPool(Compressor):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.preset is not None and self.preset not in self.PRESETS:
-            raise ValueError(f"preset must be one of {', '.join(self.PRESETS)} or None, got {self.preset!r}")
+        if self.preset is not None:
+            choice("preset", self.preset, self.PRESETS)
         temporal = {name: getattr(self, name) for name in _TEMPORAL if getattr(self, name) is not None}
         if self.preset is not None and self.strides is None:
             temporal = self.PRESETS[self.preset] | temporal
         if not temporal:
             raise ValueError("without a preset, strides or window and levels must be given")
-        ptg = PTG(grid_size=self.grid_size, **temporal)
-        if self.preset is not None and ptg != PTG(**self.PRESETS[self.preset]):
+        ptg, nsp = PTG(grid_size=self.grid_size, **temporal), self.nsp
+        if self.preset is not None and (ptg, nsp) != (PTG(**self.PRESETS[self.preset]), NSP()):
             object.__setattr__(self, "preset", None)
-        for part in (ptg, self.nsp):
+        for part in (ptg, nsp):
             for field in fields(part):
                 object.__setattr__(self, field.name, getattr(part, field.name))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from stgridpool.compressor import POSITIONS, Budget, Compressor, check_tokens
+from stgridpool.options import choice, flag, fraction, number, whole_number
 from stgridpool.parts.merge_forest import MergeForest
 from stgridpool.parts.node_similarity import node_similarity
 from stgridpool.parts.quadtree import Quadtree, halved_sizes, quadtree
 from stgridpool.parts.quadtree_merging import Join, QuadtreeVideo
+from stgridpool.parts.sttm_presets import published_settings
 from stgridpool.parts.temporal_merging import (
     Matches,
     drop_repeated_neighbours,
@@ -24,42 +26,8 @@ from stgridpool.parts.temporal_merging import (
 )
 from stgridpool.parts.threshold_search import highest_threshold
 from stgridpool.plan import Grid, Plan
-from stgridpool.suggestion import suggestion
 
 MODES = ("released", "components", "directed")
-
-_DATASETS = ("vnbench", "videomme", "egoschema", "nextqa", "longvideobench", "mlvu")
-# Per data set the thresholds of the paper's runs, spatial/temporal, "-" where there was none.
-_PUBLISHED = {
-    "llava-video-7b/50": ".85/.65 .85/.55 .85/.55 .85/.65 .85/.60 .85/.55",
-    "llava-video-7b/30": ".80/.60 .80/.50 .80/.60 .80/.65 .80/.55 .80/.55",
-    "llava-onevision-7b/50": ".90/.65 .85/.65 .90/.60 .95/.65 .90/.60 .90/.55",
-    "llava-onevision-7b/30": ".85/.65 .85/.55 .85/.60 .90/.60 .85/.60 .85/.60",
-    "qwen2-vl-7b/50": ".80/.65 .85/.60 - - .85/.65 -",
-    "qwen2-vl-7b/30": ".75/.50 .80/.60 - - .80/.60 -",
-    "llava-video-72b/50": "- .94/.82 - - - -",
-    "llava-video-72b/30": "- .90/.90 - - - -",
-}
-
-
-def _published_settings() -> dict[str, dict[str, Any]]:
-    """Options by ``model/data set/budget``."""
-    settings: dict[str, dict[str, Any]] = {}
-    for run, row in _PUBLISHED.items():
-        model, budget = run.split("/")
-        for dataset, cell in zip(_DATASETS, row.split(), strict=True):
-            if cell == "-":
-                continue
-            spatial, temporal = cell.split("/")
-            settings[f"{model}/{dataset}/{budget}"] = {
-                "spatial_threshold": float(spatial),
-                "temporal_threshold": float(temporal),
-                "root_level": 1,
-                "layer": 0 if "72b" in model else 2,
-                "mode": "released",
-                "positions": "survive" if "qwen2-vl" in model else "reassign",
-            }
-    return {"released": settings["llava-video-7b/videomme/50"], **settings}
 
 
 @dataclass(frozen=True)
@@ -85,9 +53,9 @@ class STTM(Compressor):
     all frames; only chains that also wind between nodes of a frame may be joined in part.
 
     Presets are the paper's runs, ``model/data set/budget in %``, such as ``llava-video-7b/videomme/50``; ``released``
-    is that one. The runs with 7B models act before layer 2, those with 72B before layer 0. An option of the call goes
-    before the preset's. The object keeps what follows from both, and `preset` only if the settings are still those of
-    the preset.
+    is that one. The runs with 7B models act before layer 2, those with 72B before layer 0. With None, the six options
+    that presets set come from the call. Explicit options take precedence over the preset. The object keeps what follows
+    from both, and `preset` only if every option is that of the preset; none of the paper's runs had a budget.
 
     Source: STTM (ICCV 2025), arXiv 2507.07990, and its released code. Features are never rounded in between: in half
     precision the released code rounds every level, sums in half precision, and so may decide otherwise close to a
@@ -95,26 +63,29 @@ class STTM(Compressor):
 
     Attributes:
         preset: see above, or None.
-        spatial_threshold: smallest cosine of a node and its children; above 1 nothing is merged within a frame.
-        temporal_threshold: smallest cosine of nodes of neighbouring frames; at most 0 switches merging over time off.
-        root_level: level of the roots, counted from the coarsest one, whose shorter side is 2; -1 means tokens.
-        layer: the decoder layer k whose input is compressed; 0 is before the language model.
+        spatial_threshold: smallest cosine of a node and its children, -2 to 2; above 1 nothing is merged within a
+            frame.
+        temporal_threshold: smallest cosine of nodes of neighbouring frames, -2 to 2; at most 0 switches merging over
+            time off.
+        root_level: level of the roots, -32 to 32, counted from the coarsest one, whose shorter side is 2; -1 means
+            tokens.
+        layer: the decoder layer k whose input is compressed, 0 to 1000; 0 is before the language model.
         mode: see above.
         weighted_average: whether means are over tokens instead of over children and nodes.
-        head_dim: if given, similarity is the mean of the cosines of parts of this width.
+        head_dim: if given, similarity is the mean of the cosines of parts of this width, 1 to 65536.
         slow: the released "most similar destination" (`drop_repeated_neighbours`), with mode ``released``; without
             `head_dim` over time.
         positions: where merged tokens stand in the language model, ``reassign``, ``survive`` or ``merge``, see
             `stgridpool.llm_stage.LLMStage`. In mode ``released`` generated tokens keep the released gap.
         weighted_positions: with positions ``merge``, average over tokens instead of over children and nodes.
-        retention: fraction of the tokens to keep, `Budget`'s ratio.
+        retention: fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
         tokens, tokens_per_frame: see `Budget`.
 
     Raises:
-        ValueError: if the preset is unknown or an option is out of its range.
+        ValueError: if the preset is unknown, or an option is missing, of the wrong type or out of its range.
     """
 
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = _published_settings()
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = published_settings()
 
     preset: str | None = "released"
     # None stands for the preset's value until __post_init__ has put it in its place.
@@ -135,34 +106,35 @@ class STTM(Compressor):
     def __post_init__(self) -> None:
         self._settle()
         for name in ("spatial_threshold", "temporal_threshold"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be finite, got {getattr(self, name)}")
-        for name, least in (("root_level", None), ("layer", 0), ("head_dim", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or (least is not None and value < least)):
-                bound = "" if least is None else f" of at least {least}"
-                raise ValueError(f"{name} must be a whole number{bound}, got {value!r}")
-        for name, value, known in (("mode", self.mode, MODES), ("positions", self.positions, POSITIONS)):
-            if value not in known:
-                raise ValueError(f"{name} cannot be {value!r}{suggestion(str(value), known)}")
+            object.__setattr__(self, name, number(name, getattr(self, name), -2, 2))
+        whole_number("root_level", self.root_level, -32, 32)
+        whole_number("layer", self.layer, 0, 1000)
+        if self.head_dim is not None:
+            whole_number("head_dim", self.head_dim, 1, 65536)
+        choice("mode", self.mode, MODES)
+        choice("positions", self.positions, POSITIONS)
+        for name in ("weighted_average", "slow", "weighted_positions"):
+            flag(name, getattr(self, name))
         if self.slow and self.mode != "released":
             raise ValueError(f"slow needs mode 'released', got {self.mode!r}: 'directed' does what it was meant to do")
         if self.weighted_positions and self.positions != "merge":
             raise ValueError(f"weighted_positions needs positions 'merge', got {self.positions!r}")
-        if self.retention is not None and not 0 < self.retention <= 1:
-            raise ValueError(f"retention must be above 0 and at most 1, got {self.retention}")
+        if self.retention is not None:
+            object.__setattr__(self, "retention", fraction("retention", self.retention))
         Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def _settle(self) -> None:
         """Fill options that were not given from the preset, and forget a preset that was overruled."""
-        if self.preset is not None and self.preset not in self.PRESETS:
-            raise ValueError(f"there is no preset {self.preset!r}{suggestion(self.preset, self.PRESETS)}")
-        settings = self.PRESETS[self.preset or "released"]
-        for name, value in settings.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-            elif getattr(self, name) != value:
+        missing = [name for name in self.PRESETS["released"] if getattr(self, name) is None]
+        if self.preset is None:
+            if missing:
+                raise ValueError(f"without a preset, {', '.join(missing)} must be given")
+            return
+        settings = self.PRESETS[choice("preset", self.preset, self.PRESETS)]
+        for name in missing:
+            object.__setattr__(self, name, settings[name])
+        for field in fields(self)[1:]:
+            if getattr(self, field.name) != settings.get(field.name, field.default):
                 object.__setattr__(self, "preset", None)
 
     @property
@@ -183,13 +155,13 @@ class STTM(Compressor):
             "merges_evenly": self.weighted_positions,
         }
 
-    def planned_count(self, grid: Grid, budget: Budget | None = None) -> int | None:
+    def planned_count(self, grid: Grid) -> int | None:
         """The budget's number of tokens, which is met exactly; None without a budget.
 
         Raises:
             ValueError: if that is fewer than one token of `grid` (T, H, W), or without merging over time one a frame.
         """
-        count = (budget or self.budget).count(grid)
+        count = self.budget.count(grid)
         self._depth(grid, count)
         return count
 

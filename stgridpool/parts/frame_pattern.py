@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.options import Pair
 from stgridpool.plan import Rows
-
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,18 +44,6 @@ class Windows:
     size: Pair
     pattern: FramePattern
     is_full: bool
-
-
-def as_pair(name: str, value: int | Pair, minimum: int) -> Pair:
-    """`value` for (rows, columns); one number stands for both.
-
-    Raises:
-        ValueError: if it is not one or two whole numbers of at least `minimum`.
-    """
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(pair) != 2 or not all(isinstance(number, int) and number >= minimum for number in pair):
-        raise ValueError(f"{name} must be at least {minimum}, a number or (rows, columns), got {value!r}")
-    return pair
 
 
 def window_starts(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[range, int]:

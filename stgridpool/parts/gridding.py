@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.options import Pair
 from stgridpool.parts.frame_layout import RewrittenFrames
-from stgridpool.parts.frame_pattern import Pair, resizing
+from stgridpool.parts.frame_pattern import resizing
 from stgridpool.plan import ExtraStep, Grid, Patch, Rows
 
 

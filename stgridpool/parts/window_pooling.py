@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stgridpool.compressor import Compressor
-from stgridpool.parts.frame_pattern import Pair, Windows, as_pair, pooling_windows
+from stgridpool.options import LONGEST_SIDE, Pair, flag, pair
+from stgridpool.parts.frame_pattern import Windows, pooling_windows
 from stgridpool.plan import Grid
 
 
@@ -17,13 +18,13 @@ class WindowPooling(Compressor):
     longer than a side is cut to it. 27 rows become 13 under the defaults, or 14 with `ceil_mode`.
 
     Attributes:
-        kernel_size: tokens per window, a number or (rows, columns).
-        stride: tokens from one window to the next; `kernel_size` if not given.
-        padding: empty positions around the frame, at most half of `kernel_size`.
+        kernel_size: tokens per window, a number or (rows, columns), 1 to 256.
+        stride: tokens from one window to the next, 1 to 256; `kernel_size` if not given.
+        padding: empty positions around the frame, 0 to half of `kernel_size`.
         ceil_mode: whether tokens left over at the end get a smaller window of their own.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if an option is of the wrong type or out of its range.
     """
 
     kernel_size: int | Pair = 2
@@ -34,11 +35,11 @@ class WindowPooling(Compressor):
     def __post_init__(self) -> None:
         if self.stride is None:
             object.__setattr__(self, "stride", self.kernel_size)
-        for name, minimum in (("kernel_size", 1), ("stride", 1), ("padding", 0)):
-            value = getattr(self, name)
-            as_pair(name, value, minimum)
-            object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
+        flag("ceil_mode", self.ceil_mode)
         kernel, _, padding = self._pairs()
+        for name in ("kernel_size", "stride", "padding"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
         if any(2 * pad > size for pad, size in zip(padding, kernel, strict=True)):
             raise ValueError(f"padding must be at most half of kernel_size={self.kernel_size}, got {self.padding}")
 
@@ -53,7 +54,7 @@ class WindowPooling(Compressor):
     def _pairs(self) -> tuple[Pair, Pair, Pair]:
         stride = self.kernel_size if self.stride is None else self.stride
         return (
-            as_pair("kernel_size", self.kernel_size, 1),
-            as_pair("stride", stride, 1),
-            as_pair("padding", self.padding, 0),
+            pair("kernel_size", self.kernel_size, 1, LONGEST_SIDE),
+            pair("stride", stride, 1, LONGEST_SIDE),
+            pair("padding", self.padding, 0, LONGEST_SIDE),
         )

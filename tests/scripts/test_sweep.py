@@ -68,7 +68,8 @@ def read(folder):
     [
         (("bilinaer",), "there is no compressor 'bilinaer', did you mean 'bilinear'"),
         (("average:{kernel_size}",), "average:{kernel_size}: "),
-        (('average:{"kernel_size":0}',), "kernel_size must be at least 1"),
+        (('average:{"kernel_size":0}',), "kernel_size must be a whole number from 1 to 256"),
+        (('average:{"stride":2,"stride":3}',), "'stride' is given twice, leave one out"),
         (("none", "none"), "a compressor is named twice"),
     ],
 )

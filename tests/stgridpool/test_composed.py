@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from stgridpool import Average, Composed, NoCompression, build_compressor
+from stgridpool import Average, Composed, Max, NoCompression, build_compressor
 from stgridpool.compressor import Budget
 from stgridpool.compressors import COMPRESSORS
 
@@ -24,8 +24,17 @@ def test_it_is_what_both_would_do_at_layer_0():
     torch.testing.assert_close(output[:, 0], blocks)
     assert plan.shape == (2, 2, 2)
     assert both.planned_count((2, 8, 8)) == 8
-    with pytest.raises(ValueError, match="leaves 8 tokens"):
-        both.planned_count((2, 8, 8), Budget(tokens=9))
+
+
+def test_a_first_method_that_is_not_linear_keeps_its_values():
+    tokens = torch.arange(2 * 8 * 8, dtype=torch.float32).view(2, 8, 8, 1)
+    both = Composed(Max(kernel_size=2), Inside(kernel_size=2))
+    # The last token of every 2x2 window is the largest; the mean of four of those is 4.5 above the mean of all 16.
+    expected = tokens.view(2, 2, 4, 2, 4).mean(dim=(2, 4)).flatten() + 4.5
+    torch.testing.assert_close(both(tokens).tokens[:, 0], expected)
+    assert torch.equal(both(tokens).plan.place, both.plan(tokens).place)
+    kept_apart = build_compressor("max+sttm", sttm={"tokens": 32})(tokens).tokens
+    assert torch.equal(kept_apart, Max()(tokens).tokens)
 
 
 def test_what_it_says_of_itself():

@@ -90,7 +90,7 @@ class Liar(Bilinear):
 
     stage: ClassVar[str | int] = 1
 
-    def planned_count(self, grid, budget=None):
+    def planned_count(self, grid):
         return 7
 
 

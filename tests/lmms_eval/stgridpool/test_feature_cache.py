@@ -491,5 +491,5 @@ def test_a_video_that_cannot_be_read_leaves_nothing(make_model, clips, tmp_path)
 
 @pytest.mark.parametrize("value", [0, -1, "much", float("inf")])
 def test_the_limit_must_be_a_size(value):
-    with pytest.raises(ValueError, match="feature_cache_gb must be a number of gigabytes above 0"):
+    with pytest.raises(ValueError, match="feature_cache_gb must be a number of gigabytes from 1e-06"):
         Arguments(pretrained="x", feature_cache_gb=value)

@@ -161,5 +161,5 @@ def test_a_video_that_takes_too_long_fails_and_the_next_is_read(make_loader, cli
 
 @pytest.mark.parametrize(("name", "value"), [("decode_threads", 0), ("prefetch", -1), ("prefetch", "two")])
 def test_bad_arguments(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number from"):
         Arguments(pretrained="x", **{name: value})

@@ -16,6 +16,7 @@ def placed(monkeypatch):
             num_processes=num_processes, process_index=rank, local_process_index=rank % 8, device=torch.device(given)
         )
         monkeypatch.setattr(placement, "Accelerator", lambda: accelerator)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
         return placement.place(Arguments(pretrained="x", **arguments))
 
     return place
@@ -49,6 +50,12 @@ def test_several_processes_take_their_devices_from_accelerate(placed, arguments)
 def test_several_processes_take_no_other_kind_of_device(placed, name):
     with pytest.raises(ValueError, match=r"device cpu differs from accelerate's cuda; .* ACCELERATE_USE_CPU=true"):
         placed("cuda:1", num_processes=2, rank=1, **{name: "cpu"})
+
+
+@pytest.mark.parametrize("name", ["device", "device_map"])
+def test_a_device_that_is_not_there_is_refused_before_loading(placed, name):
+    with pytest.raises(ValueError, match="there is no device cuda:4: torch sees 4 GPUs"):
+        placed("cuda:0", **{name: "cuda:4"})
 
 
 def test_several_processes_cannot_share_a_spread_model(placed):

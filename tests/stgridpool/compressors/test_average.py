@@ -50,12 +50,17 @@ def test_a_window_larger_than_the_frame_is_cut_to_it():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel_size": 0}, "kernel_size must be at least 1, a number or .*, got 0"),
+        ({"kernel_size": 0}, "kernel_size must be a whole number from 1 to 256, or .*, got 0"),
         ({"kernel_size": (2, 2, 2)}, r"got \(2, 2, 2\)"),
         ({"kernel_size": 2.5}, "got 2.5"),
         ({"kernel_size": "2"}, "got '2'"),
-        ({"stride": 0}, "stride must be at least 1"),
-        ({"padding": -1}, "padding must be at least 0"),
+        ({"kernel_size": 10**9}, "got 1000000000"),  # it would be cut to the frame, but recorded as it came
+        ({"kernel_size": True}, "got True"),
+        ({"stride": (2, False)}, r"got \(2, False\)"),
+        ({"ceil_mode": "false"}, r"ceil_mode must be True or False \(in JSON true or false\), got 'false'"),
+        ({"ceil_mode": 1}, "ceil_mode must be True or False .*, got 1"),
+        ({"stride": 0}, "stride must be a whole number from 1 to 256"),
+        ({"padding": -1}, "padding must be a whole number from 0 to 256"),
         ({"padding": 2}, "padding must be at most half of kernel_size=2, got 2"),
     ],
 )

@@ -24,5 +24,5 @@ def test_27_rows_become_14():
 
 
 def test_bad_stride():
-    with pytest.raises(ValueError, match=r"stride must be at least 1, a number or .*, got 0"):
+    with pytest.raises(ValueError, match=r"stride must be a whole number from 1 to 256, or .*, got 0"):
         Bilinear(stride=0)

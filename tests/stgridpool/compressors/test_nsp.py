@@ -105,11 +105,16 @@ def test_norms_beyond_half_precision(dtype, value, order, scale):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm_order": 0}, "norm_order must be above 0 or inf, got 0.0"),
-        ({"norm_order": -1}, "got -1.0"),
-        ({"norm_order": math.nan}, "norm_order must be above 0 or inf, got nan"),
-        ({"scale": math.inf}, "scale must be finite, got inf"),
+        ({"norm_order": 0}, r"norm_order \(or inf\) must be a number from 0.25 to 64, got 0"),
+        ({"norm_order": -1}, "got -1"),
+        ({"norm_order": math.nan}, "norm_order .*, got nan"),
+        ({"scale": math.inf}, r"scale must be a number from -1e\+12 to 1e\+12, got inf"),
         ({"norm_order": "two"}, "two"),
+        ({"norm_order": 1e300}, "got 1e"),  # powers of channels would overflow
+        ({"norm_order": 1e-300}, "got 1e-300"),
+        ({"norm_order": True}, "got True"),
+        ({"scale": "1"}, "got '1'"),
+        ({"ceil_mode": "true"}, "ceil_mode must be True or False"),
     ],
 )
 def test_bad_options(options, message):

@@ -73,7 +73,7 @@ def test_a_preset_that_was_changed_is_not_named():
     assert replace(STGridPool(), preset="paper").preset is None  # the strides of the first are given, too
     assert STGridPool(grid_size=2).preset is None
     assert STGridPool(preset="paper", strides=(1, 2, 4)).preset == "paper"
-    assert STGridPool(ceil_mode=True).preset == "released"
+    assert STGridPool(kernel_size=2, scale=1, norm_order=2).preset == "released"
 
 
 def test_without_a_preset_every_option_comes_from_the_call():
@@ -86,6 +86,19 @@ def test_sizes():
     assert STGridPool().planned_count((64, 27, 27)) == 64 * 169
     assert STGridPool(ceil_mode=True).planned_count((64, 27, 27)) == 64 * 196
     assert STGridPool(kernel_size=(2, 4), stride=(2, 4)).planned_count((8, 16, 16)) == 8 * 16 * 16 // 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ceil_mode": True}, {"kernel_size": 3}, {"stride": 1}, {"padding": 1}, {"norm_order": 1}, {"scale": 0.5}],
+    ids=str,
+)
+@pytest.mark.parametrize("preset", STGridPool.PRESETS)
+def test_a_preset_is_named_only_while_every_option_is_its_own(preset, options):
+    assert STGridPool(preset=preset).preset == preset
+    compressor = STGridPool(preset=preset, **options)
+    assert compressor.preset is None
+    assert compressor.strides == STGridPool(preset=preset).strides
 
 
 @pytest.mark.parametrize("options", [{"preset": "papr"}, {"kernel_size": 0}, {"norm_order": -2}, {"window": 6}])

@@ -286,9 +286,9 @@ def test_a_count_that_cannot_be_met():
         compressor.planned_count((3, 5, 6))
     with pytest.raises(ValueError, match="at least 3 tokens"):
         compressor.plan(torch.randn(3, 5, 6, 8))
-    assert compressor.planned_count((3, 5, 6), Budget(tokens_per_frame=1)) == 3
+    assert STTM(temporal_threshold=0, tokens_per_frame=1).planned_count((3, 5, 6)) == 3
+    assert STTM(retention=0.5).planned_count((3, 5, 6)) == 45
     assert STTM().planned_count((3, 5, 6)) is None
-    assert STTM().planned_count((3, 5, 6), Budget(ratio=0.5)) == 45
 
 
 def test_retention_is_a_budget():
@@ -361,9 +361,35 @@ def test_an_option_goes_before_the_preset():
     compressor = STTM(preset="llava-video-7b/vnbench/50", layer=3)
     assert (compressor.preset, compressor.layer, compressor.temporal_threshold) == (None, 3, 0.65)
     assert STTM(preset="llava-video-7b/vnbench/50", layer=2).preset == "llava-video-7b/vnbench/50"
-    assert STTM(preset="llava-video-7b/vnbench/50", retention=0.5).preset == "llava-video-7b/vnbench/50"
     assert STTM(mode="components").llm_options()["decode_gap"] is False
-    assert STTM(preset=None) == replace(STTM(), preset=None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"retention": 0.3},
+        {"tokens": 9},
+        {"tokens_per_frame": 9},
+        {"weighted_average": True},
+        {"head_dim": 8},
+        {"slow": True},
+        {"positions": "merge", "weighted_positions": True},
+        {"mode": "directed"},
+    ],
+    ids=str,
+)
+def test_a_preset_is_named_only_while_every_option_is_its_own(options):
+    compressor = STTM(preset="llava-video-7b/vnbench/50", **options)
+    assert compressor.preset is None
+    assert compressor.temporal_threshold == 0.65
+
+
+def test_without_a_preset_what_presets_set_comes_from_the_call():
+    settings = {"spatial_threshold": 0.9, "temporal_threshold": 0.6, "root_level": 1, "layer": 2}
+    assert STTM(preset=None, mode="released", positions="reassign", **settings).spatial_threshold == 0.9
+    assert replace(STTM(retention=0.3), tokens=None) == STTM(retention=0.3)
+    with pytest.raises(ValueError, match="without a preset, mode, positions must be given"):
+        STTM(preset=None, **settings)
 
 
 @pytest.mark.parametrize(
@@ -372,15 +398,25 @@ def test_an_option_goes_before_the_preset():
         ({"preset": "llava-video-7b/video-mme/50"}, "did you mean 'llava-video-7b/videomme/50'"),
         ({"mode": "direct"}, "mode cannot be 'direct', did you mean 'directed'"),
         ({"positions": "survives"}, "positions cannot be 'survives', did you mean 'survive'"),
-        ({"spatial_threshold": math.nan}, "spatial_threshold must be finite, got nan"),
-        ({"layer": -1}, "layer must be a whole number of at least 0, got -1"),
-        ({"root_level": 0.5}, "root_level must be a whole number, got 0.5"),
-        ({"head_dim": 0}, "head_dim must be a whole number of at least 1, got 0"),
+        ({"spatial_threshold": math.nan}, "spatial_threshold must be a number from -2 to 2, got nan"),
+        ({"layer": -1}, "layer must be a whole number from 0 to 1000, got -1"),
+        ({"root_level": 0.5}, "root_level must be a whole number from -32 to 32, got 0.5"),
+        ({"head_dim": 0}, "head_dim must be a whole number from 1 to 65536, got 0"),
         ({"slow": True, "mode": "directed"}, "slow needs mode 'released', got 'directed'"),
         ({"weighted_positions": True}, "weighted_positions needs positions 'merge', got 'reassign'"),
-        ({"retention": 0.0}, "retention must be above 0"),
-        ({"tokens": 3.5}, "tokens must be a whole number of at least 1, got 3.5"),
+        ({"retention": 0.0}, "retention must be a number above 0 and at most 1, got 0.0"),
+        ({"tokens": 3.5}, "tokens must be a whole number from 1 to 1000000000, got 3.5"),
         ({"retention": 0.5, "tokens": 3}, "given in one way"),
+        ({"retention": True}, "retention must be a number .*, got True"),
+        ({"retention": "0.3"}, "got '0.3'"),
+        ({"retention": math.nan}, "got nan"),
+        ({"spatial_threshold": "0.8"}, "got '0.8'"),
+        ({"layer": True}, "layer must be a whole number .*, got True"),
+        ({"tokens": True}, "tokens must be a whole number .*, got True"),
+        ({"slow": "false"}, "slow must be True or False .*, got 'false'"),
+        ({"weighted_average": 1}, "weighted_average must be True or False .*, got 1"),
+        ({"mode": 1}, "mode cannot be 1"),
+        ({"preset": ["released"]}, "preset cannot be"),
     ],
 )
 def test_bad_options(options, message):
