@@ -4,7 +4,8 @@
 The file is a JSON object from question id to the index of the chosen option, 0 to 4; the task `egoschema_submission` of
 custom_tasks/ writes it. Nothing is sent unless the whole file is in order. Server errors (5xx), refused connections and
 timeouts are tried again, waiting twice as long each time; a refusal (4xx) never is, since the same file would be
-refused again. The exit status is 0 only if scores came back (with --dry-run: if the file is in order).
+refused again. Proxies are taken from the environment, passwords from nowhere. The exit status is 0 only if scores came
+back (with --dry-run: if the file is in order), and 130 after Ctrl-C.
 
 Source: https://github.com/egoschema/EgoSchema
 """
@@ -13,71 +14,110 @@ import argparse
 import json
 import re
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
 URL = "https://validation-server.onrender.com/api/upload/"
 NUM_QUESTIONS = 5031
 CACHED_QUESTIONS = Path("data/egoschema/questions.json")
+HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 LONGEST_WAIT = 60.0
+LARGEST_ANSWER = 100_000  # bytes; the server's answer has two lines
+MOST_PRINTED = 2_000  # characters of an answer without scores
 SCORE = re.compile(
-    r"(?P<name>[A-Za-z][A-Za-z0-9 ]*):\s*(?P<correct>\d+) correct, (?P<wrong>\d+) wrong, (?P<missing>\d+) missing, "
-    r"(?P<invalid>\d+) invalid, accuracy: (?P<accuracy>\d+(?:\.\d+)?)"
-)
+    r"\b([A-Za-z][A-Za-z0-9 ]{0,99}):\s{0,9}(\d{1,9}) correct, (\d{1,9}) wrong, (\d{1,9}) missing, (\d{1,9}) invalid, "
+    r"accuracy: (\d{1,3}(?:\.\d{1,20})?)"
+)  # every repetition has an end, so that no answer takes long to search
 
 
 class SubmissionError(Exception):
     """The file is not in order, or the server gave no scores; the message says what to do."""
 
 
+@dataclass
+class Answer:
+    """What the server has answered so far; a thread fills it in.
+
+    Attributes:
+        status: The HTTP status, None before it has come.
+        body: The first bytes of the text, at most `LARGEST_ANSWER`.
+        is_whole: Whether that is all of the text.
+        error: What went wrong on the way.
+    """
+
+    status: int | None = None
+    body: bytes = b""
+    is_whole: bool = False
+    error: Exception | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the answer, as far as it has come."""
+        return self.body.decode("utf-8", errors="replace")
+
+
+@dataclass
+class Progress:
+    """What to say about the submission when the command ends early."""
+
+    sent: str = "nothing was sent"
+
+
+def say(text: str, file: Any = None) -> None:
+    """Print `text`, which may hold a stranger's words, without control characters or ones that the terminal lacks."""
+    file = file or sys.stdout
+    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    encoding = file.encoding or "utf-8"
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=file, flush=True)
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
-    Args:
-        path: The file.
-
-    Returns:
-        What the file holds.
-
     Raises:
-        SubmissionError: If the file cannot be read, is not JSON, or an object in it names a key twice.
+        SubmissionError: If it cannot be read, is not JSON, nests too deeply, or an object in it names a key twice.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
-            keys = [key for key, _ in pairs]
-            raise SubmissionError(f"{path}: named twice: {shorten(key for key in content if keys.count(key) > 1)}")
+            counts = Counter(key for key, _ in pairs)
+            raise SubmissionError(f"{path}: named twice: {shorten(key for key, count in counts.items() if count > 1)}")
         return content
 
     try:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
     except OSError as error:
         raise SubmissionError(f"{path}: cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise SubmissionError(f"{path}: must be an object from question id to answer, is nested too deeply") from error
     except ValueError as error:
         raise SubmissionError(f"{path}: is not JSON: {error}") from error
 
 
 def shorten(items: Iterable[Any], most: int = 5) -> str:
-    """List the first few items, and how many more there are."""
-    texts = [str(item) for item in items]
+    """List the first few items, each cut to 80 characters, and how many more there are."""
+    texts = [str(item)[:80] for item in items]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
 
 
 def read_question_ids(path: Path) -> set[str]:
-    """Read which questions have to be answered.
+    """Read the ids of the questions to answer.
 
     Args:
         path: JSON: a list of ids, a list of objects with `q_uid` (EgoSchema's questions.json) or `video_idx`, or an
             object whose keys are ids (EgoSchema's subset_answers.json).
-
-    Returns:
-        The ids.
 
     Raises:
         SubmissionError: If the file is none of these.
@@ -122,35 +162,68 @@ def check(answers: Any, expected: set[str] | None) -> dict[str, int]:
     return answers
 
 
-def post(
-    url: str, answers: dict[str, int], timeout: float, pauses: Sequence[float], wait: Callable[[float], None]
-) -> requests.Response:
-    """Post the answers until the server gives an answer other than a server error.
+def post_once(url: str, content: bytes, seconds: float) -> Answer:
+    """Post `content` and take what the server answers within `seconds`, however it dribbles.
+
+    Timeouts of sockets begin anew with every byte, so a thread does the work, and what it has by then is the answer.
+    """
+    answer, done, is_over = Answer(), threading.Event(), threading.Event()
+
+    def exchange() -> None:
+        try:
+            with requests.Session() as session:
+                # Not session.post(): it takes a password from .netrc, and reads the whole text of a redirection.
+                request = requests.Request("POST", url, data=content, headers=HEADERS).prepare()
+                settings = session.merge_environment_settings(url, {}, True, None, None)  # proxies, certificates
+                with session.get_adapter(url).send(request, timeout=seconds, **settings) as response:
+                    answer.status = response.status_code
+                    while not is_over.is_set() and len(answer.body) < LARGEST_ANSWER:
+                        piece = response.raw.read1(LARGEST_ANSWER - len(answer.body), decode_content=False)
+                        answer.body += piece
+                        if not piece:
+                            answer.is_whole = True
+                            break
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            answer.error = error
+        finally:
+            done.set()
+
+    threading.Thread(target=exchange, daemon=True).start()
+    try:
+        done.wait(seconds)
+    finally:
+        is_over.set()
+    return Answer(is_whole=answer.is_whole, error=answer.error, status=answer.status, body=answer.body)
+
+
+def post(url: str, content: bytes, arguments: argparse.Namespace, wait: Callable[[float], None]) -> Answer:
+    """Post until the server answers with anything but a server error.
 
     Args:
         url: The validation server.
-        answers: Id to index.
-        timeout: Longest wait for the server, in seconds.
-        pauses: Seconds before the second, third, ... try; after the last of them nothing more is tried.
-        wait: Called with each pause.
+        content: The submission.
+        arguments: The command line: `timeout` and `backoff` in seconds, and `retries`.
+        wait: Called with each pause, in seconds.
 
     Returns:
         The server's last answer, whatever its status: 5xx only if every try ended so.
 
     Raises:
-        SubmissionError: If the last try brought no answer at all.
+        SubmissionError: If the last try brought no answer at all, or the URL is none.
     """
+    pauses: Sequence[float] = [min(arguments.backoff * 2**retry, LONGEST_WAIT) for retry in range(arguments.retries)]
     for attempt, pause in enumerate([*pauses, None], start=1):
-        try:
-            response = requests.post(url, json=answers, timeout=timeout, allow_redirects=False)
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            failure = f"no answer from {url}: {error}"
+        answer = post_once(url, content, arguments.timeout)
+        if answer.status is None:
+            if isinstance(answer.error, ValueError):
+                raise SubmissionError(str(answer.error))
+            failure = f"no answer from {url}: {answer.error or f'timed out after {arguments.timeout:g} s'}"
+        elif answer.status < 500 or pause is None:
+            return answer
         else:
-            if response.status_code < 500 or pause is None:
-                return response
-            failure = f"{url} answered with status {response.status_code}"
+            failure = f"{url} answered with status {answer.status}"
         if pause is not None:
-            print(f"{failure}; trying again in {pause:g} s ({attempt} of {len(pauses)})", file=sys.stderr)
+            say(f"{failure}; trying again in {pause:g} s ({attempt} of {len(pauses)})", sys.stderr)
             wait(pause)
     raise SubmissionError(f"{failure} (tried {attempt} times)")
 
@@ -158,25 +231,40 @@ def post(
 def read_scores(text: str) -> dict[str, dict[str, float]]:
     """Find the scores in the server's answer: one line for all questions, one for the 500 whose answers are public.
 
-    Args:
-        text: The server's answer.
+    The accuracy is 0 to 1 or in percent, whichever agrees with the counts.
 
     Returns:
         By the server's name of each set: how many are correct, wrong, missing and invalid, and the accuracy, 0 to 1.
     """
     scores = {}
-    for match in SCORE.finditer(text.replace("\\n", "\n")):
-        counts: dict[str, float] = {key: int(match[key]) for key in ("correct", "wrong", "missing", "invalid")}
-        scores[match["name"].strip()] = counts | {"accuracy": float(match["accuracy"])}
+    for name, *numbers, accuracy in SCORE.findall(text.replace("\\n", "\n")):
+        counts: dict[str, float] = dict(zip(("correct", "wrong", "missing", "invalid"), map(int, numbers), strict=True))
+        share = counts["correct"] / max(1, sum(counts.values()))
+        fraction = min(float(accuracy), float(accuracy) / 100, key=lambda one: abs(one - share))
+        if fraction <= 1:
+            scores[name.strip()] = counts | {"accuracy": fraction}
     return scores
 
 
-def submit(arguments: argparse.Namespace, wait: Callable[[float], None]) -> None:
-    """Check, post and report.
+def check_output(path: Path) -> None:
+    """Make sure that a file can be written at `path`, before anything is sent.
 
-    Args:
-        arguments: The parsed command line.
-        wait: Called with each wait between tries, in seconds.
+    Raises:
+        SubmissionError: If it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise SubmissionError(f"--output {path}: must be a file, is something else")
+        if path.exists():
+            path.open("ab").close()
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise SubmissionError(f"--output {path}: cannot be written: {error.strerror}") from error
+
+
+def submit(arguments: argparse.Namespace, wait: Callable[[float], None], progress: Progress) -> None:
+    """Check, post, save and report.
 
     Raises:
         SubmissionError: If the file is not in order, or no scores came back.
@@ -189,40 +277,75 @@ def submit(arguments: argparse.Namespace, wait: Callable[[float], None]) -> None
     except SubmissionError as error:
         raise SubmissionError(f"{arguments.f}: {error}") from error
     against = f"against {questions}" if questions else "ids not checked: no list of questions"
-    print(f"{arguments.f}: {len(answers)} answers, in order ({against})")
+    say(f"{arguments.f}: {len(answers)} answers, in order ({against})")
+    if arguments.output:
+        check_output(arguments.output)
     if arguments.dry_run:
         return
-
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    pauses = [min(arguments.backoff * 2**retry, LONGEST_WAIT) for retry in range(arguments.retries)]
-    response = post(arguments.url, answers, arguments.timeout, pauses, wait)
-    scores = read_scores(response.text) if response.status_code == 200 else {}
-    print(f"{arguments.url} answered with status {response.status_code}")
-    for name, score in scores.items():
-        print(
-            f"{name}: {100 * score['accuracy']:.2f} % ({score['correct']} correct, {score['wrong']} wrong, "
-            f"{score['missing']} missing, {score['invalid']} invalid)"
-        )
-    if not scores:
-        print(response.text)
-    if arguments.output:
-        record = {"file": str(arguments.f), "url": arguments.url, "status": response.status_code}
-        record |= {"scores": scores, "answer": response.text}
-        arguments.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    progress.sent = f"{len(answers)} answers were posted to {arguments.url}, and no answer has come"
+    answer = post(arguments.url, json.dumps(answers).encode(), arguments, wait)
+    progress.sent = f"{len(answers)} answers were posted to {arguments.url}, which answered with status {answer.status}"
+    record = {"file": str(arguments.f), "url": arguments.url, "status": answer.status, "whole": answer.is_whole}
+    record["answer"] = answer.text
+    save(arguments.output, record)  # before anything else, lest an accepted submission is lost
+    scores = read_scores(answer.text) if answer.status == 200 else {}
+    say(f"{arguments.url} answered with status {answer.status}")
+    report(scores, answer)
+    save(arguments.output, record | {"scores": scores})
     if not scores:
         raise SubmissionError("the server gave no scores; its answer is printed above, and the submission is unchanged")
 
 
+def save(path: Path | None, record: dict[str, Any]) -> None:
+    """Write `record` to `path`, if one is given."""
+    if path:
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def report(scores: dict[str, dict[str, float]], answer: Answer) -> None:
+    """Print the scores, or where there are none the answer itself."""
+    for name, score in scores.items():
+        say(
+            f"{name}: {100 * score['accuracy']:.2f} % ({score['correct']} correct, {score['wrong']} wrong, "
+            f"{score['missing']} missing, {score['invalid']} invalid)"
+        )
+    if not scores:
+        more = f"\n... ({len(answer.text)} characters)" if len(answer.text) > MOST_PRINTED else ""
+        say(answer.text[:MOST_PRINTED] + more)
+    if not answer.is_whole:
+        say(f"the answer was cut off after {len(answer.body)} bytes: {answer.error or 'it was too long or too slow'}")
+
+
+def between(low: float, high: float, kind: type = float) -> Callable[[str], float]:
+    """Return a reader of numbers from `low` to `high` for `argparse`."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"must be a number from {low:g} to {high:g}, got {text!r}; nothing was sent"
+            )
+        return value
+
+    return read
+
+
+def server(text: str) -> str:
+    """Read a URL for `argparse`."""
+    try:
+        parts = urlsplit(text)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.username is None:
+            return text
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be http[s]://HOST/..., without a password, got {text!r}; nothing was sent")
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line.
-
-    Args:
-        argv: Arguments without the program's name; None takes those of the process.
-
-    Returns:
-        The options.
-    """
+    """Parse the command line `argv`, without the program's name; None takes that of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--f", type=Path, required=True, metavar="FILE", help="the submission")
     parser.add_argument(
@@ -233,31 +356,33 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         f"taken if it exists; with neither, the file must hold {NUM_QUESTIONS} answers",
     )
     parser.add_argument("--dry-run", action="store_true", help="check the file and send nothing")
-    parser.add_argument("--url", default=URL, help="validation server (default: %(default)s)")
+    parser.add_argument("--url", type=server, default=URL, help="validation server (default: %(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the server's answer here, as JSON")
-    parser.add_argument("--retries", type=int, default=6, help="tries after the first (default: %(default)s)")
+    count, pause, limit = between(0, 100, int), between(0, 3600), between(0.1, 3600)
+    parser.add_argument("--retries", type=count, default=6, help="tries after the first (default: %(default)s)")
     parser.add_argument(
-        "--timeout", type=float, default=120, help="seconds to wait for an answer (default: %(default)s)"
+        "--timeout", type=limit, default=120, help="seconds for a whole try, 0.1 to 3600 (default: %(default)s)"
     )
-    parser.add_argument("--backoff", type=float, default=5, help="seconds before the second try (default: %(default)s)")
+    parser.add_argument("--backoff", type=pause, default=5, help="seconds before the second try (default: %(default)s)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None, wait: Callable[[float], None] = time.sleep) -> int:
-    """Run the command.
+    """Run the command and return its exit status: 0, 1 after a message on standard error, 130 after Ctrl-C.
 
     Args:
         argv: Arguments without the program's name; None takes those of the process.
         wait: Called with each wait between tries, in seconds.
-
-    Returns:
-        The exit status: 0, or 1 after a message on standard error.
     """
+    arguments, progress = parse_arguments(argv), Progress()
     try:
-        submit(parse_arguments(argv), wait)
+        submit(arguments, wait, progress)
     except (SubmissionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}\n{progress.sent}", sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        say(f"\ninterrupted: {progress.sent}", sys.stderr)
+        return 130
     return 0
 
 

@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -16,7 +17,9 @@ SCORES = (
     "Total result: 3000 correct, 2029 wrong, 1 missing, 1 invalid, accuracy: 0.5963\n"
     "Public subset result: 305 correct, 195 wrong, 0 missing, 0 invalid, accuracy: 0.61"
 )
-SLEEP = "sleep"
+SILENCE = "silence"
+TRICKLE = "trickle"
+TRICKLED_HEADERS = "trickled headers"
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +34,61 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.received.append((self.headers["Content-Type"], json.loads(body)))
+        self.server.credentials.append(self.headers["Authorization"])
         status, text = self.server.answers.pop(0)
-        if status == SLEEP:
-            time.sleep(0.6)
+        if status == SILENCE:
+            self.server.over.wait()
+            return
+        if status == TRICKLED_HEADERS:
+            self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
+            self.write_until_over(b"x")
+            return
+        if status == TRICKLE:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+            self.write_until_over(b"x")
             return
         self.send_response(status)
         if status == 301:
             self.send_header("Location", self.server.url)
         self.end_headers()
-        self.wfile.write(text.encode())
+        if callable(text):
+            text(self)
+        else:
+            self.wfile.write(text.encode())
+
+    def write_until_over(self, piece):
+        """Never end by itself, nor let a second pass without a byte."""
+        try:
+            while not self.server.over.wait(0.01):
+                self.wfile.write(piece)
+        except OSError:
+            self.server.closed_by_client.set()
 
     def log_message(self, *args):
         pass
+
+
+def flood(handler):
+    """Write until the client has gone."""
+    try:
+        while True:
+            handler.wfile.write(b"y" * 2**16)
+    except OSError:
+        handler.server.closed_by_client.set()
 
 
 @pytest.fixture
 def server():
     """Answers the list `answers` of (status, text) in turn, and keeps what it `received`."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.answers, server.received = [], []
+        server.answers, server.received, server.credentials = [], [], []
+        server.over, server.closed_by_client = threading.Event(), threading.Event()
         server.url = f"http://127.0.0.1:{server.server_port}/api/upload/"
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server
+        server.over.set()
         server.shutdown()
 
 
@@ -142,10 +178,164 @@ def test_an_answer_without_scores_is_a_failure(run, server, submission):
 
 
 def test_timeouts_are_tried_again(run, server, submission):
-    server.answers = [(SLEEP, ""), (200, SCORES)]
-    status, output, waits = run("--f", submission, "--url", server.url, "--timeout", 0.2, "--backoff", 3)
-    assert (status, waits) == (0, [3.0])
+    server.answers = [(SILENCE, ""), (TRICKLED_HEADERS, "")]
+    options = ("--timeout", 0.3, "--retries", 1, "--backoff", 3)
+    status, output, waits = run("--f", submission, "--url", server.url, *options)
+    assert (status, waits) == (1, [3.0])
+    assert f"no answer from {server.url}: " in output
     assert "timed out" in output
+    assert "(tried 2 times)" in output
+    assert f"5031 answers were posted to {server.url}, and no answer has come" in output
+
+
+def test_an_answer_that_trickles_is_taken_as_far_as_it_has_come(run, server, submission, folder):
+    server.answers = [(TRICKLE, "thank you ")] * 101  # on a busy machine, the status may come too late at first
+    options = ("--timeout", 1, "--retries", 100, "--output", folder / "answer.json")
+    status, output, _ = run("--f", submission, "--url", server.url, *options)
+    assert status == 1
+    assert server.closed_by_client.wait(60)
+    saved = json.loads((folder / "answer.json").read_text())
+    assert (saved["status"], saved["whole"]) == (200, False)
+    assert set(saved["answer"]) <= set("thank you x")
+    assert "the answer was cut off after " in output
+
+
+def test_an_answer_without_end_fills_no_memory(script, run, server, submission, folder):
+    server.answers = [(200, flood)]
+    status, output, _ = run("--f", submission, "--url", server.url, "--output", folder / "answer.json")
+    assert status == 1
+    assert server.closed_by_client.wait(60)
+    assert json.loads((folder / "answer.json").read_text())["answer"] == "y" * script.LARGEST_ANSWER
+    assert "cut off after 100000 bytes: it was too long or too slow" in output
+    assert len(output) < 4000
+
+
+def test_scores_count_though_the_answer_is_cut_off(run, server, submission):
+    def go_on(handler):
+        handler.wfile.write(SCORES.encode() + b"\n")
+        flood(handler)
+
+    server.answers = [(200, go_on)]
+    status, output, _ = run("--f", submission, "--url", server.url)
+    assert status == 0
+    assert "Total result: 59.63 %" in output
+    assert "the answer was cut off" in output
+
+
+def test_the_text_of_a_redirection_is_limited_too(run, server, submission):
+    server.answers = [(301, flood)]
+    status, output, _ = run("--f", submission, "--url", server.url)
+    assert (status, len(server.received)) == (1, 1)
+    assert "answered with status 301" in output
+    assert server.closed_by_client.wait(60)
+
+
+def test_an_answer_is_saved_before_it_is_parsed(script, run, server, submission, folder, monkeypatch):
+    def fail(text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "read_scores", fail)
+    server.answers = [(200, SCORES)]
+    status, output, _ = run("--f", submission, "--url", server.url, "--output", folder / "answer.json")
+    assert status == 130
+    assert f"interrupted: 5031 answers were posted to {server.url}, which answered with status 200" in output
+    assert json.loads((folder / "answer.json").read_text())["answer"] == SCORES
+
+
+@pytest.mark.parametrize("text", ["a" * 10**6, "a a " * 250_000, "a:" * 500_000, "1 correct, " * 90_000])
+def test_no_answer_takes_long_to_parse(script, text):
+    started = process_time()
+    assert script.read_scores(text) == {}
+    assert process_time() - started < 30  # 10^12 steps with a pattern that has no end
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "share"), [("0.995", 0.995), ("99.5", 0.995), ("1", 0.01), ("100", 1.0), ("0", 0.0)]
+)
+def test_accuracies_are_fractions_or_percent_whichever_agrees_with_the_counts(script, accuracy, share):
+    correct = round(1000 * share)
+    text = f"Total result: {correct} correct, {1000 - correct} wrong, 0 missing, 0 invalid, accuracy: {accuracy}"
+    assert script.read_scores(text)["Total result"]["accuracy"] == pytest.approx(share)
+
+
+def test_accuracies_above_100_percent_are_none(script):
+    assert script.read_scores(SCORES.replace("0.5963", "101").replace("0.61", "612.5")) == {}
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo], ids=["folder", "fifo"])
+def test_an_output_that_is_no_file_is_noticed_before_posting(run, server, submission, folder, make):
+    make(folder / "answer")
+    status, output, _ = run("--f", submission, "--url", server.url, "--output", folder / "answer")
+    assert (status, server.received) == (1, [])
+    assert f"--output {folder / 'answer'}: must be a file" in output
+    assert "nothing was sent" in output
+
+
+@pytest.mark.parametrize("path", ["submission.json/answer", "/proc/answer/x", "", "x" * 300])
+def test_an_output_that_cannot_be_written_is_noticed_before_posting(run, server, submission, path):
+    status, output, _ = run("--f", submission, "--url", server.url, "--output", path)
+    assert (status, server.received) == (1, [])
+    assert "error: --output " in output
+
+
+def test_checking_the_output_leaves_no_file_and_an_old_one_as_it_is(run, submission, folder):
+    write(folder / "old.json", "old")
+    for name in ("old.json", "new.json"):
+        assert run("--f", submission, "--dry-run", "--output", folder / name)[0] == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["old.json", "submission.json"]
+    assert (folder / "old.json").read_text() == "old"
+
+
+def test_ctrl_c_ends_without_a_traceback(script, server, submission, capsys):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    server.answers = [(500, "")]
+    assert script.main(["--f", str(submission), "--url", server.url], wait=interrupt) == 130
+    assert f"interrupted: 5031 answers were posted to {server.url}, and no answer has come" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--timeout", value) for value in ("nan", "inf", "-1", "0", "1e300", "soon")]
+    + [("--retries", value) for value in ("-1", "1.5", "1000000000")]
+    + [("--backoff", value) for value in ("-1", "nan", "1e300")]
+    + [
+        ("--url", value) for value in ("nowhere", "file:///etc/passwd", "http://", "http://me:secret@host/", "http://[")
+    ],
+)
+def test_bad_options_are_a_message(run, server, submission, capsys, option, value):
+    with pytest.raises(SystemExit, match="2"):
+        run("--f", submission, "--url", server.url, option, value)
+    assert f"argument {option}: must be " in (errors := capsys.readouterr().err)
+    assert "nothing was sent" in errors
+    assert server.received == []
+
+
+def test_no_password_is_taken_from_netrc(run, server, submission, folder, monkeypatch):
+    monkeypatch.setenv("NETRC", str(write(folder / "netrc", "machine 127.0.0.1 login me password secret")))
+    server.answers = [(200, SCORES)]
+    assert run("--f", submission, "--url", server.url)[0] == 0
+    assert server.credentials == [None]
+
+
+def test_control_characters_are_not_printed(run, server, submission, folder):
+    server.answers = [(400, "no\x1b[2J\x07\u202e\nreally")]
+    _, output, _ = run("--f", submission, "--url", server.url)
+    assert "no\\x1b[2J\\x07\\u202e\nreally" in output
+    bad = write(folder / "bad.json", {"\x1b]0;x\x07": 7})
+    _, output, _ = run("--f", bad, "--url", server.url)
+    assert "\\x1b]0;x\\x07: 7" in output
+    assert "\x1b" not in output
+
+
+def test_many_doubled_keys_do_not_take_long(run, folder):
+    pairs = ",".join(f'"q{i // 2}":1' for i in range(400_000))
+    started = process_time()
+    status, output, _ = run("--f", write(folder / "bad.json", "{" + pairs + "}"), "--dry-run")
+    assert process_time() - started < 30  # hours, if each key were counted
+    assert status == 1
+    assert "named twice: q0, q1, q2, q3, q4 and 199995 more" in output
 
 
 def test_refused_connections_are_tried_again_and_then_a_failure(run, submission):
@@ -155,12 +345,6 @@ def test_refused_connections_are_tried_again_and_then_a_failure(run, submission)
     assert (status, waits) == (1, [5.0, 10.0])
     assert f"error: no answer from {url}" in output
     assert "tried 3 times" in output
-
-
-def test_a_url_that_is_none_is_a_message(run, submission):
-    status, output, waits = run("--f", submission, "--url", "nowhere")
-    assert (status, waits) == (1, [])
-    assert "error: Invalid URL 'nowhere'" in output
 
 
 def test_dry_run_sends_nothing(run, server, submission):
@@ -175,6 +359,7 @@ def test_dry_run_sends_nothing(run, server, submission):
         ("{", "is not JSON: Expecting property name"),
         ('{"a": 1, "b": 2, "a": 3}', "named twice: a"),
         ([1, 2], "must be a JSON object from question id to answer, got list"),
+        ("[" * 200_000, "is nested too deeply"),
         ({"a": 5, "b": 1}, "answers must be integers from 0 to 4, got 1 others: a: 5"),
         ({"a": -1}, "a: -1"),
         ({"a": True}, "a: True"),
