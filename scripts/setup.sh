@@ -6,9 +6,10 @@ usage() {
   cat <<'TEXT'
 Usage: bash scripts/setup.sh
 
-Makes .venv in the repository with Python 3.11 or later and installs this project into it, editable, with its
-development tools. Does nothing where that was done before and pyproject.toml has not changed since. An environment
-that an interrupted run left half made is made anew. The first run takes minutes and about 7 GB.
+Makes .venv in the repository with Python 3.11 to 3.14 and installs this project into it, editable, with its
+development tools, in the versions of constraints.txt. Does nothing where that was done before and neither pyproject.toml
+nor constraints.txt has changed since. An environment that an interrupted run left half made is made anew. The first run
+takes minutes and about 7 GB.
 TEXT
 }
 
@@ -20,26 +21,39 @@ esac
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
+constraints="$root/constraints.txt"
 stamp="$venv/installed"       # holds what was installed; written last
 unfinished="$venv/unfinished" # is there while an installation runs
 
-fingerprint() { # the project's folder, since an editable install points to it, and what pyproject.toml says
+fingerprint() { # the project's folder, since an editable install points to it, and what is asked for
   printf '%s\n' "$root"
-  cksum <"$root/pyproject.toml"
+  cat "$root/pyproject.toml" "$constraints" | cksum
 }
 
 find_python() {
   local name
   for name in python3 python python3.14 python3.13 python3.12 python3.11; do
-    if "$name" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if "$name" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
       echo "$name"
       return
     fi
   done
-  echo "setup.sh: Python 3.11 or later (with its venv module) is needed, and none was found on the PATH." >&2
+  echo "setup.sh: Python 3.11 to 3.14 (with its venv module) is needed, and none was found on the PATH." >&2
   return 1
 }
 
+install() { # install REQUIREMENT...: pip's warnings and errors pass; of its progress, a line every 20 s
+  # Packages that come as source are built with the setuptools that is pinned, too.
+  "$venv/bin/python" -m pip install --constraint "$constraints" --build-constraint "$constraints" "$@" |
+    while IFS= read -r line; do
+      if ((SECONDS >= next_line)); then
+        echo "setup.sh: $SECONDS s: ${line:0:100}" >&2
+        next_line=$((SECONDS + 20))
+      fi
+    done
+}
+
+next_line=20
 if command -v flock >/dev/null; then # two set-ups at once take turns
   exec 9<"$root"
   flock 9
@@ -52,11 +66,10 @@ if [[ -e "$unfinished" ]] || ! "$venv/bin/python" -m pip --version >/dev/null 2>
   echo "setup.sh: making $venv" >&2
   python="$(find_python)"
   "$python" -m venv --clear "$venv"
-  touch "$unfinished"
-  "$venv/bin/python" -m pip install --quiet --upgrade pip # the one that Python brings resolves slowly
 fi
 touch "$unfinished"
 echo "setup.sh: installing stgridpool and its dependencies; this takes minutes the first time" >&2
-(cd "$root" && "$venv/bin/python" -m pip install --quiet --editable '.[dev]')
+"$venv/bin/python" -m pip install --quiet --constraint "$constraints" --upgrade pip # Python's own resolves slowly
+(cd "$root" && install --editable '.[dev]')
 fingerprint >"$stamp"
 rm "$unfinished"

@@ -11,6 +11,8 @@ from stgridpool.compressor import POSITIONS
 from stgridpool.llm_stage import LLMStage, VisualSpan
 from stgridpool.parts.kv_cache import find_cache
 
+pytestmark = pytest.mark.contract
+
 WIDTH, GRID = 32, (3, 4, 4)
 NUM_VISUAL = 48
 BEFORE, AFTER = 5, 7

@@ -9,6 +9,8 @@ from stgridpool.compressor import POSITIONS
 from stgridpool.llm_stage import LLMStage, VisualSpan
 from stgridpool.session import VideoSession
 
+pytestmark = pytest.mark.contract
+
 WIDTH = 32
 
 

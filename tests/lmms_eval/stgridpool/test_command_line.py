@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import transformers
 
 pytestmark = pytest.mark.slow
 QUESTIONS = 21  # seven in free text and two choices for each of seven
@@ -81,6 +82,7 @@ def both_runs(run, read_run):
     return runs
 
 
+@pytest.mark.contract
 def test_one_and_two_processes_give_the_same_scores_and_samples(both_runs):
     (_, scores, samples, _), (_, scores_of_two, samples_of_two, _) = both_runs
     assert scores_of_two == pytest.approx(scores, rel=1e-12)
@@ -120,6 +122,7 @@ def test_unreadable_videos_are_marked_counted_and_reported(both_runs, index):
     assert "3 of 21 questions have no answer: 1 unreadable videos" in done.stdout
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("index", [0, 1])
 def test_runs_record_what_ran(both_runs, index):
     _, _, samples, record = both_runs[index]
@@ -132,6 +135,7 @@ def test_runs_record_what_ran(both_runs, index):
     assert [rank["rank"] for rank in record["ranks"]] == list(range(index + 1))
     assert record["requests"] == QUESTIONS
     assert (record["dtype"], record["device"]) == ("float32", "cpu")
+    assert record["versions"]["transformers"] == transformers.__version__  # of the overlay, where there is one
     stages = {"wait_for_video", "decode", "preprocess", "vision", "projector", "compress", "prefill", "generate"}
     assert set(record["seconds"]) == stages
     counts = samples["clips", 0]["token_counts"][0]
@@ -164,6 +168,7 @@ def test_a_wrong_argument_ends_the_run_with_a_suggestion(evaluate):
     assert "no argument 'max_frames', did you mean 'max_frames_num'" in ended.messages[0]
 
 
+@pytest.mark.contract
 def test_a_stock_multiple_choice_task_works_by_name(run, read_run, tmp_path, clips):
     datasets = pytest.importorskip("datasets")
     options = ["A. a red thing", "B. a green thing", "C. grey", "D. blue", "E. none of it"]

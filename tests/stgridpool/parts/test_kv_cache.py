@@ -1,10 +1,13 @@
 import inspect
 
+import pytest
 import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from stgridpool.parts.kv_cache import CACHE_ARGUMENT, find_cache
+
+pytestmark = pytest.mark.contract
 
 
 def test_a_cache_is_found_by_type_under_any_name_and_in_any_place():

@@ -12,6 +12,8 @@ from llava.model.builder import load_pretrained_model
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from stgridpool.parts.kv_cache import CACHE_ARGUMENT, find_cache
 
+pytestmark = pytest.mark.contract
+
 
 def placeholders(*rows):
     return [torch.tensor(row) for row in rows]

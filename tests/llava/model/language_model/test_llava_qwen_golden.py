@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from llava.mm_utils import KeywordsStoppingCriteria, process_images
 from stgridpool import build_compressor
 
+pytestmark = pytest.mark.contract
+
 GOLDEN = Path(__file__).parents[3] / "golden"  # shipped with the tests; names the cases
 VIDEO = json.loads((GOLDEN / "llava" / "video_cases.json").read_text())
 IMAGE = json.loads((GOLDEN / "llava" / "image_cases.json").read_text())

@@ -1,0 +1,169 @@
+"""Run the contract tests on other versions of what we build on, laid over the environment; or resolve new pins.
+
+The overlay is a folder of packages in front of the environment's own (PYTHONPATH), so that processes which tests start
+see it, too. It holds only what differs, and never a second torch.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from lmms_eval_stgridpool.versions import TESTED, package_version
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
+OVERLAYS = ROOT / ".venv" / "overlays"
+NEWEST = ("transformers", "lmms-eval", "datasets", "accelerate", "filelock")
+HUGGING_FACE = ("transformers", "huggingface-hub", "tokenizers", "safetensors")  # what another transformers may need
+_TORCH = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
+_ERROR = re.compile(r"^(?:E +)?((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
+
+
+class PackageIndexError(RuntimeError):
+    """pip could not resolve or install what was asked for."""
+
+
+def main() -> int:
+    """Run what the command line names; the status is 0 if it went well."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "what",
+        choices=["oldest", "newest", "resolve"],
+        help="oldest: the contract tests on the oldest tested transformers. newest: on the newest of "
+        f"{', '.join(NEWEST)} that the index serves. resolve: print the lines of a new constraints.txt",
+    )
+    what = parser.parse_args().what
+    try:
+        return {"oldest": try_oldest, "newest": try_newest, "resolve": print_constraints}[what]()
+    except PackageIndexError as failure:
+        print(f"{what}: not run, {failure}")
+        return 1
+
+
+def try_oldest() -> int:
+    """Run the contract tests on the oldest tested transformers and the huggingface_hub that goes with it."""
+    (oldest,) = (one.version for one in TESTED["transformers"] if one.operator == ">=")
+    pins = {name: pin for name, pin in read_pins().items() if name not in HUGGING_FACE}
+    return run_contract("oldest", differing(resolve([f"transformers=={oldest}"], pins)))
+
+
+def try_newest() -> int:
+    """Run the contract tests on the newest versions that we and upstream allow, then say what is held back, and why."""
+    bounds = {canonicalize_name(one.name): one for one in map(Requirement, project()["dependencies"])}
+    pins = {name: pin for name, pin in read_pins().items() if _TORCH.match(name)}
+    allowed = resolve([*project()["dependencies"], *project()["optional-dependencies"]["dev"]], pins)
+    newest = resolve(NEWEST, {}, "--no-deps")
+    different = {name: version for name, version in differing(allowed).items() if not _TORCH.match(name)}
+    status = run_contract("newest", different) if different else 0
+    if not different:
+        print("newest: the index serves nothing newer than the pins")
+    for name, version in newest.items():
+        if version != allowed[name] and bounds[name].specifier.contains(version):
+            print(f"newest: {name} {version} is out, and what others require allows {allowed[name]}")
+        elif version != allowed[name]:
+            status |= run_contract("newest", different | {name: version}, "-k", "command_line", "--exitfirst")
+            print(f"newest: pyproject.toml holds {name} {version} back: {bounds[name].specifier}")
+    return status
+
+
+def print_constraints() -> int:
+    """Print the newest versions that pyproject.toml and its dependencies allow each other."""
+    print("# What scripts/update_constraints.sh resolved, and the suite was run on.")
+    wanted = [*project()["dependencies"], *project()["optional-dependencies"]["dev"], "pip"]
+    for name, version in sorted(resolve(wanted, {}).items()):
+        print(f"{name}=={version}")
+    return 0
+
+
+def run_contract(title: str, versions: Mapping[str, str], *arguments: str) -> int:
+    """Run the contract tests with these versions laid over the environment; print the result in one line."""
+    overlay = make_overlay(versions)
+    path = [str(overlay), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+    cores = ["--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    command = [sys.executable, "-m", "pytest", "-m", "contract", "--color=no", *cores, *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)
+    errors = _ERROR.findall(done.stdout)
+    result = done.stdout.strip().splitlines()[-1].strip("= ")
+    print(f"{title}: with {_listed(versions)}: {result}{f', first: {errors[0]}' if done.returncode and errors else ''}")
+    return done.returncode
+
+
+def make_overlay(versions: Mapping[str, str]) -> Path:
+    """Install packages without what they depend on into a folder of their own, if that was not done before."""
+    requirements = [f"{name}=={version}" for name, version in sorted(versions.items())]
+    overlay = OVERLAYS / hashlib.sha256(" ".join(requirements).encode()).hexdigest()[:16]
+    if not overlay.exists():
+        unfinished = overlay.with_name(f"{overlay.name}.{os.getpid()}")
+        _pip("--no-deps", "--target", str(unfinished), *requirements)
+        unfinished.rename(overlay)
+    return overlay
+
+
+def resolve(requirements: Iterable[str], pins: Mapping[str, str], *options: str) -> dict[str, str]:
+    """Versions by package that pip would install into an empty environment, without their local parts.
+
+    Args:
+        requirements: What is asked for.
+        pins: Versions that packages must have where they are needed.
+        *options: Further options of pip.
+    """
+    OVERLAYS.mkdir(parents=True, exist_ok=True)
+    constraints, report = (OVERLAYS / f"{os.getpid()}.{name}" for name in ("txt", "json"))
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins.items()))
+    try:
+        files = ["--constraint", str(constraints), "--report", str(report)]
+        _pip("--dry-run", "--ignore-installed", *files, *options, *requirements)
+        found = [one["metadata"] for one in json.loads(report.read_text())["install"]]
+    finally:
+        constraints.unlink()
+        report.unlink(missing_ok=True)
+    return {canonicalize_name(one["name"]): one["version"].split("+")[0] for one in found}
+
+
+def differing(versions: Mapping[str, str]) -> dict[str, str]:
+    """Those that the environment has in another version, or not at all."""
+    return {
+        name: version for name, version in versions.items() if (package_version(name) or "").split("+")[0] != version
+    }
+
+
+def read_pins() -> dict[str, str]:
+    """Versions of constraints.txt by package."""
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def project() -> dict:
+    """What pyproject.toml says of the project."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        raise PackageIndexError(errors[-1])
+
+
+def _listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
