@@ -26,8 +26,9 @@ import llava
 from llava.model.tower import VisionTower
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
-from lmms_eval_stgridpool.identity import answer_key, package_version, source_digest, video_identity
+from lmms_eval_stgridpool.identity import answer_key, source_digest, video_identity
 from lmms_eval_stgridpool.paths import make_folder, own_folder, read_regular_file
+from lmms_eval_stgridpool.versions import package_version
 
 FOLDER = "stgridpool_features"
 """Name of the cache's own folder in the one that the user names."""

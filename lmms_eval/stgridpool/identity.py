@@ -6,7 +6,6 @@ import os
 import subprocess
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 
 import llava
 import stgridpool
+from lmms_eval_stgridpool.versions import package_version
 
 CODE = ("stgridpool", "transformers", "torch")
 """Packages whose versions answers depend on."""
@@ -126,12 +126,4 @@ def git_commit(file: Path) -> str | None:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (subprocess.CalledProcessError, FileNotFoundError):
-        return None
-
-
-def package_version(package: str) -> str | None:
-    """The version of an installed package, or None."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return None

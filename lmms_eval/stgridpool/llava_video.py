@@ -37,6 +37,7 @@ from lmms_eval_stgridpool.requests import (
 )
 from lmms_eval_stgridpool.resume import Resume
 from lmms_eval_stgridpool.sharing import SharedPrefix
+from lmms_eval_stgridpool.versions import warn_of_untested_versions
 from stgridpool import Compressor
 from stgridpool.stage_timer import StageTimer
 
@@ -68,6 +69,8 @@ class LlavaVideo(lmms):
         self.accelerator = self.placement.accelerator
         self._rank, self._world_size = self.placement.rank, self.placement.world_size
         self._exchange = Exchange(self.rank, self.world_size)
+        if self.rank == 0:
+            warn_of_untested_versions()
         self.tokenizer, self.model, image_processor = self._load_model()
         self.model.eval()
         self.model.compressor = self.arguments.build_compressor()

@@ -18,8 +18,9 @@ from lmms_eval.api.instance import TokenCounts
 from loguru import logger
 
 from lmms_eval_stgridpool.arguments import Arguments
-from lmms_eval_stgridpool.identity import checkpoint_version, git_commit, package_version
+from lmms_eval_stgridpool.identity import checkpoint_version, git_commit
 from lmms_eval_stgridpool.placement import Placement
+from lmms_eval_stgridpool.versions import package_version, untested_versions
 from stgridpool import Compressor
 from stgridpool.retention import RetentionSums, VisualCounts, fractions
 
@@ -223,6 +224,7 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
     return {
         **setup,
         "versions": {name: package_version(name) for name in _PACKAGES},
+        "untested_versions": untested_versions(),
         "git_commit": git_commit(Path(__file__)),
         "requests": sum(part.requests for part in parts),
         "resumed_requests": sum(part.resumed_requests for part in parts),

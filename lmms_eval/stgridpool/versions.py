@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+from loguru import logger
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
@@ -48,6 +49,13 @@ def untested_versions(tested: Mapping[str, SpecifierSet] = TESTED) -> dict[str, 
         for name, text in installed.items()
         if text is not None and not tested[name].contains(Version(text).public, prereleases=True)
     }
+
+
+def warn_of_untested_versions() -> None:
+    """Say in one line which versions were not tested, if there are any."""
+    untested = untested_versions()
+    if untested:
+        logger.warning(untested_line(untested))
 
 
 def untested_line(untested: Mapping[str, str], tested: Mapping[str, SpecifierSet] = TESTED) -> str:

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from lmms_eval_stgridpool import versions
+from lmms_eval_stgridpool import record, versions
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -78,3 +78,22 @@ def test_the_line():
         "this run uses versions that were not tested: av 16 (tested: ==15.1.0), transformers 5.25 (tested: ==5.24.0); "
         "constraints.txt has those that were"
     )
+
+
+def test_a_run_says_so_once_and_records_it(monkeypatch, make_model):
+    messages = []
+    sink = versions.logger.add(messages.append, format="{message}")
+    monkeypatch.setattr(versions, "untested_versions", lambda: {"transformers": "9.9"})
+    monkeypatch.setattr(record, "untested_versions", versions.untested_versions)
+    model = make_model()
+    versions.logger.remove(sink)
+    assert [text for text in messages if "transformers 9.9 (tested: " in text and text.count("\n") == 1]
+    assert len([text for text in messages if "not tested" in text]) == 1
+    assert record.run_record({}, [record.RankSums(0)], 1.0)["untested_versions"] == {"transformers": "9.9"}
+    assert model.rank == 0
+
+
+def test_a_run_with_tested_versions_says_nothing(monkeypatch):
+    monkeypatch.setattr(versions, "untested_versions", dict)
+    monkeypatch.setattr(versions.logger, "warning", None)
+    versions.warn_of_untested_versions()

@@ -1,0 +1,139 @@
+"""Other versions are laid over the environment, for tests and for processes that they start."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from packaging.requirements import Requirement
+
+CONTRACT = """
+import subprocess, sys
+import pytest
+
+@pytest.mark.contract
+def test_the_overlay_is_seen():
+    import from_the_overlay
+    subprocess.run([sys.executable, "-c", "import from_the_overlay"], check=True)
+
+def test_of_something_else():
+    raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def script(load_script, tmp_path, monkeypatch):
+    script = load_script("try_versions")
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr(script, "OVERLAYS", tmp_path / "overlays")
+    return script
+
+
+@pytest.fixture
+def pip(script, monkeypatch):
+    """What pip was called with. It finds `newest`, or with dependencies `allowed`, and installs empty folders."""
+    calls = []
+
+    def install(*arguments):
+        calls.append(arguments)
+        if "--target" in arguments:
+            Path(arguments[arguments.index("--target") + 1]).mkdir(parents=True)
+        else:
+            names = [Requirement(text).name for text in arguments if not text.startswith(("-", "/"))]
+            wanted = pip.newest | (pip.allowed if "--no-deps" not in arguments else {})
+            installed = [{"metadata": {"name": name, "version": wanted.get(name, "1.0+cpu")}} for name in names]
+            script.Path(arguments[arguments.index("--report") + 1]).write_text(
+                script.json.dumps({"install": installed})
+            )
+
+    pip = SimpleNamespace(calls=calls, newest={}, allowed={})
+    monkeypatch.setattr(script, "_pip", install)
+    return pip
+
+
+def write_tests(folder, text=CONTRACT):
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = contract\n")
+    (folder / "test_some.py").write_text(text)
+
+
+def test_contract_tests_and_their_processes_see_the_overlay(script, tmp_path, monkeypatch, capsys):
+    write_tests(tmp_path)
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "from_the_overlay.py").touch()
+    monkeypatch.setattr(script, "make_overlay", lambda versions: overlay)
+    assert script.run_contract("oldest", {"b": "2", "a": "1"}) == 0
+    assert capsys.readouterr().out.startswith("oldest: with a 1, b 2: 1 passed")
+
+
+def test_the_first_error_stands_in_the_report(script, tmp_path, monkeypatch, capsys):
+    write_tests(tmp_path)
+    monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
+    assert script.run_contract("newest", {"a": "1"}) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "1 failed" in line
+    assert line.endswith("first: ModuleNotFoundError: No module named 'from_the_overlay'")
+
+
+def test_an_overlay_is_made_once_and_of_nothing_but_the_packages_named(script, pip):
+    overlay = script.make_overlay({"filelock": "4.3.1", "datasets": "6.0"})
+    assert script.make_overlay({"datasets": "6.0", "filelock": "4.3.1"}) == overlay
+    ((no_dependencies, _, _, *requirements),) = pip.calls
+    assert no_dependencies == "--no-deps"
+    assert requirements == ["datasets==6.0", "filelock==4.3.1"]
+    assert [path.name for path in overlay.parent.iterdir()] == [overlay.name]
+    assert script.make_overlay({"datasets": "6.1"}) != overlay
+
+
+def test_only_what_differs_is_laid_over(script, monkeypatch):
+    installed = {"torch": "2.14.1+cpu", "transformers": "5.24.0"}
+    monkeypatch.setattr(script, "package_version", installed.get)
+    wanted = {"torch": "2.14.1", "transformers": "5.17.0", "tokenizers": "0.23.1"}
+    assert script.differing(wanted) == {"transformers": "5.17.0", "tokenizers": "0.23.1"}
+
+
+@pytest.mark.parametrize(
+    ("newest", "allowed", "message", "runs"),
+    [
+        ({}, {}, "newest: the index serves nothing newer than the pins", []),
+        ({"datasets": "9.0"}, {"datasets": "9.0"}, "", [{"datasets": "9.0"}]),
+        (
+            {"datasets": "9.0"},
+            {"datasets": "8.0"},
+            "newest: datasets 9.0 is out, and what others require allows 8.0",
+            [{"datasets": "8.0"}],
+        ),
+        (
+            {"datasets": "9.0", "filelock": "4.3.1"},
+            {"filelock": "3.9"},
+            "newest: pyproject.toml holds filelock 4.3.1 back: <4",
+            [{"datasets": "9.0", "filelock": "3.9"}, {"datasets": "9.0", "filelock": "4.3.1"}],
+        ),
+    ],
+)
+def test_the_newest_that_is_allowed_is_tried_and_what_is_held_back_is_said(
+    script, pip, monkeypatch, capsys, newest, allowed, message, runs
+):
+    tried = []
+    dependencies = [*script.NEWEST[:-1], "filelock<4", "torch"]
+    monkeypatch.setattr(
+        script, "project", lambda: {"dependencies": dependencies, "optional-dependencies": {"dev": ["pytest"]}}
+    )
+    monkeypatch.setattr(script, "package_version", lambda name: "1.0+cpu")
+    monkeypatch.setattr(script, "read_pins", lambda: {"torch": "1.0", "pytest": "1.0"})
+    monkeypatch.setattr(script, "run_contract", lambda title, versions, *_: tried.append(versions) or 0)
+    pip.newest, pip.allowed = newest, allowed
+    assert script.try_newest() == 0
+    assert tried == runs
+    assert capsys.readouterr().out == (f"{message}\n" if message else "")
+
+
+def test_pip_that_fails_is_said_and_a_failure(script, monkeypatch, capsys):
+    def fail(*arguments):
+        raise script.PackageIndexError("ERROR: no network")
+
+    monkeypatch.setattr(script, "_pip", fail)
+    monkeypatch.setattr(script, "read_pins", dict)
+    monkeypatch.setattr(sys, "argv", ["try_versions.py", "oldest"])
+    assert script.main() == 1
+    assert capsys.readouterr().out == "oldest: not run, ERROR: no network\n"
