@@ -344,20 +344,27 @@ def server(text: str) -> str:
     raise argparse.ArgumentTypeError(f"must be http[s]://HOST/..., without a password, got {text!r}; nothing was sent")
 
 
+def file_path(text: str) -> Path:
+    """Read a path for `argparse`; an empty one would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must be a path, got an empty text; is it a shell variable that is not set?")
+    return Path(text)
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line `argv`, without the program's name; None takes that of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--f", type=Path, required=True, metavar="FILE", help="the submission")
+    parser.add_argument("--f", type=file_path, required=True, metavar="FILE", help="the submission")
     parser.add_argument(
         "--questions",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help=f"JSON with the ids to answer (EgoSchema's questions.json or subset_answers.json); {CACHED_QUESTIONS} is "
         f"taken if it exists; with neither, the file must hold {NUM_QUESTIONS} answers",
     )
     parser.add_argument("--dry-run", action="store_true", help="check the file and send nothing")
     parser.add_argument("--url", type=server, default=URL, help="validation server (default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the server's answer here, as JSON")
+    parser.add_argument("--output", type=file_path, metavar="FILE", help="also write the answer here, as JSON")
     count, pause, limit = between(0, 100, int), between(0, 3600), between(0.1, 3600)
     parser.add_argument("--retries", type=count, default=6, help="tries after the first (default: %(default)s)")
     parser.add_argument(

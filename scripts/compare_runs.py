@@ -18,6 +18,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from lmms_eval_stgridpool.paths import path_argument
+
 RESULTS_ENDING = "_results.json"
 
 
@@ -165,7 +167,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 def main() -> None:
     """Parse the command line and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="output folders of runs")
+    parser.add_argument("folders", type=path_argument, nargs="+", help="output folders of runs")
     parser.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of the table")
     arguments = parser.parse_args()
     try:

@@ -9,7 +9,7 @@ Usage: bash scripts/demo.sh
 Installs the project into .venv where needed (scripts/setup.sh), makes H.264 clips with eight questions each that the
 miniature Video LLM in scripts/nano/checkpoint has never seen, evaluates each compressor through lmms-eval on two
 processes, and prints tokens, accuracy and time. Takes under four minutes on two CPU cores after the installation.
-Everything it makes lies in demo/, which is made anew.
+Everything it makes lies in demo/. What an earlier demo made there is replaced; a folder demo/ of another origin is refused.
 TEXT
 }
 
@@ -32,11 +32,17 @@ runs=( # name, compressor, its options
 )
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-bash "$root/scripts/setup.sh"
 python="$root/.venv/bin/python"
 demo="$root/demo"
-rm -rf "$demo"
-mkdir "$demo"
+marker="$demo/.made_by_stgridpool"
+if [[ ! -f "$marker" && -n "$(ls -A "$demo" 2>/dev/null)" ]]; then
+  echo "demo.sh: $demo holds files that no demo made: move them away, or create $marker if they may be replaced" >&2
+  exit 1
+fi
+mkdir -p "$demo"
+touch "$marker"
+bash "$root/scripts/setup.sh"
+rm -rf "$demo/data" "$demo/runs" "$demo/cache"
 cd "$demo" # custom_tasks/videomme_local.yaml reads data/videomme in the working directory
 export HF_HOME="$demo/cache" HF_HUB_OFFLINE=1
 

@@ -41,9 +41,10 @@ model_args=""
 while (($#)); do
   case "$1" in
     -h | --help) usage; exit 0 ;;
-    --output) (($# > 1)) || fail "--output needs a folder" 2; output="$2"; shift ;;
+    --output) (($# > 1)) && [[ "$2" =~ [^[:space:]] ]] || fail "--output needs a folder" 2; output="$2"; shift ;;
     --launch) (($# > 1)) || fail "--launch needs options" 2; read -ra launch_options <<<"$2"; shift ;;
     --) shift; break ;;
+    "") fail "an argument is empty; is it a shell variable that is not set?" 2 ;;
     -*) fail "unknown option $1; options of lmms-eval go behind --" 2 ;;
     *=*) model_args+=",$1" ;;
     *) positional+=("$1") ;;

@@ -26,6 +26,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from llava.video import FRAME_SUFFIXES, VideoReadError
 from lmms_eval_stgridpool.arguments import parse_model_args
 from lmms_eval_stgridpool.llava_video import LlavaVideo
+from lmms_eval_stgridpool.paths import path_argument
 from lmms_eval_stgridpool.requests import Tasks
 from stgridpool.stage_timer import StageTimer
 
@@ -95,11 +96,11 @@ def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
 def main() -> None:
     """Parse the command line and encode."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", type=Path, nargs="*", help="videos, folders, lists")
+    parser.add_argument("paths", type=path_argument, nargs="*", help="videos, folders, lists")
     parser.add_argument("--tasks", help="names of tasks, separated by commas")
     parser.add_argument("--model_args", required=True, help="those of the evaluation, with feature_cache=FOLDER")
     parser.add_argument(
-        "--include_path", type=Path, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
+        "--include_path", type=path_argument, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
     )
     arguments = parser.parse_args()
     model_args = parse_model_args(arguments.model_args)

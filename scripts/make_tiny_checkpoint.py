@@ -19,6 +19,8 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
+from lmms_eval_stgridpool.paths import own_folder, path_argument
+
 PATCH_SIZE = 14
 MAX_LENGTH = 32768
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -275,8 +277,8 @@ def answer_with_a_letter(weights: dict[str, Tensor], tokenizer: Tokenizer) -> di
 
 
 def write_checkpoint(folder: Path, size: Size, seed: int) -> None:
-    """Write config, generation config, tokenizer and weights into `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write config, generation config, tokenizer and weights into `folder`, which is made, or was made here before."""
+    own_folder("the checkpoint", folder)
     tokenizer = train_tokenizer(TOKENIZER_TEXT)
     config = model_config(size, tokenizer)
     stop_ids = [tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
@@ -300,7 +302,7 @@ def _write_json(path: Path, content: dict) -> None:
 def main() -> None:
     """Parse the command line and write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write it, for example demo/checkpoint")
+    parser.add_argument("folder", type=path_argument, help="where to write it, for example demo/checkpoint")
     parser.add_argument("--size", choices=SIZES, default="small", help="small (default): 27x27 patches; tiny: 7x7")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default 0)")
     arguments = parser.parse_args()

@@ -25,6 +25,7 @@ from lmms_eval.tasks import TaskManager
 from rich.console import Console
 
 from lmms_eval_stgridpool.arguments import parse_model_args
+from lmms_eval_stgridpool.paths import path_argument
 from lmms_eval_stgridpool.sweeping import SweptModel
 from stgridpool import Compressor, build_compressor
 from stgridpool.options import json_object
@@ -126,11 +127,11 @@ def main() -> None:
         "--model_args", required=True, help="arguments of llava_video, without compressor: pretrained=FOLDER,..."
     )
     parser.add_argument(
-        "--include_path", type=Path, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
+        "--include_path", type=path_argument, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
     )
     parser.add_argument("--limit", type=float, help="only so many questions per task, for a try")
     parser.add_argument(
-        "--output_path", type=Path, default=REPOSITORY / "logs" / "runs" / "sweep", help="where results go"
+        "--output_path", type=path_argument, default=REPOSITORY / "logs" / "runs" / "sweep", help="where results go"
     )
     arguments = parser.parse_args()
     choices = arguments.compressors

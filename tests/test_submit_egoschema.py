@@ -271,7 +271,7 @@ def test_an_output_that_is_no_file_is_noticed_before_posting(run, server, submis
     assert "nothing was sent" in output
 
 
-@pytest.mark.parametrize("path", ["submission.json/answer", "/proc/answer/x", "", "x" * 300])
+@pytest.mark.parametrize("path", ["submission.json/answer", "/proc/answer/x", "x" * 300])
 def test_an_output_that_cannot_be_written_is_noticed_before_posting(run, server, submission, path):
     status, output, _ = run("--f", submission, "--url", server.url, "--output", path)
     assert (status, server.received) == (1, [])
@@ -375,6 +375,14 @@ def test_files_that_are_not_in_order_are_not_sent(run, server, folder, content, 
     assert "error: " in output
     assert str(folder / "bad.json") in output
     assert message in output
+
+
+@pytest.mark.parametrize("option", ["--f", "--questions", "--output"])
+def test_an_empty_path_is_not_the_working_directory(script, submission, capsys, option):
+    words = ["--f", str(submission), "--dry-run", option, ""]
+    with pytest.raises(SystemExit, match="2"):
+        script.main(words)
+    assert "must be a path, got an empty text" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_a_message(run, folder):

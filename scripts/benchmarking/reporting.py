@@ -13,11 +13,13 @@ from pathlib import Path
 
 import torch
 
+from lmms_eval_stgridpool.paths import path_argument
+
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--json`` and ``--output``."""
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write them there, with what made them")
+    parser.add_argument("--output", type=path_argument, metavar="FILE", help="also write them there, with their origin")
 
 
 def report(

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from llava.conversation import conv_templates
 from llava.model.builder import LlavaQwenConfig, LlavaQwenForCausalLM
+from lmms_eval_stgridpool.paths import own_folder
 
 VOCABULARY = 640
 TILE, PATCHES = 98, 7  # pixels and patches along a side of what the vision tower reads
@@ -36,12 +37,12 @@ def prompt(question: str, answer: str | None = None) -> str:
 
 
 def write_description(folder: Path) -> None:
-    """Write tokenizer, config.json and generation_config.json into `folder`, which is made.
+    """Write tokenizer, config.json and generation_config.json into `folder`, which is made, or was made here before.
 
     The tokenizer is trained on the questions. Of config.json only sizes and names differ from the released one.
     """
     tiny = tiny_checkpoint()
-    folder.mkdir(parents=True, exist_ok=True)
+    own_folder("the checkpoint", folder)
     texts = [
         prompt(ask(kind.text, list(kind.words[start : start + 4])), answer="A")
         for kind in QUESTION_TYPES

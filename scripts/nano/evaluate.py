@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 from watching import Asked, Watcher, read_set
 
+from lmms_eval_stgridpool.paths import path_argument
 from stgridpool import Compressor, build_compressor
 
 HERE = Path(__file__).resolve().parent
@@ -111,16 +112,16 @@ def print_table(title: str, table: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     """Parse the command line, evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=HERE / "checkpoint", help="default: the shipped one")
+    parser.add_argument("--checkpoint", type=path_argument, default=HERE / "checkpoint", help="default: the shipped")
     parser.add_argument(
-        "--data", type=Path, default=Path("nano_data"), help="as make_data.py writes them (default nano_data)"
+        "--data", type=path_argument, default=Path("nano_data"), help="as make_data.py writes them (default nano_data)"
     )
     parser.add_argument("--frames", type=int, nargs="+", default=[16, 8], help="most frames a clip (default 16 8)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
     parser.add_argument("--no-controls", action="store_true", help="only the methods")
     parser.add_argument("--limit", type=int, help="only the first clips")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    parser.add_argument("--json", type=path_argument, help="also write the numbers to this file")
     arguments = parser.parse_args()
     if not (arguments.data / "videomme").is_dir():
         subprocess.run([sys.executable, str(HERE / "make_data.py"), str(arguments.data)], check=True)

@@ -26,6 +26,8 @@ from questions import LETTERS, QUESTION_TYPES, draw_options, option_lines
 from torch import Tensor
 from world import DIGITS, Clips, plan_clips
 
+from lmms_eval_stgridpool.paths import own_folder, path_argument
+
 SIZE = 256  # pixels along a side
 PICTURES_PER_SECOND = 2
 DURATIONS = ("short", "medium", "long")
@@ -108,9 +110,10 @@ def with_needle_at(clip: Clips, depth: float) -> Clips:
 
 
 def write_videomme(folder: Path, num_clips: int, seconds: tuple[int, int], seed: int) -> None:
-    """Write the Video-MME-like set into `folder`, which is made."""
+    """Write the Video-MME-like set into `folder`, which is made; a folder that holds anything else is refused."""
+    own_folder("the Video-MME-like set", folder)
     clips = plan_held_out(num_clips, seconds, seed)
-    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "data").mkdir(exist_ok=True)
     disable_progress_bars()
     rows = list(videomme_rows(clips, seconds, seed))
     Dataset.from_list(rows).to_parquet(folder / "test-00000-of-00001.parquet")
@@ -119,10 +122,11 @@ def write_videomme(folder: Path, num_clips: int, seconds: tuple[int, int], seed:
 
 
 def write_vnbench(folder: Path, num_clips: int, seconds: tuple[int, int], seed: int) -> None:
-    """Write the VNBench-like set into `folder`, which is made."""
+    """Write the VNBench-like set into `folder`, which is made; a folder that holds anything else is refused."""
+    own_folder("the VNBench-like set", folder)
     planned = plan_held_out(num_clips, seconds, seed + 500)
     clips = [with_needle_at(clip, DEPTHS[number % len(DEPTHS)]) for number, clip in enumerate(planned)]
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    (folder / "videos").mkdir(exist_ok=True)
     text = json.dumps(list(vnbench_rows(clips, seed)), indent=1) + "\n"
     (folder / "test.json").write_text(text, encoding="utf-8")
     for number, clip in enumerate(clips):
@@ -137,7 +141,7 @@ def _balanced_letters(count: int, generator: torch.Generator) -> Tensor:
 def main() -> None:
     """Parse the command line and write both sets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to write them, for example data")
+    parser.add_argument("folder", type=path_argument, help="where to write them, for example data")
     parser.add_argument("--clips", type=int, default=125, help="clips of the Video-MME-like set (default 125)")
     parser.add_argument("--needles", type=int, default=25, help="clips of the VNBench-like set (default 25)")
     parser.add_argument(

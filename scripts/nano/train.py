@@ -26,6 +26,8 @@ from torch import Tensor, distributed
 from tqdm import tqdm
 from world import Clips, plan_clips
 
+from lmms_eval_stgridpool.paths import own_folder, path_argument
+
 SAVE_EVERY = 100  # steps
 
 
@@ -174,7 +176,8 @@ def _work(rank: int, settings: Settings, meeting_file: str) -> None:
 
 
 def train(settings: Settings) -> None:
-    """Train in the number of processes that the settings say."""
+    """Train in the number of processes that the settings say, in a folder that holds nothing else."""
+    own_folder("--output", settings.output)
     write_description(settings.output / "checkpoint")
     with tempfile.TemporaryDirectory() as folder:
         work: Callable[..., None] = _work
@@ -188,7 +191,7 @@ def train(settings: Settings) -> None:
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("nano_training"), help="default: nano_training")
+    parser.add_argument("--output", type=path_argument, default=Path("nano_training"), help="default: nano_training")
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: a GPU if any"
     )

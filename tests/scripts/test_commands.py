@@ -1,11 +1,24 @@
 """The shell commands parse, explain themselves, and reject what they do not know."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+EMPTY_PATHS = [
+    ("sweep", "--tasks", "x", "--model_args", "pretrained=x", "none", "--output_path", ""),
+    ("sweep", "--tasks", "x", "--model_args", "pretrained=x", "none", "--include_path", ""),
+    ("extract_features", "--model_args", "pretrained=x,feature_cache=y", ""),
+    ("compare_runs", ""),
+    ("make_tiny_checkpoint", ""),
+    ("nano/make_data", ""),
+    ("nano/train", "--output", ""),
+    ("nano/evaluate", "--data", ""),
+    ("benchmark", "pooling", "--output", ""),
+]
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHELL_SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.sh"))
 
@@ -34,9 +47,60 @@ def test_help_is_printed_and_nothing_is_done(script, tmp_path):
         ((), "Usage:"),
         (("videomme", "--limit", "3"), "unknown option --limit; options of lmms-eval go behind --"),
         (("--output",), "--output needs a folder"),
+        (("--output", "", "videomme"), "--output needs a folder"),
+        (("--output", " ", "videomme"), "--output needs a folder"),
+        (("videomme", ""), "an argument is empty; is it a shell variable that is not set?"),
     ],
 )
 def test_evaluate_rejects_what_it_does_not_know(words, message):
     answer = run("bash", REPOSITORY / "scripts" / "evaluate.sh", *words)
     assert answer.returncode == 2
     assert message in answer.stderr
+
+
+@pytest.mark.parametrize("words", EMPTY_PATHS, ids=" ".join)
+def test_an_empty_path_is_not_the_working_directory(load_script, monkeypatch, capsys, tmp_path, words):
+    script, *options = words
+    monkeypatch.setattr(sys, "path", [*sys.path, str(REPOSITORY / "scripts" / "nano")])  # these import each other
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    with pytest.raises(SystemExit, match="2"):
+        load_script(script).main()
+    assert "must be a path, got an empty text; is it a shell variable that is not set?" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Function that starts the demo in a repository whose other commands do nothing; its demo/ may be there before."""
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    shutil.copy(REPOSITORY / "scripts" / "demo.sh", scripts)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    for command in (python, scripts / "setup.sh", scripts / "evaluate.sh"):
+        command.write_text("#!/usr/bin/env bash\nexit 0\n")
+        command.chmod(0o755)
+    return lambda: run("bash", scripts / "demo.sh", cwd=tmp_path)
+
+
+def test_a_folder_that_no_demo_made_stays_as_it_is(demo, tmp_path):
+    (tmp_path / "demo" / "data").mkdir(parents=True)
+    (tmp_path / "demo" / "data" / "interviews.mp4").write_text("mine")
+    done = demo()
+    assert done.returncode == 1
+    assert f"demo.sh: {tmp_path}/demo holds files that no demo made" in done.stderr
+    assert [path.name for path in (tmp_path / "demo").rglob("*")] == ["data", "interviews.mp4"]
+
+
+def test_a_demo_replaces_only_what_demos_make(demo, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    assert demo().returncode == 0
+    (tmp_path / "demo" / "notes.txt").touch()
+    (tmp_path / "demo" / "data").symlink_to(tmp_path / "mine")
+    (tmp_path / "demo" / "runs" / "old").mkdir(parents=True)
+    assert demo().returncode == 0
+    assert (tmp_path / "demo" / "notes.txt").exists()
+    assert (tmp_path / "mine" / "file").exists()
+    assert not (tmp_path / "demo" / "runs" / "old").exists()

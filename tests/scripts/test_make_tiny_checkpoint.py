@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from llava.model.builder import load_pretrained_model
+from lmms_eval_stgridpool.paths import MARKER
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_config_has_the_keys_of_an_original_checkpoint(checkpoint, golden):
 
 def test_folder_has_the_files_of_an_original_checkpoint(checkpoint, golden):
     original = {path.name for path in (golden / "llava" / "ckpt-video").iterdir()}
-    assert {path.name for path in checkpoint.iterdir()} == original
+    assert {path.name for path in checkpoint.iterdir()} - {MARKER} == original
 
 
 def test_layer_counts_and_shapes_follow_from_the_size(maker):
@@ -79,3 +80,10 @@ def test_it_loads_and_answers_with_a_letter_and_stops(checkpoint):
     assert len(answer) == 2
     assert tokenizer.decode(answer[:1]) in {"A", "B", "C", "D"}
     assert answer[1] == tokenizer.eos_token_id
+
+
+def test_a_checkpoint_of_others_is_not_overwritten(maker, tmp_path):
+    (tmp_path / "model.safetensors").write_text("trained for weeks")
+    with pytest.raises(FileExistsError, match="the checkpoint must be a folder of its own"):
+        maker.write_checkpoint(tmp_path, maker.SIZES["tiny"], seed=0)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"model.safetensors": "trained for weeks"}

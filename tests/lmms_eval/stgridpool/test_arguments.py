@@ -50,6 +50,11 @@ def test_compressors_are_chosen_by_name(name):
     [
         ("pretrained=x,max_frames=8", "no argument 'max_frames', did you mean 'max_frames_num'"),
         ("max_frames_num=8", "needs pretrained="),
+        ("pretrained=", "pretrained must be a path, got an empty text; is it a shell variable that is not set?"),
+        ("pretrained= ", "pretrained must be a path, got an empty text"),
+        ("pretrained=x,resume_dir=", "resume_dir must be a path, got an empty text"),
+        ("pretrained=x,feature_cache=", "feature_cache must be a path, got an empty text"),
+        ("pretrained=x,resume_any_version=yes", "resume_any_version must be True or False .*, got 'yes'"),
         ("pretrained=x,compressor=st_gridpol", "did you mean 'st_gridpool'"),
         ('pretrained=x,compressor_args={"presett":"paper"}', "did you mean 'preset'"),
         ("pretrained=x,compressor_args=[1]", "must be a JSON object"),
@@ -154,6 +159,11 @@ def test_what_lmms_eval_says_does_not_contradict_model_args():
         LlavaVideo.create_from_arg_string("pretrained=x,device=cpu", {"batch_size": "1", "device": "cuda:0"})
     with pytest.raises(ValueError, match="llava_video has no argument 'fp'"):
         LlavaVideo.create_from_arg_string("pretrained=x,fp=1", {"batch_size": "1", "max_batch_size": None})
+
+
+def test_a_path_that_lmms_eval_read_as_a_number_is_refused():
+    with pytest.raises(TypeError, match=r"resume_dir must be a path, got 7; a folder of that name is written ./7"):
+        parse("pretrained=x,resume_dir=7")
 
 
 def test_only_one_question_at_a_time():

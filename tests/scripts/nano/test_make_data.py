@@ -70,3 +70,13 @@ def test_vnbench_asks_four_times_with_the_answer_at_each_letter(maker, tmp_path)
         assert item["options"]["ABCD".index(item["gt_option"])] == item["gt"]
         assert sorted(item["options"]) == sorted(items[4 * (items.index(item) // 4)]["options"])
     assert len(read_video(tmp_path / items[4]["video"], 32).frames) == 9
+
+
+@pytest.mark.parametrize(
+    ("write", "file"), [("write_videomme", "test-00000-of-00001.parquet"), ("write_vnbench", "test.json")]
+)
+def test_a_real_set_is_not_overwritten(maker, tmp_path, write, file):
+    (tmp_path / file).write_text("downloaded for hours")
+    with pytest.raises(FileExistsError, match="-like set must be a folder of its own"):
+        getattr(maker, write)(tmp_path, 1, (8, 8), seed=0)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {file: "downloaded for hours"}

@@ -48,3 +48,13 @@ def test_learning_rates_fall_to_zero(nano):
     last = schedule.STAGES[-1]
     assert last.rates(0) == last.learning_rate[:1] + last.tower_learning_rate[:1]
     assert last.rates(last.steps) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("file", ["state.pt", "checkpoint/config.json"])
+def test_what_others_trained_is_not_overwritten(nano, settings, file):
+    path = settings.output / file
+    path.parent.mkdir(parents=True)
+    path.write_text("trained for weeks")
+    with pytest.raises(FileExistsError, match="--output must be a folder of its own"):
+        nano("train").train(settings)
+    assert [found.read_text() for found in settings.output.rglob("*") if found.is_file()] == ["trained for weeks"]
