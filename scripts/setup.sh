@@ -63,9 +63,16 @@ if [[ -f "$stamp" && ! -e "$unfinished" && "$(cat "$stamp")" == "$(fingerprint)"
 fi
 
 if [[ -e "$unfinished" ]] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+  if [[ ! -e "$stamp" && ! -e "$unfinished" && -n "$(ls -A "$venv" 2>/dev/null)" ]]; then
+    echo "setup.sh: $venv has no working pip and was not made here: move it away, or create $unfinished to replace it" >&2
+    exit 1
+  fi
   echo "setup.sh: making $venv" >&2
   python="$(find_python)"
-  "$python" -m venv --clear "$venv"
+  mkdir -p "$venv"
+  touch "$unfinished" # stays while the rest goes: what is half made must not be taken for somebody else's
+  find "$venv/" -mindepth 1 -maxdepth 1 ! -name "${unfinished##*/}" -exec rm -rf {} +
+  "$python" -m venv "$venv"
 fi
 touch "$unfinished"
 echo "setup.sh: installing stgridpool and its dependencies; this takes minutes the first time" >&2

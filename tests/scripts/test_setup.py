@@ -13,6 +13,8 @@ echo "$*" >>"{log}"
 if [[ "$*" == "-m venv"* ]]; then
   mkdir -p "${{!#}}/bin"
   cp "$0" "${{!#}}/bin/python"
+elif [[ "$*" == "-m pip --version" ]]; then
+  {pip}
 elif [[ "$*" == "-m pip install"*--editable* ]]; then
   echo "Collecting everything"
   {installing}
@@ -29,10 +31,10 @@ def project(tmp_path):
     for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh"):
         shutil.copy(REPOSITORY / name, root / name)
 
-    def run(installing="true"):
+    def run(installing="true", pip="true"):
         log = tmp_path / "log"
         log.write_text("")
-        (tools / "python3").write_text(PYTHON.format(log=log, installing=installing))
+        (tools / "python3").write_text(PYTHON.format(log=log, installing=installing, pip=pip))
         (tools / "python3").chmod(0o755)
         if (root / ".venv").exists():
             shutil.copy(tools / "python3", root / ".venv" / "bin" / "python")
@@ -78,4 +80,22 @@ def test_a_failed_installation_fails_and_is_begun_anew(project):
     done, calls = run()
     assert done.returncode == 0
     assert "making" in done.stderr
+    assert len(calls) == 2
+
+
+def test_an_environment_of_others_is_not_deleted(project):
+    root, run = project
+    other = root / ".venv" / "lib" / "module.py"
+    other.parent.mkdir(parents=True)
+    other.write_text("mine")
+    (root / ".venv" / "bin").mkdir()
+    done, calls = run(pip="exit 1")  # as in environments that uv makes
+    assert done.returncode == 1
+    assert f"setup.sh: {root}/.venv has no working pip and was not made here" in done.stderr
+    assert calls == []
+    assert other.read_text() == "mine"
+    (root / ".venv" / "unfinished").touch()
+    done, calls = run()
+    assert done.returncode == 0
+    assert not other.exists()
     assert len(calls) == 2
