@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from loguru import logger
 
 import llava
@@ -85,9 +86,12 @@ class FeatureCache:
     def add(self, name: str, video: VideoFeatures) -> None:
         """Write features down, in place of the oldest ones if there is no room.
 
-        If they cannot be written, because the disk is full for instance, the run goes on without; the next ones are
-        tried again. Both are said once.
+        Features that are not finite are left out: they would outlive what made them so. If features cannot be written,
+        because the disk is full for instance, the run goes on without; the next ones are tried again. Both are said
+        once.
         """
+        if not torch.isfinite(video.features).all():
+            return
         data = pack(name, video)
         if len(data) > self._limit_bytes:
             logger.warning(f"features of {len(data)} bytes do not fit into a cache of {self._limit_bytes:.0f} bytes")

@@ -102,6 +102,8 @@ class MediaEncoder:
         if not visuals:
             return Media()
         if all(isinstance(visual, str | Path) for visual in visuals):
+            if not all(str(visual).strip() for visual in visuals):
+                raise VideoReadError("", "the task names an empty path")  # it would be the working directory
             return self._encode_videos([Path(visual) for visual in visuals], timer)
         if all(isinstance(visual, Image.Image) for visual in visuals):
             return self._encode_images(visuals, timer)

@@ -79,6 +79,14 @@ def test_features_come_back_bit_for_bit(cache, dtype):
     assert not video.is_from_cache
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_not_kept(cache, value):
+    video = make_video(dtype=torch.float16)
+    video.features[2, 3, 4] = value
+    cache.add(A, video)
+    assert cache.get(A) is None
+
+
 def test_a_changed_file_has_another_name(tmp_path):
     cache = FeatureCache(tmp_path / "cache", 1e6, {"dtype": "float16"})
     video = tmp_path / "v.mp4"

@@ -76,6 +76,13 @@ def test_a_folder_of_pictures_is_a_video(encoder, tmp_path):
         assert encoder.encode([str(tmp_path)], StageTimer("cpu")).frames == 3
 
 
+def test_an_empty_path_is_not_the_working_directory(encoder, tmp_path, monkeypatch):
+    Image.new("RGB", (20, 10)).save(tmp_path / "0.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoReadError, match="the task names an empty path"):
+        encoder.encode([""], StageTimer("cpu"))
+
+
 def test_one_image_is_tiled_and_several_are_padded_to_squares(encoder):
     image = Image.new("RGB", (150, 90))
     with torch.inference_mode():
