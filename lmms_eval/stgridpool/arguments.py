@@ -25,6 +25,10 @@ WHOLE_NUMBERS = {
     "prefetch": (0, 256),
     "questions_per_batch": (1, 1024),
 }
+FLAGS = (
+    *("add_time_instruction", "force_sample", "share_prefix"),
+    *("deterministic", "triton_kernels", "resume_any_version"),
+)
 _DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
 
 
@@ -70,6 +74,7 @@ class Arguments:
         feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, 10^-6 to 10^6; the oldest make room.
         deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
             can be repeated bit for bit.
+        triton_kernels: Pool with Triton kernels on a GPU; off, as no GPU has run them yet.
         resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
         resume_any_version: Take also answers of the journal that other code, or other versions of torch and
             transformers, have found.
@@ -104,6 +109,7 @@ class Arguments:
     feature_cache: str | None = None
     feature_cache_gb: float = 100
     deterministic: bool = False
+    triton_kernels: bool = False
     resume_dir: str | None = None
     resume_any_version: bool = False
 
@@ -123,7 +129,7 @@ class Arguments:
             options.whole_number(name, getattr(self, name), low, high)
         options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")
         options.number("feature_cache_gb", self.feature_cache_gb, 1e-6, 1e6, "gigabytes")
-        for name in ("add_time_instruction", "force_sample", "share_prefix", "deterministic", "resume_any_version"):
+        for name in FLAGS:
             options.flag(name, getattr(self, name))
         if self.fps is not None:
             options.number("fps", self.fps, 0.001, 1000, "frames per second")

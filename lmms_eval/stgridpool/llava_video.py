@@ -38,7 +38,7 @@ from lmms_eval_stgridpool.requests import (
 from lmms_eval_stgridpool.resume import Resume
 from lmms_eval_stgridpool.sharing import SharedPrefix
 from lmms_eval_stgridpool.versions import warn_of_untested_versions
-from stgridpool import Compressor
+from stgridpool import Compressor, kernels
 from stgridpool.stage_timer import StageTimer
 
 
@@ -66,6 +66,10 @@ class LlavaVideo(lmms):
         if self.arguments.deterministic:
             determinism.switch_on()
         self.placement = place(self.arguments)
+        if self.arguments.triton_kernels:
+            kernels.switch_on(self.placement.device)
+        else:
+            kernels.switch_off()
         self.accelerator = self.placement.accelerator
         self._rank, self._world_size = self.placement.rank, self.placement.world_size
         self._exchange = Exchange(self.rank, self.world_size)

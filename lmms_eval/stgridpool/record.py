@@ -195,6 +195,7 @@ def describe(
         "attn_implementation": getattr(config, "_attn_implementation", None),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "deterministic": arguments.deterministic,
+        "triton_kernels": arguments.triton_kernels,
         "resume_any_version": arguments.resume_any_version,
         "num_processes": placement.world_size,
     }

@@ -18,7 +18,7 @@ from rich.table import Table
 from benchmarking.geometry import GEOMETRIES
 from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.reporting import add_output_options, report
-from stgridpool import COMPRESSORS, Compressed, Compressor, build_compressor
+from stgridpool import COMPRESSORS, Compressed, Compressor, build_compressor, kernels
 
 
 class Case(NamedTuple):
@@ -42,6 +42,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--width", type=int, default=3584, help="D, channels of a token (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--triton-kernels", action="store_true", help="use the kernels that are off by default")
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each method (default: %(default)s)")
     parser.add_argument(
         "--decoder-layer",
@@ -62,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
 def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
     """One row per method and dtype, see `add_parser` for the columns."""
     device = torch.device(arguments.device)
+    if arguments.triton_kernels:
+        kernels.switch_on(device)
     cases = [Case(name, build_compressor(name)) for name in arguments.methods]
     rows: list[dict[str, object]] = []
     for dtype in arguments.dtypes:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from llava.mm_utils import tokenizer_image_token
 from llava.video import read_video
 from llava.video_process import read_video_apart
-from stgridpool import build_compressor
+from stgridpool import build_compressor, kernels
 
 PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -47,6 +47,14 @@ def test_it_is_the_compressor_that_was_asked_for(model, make_model):
     assert other.compressor == build_compressor("bilinear")
     assert other.model.config.mm_newline_position == "no_token"
     assert (model.rank, model.world_size, model.device, model.batch_size) == (0, 1, torch.device("cpu"), 1)
+
+
+def test_triton_kernels_are_off_unless_asked_for(make_model, monkeypatch):
+    monkeypatch.setitem(kernels._STATE, "on", True)  # by someone before
+    assert make_model()._setup["triton_kernels"] is False
+    assert not kernels._STATE["on"]
+    with pytest.raises(ValueError, match="Triton kernels need an NVIDIA GPU"):
+        make_model(triton_kernels=True)
 
 
 def test_answers_are_those_of_the_model_and_come_in_the_order_asked(model, ask, clips):

@@ -17,6 +17,11 @@ def tokens():
     return torch.randn(64, 27, 27, 3584, device="cuda", dtype=torch.bfloat16)
 
 
+@pytest.fixture(autouse=True)
+def _switched_on(monkeypatch):
+    monkeypatch.setitem(kernels._STATE, "on", True)
+
+
 def milliseconds(call) -> float:
     testing = pytest.importorskip("triton.testing")
     return testing.do_bench(call, warmup=50, rep=200, return_mode="median")

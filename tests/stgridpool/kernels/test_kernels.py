@@ -14,6 +14,11 @@ from stgridpool import NSP, STGridPool, kernels
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
+@pytest.fixture
+def switched_on(monkeypatch):
+    monkeypatch.setitem(kernels._STATE, "on", True)
+
+
 def run_cases(name: str, **environment: str) -> None:
     """Run a file of tests in a process where triton has not been imported yet."""
     cases = Path(__file__).with_name(f"{name}.py")
@@ -38,6 +43,27 @@ def test_on_the_device():
     run_cases("kernel_cases")
 
 
+def test_they_are_off_until_they_are_switched_on(monkeypatch):
+    monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    tokens = SimpleNamespace(dtype=torch.bfloat16, is_cuda=True, requires_grad=False)
+    assert not kernels.can_run(tokens)
+    kernels.switch_on("cuda:1")
+    assert kernels.can_run(tokens)
+    kernels.switch_off()
+    assert not kernels.can_run(tokens)
+
+
+@pytest.mark.parametrize(
+    ("device", "has_gpu", "has_triton"), [("cpu", True, True), ("cuda", False, True), ("cuda", True, False)]
+)
+def test_they_are_not_switched_on_where_they_cannot_run(device, has_gpu, has_triton, monkeypatch):
+    monkeypatch.setattr(kernels, "_has_triton", lambda: has_triton)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    with pytest.raises(ValueError, match=f"need an NVIDIA GPU and the package triton, got device {device}"):
+        kernels.switch_on(device)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -50,7 +76,7 @@ def test_on_the_device():
     ],
     ids=str,
 )
-def test_when_they_are_chosen(changes, expected, monkeypatch):
+def test_when_they_are_chosen(changes, expected, switched_on, monkeypatch):
     monkeypatch.setattr(kernels, "_has_triton", lambda: True)
     tokens = SimpleNamespace(**{"dtype": torch.bfloat16, "is_cuda": True, "requires_grad": False, **changes})
     assert kernels.can_run(tokens) is expected
@@ -60,7 +86,7 @@ def test_when_they_are_chosen(changes, expected, monkeypatch):
     assert not kernels.can_run(tokens)
 
 
-def test_learned_weights_want_gradients(monkeypatch):
+def test_learned_weights_want_gradients(switched_on, monkeypatch):
     monkeypatch.setattr(kernels, "_has_triton", lambda: True)
     tokens = SimpleNamespace(dtype=torch.bfloat16, is_cuda=True, requires_grad=False)
     assert not kernels.can_run(tokens, torch.ones(1, requires_grad=True))
@@ -87,7 +113,7 @@ def test_the_cpu_needs_no_triton():
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("method", [NSP(), NSP(padding=1), STGridPool()], ids=str)
-def test_nothing_waits_for_the_device(method):
+def test_nothing_waits_for_the_device(method, switched_on):
     tokens = torch.randn(16, 9, 9, 64, device="cuda", dtype=torch.bfloat16)
     method.plan(tokens).apply(tokens)
     method(tokens)  # layouts and kernels of these sizes are made now
@@ -101,7 +127,7 @@ def test_nothing_waits_for_the_device(method):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-def test_tokens_on_another_device():
+def test_tokens_on_another_device(switched_on):
     tokens = torch.randn(8, 6, 6, 64)
     found = STGridPool()(tokens.to("cuda:1"))
     assert found.tokens.device.index == 1
