@@ -26,6 +26,7 @@ from rich.console import Console
 
 from lmms_eval_stgridpool.arguments import parse_model_args
 from lmms_eval_stgridpool.paths import path_argument
+from lmms_eval_stgridpool.run_files import RunFiles, mark
 from lmms_eval_stgridpool.sweeping import SweptModel
 from stgridpool import Compressor, build_compressor
 from stgridpool.options import json_object
@@ -108,6 +109,11 @@ def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: T
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
     for task, of_task in samples.items():
         tracker.save_results_samples(task_name=task, samples=of_task)
+    folder = Path(command.output_path) / tracker.general_config_tracker.model_name_sanitized
+    files = RunFiles(record=folder / f"{time}_run.json", results=folder / f"{time}_results.json")
+    files.write(model.run_record)
+    if model.verdict.failed:
+        mark(files.results, model.verdict)
     record = model.run_record
     seconds = {stage: spent for stage, spent in record["seconds"].items() if stage not in SHARED_STAGES}
     record = record | {"seconds": seconds}

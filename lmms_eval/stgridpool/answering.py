@@ -41,9 +41,13 @@ class RequestAnswerer:
 
         Raises:
             VideoReadError: If a video cannot be read.
+            UnansweredError: If the task shows nothing.
         """
         request = requests[0]
         visuals = self._tasks.visuals(request)
+        if not visuals and not self._tasks.never_shows(request):
+            for own_facts in facts:
+                own_facts.is_blind = True
         if request.kind == "generate_until":
             contexts = [one.context for one in requests]
             settings = [GenerationSettings.from_task(one.argument) for one in requests]
@@ -73,6 +77,8 @@ class RequestAnswerer:
             return media
 
         media = self._media.get(video_key(visuals), encode)
+        if media.frames:
+            facts.compressor = repr(self.encoder.model.compressor)
         facts.frames += media.frames
         facts.visual_tokens += media.visual_tokens
         facts.newline_tokens += media.newline_tokens

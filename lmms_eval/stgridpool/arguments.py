@@ -26,8 +26,8 @@ WHOLE_NUMBERS = {
     "questions_per_batch": (1, 1024),
 }
 FLAGS = (
-    *("add_time_instruction", "force_sample", "share_prefix"),
-    *("deterministic", "triton_kernels", "resume_any_version"),
+    *("add_time_instruction", "force_sample", "share_prefix", "deterministic", "triton_kernels"),
+    *("answer_without_visuals", "allow_use_cache", "resume_any_version"),
 )
 _DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
 
@@ -75,6 +75,11 @@ class Arguments:
         deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
             can be repeated bit for bit.
         triton_kernels: Pool with Triton kernels on a GPU; off, as no GPU has run them yet.
+        max_failed: Largest fraction of the questions, 0 to 1, that may stay unanswered; a run with more has failed and
+            ends with a non-zero status.
+        answer_without_visuals: Answer questions also where a task shows nothing, instead of taking the video for
+            missing.
+        allow_use_cache: Let lmms-eval's ``--use_cache`` serve answers, which may be those of another checkpoint.
         resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
         resume_any_version: Take also answers of the journal that other code, or other versions of torch and
             transformers, have found.
@@ -110,6 +115,9 @@ class Arguments:
     feature_cache_gb: float = 100
     deterministic: bool = False
     triton_kernels: bool = False
+    max_failed: float = 0.5
+    answer_without_visuals: bool = False
+    allow_use_cache: bool = False
     resume_dir: str | None = None
     resume_any_version: bool = False
 
@@ -129,6 +137,7 @@ class Arguments:
             options.whole_number(name, getattr(self, name), low, high)
         options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")
         options.number("feature_cache_gb", self.feature_cache_gb, 1e-6, 1e6, "gigabytes")
+        options.number("max_failed", self.max_failed, 0, 1)
         for name in FLAGS:
             options.flag(name, getattr(self, name))
         if self.fps is not None:

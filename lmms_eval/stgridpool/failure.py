@@ -2,16 +2,21 @@
 
 lmms-eval's command line prints an exception, goes on and ends with status 0; on several processes the others then wait
 for the one that failed. Our own errors therefore end the process at once. For errors outside our methods (loading data,
-scoring, writing results) a sink listens to the messages with which lmms-eval reports that it has given up.
+scoring, writing results) a sink listens to the messages with which lmms-eval reports that it has given up. Whether the
+installed version still has these messages is looked up in its source.
 
 The launcher (accelerate, torchrun) ends the other processes when one has ended, so one that fails must really end: a
 thread that never returns, or a process group that waits for the others, would hold it for ever. A process that has
 others beside it therefore gets an alarm, which the kernel carries out whatever the process is doing.
 """
 
+import ast
+import ctypes
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
 from loguru import logger
@@ -20,13 +25,14 @@ from torch import distributed
 GRACE_SECONDS = 5
 """Time that a failed process gets to end in order."""
 
-_GIVEN_UP = {"cli_evaluate": "Error during evaluation"}
-_NOT_SAVED = {
-    "save_results_aggregated": "Could not save results aggregated",
-    "save_results_samples": "Could not save sample results",
+REPORTS = {
+    ("lmms_eval.__main__", "cli_evaluate"): "Error during evaluation",
+    ("lmms_eval.loggers.evaluation_tracker", "save_results_aggregated"): "Could not save results aggregated",
+    ("lmms_eval.loggers.evaluation_tracker", "save_results_samples"): "Could not save sample results",
 }
-_REPORTS = _GIVEN_UP | _NOT_SAVED
-"""By lmms-eval's function: how its message begins when the run has failed."""
+"""By module and function of lmms-eval: how its message begins when the run has failed."""
+
+_BEGINNINGS = {function: beginning for (_, function), beginning in REPORTS.items()}
 
 
 def exit_when_lmms_eval_gives_up() -> int:
@@ -36,6 +42,22 @@ def exit_when_lmms_eval_gives_up() -> int:
         The handler's id, for ``logger.remove``.
     """
     return logger.add(_leave, level="WARNING", filter=_is_report, catch=False)
+
+
+def missing_reports() -> list[str]:
+    """Functions of the installed lmms-eval that no longer report a failure in the words that are listened to."""
+    return [f"{module}.{name}" for (module, name), text in REPORTS.items() if not _says(module, name, text)]
+
+
+def end_with_failure() -> None:
+    """Make the process end with status 1, even if it ends in order.
+
+    Python takes no status from what it calls at its end. The C library does: it calls ``_exit(1)`` when Python has
+    finished and everything is written and closed.
+    """
+    library = ctypes.CDLL(None)
+    leave = ctypes.cast(library._exit, ctypes.c_void_p)
+    library.__cxa_atexit(leave, ctypes.c_void_p(1), None)
 
 
 @contextmanager
@@ -59,8 +81,24 @@ def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...]
 
 
 def _is_report(record: Any) -> bool:
-    beginning = _REPORTS.get(record["function"])
+    beginning = _BEGINNINGS.get(record["function"])
     return beginning is not None and record["message"].startswith(beginning)
+
+
+def functions_of(module: str, name: str) -> list[ast.FunctionDef]:
+    """Functions of this name in the source of a module; it is not imported, as lmms-eval's ``__main__`` would run."""
+    found = find_spec(module)
+    if found is None or found.origin is None:
+        return []
+    nodes = ast.walk(ast.parse(Path(found.origin).read_text(encoding="utf-8")))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
+
+
+def _says(module: str, name: str, beginning: str) -> bool:
+    """Whether a function holds a text that begins so."""
+    nodes = [node for function in functions_of(module, name) for node in ast.walk(function)]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return any(isinstance(text, str) and text.startswith(beginning) for text in texts)
 
 
 def _leave(message: Any) -> NoReturn:  # noqa: ARG001 - the other handlers print it

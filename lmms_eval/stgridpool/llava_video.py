@@ -1,7 +1,6 @@
 """The lmms-eval model ``llava_video``: LLaVA-Video and LLaVA-OneVision with any compressor of visual tokens."""
 
 import time
-from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,31 +11,32 @@ from lmms_eval.models.model_utils.progress import make_progress
 from loguru import logger
 
 from llava.model.builder import load_pretrained_model
-from llava.video import VideoReadError
 from lmms_eval_stgridpool import determinism
 from lmms_eval_stgridpool.answering import RequestAnswerer
 from lmms_eval_stgridpool.arguments import Arguments, parse_model_args
+from lmms_eval_stgridpool.evaluation import current_evaluation, refuse_response_cache, unrecognised
 from lmms_eval_stgridpool.exchange import Exchange, Job, decoding_work, in_batches
 from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
 from lmms_eval_stgridpool.feature_cache import open_feature_cache
 from lmms_eval_stgridpool.generation import Answerer
 from lmms_eval_stgridpool.identity import checkpoint_version, weights_digest
+from lmms_eval_stgridpool.launcher import end_with_launcher
 from lmms_eval_stgridpool.loading import VideoLoader
 from lmms_eval_stgridpool.media import MediaEncoder
 from lmms_eval_stgridpool.placement import place
 from lmms_eval_stgridpool.prompts import PromptBuilder
-from lmms_eval_stgridpool.record import RankSums, SampleFacts, describe, run_record, write_record
+from lmms_eval_stgridpool.record import RankSums, SampleFacts, describe, run_record
 from lmms_eval_stgridpool.requests import (
     Request,
     Tasks,
-    command_line,
     in_video_order,
     is_padding,
-    results_folder,
     videos_in_order,
 )
 from lmms_eval_stgridpool.resume import Resume
+from lmms_eval_stgridpool.run_files import RunFiles, conclude_at_exit
 from lmms_eval_stgridpool.sharing import SharedPrefix
+from lmms_eval_stgridpool.unanswered import UNANSWERED, Verdict
 from lmms_eval_stgridpool.versions import warn_of_untested_versions
 from stgridpool import Compressor, kernels
 from stgridpool.stage_timer import StageTimer
@@ -46,8 +46,8 @@ class LlavaVideo(lmms):
     """A checkpoint in LLaVA-NeXT's format, evaluated with a compressor.
 
     All questions about a video are answered by one process, one after the other, so that it is decoded, encoded and
-    prefilled once. A video that cannot be read leaves its questions unanswered; every other error ends the run with a
-    non-zero status.
+    prefilled once. A video that cannot be read, or is missing, leaves its questions unanswered; every other error ends
+    the run with a non-zero status, and so do too many unanswered questions.
 
     Args:
         **arguments: See `Arguments`.
@@ -61,8 +61,11 @@ class LlavaVideo(lmms):
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
         self._started = time.perf_counter()
+        end_with_launcher()
         exit_when_lmms_eval_gives_up()
         self.arguments = Arguments.parse(arguments)
+        evaluation = current_evaluation()
+        refuse_response_cache(evaluation, self.arguments.allow_use_cache)
         if self.arguments.deterministic:
             determinism.switch_on()
         self.placement = place(self.arguments)
@@ -72,6 +75,8 @@ class LlavaVideo(lmms):
             kernels.switch_off()
         self.accelerator = self.placement.accelerator
         self._rank, self._world_size = self.placement.rank, self.placement.world_size
+        self._files = RunFiles.claim(evaluation) if self.rank == 0 and evaluation is not None else None
+        self._unrecognised = unrecognised() if self.rank == 0 else []
         self._exchange = Exchange(self.rank, self.world_size)
         if self.rank == 0:
             warn_of_untested_versions()
@@ -86,7 +91,7 @@ class LlavaVideo(lmms):
             bool(config.mm_use_im_start_end),
             self.arguments.add_time_instruction,
         )
-        self._tasks = Tasks(self.task_dict)
+        self._tasks = Tasks(self.task_dict, self.arguments.answer_without_visuals)
         tower = self.model.get_vision_tower()
         keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
         weights = weights_digest(tower.vision_tower) if keeps else None
@@ -94,8 +99,8 @@ class LlavaVideo(lmms):
         cache = open_feature_cache(self.arguments, tower, config, weights)
         self._loader = VideoLoader(image_processor, self.arguments, dtype, self.device.type == "cuda", cache)
         self.encoder = MediaEncoder(self.model, image_processor, self._loader, self.device, dtype, cache)
-        self._command_line: Namespace | None = None
         self.run_record: dict[str, Any] | None = None
+        self.verdict: Verdict | None = None
         self._use(self.model.compressor)
 
     @classmethod
@@ -192,17 +197,17 @@ class LlavaVideo(lmms):
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]
-        self._command_line = self._command_line or command_line(instances)
         trades = self._trades(kind)
         if trades:
             with fatal(f"rank {self.rank}"):
                 self._exchange.meet()
         jobs = []
         for position, instance in enumerate(instances):
-            request = self._tasks.read(position, instance)
+            with fatal(f"rank {self.rank}, task {instance.task_name}"):
+                request = self._tasks.read(position, instance)
             if not is_padding(instance):
                 jobs.append(self._job(request))
-        kept = [(job, self._resume.get(job.name, job.request)) for job in jobs]
+        kept = [(job, self._kept(job)) for job in jobs]
         known = [(job, result) for job, result in kept if result is not None]
         for _, result in known:
             self._sums.add_resumed(result.token_counts)
@@ -235,7 +240,8 @@ class LlavaVideo(lmms):
         """Whether processes exchange questions. With lmms-eval's response cache a process may never be called."""
         if self.world_size == 1 or kind == "generate_until_multi_round":
             return False
-        if getattr(self._command_line, "use_cache", None):
+        evaluation = current_evaluation()
+        if evaluation is not None and evaluation.use_cache:
             logger.warning(
                 "--use_cache is on: questions about one video stay on several processes; use resume_dir instead of it"
             )
@@ -251,8 +257,14 @@ class LlavaVideo(lmms):
             pictures = self._tasks.pictures(request) if self._resume.is_on and videos is None else ()
             return Job(self.rank, request, self._resume.name(request, videos, pictures), videos, decoding)
 
+    def _kept(self, job: Job) -> GenerationResult | None:
+        """The answer that the journal holds, unless it was found without visuals and this run wants none such."""
+        result = self._resume.get(job.name, job.request)
+        is_blind = result is not None and result.token_counts.is_blind
+        return None if is_blind and not self.arguments.answer_without_visuals else result
+
     def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
-        facts = [SampleFacts(compressor=repr(self.compressor)) for _ in jobs]
+        facts = [SampleFacts() for _ in jobs]
         if self.arguments.deterministic:
             repeat = jobs[0].name.rpartition("-")[2]
             determinism.seed_from(f"{jobs[0].request.task} {jobs[0].request.document} {repeat}")
@@ -260,14 +272,14 @@ class LlavaVideo(lmms):
         documents = ", ".join(str(job.request.document) for job in jobs)
         where = f"task {jobs[0].request.task}, document {documents}"
         try:
-            with fatal(f"rank {self.rank}, {where}, videos {jobs[0].videos}", let_through=VideoReadError):
+            with fatal(f"rank {self.rank}, {where}, videos {jobs[0].videos}", let_through=UNANSWERED):
                 answers = self._answerer.answer([job.request for job in jobs], facts, timer)
-        except VideoReadError as error:
+        except UNANSWERED as error:
             logger.error(f"{where} is not answered: {error}")
             answers = [no_answer] * len(jobs)
             for one in facts:
                 one.failure = str(error)
-            self._sums.failed_videos[error.path] = error.reason
+            self._sums.add_failures(error, len(jobs))
         seconds = {stage: spent / len(jobs) for stage, spent in timer.seconds().items()}
         for job, answer, one in zip(jobs, answers, facts, strict=True):
             one.seconds = dict(seconds)
@@ -280,18 +292,23 @@ class LlavaVideo(lmms):
         self._sums.resumed_of_other_code = self._resume.taken_of_other_code
         self._sums.answers_not_kept = self._resume.finish()
         elapsed = time.perf_counter() - self._started
-        gathered = self._exchange.gather((self._sums, elapsed, self._command_line))
-        parts, walls, lines = zip(*gathered, strict=True)
-        self.run_record = run_record(self._setup, parts, max(walls))
+        parts, walls = zip(*self._exchange.gather((self._sums, elapsed)), strict=True)
+        record = run_record(self._setup, parts, max(walls))
+        asked = record["requests"] + record["resumed_requests"]
+        self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed)
+        self.run_record = record | {
+            "run_failed": self.verdict.run_failed,
+            "unrecognised_in_lmms_eval": self._unrecognised,
+        }
         if self.rank != 0:
             return
-        if failed := self.run_record["failed_requests"]:
-            videos = len(self.run_record["failed_videos"])
+        if self.verdict.failed:
             logger.error(
-                f"{failed} of {self.run_record['requests']} questions have no answer: {videos} unreadable videos. "
-                "Some of lmms-eval's own tasks score that as a guess; the tasks of custom_tasks count it as wrong."
+                f"{self.verdict}. Some of lmms-eval's own tasks score that as a guess; the tasks of custom_tasks count "
+                "it as wrong."
             )
-        arguments = next((line for line in lines if line is not None), None)
-        folder = results_folder(arguments)
-        if arguments is not None and folder is not None:
-            write_record(self.run_record, folder, arguments.model_args)
+        if self._files is not None:
+            self._files.write(self.run_record)
+        evaluation = current_evaluation()
+        if evaluation is not None and evaluation.command_line is not None:
+            conclude_at_exit(self.verdict, None if self._files is None else self._files.results)

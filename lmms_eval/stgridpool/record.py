@@ -1,13 +1,9 @@
 """What a run did: the facts of each answer, in lmms-eval's samples file, and their sums, in a file beside its results.
 
-lmms-eval lets a model add facts to each sample, and nothing to the results file. The sums therefore go to a file of
-their own, ``<time>_run.json``. lmms-eval chooses the time in its files' names and does not tell it, so the record is
-renamed when the process ends and the results file is there.
+lmms-eval lets a model add facts to each sample, and nothing to the results file. Where the sums go is said in
+`run_files`.
 """
 
-import atexit
-import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,11 +11,12 @@ from typing import Any
 
 import torch
 from lmms_eval.api.instance import TokenCounts
-from loguru import logger
 
+from llava.video import VideoReadError
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.identity import checkpoint_version, git_commit
 from lmms_eval_stgridpool.placement import Placement
+from lmms_eval_stgridpool.unanswered import UnansweredError, kind_of
 from lmms_eval_stgridpool.versions import package_version, untested_versions
 from stgridpool import Compressor
 from stgridpool.retention import RetentionSums, VisualCounts, fractions
@@ -42,8 +39,9 @@ class SampleFacts(TokenCounts):
         full_tokens: What the checkpoint's own pooling would give, newline tokens apart.
         full_newlines: Newline tokens that would come with it.
         kept_tokens: Tokens left, by each definition of `stgridpool.retention`.
-        compressor: What reduced them.
+        compressor: What reduced them; empty where there was nothing to reduce.
         failure: Why there is no answer, or None.
+        is_blind: Whether it was answered though its task shows nothing with it.
         seconds: Seconds by stage. What a batch of questions shares is divided among them; a video that several batches
             share is counted for the first.
         answered_together: Questions of the batch that this one was answered in.
@@ -57,6 +55,7 @@ class SampleFacts(TokenCounts):
     kept_tokens: dict[str, float] = field(default_factory=dict)
     compressor: str = ""
     failure: str | None = None
+    is_blind: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     answered_together: int = 1
 
@@ -121,8 +120,11 @@ class RankSums:
         resumed_requests: Answers taken from the journal of an earlier run; only `retention` counts them, too.
         resumed_of_other_code: Those among them that other code or other versions of packages have found.
         answers_not_kept: Answers that could not be written to the journal.
-        failed_requests: Questions without an answer because a video could not be read.
+        failed_requests: Questions that could not be answered.
+        failures: How many, by reason.
         failed_videos: Reason by video.
+        blind_requests: Answers to questions with which their task shows nothing, those of earlier runs included.
+        compressed_requests: Answers from videos, which the compressor reduced; those of earlier runs included.
         videos: Videos encoded; one that neighbouring questions share counts once.
         totals: Frames, visual and newline tokens of those videos, how often their features came from the feature cache
             and how often they did not, and tokens generated.
@@ -137,7 +139,10 @@ class RankSums:
     resumed_of_other_code: int = 0
     answers_not_kept: int = 0
     failed_requests: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
     failed_videos: dict[str, str] = field(default_factory=dict)
+    blind_requests: int = 0
+    compressed_requests: int = 0
     videos: int = 0
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMMED, 0))
     seconds: dict[str, float] = field(default_factory=dict)
@@ -147,16 +152,27 @@ class RankSums:
     def add_resumed(self, facts: SampleFacts) -> None:
         """Count an answer of an earlier run."""
         self.resumed_requests += 1
-        self.retention.add(facts.kept_tokens, facts.full_tokens, facts.full_newlines)
+        self._add_shown(facts)
 
     def add_answer(self, facts: SampleFacts) -> None:
         """Count an answer."""
         self.requests += 1
-        self.retention.add(facts.kept_tokens, facts.full_tokens, facts.full_newlines)
+        self._add_shown(facts)
         self.failed_requests += facts.failure is not None
         self.totals["output_tokens"] += facts.output_tokens or 0
         _add(self.seconds, facts.seconds)
         _add(self.first_token_seconds, facts.first_token_seconds())
+
+    def add_failures(self, error: VideoReadError | UnansweredError, questions: int) -> None:
+        """Count questions that could not be answered, which `add_answer` counts as well, by reason."""
+        _add(self.failures, {kind_of(error): questions})
+        if isinstance(error, VideoReadError):
+            self.failed_videos[error.path] = error.reason
+
+    def _add_shown(self, facts: SampleFacts) -> None:
+        self.blind_requests += facts.is_blind
+        self.compressed_requests += bool(facts.compressor and facts.failure is None)
+        self.retention.add(facts.kept_tokens, facts.full_tokens, facts.full_newlines)
 
     def add_videos(
         self,
@@ -202,7 +218,7 @@ def describe(
 
 
 def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds: float) -> dict[str, Any]:
-    """The record of a run.
+    """The record of a run; it names no compressor if all answers were found without videos.
 
     Args:
         setup: What was run: checkpoint, compressor, ...
@@ -212,27 +228,35 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
     totals: dict[str, int] = {}
     seconds: dict[str, float] = {}
     first_token: dict[str, float] = {}
+    failures: dict[str, int] = {}
     failed_videos: dict[str, str] = {}
     retention = RetentionSums()
     for part in parts:
         _add(totals, part.totals)
         _add(seconds, part.seconds)
         _add(first_token, part.first_token_seconds)
+        _add(failures, part.failures)
         failed_videos |= part.failed_videos
         retention.merge(part.retention)
     videos = sum(part.videos for part in parts)
     answered = sum(part.requests - part.failed_requests for part in parts)
+    resumed = sum(part.resumed_requests for part in parts)
+    compressed = sum(part.compressed_requests for part in parts)
+    if compressed == 0 < answered + resumed:
+        setup = {**setup, "compressor": None}
     return {
         **setup,
         "versions": {name: package_version(name) for name in _PACKAGES},
         "untested_versions": untested_versions(),
         "git_commit": git_commit(Path(__file__)),
         "requests": sum(part.requests for part in parts),
-        "resumed_requests": sum(part.resumed_requests for part in parts),
+        "resumed_requests": resumed,
         "resumed_of_other_code": sum(part.resumed_of_other_code for part in parts),
         "answers_not_kept": sum(part.answers_not_kept for part in parts),
         "failed_requests": sum(part.failed_requests for part in parts),
+        "failures": failures,
         "failed_videos": failed_videos,
+        "blind_requests": sum(part.blind_requests for part in parts),
         "videos_encoded": videos,
         **totals,
         "tokens_per_frame": totals["visual_tokens"] / totals["frames"] if totals["frames"] else None,
@@ -244,38 +268,6 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         "wall_seconds": wall_seconds,
         "ranks": [asdict(part) for part in parts],
     }
-
-
-def write_record(record: Mapping[str, Any], folder: Path, model_args: Any) -> Path:
-    """Write the record into lmms-eval's folder for this run; it gets the results' time when the process ends.
-
-    Args:
-        record: What `run_record` gave.
-        folder: Where lmms-eval will write the results.
-        model_args: As lmms-eval got them; they tell the results of this run from those of another in the folder.
-
-    Returns:
-        The file as it is called until then.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{time.strftime('%Y%m%d_%H%M%S')}_{time.time_ns() % 10**9:09}_run.json"
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
-    atexit.register(rename_beside_results, path, model_args)
-    return path
-
-
-def rename_beside_results(path: Path, model_args: Any) -> Path:
-    """Give the record the time that stands in the name of the run's results file; leave it if there is none."""
-    written = path.stat().st_mtime
-    for results in sorted(path.parent.glob("*_results.json"), key=lambda file: file.stat().st_mtime):
-        if results.stat().st_mtime < written:
-            continue
-        config = json.loads(results.read_text(encoding="utf-8")).get("config", {})
-        target = results.with_name(results.name.removesuffix("_results.json") + "_run.json")
-        if config.get("model_args") == model_args and not target.exists():
-            return path.rename(target)
-    logger.warning(f"no results file beside the record of the run, {path}")
-    return path
 
 
 def _add(sums: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -1,17 +1,15 @@
 """lmms-eval's requests in one shape, in an order in which questions about one video follow each other."""
 
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.instance import Instance
-from lmms_eval.loggers.evaluation_tracker import GeneralConfigTracker
 
-from llava.video import VideoReadError
 from lmms_eval_stgridpool.identity import visual_identity
+from lmms_eval_stgridpool.unanswered import NOTHING_SHOWN, UnansweredError
 
 Visuals = Sequence[Any]
 """What a task shows with a question: paths of videos, or PIL images; may be empty."""
@@ -45,10 +43,12 @@ class Tasks:
 
     Args:
         documents: lmms-eval's rows by task, split and number.
+        answer_without_visuals: Whether a question is asked though its task shows nothing with it.
     """
 
-    def __init__(self, documents: Mapping[str, Any]) -> None:
+    def __init__(self, documents: Mapping[str, Any], answer_without_visuals: bool = False) -> None:
         self._documents = documents
+        self._answer_without_visuals = answer_without_visuals
         self._find_visuals: dict[tuple[str, str], Callable[[Any], Visuals | None]] = {}
         self._next_round: dict[str, Callable[..., Any]] = {}
         self._with_images: set[str] = set()
@@ -57,7 +57,8 @@ class Tasks:
         """Read the arguments of a request, whatever its kind, and keep the task's functions.
 
         Raises:
-            ValueError: If the task did not give the six or seven arguments that a request about visuals has.
+            ValueError: If the task did not give the six or seven arguments that a request about visuals has, or gave
+                them without its functions.
         """
         if len(instance.args) < 6:
             raise ValueError(
@@ -66,6 +67,11 @@ class Tasks:
         kind = instance.request_type
         document, task, split = instance.args[-3:]
         context, argument, find_visuals, *rest = instance.args[:-3]
+        if not all(map(callable, (find_visuals, *rest))):
+            raise ValueError(
+                f"the questions of task {task} came without its doc_to_visual or doc_to_text, which lmms-eval's "
+                "--cache_requests loses: leave it out"
+            )
         self._find_visuals[kind, task] = find_visuals
         if rest:
             self._next_round[task] = rest[0]
@@ -82,24 +88,39 @@ class Tasks:
         return self._documents[request.task][request.split][request.document]
 
     def visuals(self, request: Request) -> list[Any]:
-        """The visuals of a question, loaded by the task.
+        """The visuals of a question, loaded by the task; none if the task never shows any, or if that is allowed.
 
         Raises:
-            VideoReadError: If the task wants to end the process, which is what lmms-eval's do where a video is missing.
+            UnansweredError: If the task shows nothing, or wants to end the process: lmms-eval's tasks do either where a
+                video is missing.
         """
+        where = f"task {request.task}, document {request.document}"
         try:
-            return list(self._find_visuals[request.kind, request.task](self.row(request)) or [])
+            visuals = list(self._find_visuals[request.kind, request.task](self.row(request)) or [])
         except SystemExit as error:
-            raise VideoReadError(f"of document {request.document}", str(error)) from error
+            raise UnansweredError(NOTHING_SHOWN, f"{where}: {error}") from error
+        if visuals or self._answer_without_visuals or self.never_shows(request):
+            return visuals
+        raise UnansweredError(
+            NOTHING_SHOWN,
+            f"{where}: the task shows nothing, as some do where a video or an image is missing; if it is meant to show "
+            "nothing, give answer_without_visuals=True",
+        )
+
+    def never_shows(self, request: Request) -> bool:
+        """Whether the task is about text alone: it has no ``doc_to_visual``."""
+        task = getattr(self._find_visuals[request.kind, request.task], "__self__", None)
+        config = getattr(task, "config", None)
+        return config is not None and config.doc_to_visual is None
 
     def video_key(self, request: Request) -> tuple[str, ...] | None:
-        """What names the videos; None where there are images or nothing, and its own name where videos are missing."""
+        """What names the videos; None where there are images or nothing."""
         if request.task in self._with_images:  # tasks that show images are not asked twice for all of them
             return None
         try:
             visuals = self.visuals(request)
-        except VideoReadError as error:
-            return (error.path,)
+        except UnansweredError:
+            return None
         key = video_key(visuals)
         if visuals and key is None:
             self._with_images.add(request.task)
@@ -109,7 +130,7 @@ class Tasks:
         """What tells the pictures of a question from others; nothing where they cannot be read, as it then fails."""
         try:
             return [visual_identity(visual) for visual in self.visuals(request)]
-        except VideoReadError:
+        except UnansweredError:
             return []
 
     def next_round(self, request: Request, **state: Any) -> Any:
@@ -139,25 +160,3 @@ def videos_in_order(keys: Iterable[tuple[str, ...] | None]) -> list[Path]:
 def video_key(visuals: Visuals) -> tuple[str, ...] | None:
     """What names the videos of a question; None where there are images or nothing."""
     return tuple(visuals) if visuals and all(isinstance(visual, str) for visual in visuals) else None
-
-
-def command_line(instances: Sequence[Instance]) -> Namespace | None:
-    """lmms-eval's command-line arguments, which it leaves with each task; None when it was called from Python."""
-    return next(iter(_command_lines(instances)), None)
-
-
-def _command_lines(instances: Sequence[Instance]) -> Iterator[Namespace]:
-    for instance in instances:
-        for argument in instance.args:
-            arguments = getattr(getattr(argument, "__self__", None), "args", None)  # of the task that owns a method
-            if isinstance(arguments, Namespace):
-                yield arguments
-
-
-def results_folder(arguments: Namespace | None) -> Path | None:
-    """The folder into which lmms-eval writes the results of a run with these command-line arguments."""
-    if arguments is None or not arguments.output_path:
-        return None
-    tracker = GeneralConfigTracker()
-    tracker.log_experiment_args(arguments.model, str(arguments.model_args), "", "", False)
-    return Path(arguments.output_path) / tracker.model_name_sanitized

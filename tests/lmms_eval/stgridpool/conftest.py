@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lmms_eval.api.instance import Instance
+from loguru import logger
 
 QUIZ = ["v0.mp4", "v1.mp4", "v0.mp4", "broken.mp4", "v1.mp4", "v0.mp4", "v2.mp4"]  # 7: uneven on two processes
 TASK = """
@@ -231,6 +232,15 @@ def run_environment(tmp_path_factory):
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+@pytest.fixture
+def logged():
+    """Messages that are logged during the test."""
+    messages = []
+    handler = logger.add(messages.append, level="DEBUG")
+    yield messages
+    logger.remove(handler)
 
 
 @pytest.fixture

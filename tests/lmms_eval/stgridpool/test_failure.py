@@ -3,23 +3,17 @@ import sys
 import time
 
 import pytest
+from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from loguru import logger
 
-from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
+from lmms_eval_stgridpool import failure
+from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal, missing_reports
 
 
 @pytest.fixture
 def listening():
     handler = exit_when_lmms_eval_gives_up()
     yield
-    logger.remove(handler)
-
-
-@pytest.fixture
-def logged():
-    messages = []
-    handler = logger.add(messages.append, level="DEBUG")
-    yield messages
     logger.remove(handler)
 
 
@@ -48,6 +42,53 @@ def test_the_process_ends_where_lmms_eval_would_go_on():
 def test_other_messages_end_nothing():
     another_function("Error during evaluation: x")
     cli_evaluate("something else")
+
+
+@pytest.fixture
+def tracker(tmp_path):
+    """lmms-eval's own writer of results, with a file where its folder should be."""
+    (tmp_path / "model").touch()
+    tracker = EvaluationTracker(output_path=str(tmp_path))
+    tracker.general_config_tracker.log_experiment_args("llava_video", "pretrained=model", "", "", False)
+    return tracker
+
+
+@pytest.mark.usefixtures("listening")
+def test_results_that_lmms_eval_itself_cannot_write_end_the_process(tracker):
+    with pytest.raises(SystemExit) as ended:
+        tracker.save_results_aggregated(results={}, samples={}, datetime_str="20260101_000000")
+    assert ended.value.code == 1
+    with pytest.raises(SystemExit):
+        tracker.save_results_samples(task_name="quiz", samples=[])
+
+
+def test_the_installed_lmms_eval_reports_failures_in_the_words_that_are_listened_to():
+    assert missing_reports() == []
+
+
+def test_other_words_other_functions_and_other_modules_are_noticed(monkeypatch):
+    reports = {
+        ("lmms_eval.__main__", "cli_evaluate"): "It did not work",
+        ("lmms_eval.__main__", "evaluate_by_another_name"): "Error during evaluation",
+        ("lmms_eval.another_module", "save_results_samples"): "Could not save sample results",
+        ("lmms_eval.loggers.evaluation_tracker", "save_results_samples"): "Could not save sample results",
+    }
+    monkeypatch.setattr(failure, "REPORTS", reports)
+    assert missing_reports() == [f"{module}.{name}" for module, name in list(reports)[:3]]
+
+
+ORDERLY = """
+import atexit
+from lmms_eval_stgridpool.failure import end_with_failure
+atexit.register(print, "written last")
+atexit.register(end_with_failure)
+"""
+
+
+def test_a_process_that_ends_in_order_ends_with_a_failure_where_that_is_asked_for():
+    done = subprocess.run([sys.executable, "-c", ORDERLY], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "written last\n"
 
 
 def test_a_fatal_error_is_logged_with_its_place_and_ends_the_process(logged):

@@ -108,7 +108,8 @@ def test_every_sample_tells_its_tokens_and_times(model, ask):
     }
 
 
-def test_images_text_and_several_videos_are_answered(model, ask):
+def test_images_text_and_several_videos_are_answered(make_model, ask):
+    model = make_model(answer_without_visuals=True)
     images = [Image.new("RGB", (150, 90), "red"), Image.new("RGB", (40, 50), "blue")]
     documents = [
         {"visuals": []},
@@ -120,6 +121,8 @@ def test_images_text_and_several_videos_are_answered(model, ask):
     results = ask(model, "generate_until", documents)
     assert len(texts(results)) == 5
     assert [fact["frames"] for fact in facts(results)] == [0, 0, 0, 0, 12]
+    assert [fact["is_blind"] for fact in facts(results)] == [True, False, False, False, False]
+    assert [fact["compressor"] for fact in facts(results)] == [""] * 4 + [repr(model.compressor)]
     before = ["", "\n", " \n"]
     text_ids = [ids_of(model, PROMPT.format(f"{start}What is shown?")).shape[1] for start in before]
     image_tokens = [fact["input_tokens"] - own for fact, own in zip(facts(results), text_ids, strict=False)]
@@ -139,13 +142,61 @@ def test_an_unreadable_video_leaves_its_questions_unanswered(make_model, ask):
     assert failures[0] is None
     assert "broken.mp4: Invalid data found" in failures[1]
     assert "missing.mp4: no such file" in failures[2]
-    assert "x.mp4 does not exist" in failures[4]
+    assert failures[4] == "task task, document 4: video path:x.mp4 does not exist, please check"
     assert [fact["failed"] for fact in facts(results)] == [False, True, True, True, True]
     model.clean()
     logger.remove(handler)
     assert (model.run_record["requests"], model.run_record["failed_requests"]) == (5, 4)
-    assert len(model.run_record["failed_videos"]) == 3
-    assert "4 of 5 questions have no answer: 3 unreadable videos" in logged[-1]
+    assert len(model.run_record["failed_videos"]) == 2
+    assert model.run_record["failures"] == {"unreadable video": 3, "nothing shown": 1}
+    assert model.run_record["run_failed"] is True
+    assert (
+        "the run failed: 4 of 5 questions could not be answered (nothing shown: 1, unreadable video: 3)" in logged[-1]
+    )
+
+
+@pytest.mark.parametrize("kind", ["generate_until", "loglikelihood", "generate_until_multi_round"])
+def test_a_question_without_its_video_is_not_answered_blind(model, ask, kind):
+    once = {
+        "continuation": "A",
+        "doc_to_text": lambda *_, previous_output, **__: (None, "", True, previous_output, None),
+    }
+    documents = [{"visuals": []} | once, {"visuals": ["v0.mp4"]} | once]
+    results = ask(model, kind, documents)
+    empty = {"generate_until": "", "loglikelihood": (math.inf, False), "generate_until_multi_round": [""]}
+    assert texts(results)[0] == empty[kind]
+    assert [fact["failed"] for fact in facts(results)] == [True, False]
+    assert "task task, document 0: the task shows nothing" in facts(results)[0]["failure"]
+
+
+def test_answers_found_blind_are_taken_up_only_where_that_is_allowed(make_model, ask, tmp_path):
+    documents = [{"visuals": []}, {"visuals": ["v0.mp4"]}]
+    for allowed, expected in ((True, (0, 0)), (False, (1, 1)), (True, (2, 0))):
+        model = make_model(answer_without_visuals=allowed, resume_dir=str(tmp_path))
+        ask(model, "generate_until", documents)
+        model.clean()
+        record = model.run_record
+        assert (record["resumed_requests"], record["failed_requests"]) == expected
+
+
+def test_a_resumed_run_counts_all_that_was_asked(make_model, ask, tmp_path):
+    documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4", "v2.mp4", "broken.mp4")]
+    for _ in range(2):
+        model = make_model(resume_dir=str(tmp_path))
+        ask(model, "generate_until", documents)
+        model.clean()
+        assert str(model.verdict) == "1 of 4 questions could not be answered (unreadable video: 1)"
+    assert (model.run_record["resumed_requests"], model.run_record["run_failed"]) == (3, False)
+
+
+@pytest.mark.parametrize("error", [ImportError("no module named av"), MemoryError(), ValueError("no backend 'x'")])
+def test_an_error_that_is_no_fault_of_the_video_ends_the_run(make_model, ask, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("lmms_eval_stgridpool.loading.read_video_apart", fail)
+    with pytest.raises(SystemExit, match="1"):
+        ask(make_model(), "generate_until", [{"visuals": ["v0.mp4"]}])
 
 
 def test_padding_costs_nothing(model, ask, monkeypatch):
@@ -199,7 +250,8 @@ def test_a_continuation_that_greedy_decoding_gives_is_marked(model, ask, clips):
 
 def test_a_continuation_may_be_a_part_of_the_closing(model, ask):
     """Taken for the start of the closing, "<" would leave nothing to compare, and nothing differs from nothing."""
-    assert [greedy for _, greedy in texts(ask(model, "loglikelihood", [{"continuation": "<"}]))] == [False]
+    documents = [{"visuals": ["v0.mp4"], "continuation": "<"}]
+    assert [greedy for _, greedy in texts(ask(model, "loglikelihood", documents))] == [False]
 
 
 def test_a_continuation_about_an_unreadable_video_is_never_the_best(model, ask):

@@ -1,15 +1,14 @@
 import json
-import os
 
 import pytest
 
+from llava.video import VideoReadError
 from lmms_eval_stgridpool.record import (
     RankSums,
     SampleFacts,
-    rename_beside_results,
     run_record,
-    write_record,
 )
+from lmms_eval_stgridpool.unanswered import NOTHING_SHOWN, UnansweredError
 
 
 def test_a_samples_facts_hold_what_follows_from_them():
@@ -27,7 +26,7 @@ def test_a_samples_facts_hold_what_follows_from_them():
 def test_the_record_sums_over_answers_videos_and_ranks():
     first, second = RankSums(0), RankSums(1)
     first.add_videos(1, 8, 72, 24)
-    first.add_answer(SampleFacts(output_tokens=3, seconds={"decode": 1.0, "prefill": 2.0}))
+    first.add_answer(SampleFacts(compressor="C()", output_tokens=3, seconds={"decode": 1.0, "prefill": 2.0}))
     first.add_answer(SampleFacts(output_tokens=2, seconds={"prefill": 1.0}))
     second.add_videos(2, 12, 108, 36)
     second.add_answer(SampleFacts(failure="x"))
@@ -56,25 +55,30 @@ def test_a_run_without_videos_has_no_tokens_per_frame():
     assert record["tokens_per_video"] is None
 
 
-@pytest.fixture
-def not_at_exit(monkeypatch):
-    registered = []
-    monkeypatch.setattr("atexit.register", lambda *call: registered.append(call))
-    return registered
+def test_unanswered_questions_are_counted_by_reason():
+    first, second = RankSums(0), RankSums(1)
+    first.add_failures(VideoReadError("a.mp4", "no frames"), 3)
+    second.add_failures(VideoReadError("b.mp4", "no frames"), 1)
+    second.add_failures(UnansweredError(NOTHING_SHOWN, "task quiz, document 3: no video"), 2)
+    record = run_record({}, [first, second], 1.0)
+    assert record["failures"] == {"unreadable video": 4, "nothing shown": 2}
+    assert record["failed_videos"] == {"a.mp4": "no frames", "b.mp4": "no frames"}
 
 
-def test_the_record_gets_the_time_of_its_results(tmp_path, not_at_exit):
-    def results(name, model_args, age):
-        path = tmp_path / f"{name}_results.json"
-        path.write_text(json.dumps({"config": {"model_args": model_args}}))
-        os.utime(path, (record.stat().st_mtime + age,) * 2)
-
-    record = write_record({"frames": 8}, tmp_path, "pretrained=x")
-    assert not_at_exit == [(rename_beside_results, record, "pretrained=x")]
-    results("20260101_000000", "pretrained=x", -60)
-    results("20260101_000001", "pretrained=y", 1)
-    assert rename_beside_results(record, "pretrained=x") == record
-    results("20260101_000002", "pretrained=x", 2)
-    renamed = rename_beside_results(record, "pretrained=x")
-    assert renamed == tmp_path / "20260101_000002_run.json"
-    assert json.loads(renamed.read_text()) == {"frames": 8}
+@pytest.mark.parametrize(
+    ("answers", "resumed", "compressor"),
+    [
+        ([SampleFacts()], [], None),  # from images or text
+        ([SampleFacts(), SampleFacts(failure="x")], [], None),
+        ([SampleFacts(compressor="C()", frames=8), SampleFacts()], [], "C()"),
+        ([SampleFacts()], [SampleFacts(compressor="C()", frames=8)], "C()"),
+        ([SampleFacts(failure="x")], [], "C()"),  # nothing says that it would not have compressed
+    ],
+)
+def test_a_compressor_that_compressed_nothing_is_not_recorded(answers, resumed, compressor):
+    sums = RankSums(0)
+    for facts in answers:
+        sums.add_answer(facts)
+    for facts in resumed:
+        sums.add_resumed(facts)
+    assert run_record({"compressor": "C()"}, [sums], 1.0)["compressor"] == compressor

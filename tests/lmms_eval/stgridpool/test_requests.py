@@ -1,6 +1,5 @@
 import pickle
-from argparse import Namespace
-from pathlib import Path
+from types import MethodType, SimpleNamespace
 
 import pytest
 from lmms_eval.api.instance import Instance
@@ -8,17 +7,16 @@ from lmms_eval.api.instance import Instance
 from lmms_eval_stgridpool.requests import (
     Request,
     Tasks,
-    command_line,
     in_video_order,
     is_padding,
-    results_folder,
     video_key,
 )
+from lmms_eval_stgridpool.unanswered import UnansweredError
 
 
 class Task:
-    def __init__(self, args=None):
-        self.args = args
+    def __init__(self, config_doc_to_visual=len):
+        self.config = SimpleNamespace(doc_to_visual=config_doc_to_visual)
 
     def doc_to_visual(self, doc):
         return [doc["video"]]
@@ -57,11 +55,50 @@ def test_a_request_can_travel():
     assert pickle.loads(pickle.dumps(request)) == request  # noqa: S301
 
 
-def test_a_task_without_visuals_is_text():
+def test_a_task_that_has_no_visuals_is_text():
+    task = Task(config_doc_to_visual=None)
+    task.doc_to_visual = MethodType(lambda self, doc: self.config.doc_to_visual, task)
     tasks = Tasks(DOCUMENTS)
-    request = tasks.read(0, instance("generate_until", "Q", {}, lambda doc: None, 1, "t", "test"))
+    request = tasks.read(0, instance("generate_until", "Q", {}, task.doc_to_visual, 1, "t", "test"))
     assert tasks.visuals(request) == []
     assert tasks.video_key(request) is None
+
+
+@pytest.mark.parametrize("nothing", [[], None])
+def test_a_task_that_shows_nothing_once_leaves_the_question_unanswered(nothing):
+    question = instance("generate_until", "Q", {}, lambda doc: nothing, 1, "t", "test")
+    tasks = Tasks(DOCUMENTS)
+    request = tasks.read(0, question)
+    with pytest.raises(UnansweredError, match=r"task t, document 1: .* give answer_without_visuals=True") as raised:
+        tasks.visuals(request)
+    assert raised.value.kind == "nothing shown"
+    assert tasks.video_key(request) is None
+    allowing = Tasks(DOCUMENTS, answer_without_visuals=True)
+    assert allowing.visuals(allowing.read(0, question)) == []
+
+
+def test_a_task_that_wants_to_end_the_process_names_no_video():
+    def missing(doc):
+        raise SystemExit("video path:x.mp4 does not exist, please check")
+
+    tasks = Tasks(DOCUMENTS, answer_without_visuals=True)
+    request = tasks.read(0, instance("generate_until", "Q", {}, missing, 1, "t", "test"))
+    with pytest.raises(UnansweredError, match=r"task t, document 1: video path:x.mp4 does not exist") as raised:
+        tasks.visuals(request)
+    assert raised.value.kind == "nothing shown"
+    assert tasks.video_key(request) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate_until", "Q", {}, None, 1, "t", "test"),
+        ("generate_until_multi_round", "Q", {}, Task().doc_to_visual, None, 1, "t", "test"),
+    ],
+)
+def test_questions_without_their_tasks_functions_name_the_option_that_loses_them(arguments):
+    with pytest.raises(ValueError, match=r"task t came without its doc_to_visual or doc_to_text.*--cache_requests"):
+        Tasks(DOCUMENTS).read(0, instance(*arguments))
 
 
 def test_a_question_without_visuals_leaves_the_next_its_video():
@@ -98,15 +135,3 @@ def test_only_paths_name_videos():
 def test_padding_is_recognised():
     assert is_padding(instance("generate_until", __padding_only__=True))
     assert not is_padding(instance("generate_until"))
-
-
-def test_the_results_folder_is_that_of_lmms_eval():
-    arguments = Namespace(
-        output_path="out", model="llava_video", model_args="pretrained=../models/llava-video,max_frames_num=8"
-    )
-    found = command_line([instance("generate_until", "Q", {}, Task(arguments).doc_to_visual, 1, "t", "test")])
-    assert found is arguments
-    assert results_folder(arguments) == Path("out/models__llava-video")
-    assert results_folder(Namespace(output_path=None)) is None
-    assert command_line([instance("generate_until", "Q", {}, Task().doc_to_visual, 1, "t", "test")]) is None
-    assert results_folder(None) is None

@@ -9,7 +9,7 @@ from stgridpool import build_compressor
 
 NAMES = ("st_gridpool", "bilinear", "none")
 VIDEOS = ["v0.mp4", "v1.mp4", "v0.mp4", "broken.mp4", "v1.mp4", "v0.mp4", "broken.mp4"]
-SETTINGS = {"add_time_instruction": True, "questions_per_batch": 2}
+SETTINGS = {"add_time_instruction": True, "questions_per_batch": 2, "answer_without_visuals": True}
 
 
 def ask_all(ask, model):

@@ -1,0 +1,64 @@
+"""Questions that get no answer while the run goes on: why, how many, and when they are too many."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llava.video import VideoReadError
+
+UNREADABLE = "unreadable video"
+NOTHING_SHOWN = "nothing shown"
+
+
+class UnansweredError(Exception):
+    """A question that cannot be answered, for a reason that is no fault of the run.
+
+    Args:
+        kind: What the record of the run counts it as, such as `NOTHING_SHOWN`.
+        reason: Why, in words.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+UNANSWERED = (VideoReadError, UnansweredError)
+"""What leaves a question without an answer. Any other exception ends the run."""
+
+
+def kind_of(error: VideoReadError | UnansweredError) -> str:
+    """What the record of the run counts an unanswered question as."""
+    return error.kind if isinstance(error, UnansweredError) else UNREADABLE
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a run answered enough of its questions for its score to count.
+
+    Attributes:
+        asked: Questions of the run, those included that an earlier run has answered.
+        kinds: Questions without an answer, by reason.
+        max_failed: Largest fraction of them that a run may have, 0 to 1.
+    """
+
+    asked: int
+    kinds: Mapping[str, int]
+    max_failed: float
+
+    @property
+    def failed(self) -> int:
+        """Questions without an answer."""
+        return sum(self.kinds.values())
+
+    @property
+    def run_failed(self) -> bool:
+        """Whether they are too many."""
+        return self.failed > self.max_failed * self.asked
+
+    def __str__(self) -> str:
+        """Say it in a sentence: how many questions could not be answered, and why."""
+        reasons = ", ".join(f"{kind}: {number}" for kind, number in sorted(self.kinds.items()))
+        sentence = f"{self.failed} of {self.asked} questions could not be answered ({reasons})"
+        return (
+            f"the run failed: {sentence}, more than max_failed={self.max_failed:g} allows" * self.run_failed or sentence
+        )
