@@ -287,7 +287,7 @@ def test_other_errors_end_the_process_and_name_rank_task_and_document(model, ask
         ask(model, "generate_until", documents)
     logger.remove(handler)
     assert ended.value.code == 1
-    assert "rank 0, task task, document 1, videos" in logged[0]
+    assert "rank 0, task task, document 0, 1, videos" in logged[0]  # both questions of the batch
     assert "v0.mp4" in logged[0]
     assert "ValueError: a prompt of " in logged[0]
 
