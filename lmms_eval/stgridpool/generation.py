@@ -116,7 +116,8 @@ class Answerer:
         """Continue several prompts about the same visuals; stages "prefill" (up to the first token) and "generate".
 
         Greedy answers that share a prefix are generated as one batch, each with its own limits. Others, and prompts
-        that share nothing, are generated one by one.
+        that share nothing, are generated one by one. Prompts with another text before the visuals have another prefix;
+        one prefix after the other is in memory.
 
         Args:
             prompts: (L_i,) token ids with placeholders.
@@ -130,25 +131,41 @@ class Answerer:
         """
         for ids in prompts:
             self._check_length(ids, media)
+        groups: dict[Any, list[int]] = {}
+        for index, ids in enumerate(prompts):
+            prefix = self.shared.prefix(ids, media)
+            groups.setdefault(index if prefix is None else tuple(prefix.tolist()), []).append(index)
+        answers: dict[int, Generated] = {}
+        for group in groups.values():
+            own_prompts, own_settings = [prompts[index] for index in group], [settings[index] for index in group]
+            answers |= zip(group, self._generate_group(own_prompts, media, own_settings, timer), strict=True)
+        return [answers[index] for index in range(len(prompts))]
+
+    def _generate_group(
+        self,
+        prompts: Sequence[torch.Tensor],
+        media: Media,
+        settings: Sequence[GenerationSettings],
+        timer: StageTimer,
+    ) -> list[Generated]:
+        """Continue prompts with one prefix, or a single prompt that shares none."""
         with torch.inference_mode(), timer.stage("prefill"):
-            shared = [self.shared.open(ids, media) for ids in prompts]
-        first = shared[0]
-        is_batch = all(one.do_sample is False and one.num_beams == 1 for one in settings)
-        if first is not None and is_batch and all(other is not None and other[0] is first[0] for other in shared):
-            suffixes = [other[1] for other in shared if other is not None]
-            texts = self._generate(prompts, settings, timer, partial(first[0].generate, suffixes))
-            return [Generated(text, length, self.shared.counts, len(texts)) for text, length in texts]
+            opened = [one for one in (self.shared.open(ids, media) for ids in prompts) if one is not None]
+        if not opened:
+            [ids] = prompts
+            generate = partial(self.model.generate, ids[None].to(self.device), **_visual_arguments(media))
+            with LayerLengths(self.model).of_first_forward() as entering:
+                [(text, length)] = self._generate(prompts, settings, timer, generate)
+            return [Generated(text, length, self._count(ids, media, entering))]
+        session, counts = opened[0].session, opened[0].counts
+        suffixes = [one.suffix for one in opened]
+        if all(one.do_sample is False and one.num_beams == 1 for one in settings):
+            texts = self._generate(prompts, settings, timer, partial(session.generate, suffixes))
+            return [Generated(text, length, counts, len(texts)) for text, length in texts]
         answers = []
-        for ids, one, other in zip(prompts, settings, shared, strict=True):
-            if other is not None:
-                texts = self._generate([ids], [one], timer, partial(other[0].generate, [other[1]]))
-                counts = self.shared.counts
-            else:
-                generate = partial(self.model.generate, ids[None].to(self.device), **_visual_arguments(media))
-                with LayerLengths(self.model).of_first_forward() as entering:
-                    texts = self._generate([ids], [one], timer, generate)
-                counts = self._count(ids, media, entering)
-            answers += [Generated(text, length, counts) for text, length in texts]
+        for ids, one, suffix in zip(prompts, settings, suffixes, strict=True):
+            [(text, length)] = self._generate([ids], [one], timer, partial(session.generate, [suffix]))
+            answers.append(Generated(text, length, counts))
         return answers
 
     def _generate(
@@ -223,10 +240,9 @@ class Answerer:
 
     def _last_logits(self, ids: torch.Tensor, media: Media, count: int) -> tuple[torch.Tensor, VisualCounts | None]:
         """Logits (count, vocabulary) at the last positions of a prompt, and its visual tokens."""
-        shared = self.shared.open(ids, media)
-        if shared is not None:
-            session, suffix = shared
-            return session.logits(suffix, num_last=count), self.shared.counts
+        opened = self.shared.open(ids, media)
+        if opened is not None:
+            return opened.session.logits(opened.suffix, num_last=count), opened.counts
         prompt = ids[None].to(self.device)
         with LayerLengths(self.model).of_first_forward() as entering:
             output = self.model(input_ids=prompt, use_cache=False, logits_to_keep=count, **_visual_arguments(media))

@@ -2,6 +2,7 @@
 
 import json
 import random
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from lmms_eval_stgridpool.media import Media
 from lmms_eval_stgridpool.sharing import SharedPrefix
 from stgridpool import COMPRESSORS, STGridPool
+from stgridpool.session import VideoSession
 
 QUESTIONS = [f"Question {index}: what moves {'very ' * (index % 5)}fast?" for index in range(20)]
 
@@ -88,9 +90,11 @@ def test_logits_equal_those_of_the_whole_prompt(make_model, clips):
         media = model._answerer.encoder.encode([str(clips / "v2.mp4")], StageTimer("cpu"))
         for question in QUESTIONS[:4]:
             ids = model._answerer.prompts.ids(model._answerer.prompts.prompt(f"<image>\n{question}"))
-            session, suffix = model._answerer.answerer.shared.open(ids, media)
+            opened = model._answerer.answerer.shared.open(ids, media)
             whole = model.model(input_ids=ids[None], images=list(media.inputs), modalities=["video"]).logits[0]
-            torch.testing.assert_close(session.logits(suffix), whole[-len(suffix) :], atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                opened.session.logits(opened.suffix), whole[-len(opened.suffix) :], atol=1e-4, rtol=0
+            )
 
 
 def test_the_video_is_prefilled_once(make_model, ask):
@@ -144,6 +148,29 @@ def test_sampled_answers_stay_alone(make_model, ask):
     ]
     greedy = texts(ask(make_model(questions_per_batch=1), "generate_until", documents))[1]
     assert texts(ask(model, "generate_until", documents))[1] == greedy
+
+
+def test_prompts_with_other_text_before_the_video_take_turns_in_memory(make_model, ask, monkeypatch):
+    open_sessions, most = WeakSet(), []
+    plain_init = VideoSession.__init__
+
+    def init(self, *args, **kwargs):
+        open_sessions.add(self)
+        most.append(len(open_sessions))
+        plain_init(self, *args, **kwargs)
+
+    monkeypatch.setattr(VideoSession, "__init__", init)
+    options = {"layer": 1, "spatial_threshold": 0.5, "temporal_threshold": 0.3}  # at layer 1 the text before counts
+    compressor = {"compressor": "sttm", "compressor_args": options}
+    model, plain = make_model(**compressor), make_model(share_prefix=False, **compressor)
+    contexts = ["<image>\nWho?", "A long text before <image>\nWho?", "<image>\nWhere?", "A long text before <image> ?"]
+    documents = [{"visuals": ["v0.mp4"], "context": text, "gen_kwargs": {"max_new_tokens": 4}} for text in contexts]
+    found, expected = ask(model, "generate_until", documents), ask(plain, "generate_until", documents)
+    assert texts(found) == texts(expected)
+    assert most == [1, 1]  # each prefix once, and one at a time
+    facts = [[unwrap_generation_output(one)[1] for one in results] for results in (found, expected)]
+    assert [one.answered_together for one in facts[0]] == [2, 2, 2, 2]
+    assert [one.kept_tokens for one in facts[0]] == [one.kept_tokens for one in facts[1]]
 
 
 def test_other_prompts_share_nothing(make_model, ask):
