@@ -5,26 +5,28 @@ that the checkpoint lacks.
 """
 
 import logging
-import re
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig, PreTrainedTokenizerBase, Qwen2Tokenizer
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.image_processing import VisionImageProcessor
+from llava.model.checkpoint_files import checkpoint_folder, stored_tensors
+from llava.model.geometry import check_geometry, holds_tower, refuse_gaps, trains_tower
 from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from llava.model.settings import make_config, read_settings
+from llava.model.tensor_shapes import TOWER_KEY
+from llava.model.tokenizer import load_tokenizer
+from llava.model.tower import check_tower_files
 from stgridpool import Compressor, build_compressor
 
 __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretrained_model"]
 
 logger = logging.getLogger(__name__)
 
-_ARCHITECTURE = "LlavaQwenForCausalLM"
 _DTYPES: dict[str, torch.dtype | str] = {
     "float16": torch.float16,
     "fp16": torch.float16,
@@ -34,10 +36,6 @@ _DTYPES: dict[str, torch.dtype | str] = {
     "fp32": torch.float32,
     "auto": "auto",
 }
-_TOWER_KEY = "model.vision_tower."
-# Weights that checkpoints hold and that no inference reads.
-_HARMLESS = re.compile(r"model\.faster_token|model\.vision_tower\..*\bhead\..*|.*\.inv_freq|.*\.position_ids")
-_NULLABLE = ("mm_", "tokenizer_", "rope_scaling")
 _LOADING_OPTIONS = ("max_memory", "offload_folder")
 
 
@@ -89,62 +87,38 @@ def load_pretrained_model(
         raise ValueError(
             f"unknown options {unknown}; besides the named ones there are {_LOADING_OPTIONS} and multimodal"
         )
-    if model_base is not None or Path(model_path, "adapter_config.json").exists():
-        raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
     if isinstance(compressor, str):
         compressor = build_compressor(compressor)  # before the weights, so that a typing error costs nothing
-    config = _load_config(model_path, customized_config, overwrite_config or {})
-    tokenizer = _load_tokenizer(model_path, config)
     dtype = _dtype(torch_dtype)
+    folder = None if model_base is not None else checkpoint_folder(model_path)
+    if folder is None or (folder / "adapter_config.json").exists():
+        raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
+    settings, source = read_settings(folder, customized_config, overwrite_config or {})
+    tensors = stored_tensors(folder)
+    config = make_config(settings, tensors, source)
+    if folder.parent.name == "snapshots":  # of the hub's cache, where a folder is called after its commit
+        config._commit_hash = folder.name
+    if not holds_tower(tensors) and not trains_tower(config):
+        check_tower_files(str(config.mm_vision_tower))
+    check_geometry(config, tensors, source)
+    tokenizer = load_tokenizer(folder, config)
     loaded: Any = LlavaQwenForCausalLM.from_pretrained(
-        model_path,
+        folder,
         config=config,
         dtype=dtype,
         device_map=device_map,
         attn_implementation=_attention(attn_implementation),
         quantization_config=_quantization(load_8bit, load_4bit, dtype),
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # judged afterwards, with names and shapes
         output_loading_info=True,
         **kwargs,
     )
     model, info = loaded
-    _complete_weights(model, set(info["missing_keys"]), info["unexpected_keys"])
+    _complete_weights(model, info, source)
     _fit_vocabulary(model, len(tokenizer))
     model.compressor = compressor
     return tokenizer, model, model.get_vision_tower().image_processor, _context_length(config)
-
-
-def _load_config(model_path: str, customized_config: Any, overwrites: Mapping[str, Any]) -> LlavaQwenConfig:
-    """The configuration, judged by its architecture: `model_type` is `llava` or `qwen2` in released checkpoints.
-
-    Settings are replaced before the object is made, so that they mean what they mean in the file (`rope_scaling`).
-    """
-    if isinstance(customized_config, PreTrainedConfig):
-        settings = customized_config.to_dict()
-    else:
-        settings = PreTrainedConfig.get_config_dict(customized_config or model_path)[0]
-    architectures = settings.get("architectures")
-    is_ours = architectures == [_ARCHITECTURE] if architectures else "num_key_value_heads" in settings
-    if not is_ours or not settings.get("mm_vision_tower"):
-        raise ValueError(
-            f"{model_path} is not a LLaVA checkpoint on Qwen2: its config.json must have architectures "
-            f"[{_ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
-        )
-    settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [_ARCHITECTURE]}
-    # Null means "not set" in released checkpoints (rope_scaling, for one); the defaults then hold.
-    absent = [name for name, value in settings.items() if value is None and name.startswith(_NULLABLE)]
-    settings = {name: value for name, value in settings.items() if name not in absent}
-    return LlavaQwenConfig.from_dict(settings)
-
-
-def _load_tokenizer(model_path: str, config: LlavaQwenConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer, with the image tokens that the configuration asks for."""
-    only_merges = Path(model_path).is_dir() and not Path(model_path, "tokenizer.json").exists()
-    tokenizer = (Qwen2Tokenizer if only_merges else AutoTokenizer).from_pretrained(model_path)
-    if config.mm_use_im_patch_token:
-        tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
-    if config.mm_use_im_start_end:
-        tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
-    return tokenizer
 
 
 def _dtype(torch_dtype: str | torch.dtype) -> torch.dtype | str:
@@ -183,36 +157,31 @@ def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str) ->
     )
 
 
-def _complete_weights(model: LlavaQwenForCausalLM, missing: set[str], unexpected: Collection[str]) -> None:
+def _complete_weights(model: LlavaQwenForCausalLM, info: Mapping[str, Any], source: str) -> None:
     """Fetches the tower's weights where the checkpoint leaves them to the tower, and rejects any other gap.
 
+    Most gaps were found in the files; those of OpenCLIP towers, which only open_clip knows, are found here.
+
     Raises:
-        ValueError: A weight is missing, or the checkpoint holds one that the model has no use for.
+        ValueError: A weight is missing or of another shape, or the checkpoint holds one that the model has no use for.
     """
-    config = model.config
-    in_checkpoint = "mm_vision_tower" in (config.mm_tunable_parts or "") or bool(config.unfreeze_mm_vision_tower)
-    if config.tie_word_embeddings:
-        missing.discard("lm_head.weight")
-    tower_keys = {key for key, _ in model.named_parameters() if key.startswith(_TOWER_KEY)}
-    if not in_checkpoint and tower_keys <= missing:
+    for key, stored, wanted in sorted(info["mismatched_keys"]):
+        raise ValueError(f"{source} contradicts the weights: {key} would be {tuple(wanted)}, got {tuple(stored)}")
+    missing = set(info["missing_keys"]) - ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
+    tower_keys = {key for key, _ in model.named_parameters() if key.startswith(TOWER_KEY)}
+    if not trains_tower(model.config) and tower_keys <= missing:
         model.get_vision_tower().load_named_weights()
         missing -= tower_keys
-    strange = sorted(key for key in unexpected if not _HARMLESS.fullmatch(key))
-    for problem, keys in (("lacks", sorted(missing)), ("holds unknown", strange)):
-        if keys:
-            raise ValueError(f"the checkpoint {problem} weights ({len(keys)}): {', '.join(keys[:5])}")
+    refuse_gaps(missing, set(info["unexpected_keys"]), source)
 
 
 def _fit_vocabulary(model: LlavaQwenForCausalLM, length: int) -> None:
     """Cuts the embeddings and the head to `length` tokens, as LLaVA-NeXT's loader does.
 
     Raises:
-        ValueError: There are fewer rows than tokens, or the rows are offloaded.
+        ValueError: The rows are offloaded.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
-    if length > rows:
-        raise ValueError(f"the tokenizer has {length} tokens and the checkpoint only {rows} embeddings")
-    if length == rows:
+    if length == model.get_input_embeddings().weight.shape[0]:
         return
     if any(module.weight.is_meta for module in (model.get_input_embeddings(), model.get_output_embeddings())):
         raise ValueError(

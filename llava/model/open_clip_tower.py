@@ -1,5 +1,6 @@
 """Vision towers of open_clip, for checkpoints whose tower is named `open_clip_hub:NAME`."""
 
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -7,9 +8,10 @@ import torch
 from torch import nn
 
 from llava.image_processing import VisionImageProcessor
-from llava.model.tower import VisionTower, check_select_feature
+from llava.model.tower import OPEN_CLIP_PREFIX, VisionTower, check_select_feature, missing_tower
+from stgridpool.suggestion import suggestion
 
-OPEN_CLIP_PREFIX = "open_clip_hub:"
+_LOCAL_PREFIX = "local-dir:"
 
 
 class OpenClipTower(VisionTower):
@@ -26,8 +28,8 @@ class OpenClipTower(VisionTower):
             encoder.
 
     Raises:
-        ValueError: `select_layer` or `select_feature` names nothing, or the encoder has values that no checkpoint
-            holds.
+        ValueError: The name, `select_layer` or `select_feature` names nothing, or the encoder has values that no
+            checkpoint holds.
     """
 
     def __init__(self, name: str, pretrained: str | None, select_layer: int, select_feature: str) -> None:
@@ -35,6 +37,7 @@ class OpenClipTower(VisionTower):
         if select_layer >= 0:
             raise ValueError(f"mm_vision_select_layer must be negative for OpenCLIP towers, got {select_layer}")
         model_name = name.removeprefix(OPEN_CLIP_PREFIX)
+        _check_model_name(name, model_name)
         # No weights: the checkpoint's follow. While a model is loaded the default device is "meta", and nothing takes
         # memory.
         visual: Any = open_clip.create_model(
@@ -89,3 +92,15 @@ class OpenClipTower(VisionTower):
             self.model_name, pretrained=self.pretrained, device="cpu", require_pretrained=True
         )
         return model.visual.state_dict()
+
+
+def _check_model_name(name: str, model_name: str) -> None:
+    """Raises ValueError where a name means no model of open_clip and no folder; hub names are left to open_clip."""
+    if model_name.startswith(_LOCAL_PREFIX):
+        if not Path(model_name.removeprefix(_LOCAL_PREFIX)).is_dir():
+            raise ValueError(missing_tower(name))
+    elif ":" not in model_name and open_clip.get_model_config(model_name) is None:
+        raise ValueError(
+            f"mm_vision_tower={name!r}: open_clip has no model {model_name!r}"
+            f"{suggestion(model_name, open_clip.list_models())}"
+        )

@@ -7,9 +7,11 @@ its config.json and is not taken for CLIP because it exists.
 from pathlib import Path, PurePath
 from typing import Any
 
-from transformers import CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CLIPVisionConfig, SiglipVisionConfig
 
-from llava.model.tower import ClipTower, SiglipTower, VisionTower
+from llava.model.checkpoint_files import is_hub_name, one_line, read_json
+from llava.model.tower import OPEN_CLIP_PREFIX, ClipTower, SiglipTower, VisionTower, missing_tower
 
 SUPPORTED_TOWERS = (
     "SigLIP (names that contain 'siglip'), CLIP (names that begin with 'openai' or 'laion' or contain 'ShareGPT4V'), "
@@ -18,7 +20,7 @@ SUPPORTED_TOWERS = (
 
 # Geometry of towers that need not be on disk, since checkpoints hold their weights. Their other settings are the
 # defaults.
-_GEOMETRY: dict[str, dict[str, Any]] = {
+KNOWN_GEOMETRY: dict[str, dict[str, Any]] = {
     "google/siglip-so400m-patch14-384": {
         "hidden_size": 1152,
         "intermediate_size": 4304,
@@ -42,48 +44,80 @@ _GEOMETRY: dict[str, dict[str, Any]] = {
 def build_vision_tower(config: Any) -> VisionTower:
     """The tower that a checkpoint's configuration names, without its weights.
 
-    Its geometry is `config.vision_config` where there is one, else the config.json of a local folder, else a built-in
-    table for the towers of the released checkpoints, by the last part of the name, else the hub's config.json.
+    Args:
+        config: Configuration with the checkpoint's `mm_*` fields.
+
+    Raises:
+        ValueError: The tower is of no supported kind, or its geometry is nowhere to be found.
+    """
+    name = str(config.mm_vision_tower)
+    select = (config.mm_vision_select_layer, config.mm_vision_select_feature)
+    geometry = tower_geometry(config)
+    if geometry is None:
+        from llava.model.open_clip_tower import OpenClipTower  # noqa: PLC0415  open_clip is slow to import
+
+        return OpenClipTower(name, config.vision_tower_pretrained, *select)
+    geometry._attn_implementation = config._attn_implementation
+    if isinstance(geometry, SiglipVisionConfig):
+        return SiglipTower(name, geometry)
+    return ClipTower(name, geometry, *select)
+
+
+def tower_geometry(config: Any) -> SiglipVisionConfig | CLIPVisionConfig | None:
+    """Configuration of a SigLIP or CLIP tower; None for OpenCLIP, where only open_clip knows it.
+
+    It is `config.vision_config` where there is one, else the config.json of a local folder, else a built-in table for
+    the towers of the released checkpoints, by the last part of the name, else the hub's config.json.
 
     Args:
         config: Configuration with the checkpoint's `mm_*` fields.
 
     Raises:
-        ValueError: The tower is of no supported kind.
+        ValueError: The tower is of no supported kind, or its geometry is nowhere to be found.
     """
     name = str(config.mm_vision_tower)
-    select = (config.mm_vision_select_layer, config.mm_vision_select_feature)
     kind = _kind(name, config.vision_config)
     if kind == "open_clip":
-        from llava.model.open_clip_tower import OpenClipTower  # noqa: PLC0415  open_clip is slow to import
-
-        return OpenClipTower(name, config.vision_tower_pretrained, *select)
-    geometry = _geometry(name, SiglipVisionConfig if kind == "siglip" else CLIPVisionConfig, config.vision_config)
-    geometry._attn_implementation = config._attn_implementation
-    return SiglipTower(name, geometry) if kind == "siglip" else ClipTower(name, geometry, *select)
+        return None
+    config_class = SiglipVisionConfig if kind == "siglip" else CLIPVisionConfig
+    try:
+        return _geometry(name, config_class, config.vision_config)
+    except StrictDataclassError as error:
+        place = "vision_config" if config.vision_config is not None else f"config.json of {name}"
+        raise ValueError(f"{place}: {one_line(error)}") from error
 
 
 def _kind(name: str, vision_config: dict[str, Any] | None) -> str:
-    if name.startswith("open_clip_hub:"):
+    if name.startswith(OPEN_CLIP_PREFIX):
         return "open_clip"
     described = name
     if vision_config is not None:
         described = vision_config.get("model_type", name)
-    elif Path(name, "config.json").is_file():
-        described = PreTrainedConfig.get_config_dict(name)[0].get("model_type", "")
+    elif Path(name).is_dir():
+        described = read_json(Path(name, "config.json")).get("model_type", "")
     if "siglip" in described.lower():
         return "siglip"
     if described.startswith(("openai", "laion", "clip")) or "ShareGPT4V" in described:
         return "clip"
+    if "/" in name and not is_hub_name(name) and not Path(name).is_dir():
+        raise ValueError(missing_tower(name))
     raise ValueError(f"vision tower {name!r} is not supported; supported are {SUPPORTED_TOWERS}")
 
 
 def _geometry(name: str, config_class: type[Any], vision_config: dict[str, Any] | None) -> Any:
     if vision_config is not None:
         return config_class.from_dict(dict(vision_config))
-    if not Path(name, "config.json").is_file():
+    if not Path(name).is_dir():
         # Users' copies name the folder where the tower lay when they were trained: its last part says which one it was.
-        for known, geometry in _GEOMETRY.items():
+        for known, geometry in KNOWN_GEOMETRY.items():
             if PurePath(name).name == PurePath(known).name:
                 return config_class(**geometry)
-    return config_class.from_pretrained(name)
+        if not is_hub_name(name):
+            raise ValueError(missing_tower(name))
+    try:
+        return config_class.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(
+            f"mm_vision_tower={name!r} of config.json is no folder here, and the hub does not give its config.json: "
+            f"{one_line(error)}"
+        ) from error

@@ -1,7 +1,8 @@
-"""Makers of tiny checkpoints with CLIP and OpenCLIP towers."""
+"""Makers of tiny checkpoints: other towers, changed settings, damage."""
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.model.builder import load_pretrained_model
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -36,3 +38,40 @@ def make_checkpoint(llava_golden: Path, tmp_path: Path):
         return folder, model
 
     return make
+
+
+@pytest.fixture
+def copied(llava_golden, tmp_path):
+    """Copies a golden checkpoint, with changed settings and weights, to a folder that can be written."""
+
+    def copy(name="ckpt-video", weights=None, without=(), **settings):
+        folder = tmp_path / name
+        shutil.copytree(llava_golden / name, folder)
+        for file in [folder, *folder.iterdir()]:
+            file.chmod(file.stat().st_mode | stat.S_IWUSR)
+        path = folder / "config.json"
+        config = {**json.loads(path.read_text()), **settings}
+        path.write_text(json.dumps({key: value for key, value in config.items() if key not in without}))
+        if weights is not None:
+            tensors = weights(load_file(folder / "model.safetensors"))
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return copy
+
+
+@pytest.fixture
+def rejection(monkeypatch):
+    """Loads a checkpoint that must be refused before a model is built; returns the message, which is one line."""
+
+    def load(folder: Path | str, **options: Any) -> str:
+        def build(*_args: Any, **_kwargs: Any) -> None:
+            pytest.fail("a model is built of it")
+
+        monkeypatch.setattr(LlavaQwenForCausalLM, "__init__", build)
+        with pytest.raises(ValueError) as caught:  # noqa: PT011  the caller compares the message
+            load_pretrained_model(str(folder), None, "x", attn_implementation="sdpa", **options)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return load

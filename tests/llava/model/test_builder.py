@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llava.model.builder import _attention, _quantization, load_pretrained_model
@@ -23,26 +21,6 @@ from stgridpool import Bilinear, STGridPool, build_compressor
 def load(folder, name="llava_qwen", **options):
     options = {"torch_dtype": "float32", "attn_implementation": "sdpa", **options}
     return load_pretrained_model(str(folder), None, name, **options)
-
-
-@pytest.fixture
-def copied(llava_golden, tmp_path):
-    """Copies a golden checkpoint, with changed settings and weights, to a folder that can be written."""
-
-    def copy(name="ckpt-video", weights=None, without=(), **settings):
-        folder = tmp_path / name
-        shutil.copytree(llava_golden / name, folder)
-        for file in [folder, *folder.iterdir()]:
-            file.chmod(file.stat().st_mode | stat.S_IWUSR)
-        path = folder / "config.json"
-        config = {**json.loads(path.read_text()), **settings}
-        path.write_text(json.dumps({key: value for key, value in config.items() if key not in without}))
-        if weights is not None:
-            tensors = weights(load_file(folder / "model.safetensors"))
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-
-    return copy
 
 
 def stored_keys(folder: Path) -> set[str]:

@@ -5,7 +5,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipConfig, SiglipModel, SiglipVisionConfig
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    SiglipConfig,
+    SiglipModel,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
 
 from llava.model.builder import load_pretrained_model
 from llava.model.tower import ClipTower, SiglipTower
@@ -128,3 +135,84 @@ def test_a_tower_computes_in_its_own_dtype():
         assert tower(PIXELS).dtype == torch.bfloat16
     assert tower.is_loaded
     tower.load_model(device_map="auto")
+
+
+SIGLIP = {**CLIP, "num_attention_heads": 2, "vision_use_head": False}
+
+
+@pytest.fixture
+def checkpoint_of(make_checkpoint, tmp_path):
+    """A checkpoint that leaves the weights of its tower to the folder of a SigLIP model; both folders."""
+    tower = tmp_path / "siglip"
+    config = {key: value for key, value in SIGLIP.items() if key != "projection_dim"}
+    SiglipVisionModel(SiglipVisionConfig(**config)).save_pretrained(tower)
+    folder, _ = make_checkpoint(
+        without="model.vision_tower", mm_vision_tower=str(tower), mm_hidden_size=24, mm_tunable_parts=None
+    )
+    return folder, tower
+
+
+@pytest.mark.parametrize(
+    "name", ["{root}/gone/siglip-tower", "{root}/gone/tower", "{root}/gone/siglip-so400m-patch14-384"]
+)
+def test_a_missing_tower_folder_is_named(copied, rejection, tmp_path, name):
+    """Also where its last part says which tower it was: the weights are in it."""
+    name = name.format(root=tmp_path)
+
+    def without_tower(weights):
+        return {key: value for key, value in weights.items() if not key.startswith("model.vision_tower")}
+
+    settings = {"mm_vision_tower": name, "vision_config": None, "mm_tunable_parts": None, "mm_hidden_size": None}
+    folder = copied(weights=without_tower, **settings)
+    message = f"mm_vision_tower={name!r} of config.json names a folder that is not there: put the tower into it"
+    assert message in rejection(folder)
+
+
+def test_a_tower_folder_without_configuration(checkpoint_of, rejection):
+    folder, tower = checkpoint_of
+    (tower / "config.json").unlink()
+    assert f"{tower} holds no config.json" in rejection(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-9]), "model.safetensors is cut off or damaged ("),
+        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a Git LFS pointer"),
+        (lambda path: path.unlink(), "holds no weights: neither model.safetensors nor"),
+    ],
+)
+def test_damaged_weights_of_a_named_tower(checkpoint_of, rejection, damage, message):
+    folder, tower = checkpoint_of
+    damage(tower / "model.safetensors")
+    text = rejection(folder)
+    assert str(tower) in text
+    assert message in text
+
+
+def test_a_named_tower_that_contradicts_its_configuration(checkpoint_of):
+    folder, tower = checkpoint_of
+    config = json.loads((tower / "config.json").read_text())
+    (tower / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+    message = rf"weights of {tower} contradict its configuration: .*fc1.* would be \(48.*, and the file holds \(32"
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def test_a_named_tower_may_be_a_pickle_of_weights(checkpoint_of, tmp_path):
+    """OpenAI's CLIP is published as nothing else. Only weights are read, so that no code in it runs."""
+    folder, tower = checkpoint_of
+    weights = load_file(tower / "model.safetensors")
+    (tower / "model.safetensors").unlink()
+    torch.save(weights, tower / "pytorch_model.bin")
+    loaded = tower_of(folder).vision_tower.embeddings.position_embedding.weight
+    torch.testing.assert_close(loaded.data, weights["embeddings.position_embedding.weight"])
+
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({**weights, "code": Code()}, tower / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=f"the weights of mm_vision_tower={str(tower)!r} cannot be read: Weights only"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()

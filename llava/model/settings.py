@@ -1,0 +1,198 @@
+"""The configuration of a checkpoint: what it may say, and the object made of it."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from llava.layout import NEWLINE_POSITIONS
+from llava.model.anyres import check_merge_type
+from llava.model.checkpoint_files import StoredTensor, one_line, read_json
+from llava.model.language_model.llava_qwen import LlavaQwenConfig
+from llava.model.own_pooling import POOLING_MODES
+
+ARCHITECTURE = "LlavaQwenForCausalLM"
+_NULLABLE = ("mm_", "tokenizer_", "rope_scaling")
+_ROPE_NEEDS = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+_LAYER = re.compile(r"model\.layers\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What a setting must be, in words and as a test."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _one_of(names: Iterable[Any]) -> _Rule:
+    known = tuple(names)
+    return _Rule(f"one of {', '.join(map(str, known))}", lambda value: value in known)
+
+
+_COUNT = _Rule("an integer of at least 1", lambda value: type(value) is int and value >= 1)
+_POSITIVE = _Rule("a number above 0", lambda value: type(value) in (int, float) and math.isfinite(value) and value > 0)
+_FLAG = _Rule("true or false", lambda value: isinstance(value, bool))
+_COUNTS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+    "max_sequence_length",
+    "tokenizer_model_max_length",
+    "mm_hidden_size",
+    "mm_spatial_pool_stride",
+)
+_FLAGS = (
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "mm_use_im_start_end",
+    "mm_use_im_patch_token",
+    "add_faster_video",
+)
+_ACTIVATION = _Rule("an activation that transformers knows, such as silu", lambda value: value in ACT2FN)
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(_COUNTS, _COUNT),
+    **dict.fromkeys(_FLAGS, _FLAG),
+    "rms_norm_eps": _POSITIVE,
+    "rope_theta": _POSITIVE,
+    "hidden_act": _ACTIVATION,
+    "mm_spatial_pool_mode": _one_of(POOLING_MODES),
+    "mm_newline_position": _one_of(NEWLINE_POSITIONS),
+    "tokenizer_padding_side": _one_of(("left", "right")),
+    "torch_dtype": _one_of(_DTYPES),
+    "dtype": _one_of(_DTYPES),
+    "vision_config": _Rule("an object", lambda value: isinstance(value, dict)),
+    "mm_vision_tower": _Rule("a name", lambda value: isinstance(value, str)),
+    "mm_vision_select_layer": _Rule("an integer", lambda value: type(value) is int),
+    "mm_patch_merge_type": _Rule("a text", lambda value: isinstance(value, str)),
+    "transformers_weights": _Rule("left out: the weights are model.safetensors", lambda value: value is None),
+}
+_TOWER_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(["hidden_size", "intermediate_size", "num_attention_heads"], _COUNT),
+    "num_hidden_layers": _Rule("an integer from 1 to 1000", lambda value: type(value) is int and 1 <= value <= 1000),
+    **dict.fromkeys(["image_size", "patch_size", "num_channels"], _COUNT),
+    "layer_norm_eps": _POSITIVE,
+    "hidden_act": _ACTIVATION,
+}
+
+
+def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Settings of a checkpoint, and where they stand, for messages.
+
+    A checkpoint is judged by its architecture: `model_type` is `llava` or `qwen2` in released ones.
+
+    Args:
+        folder: The checkpoint.
+        customized: A configuration, or the JSON file or folder of one, in place of the checkpoint's; or None.
+        overwrites: Settings that replace the configuration's.
+
+    Raises:
+        ValueError: The file cannot be read, another kind of checkpoint, or a setting that nothing can be made of.
+    """
+    if isinstance(customized, PreTrainedConfig):
+        settings, source = customized.to_dict(), "customized_config"
+    else:
+        path = Path(customized or folder)
+        path = path / "config.json" if path.is_dir() else path
+        settings, source = read_json(path), str(path)
+    architectures = settings.get("architectures")
+    is_ours = architectures == [ARCHITECTURE] if architectures else "num_key_value_heads" in settings
+    if not is_ours or not settings.get("mm_vision_tower"):
+        raise ValueError(
+            f"{folder} is not a LLaVA checkpoint on Qwen2: {source} must have architectures "
+            f"[{ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
+        )
+    settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [ARCHITECTURE]}
+    # Null means "not set" in released checkpoints (rope_scaling, for one); the defaults then hold.
+    absent = [name for name, value in settings.items() if value is None and name.startswith(_NULLABLE)]
+    settings = {name: value for name, value in settings.items() if name not in absent}
+    source = f"{source} with overwrite_config" if overwrites else source
+    _check(settings, _RULES, source)
+    check_merge_type(settings.get("mm_patch_merge_type", LlavaQwenConfig.mm_patch_merge_type))
+    _check_rope(settings, source)
+    return settings, source
+
+
+def make_config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor], source: str) -> LlavaQwenConfig:
+    """The configuration object, made after the number of layers has been compared with the weights.
+
+    Args:
+        settings: From `read_settings`.
+        tensors: What the weight files hold.
+        source: Where the settings stand.
+
+    Raises:
+        ValueError: The weights have another number of layers, or a setting has a wrong type.
+    """
+    layers = {int(match.group(1)) for match in map(_LAYER.match, tensors) if match}
+    wanted = settings.get("num_hidden_layers", LlavaQwenConfig().num_hidden_layers)
+    if layers and wanted != max(layers) + 1:
+        raise ValueError(
+            f"{source}: num_hidden_layers={wanted} contradicts the weights, which hold model.layers.0 to "
+            f"model.layers.{max(layers)}: it must be {max(layers) + 1}"
+        )
+    try:
+        return LlavaQwenConfig.from_dict(dict(settings))
+    except (StrictDataclassError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: {one_line(error)}") from error
+
+
+def check_tower_settings(geometry: Any, source: str) -> None:
+    """Raises ValueError where the geometry of a SigLIP or CLIP tower is none, `source` saying where it stands."""
+    _check(vars(geometry), _TOWER_RULES, source)
+    if geometry.hidden_size % geometry.num_attention_heads:
+        raise ValueError(
+            f"{source}: num_attention_heads={geometry.num_attention_heads} must divide "
+            f"hidden_size={geometry.hidden_size}"
+        )
+    if geometry.patch_size > geometry.image_size:
+        raise ValueError(f"{source}: patch_size={geometry.patch_size} must be at most image_size={geometry.image_size}")
+
+
+def _check(settings: Mapping[str, Any], rules: Mapping[str, _Rule], source: str) -> None:
+    for name, rule in rules.items():
+        value = settings.get(name)
+        if value is not None and not rule.holds(value):
+            raise ValueError(f"{source}: {name} must be {rule.words}, got {value!r}")
+
+
+def _check_rope(settings: Mapping[str, Any], source: str) -> None:
+    """Raises ValueError for a kind of rotary embedding that transformers does not know, or factors that are none."""
+    for name in ("rope_scaling", "rope_parameters"):
+        rope = settings.get(name)
+        if rope is None:
+            continue
+        if not isinstance(rope, dict):
+            raise ValueError(f"{source}: {name} must be an object or null, got {rope!r}")
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        known = ("default", *ROPE_INIT_FUNCTIONS)
+        if kind not in known:
+            raise ValueError(
+                f"{source}: the rope_type of {name} must be one of {', '.join(known)}, got {kind!r}; released "
+                "checkpoints have rope_scaling null"
+            )
+        for number in ("rope_theta", "factor"):
+            if number in rope and not _POSITIVE.holds(rope[number]):
+                raise ValueError(f"{source}: {number} of {name} must be {_POSITIVE.words}, got {rope[number]!r}")
+        lacking = [word for word in _ROPE_NEEDS.get(kind, ()) if word not in rope]
+        if lacking:
+            raise ValueError(f"{source}: {name} of rope_type {kind!r} needs {', '.join(lacking)}, got {rope!r}")
