@@ -14,6 +14,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from llava.image_processing import VisionImageProcessor
 from llava.model.checkpoint_files import checkpoint_folder, stored_tensors
+from llava.model.finite_weights import check_finite
 from llava.model.geometry import check_geometry, holds_tower, refuse_gaps, trains_tower
 from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
@@ -116,6 +117,7 @@ def load_pretrained_model(
     )
     model, info = loaded
     _complete_weights(model, info, source)
+    check_finite(model, tensors)
     _fit_vocabulary(model, len(tokenizer))
     model.compressor = compressor
     return tokenizer, model, model.get_vision_tower().image_processor, _context_length(config)

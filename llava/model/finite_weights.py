@@ -1,0 +1,84 @@
+"""Whether the weights of a loaded model are finite: a checkpoint with NaN or infinity answers, but nonsense."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from llava.model.checkpoint_files import StoredTensor
+from llava.model.tensor_shapes import plain_name
+
+_CHECKED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@torch.no_grad()
+def check_finite(model: nn.Module, tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuses a model whose weights hold NaN or infinity.
+
+    Each weight is reduced to its smallest and largest value on the device where it lies, and every device is waited
+    for once. What the model does not hold as floating-point numbers on a device (offloaded or quantised weights) is
+    read from its file instead, one tensor at a time.
+
+    Args:
+        model: The model, before anything of its weights is cut off.
+        tensors: What the checkpoint's files hold.
+
+    Raises:
+        ValueError: Weights are not finite; the message names their files, or says that they are finite there and
+            overflow in the model's dtype.
+    """
+    weights = {plain_name(name): weight for name, weight in model.state_dict().items()}
+    held = {name: one for name, one in weights.items() if one.dtype in _CHECKED_DTYPES and not one.is_meta}
+    stored = {plain_name(name): (name, tensor) for name, tensor in tensors.items()}
+    unseen = [name for name in weights if name not in held]
+    bad = _not_finite(held)
+    bad_in_file = {name for name in (*unseen, *bad) if name in stored and not _is_finite_in_file(*stored[name])}
+    if bad_in_file:
+        raise ValueError(_in_files({stored[name][0]: stored[name][1].path for name in sorted(bad_in_file)}))
+    if bad:
+        _raise_for_others(bad, held, set(stored))
+
+
+def _not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; waits once for each device."""
+    by_device: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
+    for name, weight in weights.items():
+        if weight.numel():
+            by_device.setdefault(weight.device, []).append((name, torch.stack(torch.aminmax(weight)).isfinite().all()))
+    bad: list[str] = []
+    for checks in by_device.values():
+        flags = torch.stack([flag for _, flag in checks]).tolist()
+        bad += [name for (name, _), is_finite in zip(checks, flags, strict=True) if not is_finite]
+    return bad
+
+
+def _is_finite_in_file(name: str, tensor: StoredTensor) -> bool:
+    with safe_open(tensor.path, framework="pt") as file:
+        values = file.get_tensor(name)
+    return values.dtype not in _CHECKED_DTYPES or not _not_finite({name: values})
+
+
+def _in_files(paths: Mapping[str, Path]) -> str:
+    parts = []
+    for path in dict.fromkeys(paths.values()):
+        names = [name for name, place in paths.items() if place == path]
+        parts.append(f"{path} ({_some(names)})")
+    return f"weights are NaN or infinite in {'; '.join(parts)}: copy or download the checkpoint again"
+
+
+def _raise_for_others(bad: list[str], held: Mapping[str, torch.Tensor], stored: set[str]) -> None:
+    overflowing = [name for name in bad if name in stored]
+    if overflowing:
+        dtype = str(held[overflowing[0]].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"weights are finite in the checkpoint and overflow in {dtype} ({_some(overflowing)}): load with "
+            "torch_dtype bfloat16 or float32"
+        )
+    raise ValueError(f"weights are NaN or infinite in the vision tower that mm_vision_tower names ({_some(bad)})")
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
