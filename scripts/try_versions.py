@@ -71,7 +71,7 @@ def try_newest() -> int:
         if version != allowed[name] and bounds[name].specifier.contains(version):
             print(f"newest: {name} {version} is out, and what others require allows {allowed[name]}")
         elif version != allowed[name]:
-            status |= run_contract("newest", different | {name: version}, "-k", "command_line", "--exitfirst")
+            status |= run_contract("newest", different | {name: version}, only="command_line")
             print(f"newest: pyproject.toml holds {name} {version} back: {bounds[name].specifier}")
     return status
 
@@ -85,21 +85,28 @@ def print_constraints() -> int:
     return 0
 
 
-def run_contract(title: str, versions: Mapping[str, str], *arguments: str) -> int:
-    """Run the contract tests with these versions laid over the environment; print the result in one line."""
+def run_contract(title: str, versions: Mapping[str, str], only: str = "") -> int:
+    """Run the contract tests with these versions laid over the environment; print the result in one line.
+
+    Args:
+        title: Beginning of that line.
+        versions: What is laid over, by package.
+        only: Stop at the first failure of tests with this name, and print no more than the line.
+    """
     overlay = make_overlay(versions)
     path = [str(overlay), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
     cores = ["--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
-    command = [sys.executable, "-m", "pytest", "-m", "contract", "--color=no", *cores, *arguments]
+    part = ["--exitfirst", "-k", only] if only else []
+    command = [sys.executable, "-m", "pytest", "-m", "contract", "--color=no", *cores, *part]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    if done.returncode:
+    if done.returncode and not only:
         print(done.stdout, file=sys.stderr)
-    errors = _ERROR.findall(done.stdout)
+    causes = sorted(_ERROR.findall(done.stdout), key=lambda text: text.startswith("AssertionError"))  # those say least
     result = done.stdout.strip().splitlines()[-1].strip("= ")
-    print(f"{title}: with {_listed(versions)}: {result}{f', first: {errors[0]}' if done.returncode and errors else ''}")
+    print(f"{title}: with {_listed(versions)}: {result}{f', first: {causes[0]}' if done.returncode and causes else ''}")
     return done.returncode
 
 

@@ -141,7 +141,7 @@ def run_offline(tmp_path_factory):
         }
         command = [sys.executable, *map(str, arguments)]
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
         )
         hosts = log.read_text().split() if log.exists() else []
         return SimpleNamespace(status=done.returncode, output=done.stdout + done.stderr, hosts=hosts, hf_home=hf_home)

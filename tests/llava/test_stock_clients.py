@@ -117,7 +117,7 @@ def evaluate(tmp_path):
         offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
         environment = {**os.environ, **offline, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(
-            command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=200, check=False
+            command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=1200, check=False
         )
         samples = {}
         for name, documents in tasks.items():

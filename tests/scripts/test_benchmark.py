@@ -64,15 +64,15 @@ def unfolded_nsp(tokens: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_faster_than_unfolding():
-    """18 to 28 times faster on a quiet machine; the bound holds on a busy one, since both are timed in turn."""
+    """18 to 28 times faster; time of the processor counts, which others on the machine do not take."""
     tokens = torch.randn(32, 27, 27, 1024)
     nsp, full = build_compressor("nsp"), build_compressor("st_gridpool")
     torch.testing.assert_close(nsp(tokens).tokens, unfolded_nsp(tokens))
     best = {"nsp": math.inf, "st_gridpool": math.inf, "unfolded": math.inf}
     for _ in range(4):
         for name, call in (("nsp", nsp), ("st_gridpool", full), ("unfolded", unfolded_nsp)):
-            started = time.perf_counter()
+            started = time.process_time()
             call(tokens)
-            best[name] = min(best[name], time.perf_counter() - started)
+            best[name] = min(best[name], time.process_time() - started)
     assert 3 * best["nsp"] < best["unfolded"], best
     assert best["st_gridpool"] < best["unfolded"], best

@@ -72,7 +72,7 @@ def test_the_first_error_stands_in_the_report(script, tmp_path, monkeypatch, cap
     assert script.run_contract("newest", {"a": "1"}) == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert "1 failed" in line
-    assert line.endswith("first: ModuleNotFoundError: No module named 'from_the_overlay'")
+    assert line.endswith("s, first: ModuleNotFoundError: No module named 'from_the_overlay'")
 
 
 def test_an_overlay_is_made_once_and_of_nothing_but_the_packages_named(script, pip):
@@ -121,7 +121,7 @@ def test_the_newest_that_is_allowed_is_tried_and_what_is_held_back_is_said(
     )
     monkeypatch.setattr(script, "package_version", lambda name: "1.0+cpu")
     monkeypatch.setattr(script, "read_pins", lambda: {"torch": "1.0", "pytest": "1.0"})
-    monkeypatch.setattr(script, "run_contract", lambda title, versions, *_: tried.append(versions) or 0)
+    monkeypatch.setattr(script, "run_contract", lambda title, versions, **_: tried.append(versions) or 0)
     pip.newest, pip.allowed = newest, allowed
     assert script.try_newest() == 0
     assert tried == runs

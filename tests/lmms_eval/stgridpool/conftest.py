@@ -199,7 +199,7 @@ def evaluate(tmp_path_factory, checkpoint, tasks, read_results, run_environment)
 
     yield evaluate
     server.stdin.close()
-    server.wait(timeout=10)
+    server.wait(timeout=1200)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,9 @@ def evaluate(run, rank, port):
     command_line = Namespace(process_with_media=False, **run["command_line"]) if run["command_line"] else None
     results = simple_evaluate("llava_video", task_manager=manager, cli_args=command_line, **run["evaluation"])
     if rank == 0:
-        (Path(run["output"]) / "results.json").write_text(json.dumps(results, default=repr))
+        unfinished = Path(run["output"]) / "unfinished"
+        unfinished.write_text(json.dumps(results, default=repr))
+        unfinished.rename(unfinished.with_name("results.json"))  # whole, or not there: the process may be killed
 
 
 def kill(processes, when):
