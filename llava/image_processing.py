@@ -1,7 +1,4 @@
-"""From images and frames to the pixel values that a vision tower reads.
-
-Resizing is Pillow's bicubic filter on 8-bit pixels, as in training: torchvision's differs by up to two grey levels.
-"""
+"""From images and frames to the pixel values that a vision tower reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature
+
+from llava.frame_resizing import FrameResizing
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -46,6 +45,11 @@ class VisionImageProcessor:
         """Target of the resize: (height, width), or the shorter side where the aspect ratio is kept; in pixels."""
         return {"shortest_edge": self.image_size} if self.keep_aspect else (self.image_size, self.image_size)
 
+    @property
+    def resizing(self) -> FrameResizing:
+        """The part of `preprocess` that a reading process can do: what it resized is not resized again."""
+        return FrameResizing(self.image_size, self.keep_aspect)
+
     def preprocess(self, images: Images, return_tensors: str | None = None) -> BatchFeature:
         """Pixel values of one image, a list of images, or the frames of a video.
 
@@ -64,22 +68,12 @@ class VisionImageProcessor:
         items = [images] if isinstance(images, Image.Image) or getattr(images, "ndim", 0) == 3 else list(images)
         if not items:
             raise ValueError("images must hold at least one image")
-        pixels = np.stack([np.asarray(self._resized(_as_rgb(item))) for item in items])  # (T, S, S, 3) uint8
+        pixels = np.stack([np.asarray(self.resizing.resize(_as_rgb(item))) for item in items])  # (T, S, S, 3) uint8
         mean = torch.tensor(self.image_mean, dtype=torch.float32).view(3, 1, 1)
         std = torch.tensor(self.image_std, dtype=torch.float32).view(3, 1, 1)
         values = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()  # (T, 3, S, S)
         values = values.mul_(self.rescale_factor).sub_(mean).div_(std).contiguous()
         return BatchFeature({"pixel_values": values if return_tensors == "pt" else values.numpy()})
-
-    def _resized(self, image: Image.Image) -> Image.Image:
-        side = self.image_size
-        if not self.keep_aspect:
-            return image.resize((side, side), Image.Resampling.BICUBIC)
-        short, long = sorted(image.size)
-        scaled = int(side * long / short)
-        width, height = (scaled, side) if image.width >= image.height else (side, scaled)
-        left, top = (width - side) // 2, (height - side) // 2
-        return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
 
 
 def _as_rgb(image: Any) -> Image.Image:

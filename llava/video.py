@@ -1,5 +1,6 @@
 """Frames of a video file: which ones are sampled, and the clip they make."""
 
+import importlib
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -9,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from llava.frame_resizing import FrameResizing
 from llava.frame_sampling import sample_frames, sample_frames_at_rate
 from llava.video_decoding import BACKENDS, read_frames
 from llava.video_packets import VideoReadError, list_packets
 
-__all__ = ["BACKENDS", "VideoClip", "VideoReadError", "read_frame_folder", "read_video"]
+__all__ = ["BACKENDS", "VideoClip", "VideoReadError", "check_options", "read_frame_folder", "read_video"]
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -23,7 +25,7 @@ class VideoClip:
     """Frames sampled from a video.
 
     Attributes:
-        frames: uint8 RGB (T, h, w, 3), upright: rotation metadata is carried out.
+        frames: uint8 RGB (T, h, w, 3), upright: rotation metadata is carried out; (T, S, S, 3) if resized.
         indices: Position of each frame in the file, in frames, counted from 0 in the order of display; ascending.
         times: Time of each frame, in seconds.
         duration: Length of the whole video, in seconds.
@@ -43,6 +45,7 @@ def read_video(
     fps: float | None = None,
     force_sample: bool = False,
     backend: str = "pyav",
+    resizing: FrameResizing | None = None,
 ) -> VideoClip:
     """Read sampled frames of a video.
 
@@ -55,6 +58,7 @@ def read_video(
         backend: "pyav" or "decord". They give the same indices, and pixels equal up to colour-conversion rounding.
             What decord would not read exactly, PyAV reads in its place. decord ends the whole process on some damaged
             files; `llava.video_process.read_video_apart` survives that.
+        resizing: Resize every frame as soon as it is decoded; None keeps its size.
 
     Returns:
         The frames, their indices and times.
@@ -63,8 +67,7 @@ def read_video(
         VideoReadError: If the file is missing, is no video, is damaged or truncated, or shows no frame.
         ValueError: If an option is out of range.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    check_options(max_frames_num, fps, force_sample, backend, resizing=resizing)
     name = fspath(path)
     if not Path(name).is_file():
         kind = "is a directory" if Path(name).is_dir() else "is no regular file"
@@ -73,7 +76,7 @@ def read_video(
         packets = list_packets(name)
         count, rate = packets.num_frames, packets.frame_rate
         indices, times = _choose_frames(count, rate, max_frames_num, fps, force_sample, usual_fps=1.0)
-        decoded = read_frames(name, indices, packets, backend)
+        decoded = read_frames(name, indices, packets, backend, resizing)
     except (av.FFmpegError, OSError) as error:
         raise VideoReadError(name, error.strerror or str(error)) from error
     return VideoClip(decoded.pixels, indices, times, count / rate, decoded.num_decoded)
@@ -85,6 +88,7 @@ def read_frame_folder(
     fps: float | None = None,
     force_sample: bool = False,
     frame_rate: float = 3.0,
+    resizing: FrameResizing | None = None,
 ) -> VideoClip:
     """Read a video that lies in a folder as one picture per frame, in the order of the file names.
 
@@ -94,6 +98,7 @@ def read_frame_folder(
         fps: Frames to take per second of video, above 0, as `sample_frames_at_rate` chooses them; None takes all.
         force_sample: Always take exactly `max_frames_num` frames, evenly spread.
         frame_rate: Pictures per second of video; 3 is that of TVQA, the part of MVBench which comes as pictures.
+        resizing: Resize every picture as soon as it is read; None keeps its size.
 
     Raises:
         VideoReadError: If there is no picture, or one cannot be read or has another size.
@@ -104,13 +109,50 @@ def read_frame_folder(
     if not files:
         raise VideoReadError(name, "no frames: the folder holds no JPEG or PNG files")
     indices, times = _choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
+    frames, sizes = [], set()
     try:
-        frames = [np.asarray(Image.open(files[index]).convert("RGB")) for index in indices]
+        for index in indices:
+            with Image.open(files[index]) as file:
+                picture = file.convert("RGB")
+            sizes.add(picture.size)
+            frames.append(np.asarray(picture if resizing is None else resizing.resize(picture)))
     except (UnidentifiedImageError, OSError) as error:
         raise VideoReadError(name, str(error)) from error
-    if len({frame.shape for frame in frames}) > 1:
+    if len(sizes) > 1:
         raise VideoReadError(name, "the pictures differ in size")
     return VideoClip(np.stack(frames), indices, times, len(files) / frame_rate)
+
+
+def check_options(
+    max_frames_num: int = 64,
+    fps: float | None = None,
+    force_sample: bool = False,
+    backend: str = "pyav",
+    frame_rate: float = 1.0,
+    resizing: FrameResizing | None = None,
+) -> None:
+    """Try the options of `read_video` and `read_frame_folder` without a video: what fails here is no video's fault.
+
+    Args:
+        max_frames_num: See `read_video`, as all others.
+        fps: Frames per second.
+        force_sample: Whether short videos repeat frames.
+        backend: "pyav" or "decord", which must be installed.
+        frame_rate: Of a folder of pictures, per second.
+        resizing: How frames are resized.
+
+    Raises:
+        ValueError: If an option is out of range.
+        TypeError: If an option has the wrong type.
+        ImportError: If the backend cannot be imported.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "decord":
+        importlib.import_module("decord")
+    if resizing is not None:
+        resizing(np.zeros((1, 1, 3), np.uint8))
+    _choose_frames(1, frame_rate, max_frames_num, fps, force_sample, usual_fps=1.0)
 
 
 def _choose_frames(

@@ -15,42 +15,53 @@ import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
 
+from llava.frame_resizing import FrameResizing
 from llava.video_packets import PacketList, VideoReadError, open_video
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("pyav", "decord")
 
+_FRAMES_PER_BATCH = 8  # read by decord before they are resized
+
 
 class DecodedFrames(NamedTuple):
     """Frames, and what it took to get them."""
 
-    pixels: NDArray[np.uint8]  # RGB (T, h, w, 3), upright
+    pixels: NDArray[np.uint8]  # RGB (T, h, w, 3), upright; (T, S, S, 3) where they are resized
     num_decoded: int | None  # frames decoded for them; None where the decoder does not say
 
 
-def read_frames(path: str, indices: Sequence[int], packets: PacketList, backend: str) -> DecodedFrames:
-    """Decode the frames at ascending `indices` (they may repeat).
+def read_frames(
+    path: str, indices: Sequence[int], packets: PacketList, backend: str, resizing: FrameResizing | None = None
+) -> DecodedFrames:
+    """Decode the frames at ascending `indices` (they may repeat), and resize each before more are decoded.
 
     Raises:
         VideoReadError: If a frame is not decoded.
         av.FFmpegError: If the data is damaged.
     """
     if backend == "decord" and packets.closed:
-        pixels = _read_with_decord(path, indices, packets.num_frames)
+        pixels = _read_with_decord(path, indices, packets.num_frames, resizing)
         if pixels is not None:
             return DecodedFrames(pixels, None)
-    return _read_with_pyav(path, indices, packets)
+    return _read_with_pyav(path, indices, packets, resizing)
 
 
-def _read_with_decord(path: str, indices: Sequence[int], num_frames: int) -> NDArray[np.uint8] | None:
+def _read_with_decord(
+    path: str, indices: Sequence[int], num_frames: int, resizing: FrameResizing | None
+) -> NDArray[np.uint8] | None:
     """Frames read by decord, or None where decord does not manage (some widths, newer codecs, other frame counts)."""
     import decord  # noqa: PLC0415 - loads an FFmpeg of its own, which users of PyAV alone need not
 
     try:
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
         if len(reader) == num_frames:
-            return reader.get_batch(indices).asnumpy()
+            if resizing is None:
+                return reader.get_batch(indices).asnumpy()
+            starts = range(0, len(indices), _FRAMES_PER_BATCH)
+            batches = (reader.get_batch(indices[start : start + _FRAMES_PER_BATCH]).asnumpy() for start in starts)
+            return np.stack([resizing(frame) for batch in batches for frame in batch])
         reason = f"it counts {len(reader)} frames, not {num_frames}"
     except decord.DECORDError as error:
         reason = str(error).splitlines()[0]
@@ -58,7 +69,9 @@ def _read_with_decord(path: str, indices: Sequence[int], num_frames: int) -> NDA
     return None
 
 
-def _read_with_pyav(path: str, indices: Sequence[int], packets: PacketList) -> DecodedFrames:
+def _read_with_pyav(
+    path: str, indices: Sequence[int], packets: PacketList, resizing: FrameResizing | None
+) -> DecodedFrames:
     """Frames read by PyAV: from the key frames before them, or else by decoding from the start.
 
     Raises:
@@ -72,7 +85,8 @@ def _read_with_pyav(path: str, indices: Sequence[int], packets: PacketList) -> D
             for index, frame in frames_of(container, stream, sorted(wanted - found.keys()), packets):
                 num_decoded += 1
                 if index in wanted:
-                    found[index] = _rgb(frame, stream)
+                    pixels = _rgb(frame, stream)
+                    found[index] = pixels if resizing is None else resizing(pixels)
         if len(found) == len(wanted):
             return DecodedFrames(np.stack([found[index] for index in indices]), num_decoded)
     raise VideoReadError(path, f"frame {min(wanted - found.keys())} of {packets.num_frames} cannot be decoded")

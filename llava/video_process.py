@@ -1,87 +1,202 @@
-"""Reading a video in a process of its own, so that no file can stop or end the process that asked for it.
+"""Reading videos in processes of their own, so that no file can stop or end the process that asked for it.
 
-Decoders are C code: a thread that is stuck in them, or that they bring down, cannot be given up alone. The process of a
-video is ended by its own alarm, so it outlives neither its time nor whoever asked.
+Decoders are C code: a thread that is stuck in them, or that they bring down, cannot be given up alone. A process that
+has read a video in order reads the next one, as starting it takes longer than reading a short clip.
 """
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from io import BufferedReader
-from os import PathLike, fspath
-from typing import Any, BinaryIO
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from os import PathLike, fsdecode
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from llava.video import VideoClip, VideoReadError, read_frame_folder, read_video
+from llava.frame_resizing import FrameResizing
+from llava.reading_process import ProcessEndedError, ReadingProcess, ReadingProcessError
+from llava.video import VideoClip, VideoReadError
+
+__all__ = ["DEFAULT_MEMORY_GB", "ReadingProcessError", "VideoReader", "read_video_apart"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MEMORY_GB = 4.0
 
 
-def read_video_apart(path: str | PathLike[str], timeout_s: float, **options: Any) -> VideoClip:
-    """Read a video file, or a folder of pictures, in a process of its own.
+class VideoReader:
+    """Reads videos in other processes, any number at a time, each in the process that is free.
+
+    A process is replaced after a video that it could not read, that took too long, brought it down or made it grow. A
+    video whose process is killed from outside, as the machine does when memory runs out, is read once more, alone.
+
+    Args:
+        timeout_s: Most seconds to take for a video, above 0; starting a process does not count.
+        memory_gb: Most gigabytes (10^9 bytes) of address space that reading a video may take, above 0.
+        resizing: How frames are resized before they leave the process; None keeps their size.
+    """
+
+    def __init__(
+        self, timeout_s: float, memory_gb: float = DEFAULT_MEMORY_GB, resizing: FrameResizing | None = None
+    ) -> None:
+        self._timeout_s, self._memory_gb, self._resizing = timeout_s, memory_gb, resizing
+        self._idle: list[ReadingProcess] = []
+        self._turns = _Turns()
+        weakref.finalize(self, _end_all, self._idle)
+
+    def read(self, path: str | PathLike[str], **options: Any) -> VideoClip:
+        """Read a video file, or a folder of pictures.
+
+        Args:
+            path: The file or folder.
+            options: Arguments of `read_video`, or of `read_frame_folder` if `path` is a folder.
+
+        Raises:
+            VideoReadError: If the video cannot be read, takes too long or too much memory, or the decoder crashes.
+            ReadingProcessError: If the reason is none of the video's: a wrong option, something that cannot be
+                imported, or a machine that kills the process although it reads alone.
+        """
+        name = fsdecode(path)
+        try:
+            with self._turns.with_others():
+                return self._read(name, options)
+        except ProcessEndedError as end:
+            logger.warning("the process that read %s was killed (%s): it is read once more, alone", name, end)
+        with self._turns.alone():
+            self.close()
+            try:
+                return self._read(name, options)
+            except ProcessEndedError as end:
+                raise ReadingProcessError(
+                    f"the process that read {name} was killed twice ({end}), the second time while no other video was "
+                    "read: the machine is probably out of memory. Free some, or lower decode_memory_gb so that the "
+                    "video fails instead"
+                ) from end
+
+    def close(self) -> None:
+        """End the processes that wait for work; reading starts new ones."""
+        _end_all(self._idle)
+
+    def _read(self, name: str, options: dict[str, Any]) -> VideoClip:
+        """Read a video.
+
+        Raises:
+            ProcessEndedError: If the process is killed from outside.
+        """
+        try:
+            answer, frames = self._answer(name, options)
+        except TimeoutError as error:
+            raise VideoReadError(name, f"reading took longer than {self._timeout_s:g} s") from error
+        except ProcessEndedError as end:
+            if end.is_killed:
+                raise
+            raise VideoReadError(name, end.reason) from end
+        if "failed" in answer:
+            raise ReadingProcessError(f"reading {name} failed, which is no fault of the video: {answer['failed']}")
+        if frames is None:
+            raise VideoReadError(name, answer["unreadable"])
+        return VideoClip(frames=frames, **answer["clip"])
+
+    def _answer(self, name: str, options: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
+        request = {
+            "path": name,
+            "timeout_s": self._timeout_s,
+            "memory_bytes": int(self._memory_gb * 1e9),
+            "options": options,
+            "resizing": None if self._resizing is None else asdict(self._resizing),
+        }
+        process = self._take()
+        try:
+            answer, frames = process.ask(request, self._timeout_s)
+        except ProcessEndedError as end:
+            if end.is_killed or not process.num_answers:
+                raise
+            process = ReadingProcess()  # an earlier video may have left behind what brought the last one down
+            answer, frames = process.ask(request, self._timeout_s)
+        if frames is not None and process.can_go_on:
+            self._idle.append(process)
+        else:
+            process.end()
+        return answer, frames
+
+    def _take(self) -> ReadingProcess:
+        """A process that waits for work, or a new one."""
+        while True:
+            try:
+                process = self._idle.pop()
+            except IndexError:
+                return ReadingProcess()
+            if process.can_go_on:
+                return process
+            process.end()
+
+
+def read_video_apart(
+    path: str | PathLike[str],
+    timeout_s: float,
+    memory_gb: float = DEFAULT_MEMORY_GB,
+    resizing: FrameResizing | None = None,
+    **options: Any,
+) -> VideoClip:
+    """Read one video file, or folder of pictures, in a process of its own; `VideoReader` is faster for many.
 
     Args:
         path: The file or folder.
         timeout_s: Most time to take, in seconds, above 0.
+        memory_gb: Most gigabytes (10^9 bytes) that reading may take, above 0.
+        resizing: How frames are resized before they leave the process; None keeps their size.
         options: Arguments of `read_video`, or of `read_frame_folder` if `path` is a folder.
 
     Raises:
-        VideoReadError: If the video cannot be read, takes too long, or the decoder crashes.
+        VideoReadError: If the video cannot be read, takes too long or too much memory, or the decoder crashes.
+        ReadingProcessError: If the reason is none of the video's.
     """
-    name = fspath(path)
-    request = json.dumps({"path": name, "timeout_s": timeout_s, "options": options})
-    command = [sys.executable, "-m", "llava.video_process", request]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        if not isinstance(process.stdout, BufferedReader):
-            raise TypeError("the reading process gives no bytes")
-        try:
-            line = process.stdout.readline()
-            if not line.endswith(b"\n"):
-                raise VideoReadError(name, _ending(process.wait(), timeout_s))
-            answer = json.loads(line)
-            if "reason" in answer:
-                raise VideoReadError(name, answer["reason"])
-            frames = np.empty(answer["frames"], np.uint8)
-            if process.stdout.readinto(frames.reshape(-1).data) < frames.size:
-                raise VideoReadError(name, _ending(process.wait(), timeout_s))
-            return VideoClip(**answer | {"frames": frames})
-        finally:
-            process.kill()
-
-
-def _ending(status: int, timeout_s: float) -> str:
-    """Why a process that ended with `status` gave no video."""
-    if status == -signal.SIGALRM:
-        return f"reading took longer than {timeout_s:g} s"
-    if status < 0:
-        return f"the decoder crashed with {signal.Signals(-status).name}"
-    return f"the reading process failed with status {status}"
-
-
-def _read(path: str, options: dict[str, Any], output: BinaryIO) -> None:
-    """Write a line of JSON, then the pixels; or only a line with the reason why there are none."""
+    reader = VideoReader(timeout_s, memory_gb, resizing)
     try:
-        clip = read_frame_folder(path, **options) if os.path.isdir(path) else read_video(path, **options)
-    except VideoReadError as error:
-        output.write(json.dumps({"reason": error.reason}).encode() + b"\n")
-        return
-    answer = vars(clip) | {"frames": clip.frames.shape}
-    output.write(json.dumps(answer).encode() + b"\n")
-    output.write(clip.frames.data)
+        return reader.read(path, **options)
+    finally:
+        reader.close()
 
 
-def main() -> None:
-    """Read the video that the command line asks for."""
-    request = json.loads(sys.argv[1])
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel ends the process, whatever it is stuck in
-    signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides what an interrupt means
-    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as output:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what decoders print must not come between
-        _read(request["path"], request["options"], output)
-    os._exit(0)  # nothing is left to do, least of all for threads of a decoder
+class _Turns:
+    """Lets any number of threads work at a time, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._num_working = 0
+        self._is_one_alone = False
+
+    @contextmanager
+    def with_others(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_one_alone)
+            self._num_working += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._num_working -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_one_alone)
+            self._is_one_alone = True  # nobody begins any more
+            self._changed.wait_for(lambda: not self._num_working)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_one_alone = False
+                self._changed.notify_all()
 
 
-if __name__ == "__main__":
-    main()
+def _end_all(processes: list[ReadingProcess]) -> None:
+    while processes:
+        processes.pop().end()

@@ -68,6 +68,69 @@ def write_video():
     return _write_video
 
 
+_MISBEHAVING_WORKER = """
+import importlib.util, os, signal, sys, time
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("worker", {worker!r})
+worker = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(worker)
+plain, notes, served = worker._read, Path({notes!r}), []
+
+def is_first(name):
+    marker = notes / name
+    known = marker.exists()
+    marker.touch()
+    return not known
+
+def read(request):
+    name = Path(request["path"]).name
+    with open(notes / "log", "a") as log:
+        print(name, os.getpid(), file=log)
+    if name.startswith("stopped"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if name.startswith("crash") or (name.startswith("delicate") and served):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name.startswith("killed") or (name.startswith("once killed") and is_first(name)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith("exit"):
+        os._exit(3)
+    if name.startswith("import"):
+        worker._prepared = lambda *_: lambda: importlib.import_module("no_such_package")
+    if name.startswith("confusing"):
+        worker._prepared = lambda *_: lambda: [][0]
+    if name.startswith("greedy"):
+        worker._prepared = lambda *_: lambda: bytearray(request["memory_bytes"])
+    served.append(name)
+    return plain(request)
+
+if {grows!r}:
+    worker._resident_bytes = lambda: len(served) << 30
+worker._read = read
+worker.main()
+"""
+
+
+@pytest.fixture
+def misbehave(tmp_path, monkeypatch):
+    """Function after which reading processes do what a video's name says.
+
+    It takes `grows`, whether they grow by 1 GiB with each video, and returns a function that lists the videos begun so
+    far with the process of each.
+    """
+    from llava import reading_process
+
+    def begin(grows=False):
+        notes = tmp_path / "notes"
+        notes.mkdir(exist_ok=True)
+        script = _MISBEHAVING_WORKER.format(worker=str(reading_process.WORKER), notes=str(notes), grows=grows)
+        (notes / "worker.py").write_text(script)
+        (notes / "log").touch()
+        monkeypatch.setattr(reading_process, "WORKER", notes / "worker.py")
+        return lambda: [line.rsplit(" ", 1) for line in (notes / "log").read_text().splitlines()]
+
+    return begin
+
+
 @pytest.fixture(scope="session")
 def odd_videos(tmp_path_factory):
     """A folder of the files that one finds in data sets.

@@ -11,6 +11,7 @@ from lmms_eval.utils import simple_parse_args_string
 from llava.conversation import conv_templates
 from llava.layout import NEWLINE_POSITIONS
 from llava.video import BACKENDS
+from llava.video_process import DEFAULT_MEMORY_GB
 from lmms_eval_stgridpool.paths import check_path
 from stgridpool import Compressor, build_compressor, options
 from stgridpool.suggestion import suggestion
@@ -56,6 +57,8 @@ class Arguments:
         decode_threads: Threads that decode and preprocess videos, 1 to 256.
         decode_timeout_s: Most seconds that reading one video may take, 0.001 to 86,400 (a day); a video that takes
             longer has failed.
+        decode_memory_gb: Most gigabytes (10^9 bytes) that reading one video may take, 0.1 to 1000; a video that takes
+            more has failed.
         prefetch: Videos that are loaded ahead of the one in use, 0 to 256; 0 loads each when it is asked about.
         vision_batch_size: Frames that go through the vision tower at a time, 1 to 1,000,000, or "auto", as many as
             fit; fewer from when memory runs out.
@@ -102,6 +105,7 @@ class Arguments:
     video_decode_backend: str = "pyav"
     decode_threads: int = 2
     decode_timeout_s: float = 120
+    decode_memory_gb: float = DEFAULT_MEMORY_GB
     prefetch: int = 2
     vision_batch_size: int | str = "auto"
     mm_newline_position: str | None = None
@@ -136,6 +140,7 @@ class Arguments:
         for name, (low, high) in WHOLE_NUMBERS.items():
             options.whole_number(name, getattr(self, name), low, high)
         options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")
+        options.number("decode_memory_gb", self.decode_memory_gb, 0.1, 1000, "gigabytes")
         options.number("feature_cache_gb", self.feature_cache_gb, 1e-6, 1e6, "gigabytes")
         options.number("max_failed", self.max_failed, 0, 1)
         for name in FLAGS:

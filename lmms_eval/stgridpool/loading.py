@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from llava.video import VideoClip
-from llava.video_process import read_video_apart
+from llava.video_process import VideoReader
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.feature_cache import FeatureCache
 
@@ -60,6 +60,7 @@ class VideoLoader:
     ) -> None:
         self._image_processor, self._arguments = image_processor, arguments
         self._dtype, self._pin, self._cache = dtype, pin, cache
+        self._reader = VideoReader(arguments.decode_timeout_s, arguments.decode_memory_gb, image_processor.resizing)
         self._expected: deque[Path] = deque()
         self._loading: deque[tuple[Path, Future[LoadedVideo]]] = deque()
         self._threads: ThreadPoolExecutor | None = None
@@ -68,7 +69,7 @@ class VideoLoader:
 
     def expect(self, paths: Iterable[Path]) -> None:
         """Announce the videos that `get` will be called for, in that order; what was expected before is forgotten."""
-        self.close()
+        self._forget_all()
         if self._threads is not None:
             self._expected = deque(paths)
             self._fill()
@@ -81,6 +82,7 @@ class VideoLoader:
 
         Raises:
             VideoReadError: If it cannot be read.
+            ReadingProcessError: If the reason lies with the machine or the installation.
         """
         if all(path != one for one, _ in self._loading) and path not in self._expected:
             return self._load(path)
@@ -90,7 +92,11 @@ class VideoLoader:
         return future.result()
 
     def close(self) -> None:
-        """Forget what was expected; loading that has begun ends by itself."""
+        """Forget what was expected and end the reading processes; loading that has begun goes on to its end."""
+        self._forget_all()
+        self._reader.close()
+
+    def _forget_all(self) -> None:
         self._expected.clear()
         while self._loading:
             self._loading.popleft()[1].cancel()
@@ -137,4 +143,4 @@ class VideoLoader:
         options = arguments.frame_options()
         if not path.is_dir():
             options["backend"] = arguments.video_decode_backend
-        return read_video_apart(path, arguments.decode_timeout_s, **options)
+        return self._reader.read(path, **options)

@@ -1,15 +1,23 @@
 """Every file of a data set is read, or named with the reason why not; none stops or ends the process that asks."""
 
+import os
 import re
+import signal
+import subprocess
 import sys
+import threading
 import time
 
 import av
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from llava.video import BACKENDS, VideoReadError, read_video
-from llava.video_process import read_video_apart
+from llava import reading_process
+from llava.image_processing import VisionImageProcessor
+from llava.video import BACKENDS, VideoReadError, read_frame_folder, read_video
+from llava.video_process import ReadingProcessError, VideoReader, _Turns, read_video_apart
 
 READABLE = [
     "a name with spaces, ünïcode 视频.mp4",
@@ -61,25 +69,214 @@ def test_a_clip_comes_back_as_it_was_read(odd_videos):
     apart.frames[0] = 0  # the pixels are the caller's own
 
 
-def test_what_is_stuck_in_the_decoder_is_given_up(odd_videos):
-    started = time.monotonic()
-    with pytest.raises(VideoReadError, match=r"stuck\.mp4: reading took longer than 1\.5 s"):
-        read_video_apart(odd_videos.stuck, 1.5)
-    assert 1.5 <= time.monotonic() - started < 20
+@pytest.mark.parametrize("keep_aspect", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_frames_resized_in_the_reading_process_make_equal_pixels(write_video, tmp_path, backend, keep_aspect):
+    path = write_video(tmp_path / "v.mp4", num_frames=12, size=(62, 34))
+    processor = VisionImageProcessor(28, keep_aspect=keep_aspect)
+    large = read_video(path, 12, force_sample=True, backend=backend)
+    small = read_video_apart(
+        path, 60, resizing=processor.resizing, max_frames_num=12, force_sample=True, backend=backend
+    )
+    assert (large.frames.shape, small.frames.shape) == ((12, 34, 62, 3), (12, 28, 28, 3))
+    pixels = [processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"] for clip in (large, small)]
+    assert torch.equal(*pixels)
+
+
+def test_pictures_of_a_folder_are_resized_too_and_must_be_of_one_size(tmp_path, picture):
+    processor = VisionImageProcessor(28)
+    for index in range(3):
+        Image.fromarray(picture(index, 62, 34)).save(tmp_path / f"{index}.png")
+    large = read_frame_folder(tmp_path)
+    small = read_video_apart(tmp_path, 60, resizing=processor.resizing)
+    assert small.frames.shape == (3, 28, 28, 3)
+    pixels = [processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"] for clip in (large, small)]
+    assert torch.equal(*pixels)
+    Image.fromarray(picture(3, 62, 30)).save(tmp_path / "3.png")
+    with pytest.raises(VideoReadError, match="the pictures differ in size"):
+        read_video_apart(tmp_path, 60, resizing=processor.resizing)
+
+
+def test_one_process_reads_video_after_video(odd_videos, misbehave):
+    begun, reader = misbehave(), VideoReader(60)
+    for name in ("one_frame.mp4", "ten_bit.mp4", "one_frame.mp4"):
+        assert reader.read(odd_videos.folder / name).duration > 0
+    assert len({process for _, process in begun()}) == 1
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("name", "reason"),
     [
-        ("kill -SEGV $$", "the decoder crashed with SIGSEGV"),
-        ("exit 3", "the reading process failed with status 3"),
-        ("echo '{\"frames\": [1, 2, 2, 3]}'; printf 0123; kill -ABRT $$", "the decoder crashed with SIGABRT"),
+        ("crash.mp4", "the decoder crashed with SIGSEGV"),
+        ("exit.mp4", "the decoder ended the reading process with status 3"),
+        ("confusing.mp4", "the reader failed with IndexError: list index out of range"),
+        ("greedy.mp4", "reading takes more than 0.5 GB of memory"),
+        ("missing.mp4", "no such file"),
     ],
 )
-def test_a_process_that_ends_early_is_a_failed_video(tmp_path, monkeypatch, script, reason):
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\n{script}\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
-    with pytest.raises(VideoReadError, match=re.escape(reason)):
+def test_a_process_is_replaced_after_a_video_that_cannot_be_read(odd_videos, misbehave, name, reason):
+    begun, reader, good = misbehave(), VideoReader(60, memory_gb=0.5), odd_videos.folder / "one_frame.mp4"
+    reader.read(good)
+    with pytest.raises(VideoReadError, match=re.escape(f"{name}: {reason}")) as caught:
+        reader.read(odd_videos.folder / name)
+    assert caught.value.path == str(odd_videos.folder / name)
+    reader.read(good)
+    names, processes = zip(*begun(), strict=True)
+    assert processes[-1] not in processes[:-1]
+    assert (names[0], names[-1]) == (good.name, good.name)
+
+
+def test_a_video_is_not_blamed_for_what_an_earlier_one_left_behind(odd_videos, misbehave, tmp_path):
+    begun, reader = misbehave(), VideoReader(60)
+    (tmp_path / "delicate.mp4").write_bytes((odd_videos.folder / "one_frame.mp4").read_bytes())
+    reader.read(odd_videos.folder / "one_frame.mp4")
+    assert len(reader.read(tmp_path / "delicate.mp4").frames) == 1
+    names, processes = zip(*begun(), strict=True)
+    assert names == ("one_frame.mp4", "delicate.mp4", "delicate.mp4")
+    assert processes[0] == processes[1] != processes[2]
+
+
+def test_a_process_that_grows_is_replaced(odd_videos, misbehave):
+    begun, reader = misbehave(grows=True), VideoReader(60)
+    for _ in range(2):
+        reader.read(odd_videos.folder / "one_frame.mp4")
+    assert len({process for _, process in begun()}) == 2
+
+
+def test_a_process_that_died_while_it_waited_is_replaced(odd_videos, misbehave):
+    begun, reader = misbehave(), VideoReader(60)
+    reader.read(odd_videos.folder / "one_frame.mp4")
+    process = int(begun()[0][1])
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    reader.read(odd_videos.folder / "one_frame.mp4")
+    assert len({process for _, process in begun()}) == 2
+
+
+def test_a_stopped_process_is_given_up_by_whoever_waits_for_it(misbehave):
+    begun = misbehave()
+    started = time.monotonic()
+    with pytest.raises(VideoReadError, match=r"stopped\.mp4: reading took longer than 0\.5 s"):
+        read_video_apart("stopped.mp4", 0.5)
+    assert time.monotonic() - started >= 0.5
+    for _, process in begun():  # none where the machine was too busy for it to begin
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)
+
+
+def test_a_video_whose_process_is_killed_is_read_once_more(odd_videos, misbehave, tmp_path):
+    begun = misbehave()
+    path = tmp_path / "once killed.mp4"
+    path.write_bytes((odd_videos.folder / "one_frame.mp4").read_bytes())
+    assert len(read_video_apart(path, 60).frames) == 1
+    assert [name for name, _ in begun()] == [path.name] * 2
+
+
+def test_a_process_killed_twice_is_no_fault_of_the_video(misbehave):
+    begun = misbehave()
+    with pytest.raises(ReadingProcessError, match=r"read killed\.mp4 was killed twice.*out of memory"):
+        read_video_apart("killed.mp4", 60)
+    assert [name for name, _ in begun()] == ["killed.mp4"] * 2
+
+
+def test_the_second_reading_after_a_kill_is_alone():
+    turns, order, inside = _Turns(), [], threading.Event()
+
+    def work_alone():
+        with turns.alone():
+            order.append("alone")
+
+    def work_with_others():
+        with turns.with_others():
+            order.append("with others")
+
+    with turns.with_others(), turns.with_others():
+        threads = [threading.Thread(target=work_alone)]
+        threads[0].start()
+        while not turns._is_one_alone:
+            inside.wait(0.001)
+        threads.append(threading.Thread(target=work_with_others))
+        threads[1].start()
+        assert order == []  # one waits for those that work, the other for the one
+    for thread in threads:
+        thread.join(60)
+    assert order == ["alone", "with others"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"backend": "opencv"}, "backend must be one of pyav, decord, got 'opencv'"),
+        ({"max_frames_num": 0}, "max_frames_num must be at least 1, got 0"),
+        ({"max_frames_num": "many"}, "TypeError"),
+        ({"fps": 1, "force_sample": True}, "give fps or force_sample, not both"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_a_wrong_option_is_no_fault_of_the_video(odd_videos, options, reason):
+    with pytest.raises(ReadingProcessError, match=reason):
+        read_video_apart(odd_videos.folder / "one_frame.mp4", 60, **options)
+
+
+def test_what_cannot_be_imported_is_no_fault_of_the_video(odd_videos, misbehave):
+    misbehave()
+    with pytest.raises(ReadingProcessError, match=r"no fault of the video: .*no_such_package"):
+        read_video_apart("import.mp4", 60)
+
+
+def test_a_process_that_cannot_start_is_no_fault_of_the_video(tmp_path, monkeypatch):
+    (tmp_path / "av.py").write_text("raise ImportError('a broken package')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ReadingProcessError, match=r"cannot start:(.|\n)*a broken package"):
         read_video_apart("v.mp4", 60)
+    monkeypatch.setattr(reading_process, "WORKER", tmp_path / "missing.py")
+    with pytest.raises(ReadingProcessError, match="ended at its start, with status 2"):
+        read_video_apart("v.mp4", 60)
+
+
+def test_the_code_is_that_of_the_parent_whatever_lies_around(odd_videos, tmp_path, monkeypatch):
+    (tmp_path / "llava").mkdir()
+    for name in ("__init__", "video", "reading_worker"):
+        (tmp_path / "llava" / f"{name}.py").write_text("raise ImportError('this is another llava')")
+    (tmp_path / "numpy.py").write_text("raise ImportError('this is no numpy')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    assert len(read_video_apart(odd_videos.folder / "one_frame.mp4", 60).frames) == 1
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "other"), *sys.path])
+    (tmp_path / "llava").rename(tmp_path / "other")
+    assert len(read_video_apart(odd_videos.folder / "one_frame.mp4", 60).frames) == 1
+
+
+PARENT = """
+import os, sys, threading
+from llava.video_process import VideoReader
+reader = VideoReader(600)
+threading.Thread(target=reader.read, args=["stopped.mp4"]).start()
+log = {log!r}
+while not open(log).read().endswith("\\n"):
+    threading.Event().wait(0.01)
+print(open(log).read(), flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the alarm ends it")
+def test_a_process_ends_with_its_parent_even_while_it_is_stopped(misbehave, tmp_path):
+    misbehave()
+    script = "from llava import reading_process\nfrom pathlib import Path\n"
+    script += f"reading_process.WORKER = Path({str(reading_process.WORKER)!r})\n"
+    script += PARENT.format(log=str(tmp_path / "notes" / "log"))
+    command = [sys.executable, "-c", script]
+    path = os.pathsep.join([str(reading_process.__file__).rpartition("/llava/")[0], os.environ.get("PYTHONPATH", "")])
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, **pipe) as parent:
+        output = parent.stdout.read()  # ends when both have ended: the reading process prints there, too
+    assert "stopped.mp4" in output
+    assert parent.returncode == -signal.SIGKILL
+
+
+def test_nothing_heavy_is_imported_by_a_reading_process(odd_videos):
+    code = "import llava.video, sys; print([m for m in ('torch', 'transformers', 'decord') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -21,7 +21,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from llava.video import BACKENDS, VideoReadError
-from lmms_eval_stgridpool import feature_cache, loading
+from llava.video_process import VideoReader
+from lmms_eval_stgridpool import feature_cache
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.feature_cache import FeatureCache, feature_setup, open_feature_cache
 from lmms_eval_stgridpool.feature_file import VideoFeatures
@@ -441,7 +442,7 @@ def forbid(monkeypatch):
         def fail(*arguments, **options):
             raise AssertionError("this was not to be called")
 
-        monkeypatch.setattr(loading, "read_video_apart", fail)
+        monkeypatch.setattr(VideoReader, "read", fail)
         monkeypatch.setattr(model.model.get_vision_tower(), "forward", fail)
 
     return forbid

@@ -1,7 +1,9 @@
 """Videos are loaded ahead, in order, a bounded number of them."""
 
+import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from llava.image_processing import VisionImageProcessor
 from llava.video import VideoClip, VideoReadError, read_video
-from lmms_eval_stgridpool import loading
+from llava.video_process import VideoReader
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.loading import VideoLoader
 from lmms_eval_stgridpool.requests import videos_in_order
@@ -31,15 +33,22 @@ def reads(monkeypatch):
     names, gate = [], threading.Event()
     gate.set()
 
-    def read(path, *arguments, **options):
+    def read(self, path, **options):
         names.append(path.name)
-        gate.wait(5)
+        gate.wait(60)
         if path.name == "bad.mp4":
             raise VideoReadError(str(path), "broken")
         return VideoClip(np.full((2, 4, 4, 3), len(names), np.uint8), [0, 1], [0.0, 1.0], 2.0)
 
-    monkeypatch.setattr(loading, "read_video_apart", read)
+    monkeypatch.setattr(VideoReader, "read", read)
     return names, gate
+
+
+def wait_until(condition):
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() < begun + 60
+        time.sleep(0.001)
 
 
 def paths(tmp_path, *names):
@@ -80,11 +89,11 @@ def test_a_few_are_loaded_ahead(make_loader, reads, tmp_path):
     loader = make_loader(prefetch=2, decode_threads=1)
     videos = paths(tmp_path, *"abcdef")
     loader.expect(videos)
-    time.sleep(0.2)
-    assert names == ["a.mp4", "b.mp4"]
+    wait_until(lambda: len(names) == 2)
+    assert [path.name for path, _ in loader._loading] == ["a.mp4", "b.mp4"]
     loader.get(videos[0])
-    time.sleep(0.2)
-    assert names == ["a.mp4", "b.mp4", "c.mp4"]
+    wait_until(lambda: len(names) == 3)
+    assert [path.name for path, _ in loader._loading] == ["b.mp4", "c.mp4"]
     for video in videos[1:]:
         loader.get(video)
     assert names == [f"{name}.mp4" for name in "abcdef"]
@@ -95,8 +104,7 @@ def test_reading_goes_on_while_the_model_works(make_loader, reads, tmp_path):
     loader = make_loader(prefetch=2, decode_threads=2)
     gate.clear()
     loader.expect(paths(tmp_path, *"ab"))
-    time.sleep(0.1)
-    assert sorted(names) == ["a.mp4", "b.mp4"]  # both have begun, and nobody has waited for them
+    wait_until(lambda: sorted(names) == ["a.mp4", "b.mp4"])  # both have begun, and nobody has waited for them
     gate.set()
 
 
@@ -105,8 +113,7 @@ def test_without_prefetch_nothing_is_read_before_it_is_asked_for(make_loader, re
     loader = make_loader(prefetch=0)
     videos = paths(tmp_path, "a", "b")
     loader.expect(videos)
-    time.sleep(0.1)
-    assert names == []
+    assert not loader._loading
     loader.get(videos[1])
     assert names == ["b.mp4"]
 
@@ -130,8 +137,7 @@ def test_after_videos_that_nobody_asks_for_the_next_are_those_loaded_ahead(make_
     *_, asked, second, third = videos = paths(tmp_path, *"abcdefg"[: skipped + 3])
     loader.expect(videos)
     loader.get(asked)
-    time.sleep(0.2)
-    assert names[-2:] == [second.name, third.name]
+    wait_until(lambda: names[-2:] == [second.name, third.name])
     loader.get(second)
     loader.get(third)
     assert len(names) == len(set(names))  # each is read once
@@ -152,11 +158,27 @@ def test_the_order_of_videos_follows_that_of_the_questions():
     assert [path.name for path in videos_in_order(keys)] == ["a", "b", "c", "a", "b"]
 
 
-def test_a_video_that_takes_too_long_fails_and_the_next_is_read(make_loader, clips):
-    loader = make_loader(decode_timeout_s=0.01)
-    with pytest.raises(VideoReadError, match=r"v1.mp4: reading took longer than 0.01 s"):
-        loader.get(clips / "v1.mp4")
+def test_a_video_has_its_time_and_memory(make_loader, clips, misbehave):
+    misbehave()
+    with pytest.raises(VideoReadError, match=r"stopped.mp4: reading took longer than 0.5 s"):
+        make_loader(decode_timeout_s=0.5).get(Path("stopped.mp4"))
+    with pytest.raises(VideoReadError, match=r"greedy.mp4: reading takes more than 0.6 GB of memory"):
+        make_loader(decode_memory_gb=0.6).get(Path("greedy.mp4"))
     assert make_loader().get(clips / "v1.mp4").duration == 7
+
+
+def test_videos_are_read_by_one_process_for_each_thread(make_loader, clips, misbehave):
+    begun = misbehave()
+    loader = make_loader(decode_threads=2)
+    videos = [clips / f"v{index % 3}.mp4" for index in range(6)]
+    loader.expect(videos)
+    for video in videos:
+        loader.get(video)
+    assert len({process for _, process in begun()}) <= 2
+    loader.close()
+    for _, process in begun():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)
 
 
 @pytest.mark.parametrize(("name", "value"), [("decode_threads", 0), ("prefetch", -1), ("prefetch", "two")])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmms_eval_stgridpool import loading
+from llava.video_process import VideoReader
 from lmms_eval_stgridpool.sweeping import SweptModel
 from stgridpool import build_compressor
 
@@ -41,18 +41,18 @@ def sweep(checkpoint):
 def counts(monkeypatch, sweep):
     """Names of the videos that are read, and numbers of the frames that go through the tower."""
     read, encoded = [], []
-    plain_read, tower = loading.read_video_apart, sweep[0].model.get_vision_tower()
+    plain_read, tower = VideoReader.read, sweep[0].model.get_vision_tower()
     plain_forward = tower.forward
 
-    def reading(path, *arguments, **options):
+    def reading(self, path, **options):
         read.append(path.name)
-        return plain_read(path, *arguments, **options)
+        return plain_read(self, path, **options)
 
     def encoding(pixels):
         encoded.append(len(pixels))
         return plain_forward(pixels)
 
-    monkeypatch.setattr(loading, "read_video_apart", reading)
+    monkeypatch.setattr(VideoReader, "read", reading)
     monkeypatch.setattr(tower, "forward", encoding)
     return read, encoded
 
@@ -110,7 +110,7 @@ def test_a_cache_on_disk_is_used_as_well(checkpoint, ask, tmp_path, monkeypatch)
 
     documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4")]
     expected = [[result.text for result in ask(model, "generate_until", documents)] for model in make()]
-    monkeypatch.setattr(loading, "read_video_apart", None)
+    monkeypatch.setattr(VideoReader, "read", None)
     assert [[result.text for result in ask(model, "generate_until", documents)] for model in make()] == expected
 
 

@@ -1,0 +1,166 @@
+"""The program of a reading process: requests come in on standard input, videos go out on standard output.
+
+It is started by its path, never as a module, and takes the package `llava` from the folder that it lies in: what the
+working directory or an environment variable holds is not looked at. Nothing here imports torch.
+
+Every message is its length (8 bytes, little-endian) and JSON. A request is {"path", "timeout_s", "memory_bytes",
+"options", "resizing"}. The answer is one of
+* {"clip": fields of `VideoClip`, "shape": [T, h, w, 3]}, followed by the pixels, and then {"grown_bytes": ...};
+* {"unreadable": reason}, where the video is at fault;
+* {"failed": reason}, where it is not.
+A first message, {"ready": true} or {"failed": reason}, says whether everything could be imported.
+"""
+
+import ctypes
+import importlib.util
+import inspect
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
+
+
+def main() -> None:
+    """Serve requests until the process that asks closes the pipe or ends."""
+    parent, search_path = int(sys.argv[1]), json.loads(sys.argv[2])
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel ends the process, whatever it is stuck in
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides what an interrupt means
+    _end_with(parent)
+    with os.fdopen(os.dup(0), "rb") as requests, os.fdopen(os.dup(1), "wb") as answers:
+        _keep_decoders_off_the_pipes()
+        try:
+            _import_package(search_path)
+        except Exception:  # noqa: BLE001 - whatever it is, it is said to the process that asks
+            _send(answers, {"failed": traceback.format_exc()})
+            return
+        _send(answers, {"ready": True})
+        baseline = _resident_bytes()
+        while (request := _receive(requests)) is not None:
+            _answer(request, answers, baseline)
+    os._exit(0)  # nothing is left to do, least of all for threads of a decoder
+
+
+def _end_with(parent: int) -> None:
+    """Ask the kernel to end this process when its parent ends, even in the middle of decoding."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended in the meantime
+        os._exit(0)
+
+
+def _keep_decoders_off_the_pipes() -> None:
+    """Give decoders nothing to read, and send what they print to standard error."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+
+
+def _import_package(search_path: list[str]) -> None:
+    """Import the package `llava` that this file is part of, and all else from where the parent takes it."""
+    sys.path[:] = search_path
+    spec = importlib.util.spec_from_file_location("llava", Path(__file__).with_name("__init__.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{Path(__file__).parent} is not a package")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["llava"] = package
+    spec.loader.exec_module(package)
+    importlib.import_module("llava.video")
+
+
+def _answer(request: dict[str, Any], answers: BinaryIO, baseline: int) -> None:
+    """Read one video, within its time and memory, and send it; or say why not."""
+    signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
+    message, pixels = _read(request)
+    _send(answers, message)
+    if pixels is not None:
+        answers.write(pixels.data)
+        answers.flush()
+        del pixels
+        _send(answers, {"grown_bytes": _resident_bytes() - baseline})
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _read(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """The answer to a request, and the pixels (T, h, w, 3) or None."""
+    from llava.video import VideoReadError  # noqa: PLC0415 - importable only now
+
+    try:
+        read = _prepared(request["path"], request["options"], request["resizing"])
+        _limit_memory(request["memory_bytes"])
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is said to the process that asks
+        return _failed(error), None
+    try:
+        clip = read()
+    except ImportError as error:
+        return _failed(error), None
+    except Exception as error:  # noqa: BLE001 - the options are right, so the file has led the reader astray
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+            return {"unreadable": f"reading takes more than {request['memory_bytes'] / 1e9:g} GB of memory"}, None
+        if isinstance(error, VideoReadError):
+            return {"unreadable": error.reason}, None
+        return {"unreadable": f"the reader failed with {type(error).__name__}: {error}"}, None
+    fields = {name: value for name, value in vars(clip).items() if name != "frames"}
+    return {"clip": fields, "shape": clip.frames.shape}, clip.frames
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    return {"failed": f"{type(error).__name__}: {error}"}
+
+
+def _prepared(path: str, options: dict[str, Any], resizing: dict[str, Any] | None) -> Callable[[], Any]:
+    """What reads the video, its options checked before any byte of the file is read.
+
+    Raises:
+        Exception: Of any kind, if an option is wrong or the machine lacks what it needs.
+    """
+    from llava.frame_resizing import FrameResizing  # noqa: PLC0415 - importable only now
+    from llava.video import check_options, read_frame_folder, read_video  # noqa: PLC0415
+
+    options = options | {"resizing": None if resizing is None else FrameResizing(**resizing)}
+    check_options(**options)
+    reader = read_frame_folder if os.path.isdir(path) else read_video
+    inspect.signature(reader).bind(path, **options)
+    return partial(reader, path, **options)
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """Let the process take `num_bytes` of address space more than now."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return
+    limit = int(status.read_text().split()[0]) * resource.getpagesize() + num_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _resident_bytes() -> int:
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * resource.getpagesize() if status.exists() else 0
+
+
+def _send(answers: BinaryIO, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode()
+    answers.write(struct.pack("<Q", len(data)) + data)
+    answers.flush()
+
+
+def _receive(requests: BinaryIO) -> dict[str, Any] | None:
+    """The next request; None where none will come any more."""
+    head = requests.read(8)
+    if len(head) < 8:
+        return None
+    return json.loads(requests.read(struct.unpack("<Q", head)[0]))
+
+
+if __name__ == "__main__":
+    main()
