@@ -56,8 +56,10 @@ def load_pretrained_model(
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, VisionImageProcessor, int]:
     """Loads a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
 
-    The vocabulary is cut to the tokenizer's length, as the original loader does. Weights go straight to their device in
-    the dtype asked for, tensor by tensor.
+    Configuration, tokenizer and weight files are compared before a model is built; a checkpoint that contradicts itself
+    is refused. Weights must be safetensors files: pickles (`.bin`) are not read. They go straight to their device in
+    the dtype asked for, tensor by tensor, and the vocabulary is cut to the tokenizer's length, as the original loader
+    does.
 
     Args:
         model_path: Folder or hub name.
@@ -69,7 +71,7 @@ def load_pretrained_model(
         torch_dtype: `float16`, `bfloat16`, `float32`, their torch dtypes, or `auto` for the checkpoint's.
         attn_implementation: As in transformers. Where flash-attn is not installed, `flash_attention_2` becomes `sdpa`
             with a warning.
-        customized_config: A configuration, or the path of one, to be used in place of the checkpoint's.
+        customized_config: A configuration, or its JSON file or folder, to be used in place of the checkpoint's.
         overwrite_config: Settings that replace the configuration's before the model is built.
         compressor: What reduces the tokens of videos, a `Compressor` or a name; None: the checkpoint's own pooling.
         **kwargs: `max_memory` and `offload_folder` as in transformers; `multimodal` is accepted and not needed.
@@ -79,7 +81,8 @@ def load_pretrained_model(
 
     Raises:
         NotImplementedError: A LoRA checkpoint or `model_base`.
-        ValueError: A checkpoint, option, compressor or dtype that is not supported, or a checkpoint that lacks weights.
+        ValueError: An option, compressor or dtype that is not supported; a checkpoint that is not there, is of another
+            kind, contradicts itself, lacks files or weights, or holds weights that are not finite.
     """
     del model_name
     kwargs.pop("multimodal", None)

@@ -24,9 +24,8 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
         ValueError: Files are missing, damaged or contradict each other, ids have gaps or no row, or a token that ends
             an answer is none.
     """
-    from_parts = not (folder / "tokenizer.json").exists()
-    parts = [name for name in ("vocab.json", "merges.txt") if not (folder / name).exists()]
-    if from_parts and parts:
+    from_parts = not (folder / "tokenizer.json").is_file()
+    if from_parts and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
         raise ValueError(
             f"{folder} holds no tokenizer: it needs tokenizer.json, or vocab.json and merges.txt; copy them from the "
             "checkpoint that this one was made of"
@@ -73,7 +72,7 @@ def _listed_ids(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _of_tokenizer(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {**content["model"]["vocab"], **{token["content"]: token["id"] for token in content["added_tokens"]}}
+    return {**content["model"]["vocab"], **{token["content"]: token["id"] for token in content.get("added_tokens", [])}}
 
 
 def _of_settings(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """OpenCLIP towers of tiny registered models: features, and weights in the checkpoint, in a file and in a folder."""
 
 import json
+import re
 
 import open_clip
 import pytest
@@ -139,3 +140,15 @@ def test_rejected_selections():
         OpenClipTower("open_clip_hub:tiny-vit", None, 1, "patch")
     with pytest.raises(ValueError, match="mm_vision_select_feature must be one of"):
         OpenClipTower("open_clip_hub:tiny-vit", None, -2, "cls")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("local-dir:/nowhere", "'open_clip_hub:local-dir:/nowhere' of config.json names a folder that is not there"),
+        ("tiny-vat", "open_clip has no model 'tiny-vat', did you mean 'tiny-vit'"),
+    ],
+)
+def test_a_name_that_means_nothing(name, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        OpenClipTower(f"open_clip_hub:{name}", None, -2, "patch")
