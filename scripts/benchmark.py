@@ -2,14 +2,14 @@
 
 import argparse
 
-from benchmarking import decode, evaluation, pooling
+from benchmarking import decode, evaluation, peer, pooling
 
 
 def main() -> None:
     """Parse the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (decode, evaluation, pooling):
+    for module in (decode, evaluation, peer, pooling):
         module.add_parser(commands)
     arguments = parser.parse_args()
     arguments.run(arguments)

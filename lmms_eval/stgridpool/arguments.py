@@ -13,6 +13,7 @@ from llava.layout import NEWLINE_POSITIONS
 from llava.video import BACKENDS
 from llava.video_process import DEFAULT_MEMORY_GB
 from lmms_eval_stgridpool.paths import check_path
+from lmms_eval_stgridpool.prompt_style import PROMPT_STYLES
 from stgridpool import Compressor, build_compressor, options
 from stgridpool.suggestion import suggestion
 
@@ -64,6 +65,8 @@ class Arguments:
             fit; fewer from when memory runs out.
         mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
         add_time_instruction: Tell the model the video's length and the times of its frames.
+        prompt_style: "llava_vid" words questions as lmms-eval does for its own model of that name, where a task has
+            settings for it; None as for every model that the task does not know.
         force_sample: Spread `max_frames_num` frames evenly over every video, however short.
         compressor: Name of the method that compresses a video's tokens, or two joined by "+": one in front of the
             language model and one inside it.
@@ -110,6 +113,7 @@ class Arguments:
     vision_batch_size: int | str = "auto"
     mm_newline_position: str | None = None
     add_time_instruction: bool = False
+    prompt_style: str | None = None
     force_sample: bool = False
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
@@ -137,6 +141,8 @@ class Arguments:
         options.choice("attn_implementation", self.attn_implementation, ATTENTION)
         if self.mm_newline_position is not None:
             options.choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
+        if self.prompt_style is not None:
+            options.choice("prompt_style", self.prompt_style, PROMPT_STYLES)
         for name, (low, high) in WHOLE_NUMBERS.items():
             options.whole_number(name, getattr(self, name), low, high)
         options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")

@@ -91,7 +91,7 @@ class LlavaVideo(lmms):
             bool(config.mm_use_im_start_end),
             self.arguments.add_time_instruction,
         )
-        self._tasks = Tasks(self.task_dict, self.arguments.answer_without_visuals)
+        self._tasks = Tasks(self.task_dict, self.arguments.answer_without_visuals, self.arguments.prompt_style)
         tower = self.model.get_vision_tower()
         keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
         weights = weights_digest(tower.vision_tower) if keeps else None

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.instance import Instance
+from loguru import logger
 
 from lmms_eval_stgridpool.identity import visual_identity
+from lmms_eval_stgridpool.prompt_style import restyle
 from lmms_eval_stgridpool.unanswered import NOTHING_SHOWN, UnansweredError
 
 Visuals = Sequence[Any]
@@ -44,10 +46,15 @@ class Tasks:
     Args:
         documents: lmms-eval's rows by task, split and number.
         answer_without_visuals: Whether a question is asked though its task shows nothing with it.
+        prompt_style: The model of lmms-eval for which questions are worded, see `restyle`; None is ours.
     """
 
-    def __init__(self, documents: Mapping[str, Any], answer_without_visuals: bool = False) -> None:
+    def __init__(
+        self, documents: Mapping[str, Any], answer_without_visuals: bool = False, prompt_style: str | None = None
+    ) -> None:
         self._documents = documents
+        self._prompt_style = prompt_style
+        self._unstyled: set[str] = set()
         self._answer_without_visuals = answer_without_visuals
         self._find_visuals: dict[tuple[str, str], Callable[[Any], Visuals | None]] = {}
         self._next_round: dict[str, Callable[..., Any]] = {}
@@ -58,7 +65,7 @@ class Tasks:
 
         Raises:
             ValueError: If the task did not give the six or seven arguments that a request about visuals has, or gave
-                them without its functions.
+                them without its functions, or its questions cannot be worded as asked.
         """
         if len(instance.args) < 6:
             raise ValueError(
@@ -72,6 +79,12 @@ class Tasks:
                 f"the questions of task {task} came without its doc_to_visual or doc_to_text, which lmms-eval's "
                 "--cache_requests loses: leave it out"
             )
+        if self._prompt_style is not None:
+            is_styled = restyle(instance, self._documents[task][split][document], self._prompt_style)
+            if not is_styled and task not in self._unstyled:
+                self._unstyled.add(task)
+                logger.warning(f"task {task} has no settings for prompt_style={self._prompt_style}: it asks as ever")
+            context = instance.args[0]
         self._find_visuals[kind, task] = find_visuals
         if rest:
             self._next_round[task] = rest[0]

@@ -18,14 +18,15 @@ from rich.table import Table
 from benchmarking.geometry import GEOMETRIES
 from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.reporting import add_output_options, report
-from stgridpool import COMPRESSORS, Compressed, Compressor, build_compressor, kernels
+from benchmarking.unfolding import UNFOLDED, Pooled, unfolded_nsp
+from stgridpool import COMPRESSORS, Compressed, build_compressor, kernels
 
 
 class Case(NamedTuple):
     """One method on one kind of tokens."""
 
     name: str
-    compressor: Compressor
+    compressor: Callable[[torch.Tensor], Compressed | Pooled]
 
 
 def add_parser(commands: Any) -> None:
@@ -34,7 +35,8 @@ def add_parser(commands: Any) -> None:
         "pooling",
         help="time every compressor on random tokens",
         description="ms is the time to decide and apply. Bytes moved are the input read once and the output written "
-        "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both.",
+        "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both. With nsp "
+        "comes the same pooling by unfolding windows.",
     )
     parser.add_argument("--methods", nargs="+", choices=list(COMPRESSORS), default=list(COMPRESSORS))
     parser.add_argument("--frames", type=int, default=64, help="T (default: %(default)s)")
@@ -66,6 +68,8 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
     if arguments.triton_kernels:
         kernels.switch_on(device)
     cases = [Case(name, build_compressor(name)) for name in arguments.methods]
+    if "nsp" in arguments.methods:
+        cases.append(Case(UNFOLDED, unfolded_nsp))
     rows: list[dict[str, object]] = []
     for dtype in arguments.dtypes:
         torch.manual_seed(0)
@@ -119,7 +123,7 @@ def _add_decoder_layer_ratio(rows: list[dict[str, object]], tokens: torch.Tensor
         row["decoder_layer_ratio"] = round(row["ms"] / layer_ms, 3)  # type: ignore[operator]
 
 
-def extra_memory(call: Callable[[], Compressed], tokens: torch.Tensor) -> int | None:
+def extra_memory(call: Callable[[], Compressed | Pooled], tokens: torch.Tensor) -> int | None:
     """Peak bytes that `call` holds beyond its input `tokens` and its output; None where it cannot be read."""
     before = reset_peak(tokens.device)
     made = call().tokens
