@@ -45,15 +45,24 @@ find_python() {
 install() { # install REQUIREMENT...: pip's warnings and errors pass; of its progress, a line every 20 s
   # Packages that come as source are built with the setuptools that is pinned, too.
   "$venv/bin/python" -m pip install --constraint "$constraints" --build-constraint "$constraints" "$@" |
-    while IFS= read -r line; do
-      if ((SECONDS >= next_line)); then
-        echo "setup.sh: $SECONDS s: ${line:0:100}" >&2
-        next_line=$((SECONDS + 20))
-      fi
-    done
+    {
+      while true; do
+        if IFS= read -r -t 20 line; then
+          last="$line"
+        elif (($? <= 128)); then # the end; above 128, pip was silent for 20 s
+          break
+        fi
+        if ((SECONDS >= next_line)); then
+          echo "setup.sh: $SECONDS s: ${last:0:100}" >&2
+          next_line=$((SECONDS + 20))
+        fi
+      done
+      cat >/dev/null # an old bash takes silence for the end
+    }
 }
 
 next_line=20
+last="pip has begun"
 if command -v flock >/dev/null; then # two set-ups at once take turns
   exec 9<"$root"
   flock 9
