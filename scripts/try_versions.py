@@ -96,7 +96,7 @@ def run_contract(title: str, versions: Mapping[str, str], only: str = "") -> int
     overlay = make_overlay(versions)
     path = [str(overlay), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
-    cores = ["--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    cores = ["--numprocesses", "auto", "--maxprocesses", "4", "--max-worker-restart", "0", "--dist", "loadfile"]
     part = ["--exitfirst", "-k", only] if only else []
     command = [sys.executable, "-m", "pytest", "-m", "contract", "--color=no", *cores, *part]
     done = subprocess.run(
