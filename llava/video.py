@@ -2,7 +2,7 @@
 
 import importlib
 from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from pathlib import Path
 
 import av
@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from llava.frame_resizing import FrameResizing
 from llava.frame_sampling import sample_frames, sample_frames_at_rate
 from llava.video_decoding import BACKENDS, read_frames
-from llava.video_packets import VideoReadError, list_packets
+from llava.video_opening import VideoReadError
+from llava.video_packets import list_packets
 
 __all__ = ["BACKENDS", "VideoClip", "VideoReadError", "check_options", "read_frame_folder", "read_video"]
 
@@ -68,7 +69,7 @@ def read_video(
         ValueError: If an option is out of range.
     """
     check_options(max_frames_num, fps, force_sample, backend, resizing=resizing)
-    name = fspath(path)
+    name = fsdecode(path)
     if not Path(name).is_file():
         kind = "is a directory" if Path(name).is_dir() else "is no regular file"
         raise VideoReadError(name, kind if Path(name).exists() else "no such file")
@@ -104,8 +105,8 @@ def read_frame_folder(
         VideoReadError: If there is no picture, or one cannot be read or has another size.
         ValueError: If an option is out of range.
     """
-    name = fspath(folder)
-    files = sorted(file for file in Path(folder).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
+    name = fsdecode(folder)
+    files = sorted(file for file in Path(name).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
     if not files:
         raise VideoReadError(name, "no frames: the folder holds no JPEG or PNG files")
     indices, times = _choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)

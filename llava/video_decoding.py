@@ -6,6 +6,7 @@ key frame is also shown after it; PyAV reads the files where it is not.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from llava.frame_resizing import FrameResizing
-from llava.video_packets import PacketList, VideoReadError, open_video
+from llava.video_opening import VideoReadError, open_video, printable
+from llava.video_packets import PacketList
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def _read_with_decord(
     import decord  # noqa: PLC0415 - loads an FFmpeg of its own, which users of PyAV alone need not
 
     try:
-        reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
+        reader = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
         if len(reader) == num_frames:
             if resizing is None:
                 return reader.get_batch(indices).asnumpy()
@@ -65,7 +67,9 @@ def _read_with_decord(
         reason = f"it counts {len(reader)} frames, not {num_frames}"
     except decord.DECORDError as error:
         reason = str(error).splitlines()[0]
-    logger.info("decord does not manage %s, PyAV reads it: %s", path, reason)
+    except UnicodeEncodeError:
+        reason = "its name is not UTF-8"
+    logger.info("decord does not manage %s, PyAV reads it: %s", printable(path), reason)
     return None
 
 

@@ -6,34 +6,15 @@ indices.
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
 import av
-from av.container import InputContainer
+
+from llava.video_opening import VideoReadError, open_video
 
 _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}  # their packets carry the times at which frames are shown
-_DECODER_THREADS = 4  # per file; more costs memory and hardly gains speed
 _LONGEST_SILENT_TAIL = 1.0  # s by which the last frame of an intact file may end before the declared duration
-
-
-class VideoReadError(Exception):
-    """A file that does not give the frames asked for.
-
-    Attributes:
-        path: The file.
-        reason: What is wrong with it, in one line.
-    """
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"cannot read video {path}: {reason}")
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type["VideoReadError"], tuple[str, str]]:
-        return type(self), (self.path, self.reason)
 
 
 @dataclass(frozen=True)
@@ -75,7 +56,7 @@ def list_packets(path: str) -> PacketList:
     """Read the packets of the best video stream, without decoding and without keeping their data.
 
     Raises:
-        VideoReadError: If there is no video stream, decoder, frame rate or frame, or the file is cut off.
+        VideoReadError: If the file is no video, there is no decoder, frame rate or frame, or the file is cut off.
         av.FFmpegError: If the file is no media file, or damaged.
     """
     with open_video(path) as (container, stream):
@@ -99,30 +80,6 @@ def list_packets(path: str) -> PacketList:
     keys = [position for position, packet in enumerate(packets) if packet.is_key]
     closed = 0 in keys and all(latest[key] < times[key] == ordered[key] for key in keys)
     return PacketList(num_frames, rate, ordered, sorted(times[key] for key in keys), closed)
-
-
-@contextmanager
-def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """The file and the stream that a player would show, ready to be decoded.
-
-    Raises:
-        VideoReadError: If there is no such stream, or nothing here decodes it.
-        av.FFmpegError: If the file is no media file, or damaged.
-    """
-    with av.open(path, metadata_errors="ignore") as container:  # tags that are not text do not matter here
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
-            raise VideoReadError(path, "no video stream")
-        if stream.codec_context is None:
-            raise VideoReadError(path, "no decoder for the video stream")
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = _DECODER_THREADS
-        try:
-            yield container, stream
-        finally:
-            # PyAV frees a decoder while it holds Python's lock, and with av.logging switched on the decoder's threads
-            # need that lock before they can end. Flushing lets them finish without it.
-            stream.codec_context.flush_buffers()
 
 
 def _check_complete(path: str, stream: av.VideoStream, packets: list[_Packet]) -> None:

@@ -135,8 +135,7 @@ def misbehave(tmp_path, monkeypatch):
 def odd_videos(tmp_path_factory):
     """A folder of the files that one finds in data sets.
 
-    `readable` gives the number of frames by name, `unreadable` the reason; `stuck` is a file that FFmpeg never opens,
-    since it names a pipe into which nobody writes.
+    `readable` gives the number of frames by name, `unreadable` the reason.
     """
     folder = tmp_path_factory.mktemp("odd videos")
     plain = _write_video(folder / "a name with spaces, ünïcode 视频.mp4")
@@ -170,7 +169,7 @@ def odd_videos(tmp_path_factory):
     (folder / "folder.mp4").mkdir()
     _write_sound(folder / "sound.mp4")
     os.mkfifo(folder / "pipe")
-    (folder / "stuck.mp4").write_text("ffconcat version 1.0\nfile pipe\n")
+    (folder / "playlist.mp4").write_text("ffconcat version 1.0\nfile pipe\n")
     unreadable = {
         "empty.mp4": "(End of file|Invalid data)",
         "cut_in_the_header.mp4": "Invalid data",
@@ -185,12 +184,13 @@ def odd_videos(tmp_path_factory):
         "text.mp4": "Invalid data",
         "folder.mp4": "no frames: the folder holds no JPEG or PNG files",
         "pipe": "is no regular file",
+        "playlist.mp4": "no container of video",
         "missing.mp4": "no such file",
     }
     short = {"one_frame.mp4": 1, "one_pixel.mp4": 5, "trimmed_by_an_edit_list.mp4": 30}
-    others = {path.name for path in folder.iterdir()} - unreadable.keys() - {"stuck.mp4"}
+    others = {path.name for path in folder.iterdir()} - unreadable.keys()
     readable = {name: short.get(name, 60) for name in sorted(others)}
-    return SimpleNamespace(folder=folder, readable=readable, unreadable=unreadable, stuck=folder / "stuck.mp4")
+    return SimpleNamespace(folder=folder, readable=readable, unreadable=unreadable)
 
 
 def _patched(data, position, new):

@@ -17,7 +17,7 @@ from typing import Any
 import av
 from torch import distributed
 
-from llava.video_packets import VideoReadError, open_video
+from llava.video_opening import VideoReadError, open_video
 from lmms_eval_stgridpool.requests import Request
 
 QUESTION_COST = 30

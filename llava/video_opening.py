@@ -1,0 +1,94 @@
+"""Opening a video file: as a file, whatever its name looks like, and only if it is a video.
+
+FFmpeg takes much for a video that is none: pictures, text drawn on a terminal, and playlists that name other files or
+addresses. Only containers of video are opened here, and no file leads to another one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+from av.container import InputContainer
+
+CONTAINERS = (
+    *("mov", "matroska", "avi", "asf", "asf_o", "flv", "kux", "mpeg", "mpegts", "ogg", "rm", "ivr", "nut", "mxf", "gxf"),
+    *("dv", "wtv", "nsv", "nuv", "swf", "pva", "ty", "lxf", "mlv", "cine", "amv", "bink", "smk", "flic", "roq"),
+    *("h261", "h263", "h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "vc1", "vc1test", "av1", "obu", "ivf", "dirac"),
+    *("cavsvideo", "avs2", "avs3", "mjpeg", "mpjpeg", "smjpeg", "mjpeg_2000", "yuv4mpegpipe", "dnxhd", "ingenient"),
+    *("dhav", "ifv", "iv8", "luodat", "hnm", "vivo", "mvi", "gif", "apng", "jpegxl_anim"),
+)
+"""Names of FFmpeg's demuxers of video. Pictures, text, subtitles, sound, devices and playlists are not among them."""
+
+_PICTURE_BRANDS = {"avif", "heic", "heix", "heim", "heis", "mif1", "mif2", "miaf", "j2ki", "jpeg"}
+"""Brands of ISO/IEC 23008-12 files whose main content is a still picture, though they are built like MP4."""
+
+_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+_DECODER_THREADS = 4  # per file; more costs memory and hardly gains speed
+
+
+class VideoReadError(Exception):
+    """A file that does not give the frames asked for.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, in one line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"cannot read video {printable(path)}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VideoReadError], tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+def printable(path: str) -> str:
+    """The path as text that can be written anywhere: bytes of its name that are not UTF-8 are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """The file and the stream that a player would show, ready to be decoded.
+
+    Raises:
+        VideoReadError: If the file is a picture, a text or a playlist, there is no video stream, or nothing here
+            decodes it.
+        av.FFmpegError: If the file is no media file, or damaged.
+    """
+    with _open_container(path) as container:
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+            raise VideoReadError(path, "no video stream")
+        if stream.codec_context is None:
+            raise VideoReadError(path, "no decoder for the video stream")
+        is_still = container.format.name == "gif" and stream.frames == 1
+        if is_still or container.metadata.get("major_brand") in _PICTURE_BRANDS:
+            raise VideoReadError(path, "a picture, no video")
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = _DECODER_THREADS
+        try:
+            yield container, stream
+        finally:
+            # PyAV frees a decoder while it holds Python's lock, and with av.logging switched on the decoder's threads
+            # need that lock before they can end. Flushing lets them finish without it.
+            stream.codec_context.flush_buffers()
+
+
+def _open_container(path: str) -> InputContainer:
+    """Open a container of video, and nothing that it names.
+
+    Raises:
+        VideoReadError: If FFmpeg takes the file for something else.
+        av.FFmpegError: If it is no media file, or damaged.
+    """
+    try:
+        # Tags that are not text do not matter here.
+        return av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="ignore")
+    except av.error.ValueError as error:  # what FFmpeg says of a format that is not among the allowed ones
+        reason = "no container of video: a picture, a text, a playlist, or a file that is damaged at its start"
+        raise VideoReadError(path, reason) from error
