@@ -15,7 +15,11 @@ STAND_IN = """#!/usr/bin/env bash
 if [[ "$1" == -c ]]; then echo "$NUM_GPUS"; exit; fi
 printf '%s\\n' "$@" >"$NOTES"
 printf 'HF_HOME=%s\\nACCELERATE_USE_CPU=%s\\n' "$HF_HOME" "${ACCELERATE_USE_CPU:-}" >>"$NOTES"
-[[ -z "$RESULTS" ]] || { mkdir -p "$(dirname "$RESULTS")"; echo '{}' >"$RESULTS"; touch -t 203801010000 "$RESULTS"; }  # file times are coarse
+if [[ -n "$RESULTS" ]]; then
+  mkdir -p "$(dirname "$RESULTS")"
+  echo '{}' >"$RESULTS"
+  touch -t 203801010000 "$RESULTS" # file times are coarse
+fi
 exit "$STATUS"
 """
 
