@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lmms_eval.api.instance import TokenCounts
 
-from llava.video import VideoReadError
+from llava.video_opening import VideoReadError, printable
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.identity import checkpoint_version, git_commit
 from lmms_eval_stgridpool.placement import Placement
@@ -167,7 +167,7 @@ class RankSums:
         """Count questions that could not be answered, which `add_answer` counts as well, by reason."""
         _add(self.failures, {kind_of(error): questions})
         if isinstance(error, VideoReadError):
-            self.failed_videos[error.path] = error.reason
+            self.failed_videos[printable(error.path)] = error.reason
 
     def _add_shown(self, facts: SampleFacts) -> None:
         self.blind_requests += facts.is_blind

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -82,3 +83,10 @@ def test_a_compressor_that_compressed_nothing_is_not_recorded(answers, resumed, 
     for facts in resumed:
         sums.add_resumed(facts)
     assert run_record({"compressor": "C()"}, [sums], 1.0)["compressor"] == compressor
+
+
+def test_a_video_whose_name_is_not_utf_8_can_be_recorded():
+    sums = RankSums(0)
+    sums.add_failures(VideoReadError(os.fsdecode(b"caf\xe9.mp4"), "no such file"), 1)
+    written = json.dumps(run_record({}, [sums], 1.0), ensure_ascii=False).encode()
+    assert json.loads(written)["failed_videos"] == {r"caf\xe9.mp4": "no such file"}
