@@ -48,7 +48,7 @@ install() { # install REQUIREMENT...: pip's warnings and errors pass; of its pro
     {
       while true; do
         if IFS= read -r -t 20 line; then
-          last="$line"
+          last="${line:-$last}"
         elif (($? <= 128)); then # the end; above 128, pip was silent for 20 s
           break
         fi
