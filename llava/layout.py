@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from stgridpool import Plan
+from stgridpool.finite import StageCheck
 from stgridpool.llm_stage import VisualSpan
 
 NEWLINE_POSITIONS = ("grid", "frame", "one_token", "no_token")
@@ -20,12 +21,14 @@ class EncodedVideo:
         plan: What the compressor decided; its length is the number of visual tokens.
         num_newlines: Newline tokens among the L.
         newline_position: Where they stand, one of `NEWLINE_POSITIONS`.
+        checks: Whether what each stage gave is finite. Nobody has waited for them yet: `generate` reads them.
     """
 
     embeds: torch.Tensor
     plan: Plan
     num_newlines: int
     newline_position: str = "no_token"
+    checks: tuple[StageCheck, ...] = ()
 
     def span(self, start: int) -> VisualSpan:
         """Where its tokens stand in a prompt that it begins at position `start` of.

@@ -7,7 +7,7 @@ Features that are there already stay. Several processes share the work:
     --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64,feature_cache=features
 
 Evaluations find the features with the same --model_args, whatever their compressor. Ends with status 1 if a video
-cannot be read.
+cannot be read, or its features are not finite.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from lmms_eval_stgridpool.arguments import parse_model_args
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.paths import path_argument
 from lmms_eval_stgridpool.requests import Tasks
+from stgridpool.finite import NonFiniteError, all_finite
 from stgridpool.stage_timer import StageTimer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -71,7 +72,7 @@ def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
     """Put the features of videos into the model's cache.
 
     Returns:
-        How many were there already, and why others could not be read.
+        How many were there already, and why others have no features.
 
     Raises:
         OSError: If the cache cannot be written any more.
@@ -83,7 +84,11 @@ def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
         try:
             with torch.inference_mode():
                 [features] = model.encoder.features([video], StageTimer(model.device))
+                if not all_finite(features.features):
+                    raise NonFiniteError("vision tower", features.features.dtype)
             known += features.is_from_cache
+        except NonFiniteError as error:
+            failures.append(f"{video}: {error}")
         except VideoReadError as error:
             failures.append(str(error))
         if not model.encoder.cache.is_writable:
@@ -122,7 +127,7 @@ def main() -> None:
         print(*failures, sep="\n", end="\n" * bool(failures), file=sys.stderr)
         print(
             f"{len(videos)} videos: {len(videos) - known - len(failures)} encoded, {known} were there, "
-            f"{len(failures)} cannot be read. Features in {model.arguments.feature_cache}"
+            f"{len(failures)} failed. Features in {model.arguments.feature_cache}"
         )
     sys.exit(bool(failures))
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
+from stgridpool.finite import LogitsWatch, StageCheck
 from stgridpool.llm_stage import CompressedPrompts, LLMStage, VisualSpan
 from stgridpool.parts.kv_cache import CACHE_ARGUMENT
 
@@ -86,11 +87,13 @@ class VideoSession:
         """Cache entries of the prefix in each layer."""
         return [self._cache.get_query_offset(index) for index in range(len(self._cache.layers))]
 
-    def generate(self, suffixes: Sequence[Tensor], **options: Any) -> Tensor:
+    def generate(self, suffixes: Sequence[Tensor], watch: LogitsWatch | None = None, **options: Any) -> Tensor:
         """Continue several prompts as one batch.
 
         Args:
             suffixes: (n_i, D) embeddings of what follows the prefix in each prompt, each at least one position.
+            watch: Notes which answers come from logits that are not finite, for a caller that reads it together with
+                the answers; without it, an error is raised.
             **options: Of transformers' ``generate``. Stopping criteria and logits processors see new tokens only.
 
         Returns:
@@ -98,21 +101,25 @@ class VideoSession:
 
         Raises:
             ValueError: If a suffix is empty.
+            NonFiniteError: If an answer comes from logits that are not finite.
         """
+        own_watch = watch or LogitsWatch(self.model)
         embeds, mask = self._prompts(suffixes)
         # transformers searches or samples several continuations of a prompt as so many rows.
         rows_per_prompt = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         cache = self._fork(len(suffixes) * rows_per_prompt)
-        with torch.inference_mode(), self._continuing():
+        with torch.inference_mode(), self._continuing(), own_watch.attached():
             # The mixin's own method, since a model may take only ids in its `generate`. It wants whole prompts and
             # skips what the cache holds.
             output: Any = GenerationMixin.generate(
                 self.model, inputs_embeds=embeds, attention_mask=mask, **{CACHE_ARGUMENT: cache}, **options
             )
+            if watch is None:
+                own_watch.check([StageCheck.of("embeddings of the prefix", self.prefix)])
         return output
 
     def logits(self, suffix: Tensor, num_last: int = 0) -> Tensor:
-        """Logits (n, V) at the positions of one suffix (n, D), or at the `num_last` last of them.
+        """Logits (n, V) at the positions of one suffix (n, D), or at the `num_last` last of them, finite or not.
 
         Raises:
             ValueError: If `suffix` is empty.

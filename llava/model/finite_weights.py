@@ -9,6 +9,7 @@ from torch import nn
 
 from llava.model.checkpoint_files import StoredTensor
 from llava.model.tensor_shapes import plain_name
+from stgridpool.finite import all_finite
 
 _CHECKED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -45,8 +46,7 @@ def _not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of the tensors that hold NaN or infinity; waits once for each device."""
     by_device: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
     for name, weight in weights.items():
-        if weight.numel():
-            by_device.setdefault(weight.device, []).append((name, torch.stack(torch.aminmax(weight)).isfinite().all()))
+        by_device.setdefault(weight.device, []).append((name, all_finite(weight)))
     bad: list[str] = []
     for checks in by_device.values():
         flags = torch.stack([flag for _, flag in checks]).tolist()

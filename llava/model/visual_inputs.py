@@ -20,6 +20,7 @@ from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import splice_batch
 from llava.model.tower import VisionTower
 from llava.model.vision_batches import fitting_batch_size, map_batches
+from stgridpool.finite import StageCheck
 from stgridpool.stage_timer import StageTimer
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,9 @@ class VisualInputs(Compression):
             tokens, plan = self.front_compressor(self._as_maps(projected))
             position = self._newline_position()
             embeds = insert_newlines(tokens, plan.place, self.model.image_newline, position, plan.shape)
-        return EncodedVideo(embeds, plan, len(embeds) - len(tokens), position)
+        stages = {"vision tower": features, "projector": projected, "compressor": embeds}
+        checks = tuple(StageCheck.of(stage, given) for stage, given in stages.items())
+        return EncodedVideo(embeds, plan, len(embeds) - len(tokens), position, checks)
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
         """Tokens and newline tokens that the checkpoint's own pooling gives for a video of `num_frames` frames."""

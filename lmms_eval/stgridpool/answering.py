@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 
-from lmms_eval_stgridpool.generation import Answerer, GenerationSettings
+from lmms_eval_stgridpool.generation import Answerer
+from lmms_eval_stgridpool.generation_settings import GenerationSettings
 from lmms_eval_stgridpool.media import LastMade, Media, MediaEncoder
 from lmms_eval_stgridpool.prompts import PromptBuilder
 from lmms_eval_stgridpool.record import RankSums, SampleFacts
 from lmms_eval_stgridpool.requests import Request, Tasks, video_key
+from stgridpool.finite import NonFiniteError
 from stgridpool.stage_timer import StageTimer
 
 
@@ -39,9 +41,13 @@ class RequestAnswerer:
             facts: Those of each answer, to be filled in.
             timer: Gets the stages of all of them.
 
+        Returns:
+            One answer per request; where it comes from features or logits that are not finite, the error instead.
+
         Raises:
             VideoReadError: If a video cannot be read.
             UnansweredError: If the task shows nothing.
+            NonFiniteError: If the loss of a single request comes from features or logits that are not finite.
         """
         request = requests[0]
         visuals = self._tasks.visuals(request)
@@ -91,19 +97,20 @@ class RequestAnswerer:
         settings: Sequence[GenerationSettings],
         facts: Sequence[SampleFacts],
         timer: StageTimer,
-    ) -> list[str]:
+    ) -> list[str | NonFiniteError]:
         prompts = []
         for context, own_facts in zip(contexts, facts, strict=True):
             media = self._encode(visuals, own_facts, timer)
             question = self.prompts.question(context, media.num_visuals, media.clips)
             prompts.append(self.prompts.ids(self.prompts.prompt(question), media.num_visuals))
-        texts = []
+        texts: list[str | NonFiniteError] = []
         answers = self.answerer.generate(prompts, media, settings, timer)
         for ids, own_facts, answer in zip(prompts, facts, answers, strict=True):
-            _count(own_facts, len(ids), media, answer.num_tokens)
-            own_facts.add_counts(answer.counts)
             own_facts.answered_together = answer.together
-            texts.append(answer.text)
+            if answer.error is None:
+                _count(own_facts, len(ids), media, answer.num_tokens)
+                own_facts.add_counts(answer.counts)
+            texts.append(answer.error or answer.text)
         return texts
 
     def _score(
@@ -116,8 +123,8 @@ class RequestAnswerer:
         context_ids = self.prompts.ids(opened, media.num_visuals)
         closing_ids = self.prompts.ids(closed[closed.index(continuation, len(opened)) + len(continuation) :], 0)
         ids = self.prompts.ids(closed, media.num_visuals)
-        _count(facts, len(ids), media, 0)
         loss, is_greedy, counts = self.answerer.score(ids, len(context_ids), len(closing_ids), media, timer)
+        _count(facts, len(ids), media, 0)
         facts.add_counts(counts)
         return loss, is_greedy
 
@@ -127,12 +134,16 @@ class RequestAnswerer:
         visuals: Sequence[Any],
         facts: SampleFacts,
         timer: StageTimer,
-    ) -> list[str]:
+    ) -> list[str] | NonFiniteError:
         """Rounds: the task makes each question from the answers so far."""
         settings = GenerationSettings.from_task(request.argument)
-        context, answers, notes = request.context, [], None
+        context, notes = request.context, None
+        answers: list[str] = []
         while True:
-            answers += self._generate([context], visuals, [settings], [facts], timer)
+            [answer] = self._generate([context], visuals, [settings], [facts], timer)
+            if isinstance(answer, NonFiniteError):
+                return answer
+            answers.append(answer)
             visuals, context, finished, outputs, notes = self._tasks.next_round(
                 request,
                 previous_output=list(answers),

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from loguru import logger
 
 import llava
@@ -30,6 +29,7 @@ from lmms_eval_stgridpool.feature_file import DAMAGE, VideoFeatures, is_marked, 
 from lmms_eval_stgridpool.identity import answer_key, source_digest, video_identity
 from lmms_eval_stgridpool.paths import make_folder, own_folder, read_regular_file
 from lmms_eval_stgridpool.versions import package_version
+from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
 """Name of the cache's own folder in the one that the user names."""
@@ -90,7 +90,7 @@ class FeatureCache:
         because the disk is full for instance, the run goes on without; the next ones are tried again. Both are said
         once.
         """
-        if not torch.isfinite(video.features).all():
+        if not all_finite(video.features):
             return
         data = pack(name, video)
         if len(data) > self._limit_bytes:

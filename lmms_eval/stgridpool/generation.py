@@ -1,8 +1,8 @@
 """Answers of the language model: free text, and the loss of a given continuation."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,64 +11,13 @@ from torch.nn import functional as F
 
 from llava.mm_utils import KeywordsStoppingCriteria
 from lmms_eval_stgridpool.counting import count_tokens
+from lmms_eval_stgridpool.generation_settings import GenerationSettings
 from lmms_eval_stgridpool.media import Media
 from lmms_eval_stgridpool.sharing import SharedPrefix
 from lmms_eval_stgridpool.stopping import FirstToken, Limits, Until, cut
+from stgridpool.finite import LANGUAGE_MODEL, LogitsWatch, NonFiniteError, all_finite, fetch, first_failure, flags_of
 from stgridpool.retention import LayerLengths, VisualCounts
 from stgridpool.stage_timer import StageTimer
-
-DEFAULT_MAX_NEW_TOKENS = 1024
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How an answer is generated.
-
-    Attributes:
-        max_new_tokens: Most tokens of the answer.
-        do_sample: Sample instead of taking the best token.
-        temperature: Of sampling, above 0.
-        top_p: Share of the probability that sampling draws from, 0 to 1; passed on as the stock models pass it. Of a
-            checkpoint's other sampling settings, such as top_k, sampling keeps what they say.
-        num_beams: Beams searched.
-        until: Texts before which the answer ends.
-    """
-
-    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float | None = None
-    num_beams: int = 1
-    until: tuple[str, ...] = ()
-
-    @classmethod
-    def from_task(cls, gen_kwargs: Mapping[str, Any]) -> "GenerationSettings":
-        """Read a task's ``generation_kwargs``, which are left as they are.
-
-        A temperature of 0, or none without ``do_sample``, is greedy. Keys that are not generation settings here are
-        ignored, as lmms-eval's tasks address several models with them.
-        """
-        temperature = gen_kwargs.get("temperature")
-        do_sample = gen_kwargs.get("do_sample")
-        if do_sample is None:
-            do_sample = temperature is not None and temperature > 0
-        until = gen_kwargs.get("until") or ()
-        return cls(
-            max_new_tokens=int(gen_kwargs.get("max_new_tokens") or DEFAULT_MAX_NEW_TOKENS),
-            do_sample=bool(do_sample) and temperature != 0,
-            temperature=1.0 if temperature is None else float(temperature),
-            top_p=gen_kwargs.get("top_p"),
-            num_beams=int(gen_kwargs.get("num_beams") or 1),
-            until=tuple(text for text in ([until] if isinstance(until, str) else until) if text),
-        )
-
-    def for_model(self) -> dict[str, Any]:
-        """Arguments of the model's ``generate``; greedy ones undo the checkpoint's own sampling settings."""
-        if self.do_sample:
-            sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
-        else:
-            sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        return sampling | {"num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
 
 
 @dataclass(frozen=True)
@@ -78,13 +27,15 @@ class Generated:
     Attributes:
         text: The answer.
         num_tokens: Tokens generated for it.
+        error: Why it says nothing; None where everything that it comes from is finite.
         counts: Visual tokens of its prompt; None without a video.
         together: Answers generated as one batch with it, itself included.
     """
 
     text: str
     num_tokens: int
-    counts: VisualCounts | None
+    error: NonFiniteError | None = None
+    counts: VisualCounts | None = None
     together: int = 1
 
 
@@ -117,7 +68,8 @@ class Answerer:
 
         Greedy answers that share a prefix are generated as one batch, each with its own limits. Others, and prompts
         that share nothing, are generated one by one. Prompts with another text before the visuals have another prefix;
-        one prefix after the other is in memory.
+        one prefix after the other is in memory. An answer from features or logits that are not finite has an error, and
+        those of the same batch whose own logits are finite have none.
 
         Args:
             prompts: (L_i,) token ids with placeholders.
@@ -155,26 +107,27 @@ class Answerer:
             [ids] = prompts
             generate = partial(self.model.generate, ids[None].to(self.device), **_visual_arguments(media))
             with LayerLengths(self.model).of_first_forward() as entering:
-                [(text, length)] = self._generate(prompts, settings, timer, generate)
-            return [Generated(text, length, self._count(ids, media, entering))]
+                [answer] = self._generate(prompts, settings, media, timer, generate)
+            return [replace(answer, counts=self._count(ids, media, entering))]
         session, counts = opened[0].session, opened[0].counts
         suffixes = [one.suffix for one in opened]
         if all(one.do_sample is False and one.num_beams == 1 for one in settings):
-            texts = self._generate(prompts, settings, timer, partial(session.generate, suffixes))
-            return [Generated(text, length, counts, len(texts)) for text, length in texts]
+            found = self._generate(prompts, settings, media, timer, partial(session.generate, suffixes))
+            return [replace(answer, counts=counts, together=len(found)) for answer in found]
         answers = []
         for ids, one, suffix in zip(prompts, settings, suffixes, strict=True):
-            [(text, length)] = self._generate([ids], [one], timer, partial(session.generate, [suffix]))
-            answers.append(Generated(text, length, counts))
+            [answer] = self._generate([ids], [one], media, timer, partial(session.generate, [suffix]))
+            answers.append(replace(answer, counts=counts))
         return answers
 
     def _generate(
         self,
         prompts: Sequence[torch.Tensor],
         settings: Sequence[GenerationSettings],
+        media: Media,
         timer: StageTimer,
         generate: Callable[..., torch.Tensor],
-    ) -> list[tuple[str, int]]:
+    ) -> list[Generated]:
         """Answers to prompts with the same settings but for the length and the end of each."""
         criteria = [
             [KeywordsStoppingCriteria([self.stop_text], self.tokenizer, ids[None]), Until(one.until, self.tokenizer)]
@@ -182,19 +135,26 @@ class Answerer:
         ]
         limits = Limits(criteria, [one.max_new_tokens for one in settings])
         longest = max(one.max_new_tokens for one in settings)
+        watch = LogitsWatch(self.model)
         with ExitStack() as stages, torch.inference_mode():
             stages.enter_context(timer.stage("prefill"))
             output = generate(
+                watch=watch,
                 pad_token_id=self.tokenizer.pad_token_id,
                 stopping_criteria=[FirstToken(stages, timer), limits],
                 use_cache=True,
                 **settings[0].for_model() | {"max_new_tokens": longest},
             )
+        rows, steps, stages_before = fetch(output, watch.flags(), flags_of(media.checks, output.device))
+        of_media, of_logits = first_failure(media.checks, stages_before), watch.error
+        is_searched = settings[0].num_beams > 1  # then every step of every beam counts
         answers = []
-        for row, length, one in zip(output.cpu(), limits.lengths, settings, strict=True):
+        of_answers = steps.view(len(steps), len(rows), -1).unbind(1)  # (steps, beams) of each
+        for row, is_finite, length, one in zip(rows, of_answers, limits.lengths, settings, strict=True):
             tokens = row[: self._length(row, length)]
-            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-            answers.append((cut(text, one.until), len(tokens)))
+            text = cut(self.tokenizer.decode(tokens, skip_special_tokens=True), one.until)
+            is_lost = not is_finite[: None if is_searched else len(tokens)].all()
+            answers.append(Generated(text, len(tokens), of_media or (of_logits if is_lost else None)))
         return answers
 
     def _length(self, row: torch.Tensor, limit: int | None) -> int:
@@ -227,16 +187,24 @@ class Answerer:
 
         Raises:
             ValueError: If the prompt is longer than the checkpoint's longest.
+            NonFiniteError: If the loss comes from features or logits that are not finite.
         """
         self._check_length(ids, media)
         scored = ids[num_context:].to(self.device)
+        end = len(scored) - num_closing
         with timer.stage("prefill"), torch.inference_mode():
             logits, counts = self._last_logits(ids, media, len(scored) + 1)
-            logits = logits[:-1].float()  # (number scored, vocabulary): each predicts the id after it
-            loss = F.cross_entropy(logits, scored.to(logits.device))
-        end = len(scored) - num_closing
-        greedy = logits[:end].argmax(dim=-1).cpu()
-        return float(loss), bool((greedy == scored[:end].cpu()).all()), counts
+            dtype, logits = logits.dtype, logits[:-1].float()  # (number scored, vocabulary): each predicts the next id
+            scored = scored.to(logits.device)
+            loss = F.cross_entropy(logits, scored)
+            is_greedy = (logits[:end].argmax(dim=-1) == scored[:end]).all()
+            found = fetch(loss, is_greedy, all_finite(logits), flags_of(media.checks, logits.device))
+        error = first_failure(media.checks, found[3])
+        if error is not None:
+            raise error
+        if not found[2]:
+            raise NonFiniteError(LANGUAGE_MODEL, dtype)
+        return float(found[0]), bool(found[1]), counts
 
     def _last_logits(self, ids: torch.Tensor, media: Media, count: int) -> tuple[torch.Tensor, VisualCounts | None]:
         """Logits (count, vocabulary) at the last positions of a prompt, and its visual tokens."""

@@ -269,17 +269,17 @@ class LlavaVideo(lmms):
             repeat = jobs[0].name.rpartition("-")[2]
             determinism.seed_from(f"{jobs[0].request.task} {jobs[0].request.document} {repeat}")
         timer = StageTimer(self.device)
-        documents = ", ".join(str(job.request.document) for job in jobs)
-        where = f"task {jobs[0].request.task}, document {documents}"
         try:
-            with fatal(f"rank {self.rank}, {where}, videos {jobs[0].videos}", let_through=UNANSWERED):
+            with fatal(f"rank {self.rank}, {_named(jobs)}, videos {jobs[0].videos}", let_through=UNANSWERED):
                 answers = self._answerer.answer([job.request for job in jobs], facts, timer)
         except UNANSWERED as error:
-            logger.error(f"{where} is not answered: {error}")
-            answers = [no_answer] * len(jobs)
-            for one in facts:
-                one.failure = str(error)
-            self._sums.add_failures(error, len(jobs))
+            answers = [error] * len(jobs)
+        for failure in dict.fromkeys(answer for answer in answers if isinstance(answer, UNANSWERED)):
+            failed = [index for index, answer in enumerate(answers) if answer is failure]
+            logger.error(f"{_named([jobs[index] for index in failed])} is not answered: {failure}")
+            self._sums.add_failures(failure, len(failed))
+            for index in failed:
+                facts[index].failure, answers[index] = str(failure), no_answer
         seconds = {stage: spent / len(jobs) for stage, spent in timer.seconds().items()}
         for job, answer, one in zip(jobs, answers, facts, strict=True):
             one.seconds = dict(seconds)
@@ -312,3 +312,8 @@ class LlavaVideo(lmms):
         evaluation = current_evaluation()
         if evaluation is not None and evaluation.command_line is not None:
             conclude_at_exit(self.verdict, None if self._files is None else self._files.results)
+
+
+def _named(jobs: list[Job]) -> str:
+    """Task and documents of questions, for messages."""
+    return f"task {jobs[0].request.task}, document {', '.join(str(job.request.document) for job in jobs)}"

@@ -16,6 +16,7 @@ from llava.mm_utils import process_images
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.feature_cache import FeatureCache, VideoFeatures
 from lmms_eval_stgridpool.loading import VideoLoader
+from stgridpool.finite import StageCheck
 from stgridpool.stage_timer import StageTimer
 
 Made = TypeVar("Made")
@@ -49,6 +50,7 @@ class Media:
         image_tokens: Tokens of the images.
         cache_hits: Videos whose features came from the feature cache.
         cache_misses: Videos whose features were put into it.
+        checks: Whether what each stage gave for the visuals is finite. Nobody has waited for them yet.
     """
 
     inputs: Any = None
@@ -61,6 +63,7 @@ class Media:
     image_tokens: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
+    checks: tuple[StageCheck, ...] = ()
 
     @property
     def num_visuals(self) -> int:
@@ -126,6 +129,7 @@ class MediaEncoder:
             newline_tokens=sum(video.num_newlines for video in encoded),
             cache_hits=hits,
             cache_misses=0 if self.cache is None else len(videos) - hits,
+            checks=tuple(check for video in encoded for check in video.checks),
         )
 
     def features(self, paths: Sequence[Path], timer: StageTimer) -> list[VideoFeatures]:
@@ -165,7 +169,11 @@ class MediaEncoder:
         with timer.stage("vision"):
             tokens = self.model.encode_visuals(pixels, modalities, sizes)
         return Media(
-            inputs=tokens, modalities=modalities, image_sizes=sizes, image_tokens=sum(len(image) for image in tokens)
+            inputs=tokens,
+            modalities=modalities,
+            image_sizes=sizes,
+            image_tokens=sum(len(image) for image in tokens),
+            checks=tuple(StageCheck.of("vision tower or projector", image) for image in tokens),
         )
 
 

@@ -19,6 +19,7 @@ from lmms_eval_stgridpool.placement import Placement
 from lmms_eval_stgridpool.unanswered import UnansweredError, kind_of
 from lmms_eval_stgridpool.versions import package_version, untested_versions
 from stgridpool import Compressor
+from stgridpool.finite import NonFiniteError
 from stgridpool.retention import RetentionSums, VisualCounts, fractions
 
 _PACKAGES = ("stgridpool", "lmms_eval", "torch", "transformers", "accelerate", "decord", "av")
@@ -163,7 +164,7 @@ class RankSums:
         _add(self.seconds, facts.seconds)
         _add(self.first_token_seconds, facts.first_token_seconds())
 
-    def add_failures(self, error: VideoReadError | UnansweredError, questions: int) -> None:
+    def add_failures(self, error: VideoReadError | NonFiniteError | UnansweredError, questions: int) -> None:
         """Count questions that could not be answered, which `add_answer` counts as well, by reason."""
         _add(self.failures, {kind_of(error): questions})
         if isinstance(error, VideoReadError):

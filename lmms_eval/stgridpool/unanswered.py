@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llava.video import VideoReadError
+from stgridpool.finite import NonFiniteError
 
 UNREADABLE = "unreadable video"
 NOTHING_SHOWN = "nothing shown"
+NOT_FINITE = "NaN or infinity"
 
 
 class UnansweredError(Exception):
@@ -22,13 +24,15 @@ class UnansweredError(Exception):
         self.kind = kind
 
 
-UNANSWERED = (VideoReadError, UnansweredError)
+UNANSWERED = (VideoReadError, NonFiniteError, UnansweredError)
 """What leaves a question without an answer. Any other exception ends the run."""
 
 
-def kind_of(error: VideoReadError | UnansweredError) -> str:
+def kind_of(error: VideoReadError | NonFiniteError | UnansweredError) -> str:
     """What the record of the run counts an unanswered question as."""
-    return error.kind if isinstance(error, UnansweredError) else UNREADABLE
+    if isinstance(error, UnansweredError):
+        return error.kind
+    return NOT_FINITE if isinstance(error, NonFiniteError) else UNREADABLE
 
 
 @dataclass(frozen=True)

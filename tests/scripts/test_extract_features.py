@@ -1,11 +1,16 @@
 """Features are extracted ahead of time, by one process or several, and only once."""
 
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+
+from lmms_eval_stgridpool.feature_file import VideoFeatures
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "extract_features.py"
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
@@ -41,11 +46,24 @@ def test_videos_are_extracted_once(extract, workplace, miniature, tmp_path, caps
         check=False,
     )
     assert first.returncode == 1
-    assert "3 videos: 2 encoded, 0 were there, 1 cannot be read" in first.stdout
+    assert "3 videos: 2 encoded, 0 were there, 1 failed" in first.stdout
     assert f"cannot read video {tmp_path / 'bad.mp4'}" in first.stderr
     assert len(list(cache.rglob("*.safetensors"))) == 2
     assert extract("--model_args", f"{model_args},device=cpu", "data/videomme") == 0
-    assert "2 videos: 0 encoded, 2 were there, 0 cannot be read" in capsys.readouterr().out
+    assert "2 videos: 0 encoded, 2 were there, 0 failed" in capsys.readouterr().out
+
+
+def test_features_that_are_not_finite_are_a_failure(load_script, tmp_path):
+    made = VideoFeatures(torch.tensor([[[1.0, math.nan]]]).half(), (0.0,), 1.0)
+    encoder = SimpleNamespace(
+        loader=SimpleNamespace(expect=lambda _: None),
+        features=lambda *_: [made],
+        cache=SimpleNamespace(is_writable=True),
+    )
+    model = SimpleNamespace(encoder=encoder, rank=0, device="cpu")
+    known, failures = load_script("extract_features").extract(model, [tmp_path / "a.mp4"])
+    assert known == 0
+    assert failures[0].startswith(f"{tmp_path / 'a.mp4'}: NaN or infinity in the vision tower with torch_dtype=float16")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2For
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.layout import EncodedVideo
 from llava.model.compression import Visual
 from llava.model.projector import build_projector
 from llava.model.splice import splice_batch
 from llava.model.vision import build_vision_tower
 from llava.model.visual_inputs import VisualInputs
+from stgridpool.finite import LogitsWatch
 from stgridpool.parts.kv_cache import CACHE_ARGUMENT
 
 
@@ -184,6 +186,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         images: torch.Tensor | Sequence[Visual] | None = None,
         image_sizes: Sequence[Sequence[int]] | None = None,
         modalities: str | Sequence[str] = ("image",),
+        watch: LogitsWatch | None = None,
         **kwargs: Any,
     ) -> Any:
         """Continues prompts; what is returned are the new tokens only.
@@ -197,12 +200,15 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
             images: See `encode_visuals`.
             image_sizes: See `encode_visuals`.
             modalities: See `encode_visuals`.
+            watch: Notes which answers come from logits that are not finite, for a caller that reads it together with
+                the answers and the `checks` of the videos; without it, an error is raised.
             **kwargs: As in transformers; `attention_mask` (B, n) says which ids are real. Positions follow from it, so
                 `position_ids` is not used.
 
         Raises:
             NotImplementedError: `inputs_embeds` is given.
             ValueError: There are no ids, or placeholders and no images.
+            NonFiniteError: An answer comes from features or logits that are not finite.
         """
         if "inputs_embeds" in kwargs:
             raise NotImplementedError("generate takes ids and images; inputs_embeds is not supported")
@@ -211,6 +217,8 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         kwargs.pop("position_ids", None)
         mask = kwargs.pop("attention_mask", None)
         mask = torch.ones_like(inputs) if mask is None else mask
+        if images is not None and len(images) and inputs.shape[1] > 1:
+            images = self.encode_visuals(images, modalities, image_sizes)
         images, compressing = self.encode_prompts(inputs, mask, images, modalities, image_sizes)
         padding = {"padding_side": "left"} if len(inputs) > 1 else {}
         _, _, new_mask, _, embeds, _ = self.prepare_inputs_labels_for_multimodal(
@@ -220,9 +228,14 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
             _check_no_placeholders(inputs)
             text = splice_batch(inputs, [], self.get_input_embeddings(), attention_mask=mask, padding_side="left")
             embeds, new_mask = text.embeds, text.attention_mask
+        own_watch = watch or LogitsWatch(self)
         continued: Any = super()
-        with compressing:
-            return continued.generate(inputs_embeds=embeds, attention_mask=new_mask.long(), **kwargs)
+        with compressing, own_watch.attached():
+            output = continued.generate(inputs_embeds=embeds, attention_mask=new_mask.long(), **kwargs)
+        if watch is None:
+            videos = [] if images is None else [visual for visual in images if isinstance(visual, EncodedVideo)]
+            own_watch.check([check for video in videos for check in video.checks])
+        return output
 
 
 def _check_no_placeholders(input_ids: torch.Tensor | None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import transformers
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.slow
 QUESTIONS = 21  # seven in free text and two choices for each of seven
@@ -22,11 +24,18 @@ COMMAS = 'max_frames_num=8,compressor_args={"preset":"paper","kernel_size":3}'
 def start(tmp_path_factory, checkpoint, tasks, run_environment):
     """Function that starts lmms-eval; returns the process, whose output goes into files, and the folder of results."""
 
-    def start(task, num_processes=1, model_args="max_frames_num=8,torch_dtype=float32", cwd=None, **environment):
+    def start(
+        task,
+        num_processes=1,
+        model_args="max_frames_num=8,torch_dtype=float32",
+        cwd=None,
+        pretrained=checkpoint,
+        **environment,
+    ):
         output = tmp_path_factory.mktemp("output")
         command = [sys.executable, *([*LAUNCH, str(num_processes)] if num_processes > 1 else []), "-m", "lmms_eval"]
         command += ["--model", "llava_video", "--batch_size", "1", "--tasks", task, "--include_path", str(tasks)]
-        command += ["--model_args", f"pretrained={checkpoint},{model_args}", "--log_samples"]
+        command += ["--model_args", f"pretrained={pretrained},{model_args}", "--log_samples"]
         with open(output / "stdout", "w") as stdout, open(output / "stderr", "w") as stderr:
             process = subprocess.Popen(
                 [*command, "--output_path", str(output)],
@@ -143,6 +152,26 @@ def test_runs_record_what_ran(both_runs, index):
     assert counts["compressor"] == record["compressor"]
     if index == 0:
         assert record["videos_encoded"] == 6  # 3 videos, for two kinds of requests
+
+
+def test_a_run_that_float16_overflows_in_fails_and_keeps_no_answer(run, read_run, checkpoint, tmp_path):
+    """The weights are finite in float16, the features of every video are not."""
+    folder = shutil.copytree(checkpoint, tmp_path / "overflowing")
+    weights = load_file(folder / "model.safetensors")
+    for name, weight in weights.items():
+        if "mm_projector" in name:
+            weights[name] = weight / weight.abs().max() * 30_000
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    arguments = f"max_frames_num=8,torch_dtype=float16,resume_dir={tmp_path / 'journal'}"
+    done, output = run("clips", model_args=arguments, pretrained=folder)
+    assert done.status == 1
+    reasons = "NaN or infinity: 6, unreadable video: 1"
+    assert f"the run failed: 7 of 7 questions could not be answered ({reasons})" in done.messages
+    assert "NaN or infinity in the projector with torch_dtype=float16: use torch_dtype=bfloat16" in done.messages
+    _, samples, record = read_run(output)
+    assert {sample["filtered_resps"] for sample in samples.values()} == {""}
+    assert (record["requests"], record["failed_requests"]) == (7, 7)
+    assert not any(file.read_bytes() for file in (tmp_path / "journal").rglob("*.jsonl"))
 
 
 def test_a_failure_of_the_aggregation_is_a_failure_of_the_run(run):

@@ -194,7 +194,7 @@ def test_an_error_that_is_no_fault_of_the_video_ends_the_run(make_model, ask, mo
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("lmms_eval_stgridpool.loading.read_video_apart", fail)
+    monkeypatch.setattr(VideoReader, "read", fail)
     with pytest.raises(SystemExit, match="1"):
         ask(make_model(), "generate_until", [{"visuals": ["v0.mp4"]}])
 

@@ -1,6 +1,6 @@
 import pytest
 
-from lmms_eval_stgridpool.generation import GenerationSettings
+from lmms_eval_stgridpool.generation_settings import GenerationSettings
 from lmms_eval_stgridpool.stopping import cut
 
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1, "max_new_tokens": 1024}
