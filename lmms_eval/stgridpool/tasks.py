@@ -20,6 +20,9 @@ from loguru import logger as eval_logger
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
 NO_ANSWER = -1
 """Index that stands for "the model gave no answer" in EgoSchema's results; it is never written to a submission."""
+LETTER_READ = "letter_read"
+"""Name under which a sample shows the letter that was read from an answer, "" if none was; no metric of that name is
+averaged. Samples of other tasks show it in their metric, as ``pred_answer`` or ``parsed_pred``."""
 
 
 def doc_to_visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> list[str]:
@@ -59,7 +62,7 @@ def longvideobench_process_results(doc: Mapping[str, Any], results: Sequence[str
     return {"lvb_acc": scored if results[0].strip() else {**scored, "parsed_pred": ""}}
 
 
-def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
+def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """Parse one EgoSchema answer as lmms-eval does, but never guess for an empty one.
 
     Args:
@@ -67,8 +70,8 @@ def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) ->
         results: The answer, alone in a list.
 
     Returns:
-        ``score``: predicted and right index; ``answers_in_submission``: video id to index. Indices run from 0 to 4;
-        an empty answer gives ``NO_ANSWER``.
+        ``score``: predicted and right index; ``answers_in_submission``: video id to index; ``letter_read``, see
+        `LETTER_READ`. Indices run from 0 to 4; an empty answer gives ``NO_ANSWER``.
     """
     from lmms_eval.tasks.egoschema.utils import egoschema_process_results_generation as stock  # noqa: PLC0415
 
@@ -76,6 +79,7 @@ def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) ->
     return {
         "score": {"pred": index, "ground_truth": doc["answer"]},
         "answers_in_submission": {doc["video_idx"]: index},
+        LETTER_READ: "" if index == NO_ANSWER else "ABCDE"[index],
     }
 
 
@@ -105,6 +109,22 @@ def egoschema_write_submission(results: Sequence[Mapping[str, int]], args: Names
     eval_logger.info(f"EgoSchema: {len(written)} answers written to {path}")
     eval_logger.info(f"To have them scored: python submit_egoschema.py --f {path}")
     return float(len(written))
+
+
+def mvbench_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """Score one MVBench answer as lmms-eval does, and show the letter that it read.
+
+    Args:
+        doc: One question.
+        results: The answer, alone in a list.
+
+    Returns:
+        ``mvbench_accuracy``: the answer, the right letter, and ``score`` 0 or 1; ``letter_read``, see `LETTER_READ`.
+    """
+    from lmms_eval.tasks.mvbench import utils as stock  # noqa: PLC0415
+
+    letters = (letter for letter in "ABCDE" if stock.mcq_acc(letter, results[0]))
+    return {**stock.mvbench_process_results(doc, results), LETTER_READ: next(letters, "")}
 
 
 def mvbench_aggregate_results(results: Sequence[Mapping[str, Any]]) -> float:
@@ -139,7 +159,7 @@ def nextqa_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mappin
     return f"{lmms_eval_specific_kwargs['pre_prompt']}{prompt}{lmms_eval_specific_kwargs['post_prompt']}"
 
 
-def nextqa_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, bool]:
+def nextqa_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, bool | str]:
     """Score one NExT-QA answer as lmms-eval does, but never guess for an empty one.
 
     Args:
@@ -147,15 +167,14 @@ def nextqa_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> di
         results: The answer, alone in a list.
 
     Returns:
-        ``exact_match``: whether the parsed letter is the right one.
+        ``exact_match``: whether the parsed letter is the right one; ``letter_read``, see `LETTER_READ`.
     """
     # The parser of the NExT-QA task, from a module that holds the same one and asks for no download.
     from lmms_eval.tasks.mmsu.utils import parse_multi_choice_response  # noqa: PLC0415
 
-    if not results[0].strip():
-        return {"exact_match": False}
     options = {letter: doc[f"a{index}"].strip() for index, letter in enumerate("ABCDE")}
-    return {"exact_match": parse_multi_choice_response(results[0], list(options), options) == "ABCDE"[doc["answer"]]}
+    letter = parse_multi_choice_response(results[0], list(options), options) if results[0].strip() else ""
+    return {"exact_match": letter == "ABCDE"[doc["answer"]], LETTER_READ: letter}
 
 
 def tempcompass_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, str]) -> str:
@@ -173,7 +192,7 @@ def tempcompass_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: M
     return f"{lmms_eval_specific_kwargs['pre_prompt']}{doc['question']}{lmms_eval_specific_kwargs['post_prompt']}"
 
 
-def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
+def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """Score one TempCompass multiple-choice answer by rules alone.
 
     An answer is matched if it is the whole right option, or a letter A to D that stands alone or before ``.`` or ``)``.
@@ -185,7 +204,7 @@ def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) 
 
     Returns:
         The same dict under ``avg_accuracy`` and under ``<dimension>_accuracy``: ``rating`` 0 or 1, ``match_success``,
-        the answer and the question.
+        the answer and the question; ``letter_read``, see `LETTER_READ`.
     """
     answer = results[0]
     letter = re.match(r"([A-D])(?:[.)]|\Z)", answer)
@@ -199,7 +218,8 @@ def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) 
         "rating": int(right),
         "dim": doc["dim"],
     }
-    return {"avg_accuracy": scored, f"{doc['dim']}_accuracy": scored}
+    read = letter[1] if letter is not None else doc["answer"][0] if right else ""
+    return {"avg_accuracy": scored, f"{doc['dim']}_accuracy": scored, LETTER_READ: read}
 
 
 def tempcompass_aggregate_rating(results: Sequence[Mapping[str, Any]]) -> float:
