@@ -206,6 +206,7 @@ def describe(
         "fps": arguments.fps,
         "force_sample": arguments.force_sample,
         "add_time_instruction": arguments.add_time_instruction,
+        "prompt_style": arguments.prompt_style,
         "conv_template": arguments.conv_template,
         "video_decode_backend": arguments.video_decode_backend,
         "dtype": str(placement.dtype).removeprefix("torch."),
