@@ -14,8 +14,8 @@ import av
 from av.container import InputContainer
 
 CONTAINERS = (
-    *("mov", "matroska", "avi", "asf", "asf_o", "flv", "kux", "mpeg", "mpegts", "ogg", "rm", "ivr", "nut", "mxf", "gxf"),
-    *("dv", "wtv", "nsv", "nuv", "swf", "pva", "ty", "lxf", "mlv", "cine", "amv", "bink", "smk", "flic", "roq"),
+    *("mov", "matroska", "avi", "asf", "asf_o", "flv", "kux", "mpeg", "mpegts", "ogg", "rm", "ivr", "nut", "mxf"),
+    *("dv", "wtv", "nsv", "nuv", "swf", "pva", "ty", "lxf", "mlv", "cine", "amv", "bink", "smk", "flic", "roq", "gxf"),
     *("h261", "h263", "h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "vc1", "vc1test", "av1", "obu", "ivf", "dirac"),
     *("cavsvideo", "avs2", "avs3", "mjpeg", "mpjpeg", "smjpeg", "mjpeg_2000", "yuv4mpegpipe", "dnxhd", "ingenient"),
     *("dhav", "ifv", "iv8", "luodat", "hnm", "vivo", "mvi", "gif", "apng", "jpegxl_anim"),
