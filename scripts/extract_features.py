@@ -13,12 +13,9 @@ cannot be read, or its features are not finite.
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
 from lmms_eval.evaluator_utils import get_task_list
 from lmms_eval.models.model_utils.progress import make_progress
 from lmms_eval.tasks import TaskManager, get_task_dict
@@ -80,7 +77,7 @@ def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
     known, failures = 0, []
     model.encoder.loader.expect(videos)
     progress = make_progress(total=len(videos), desc="Encoding videos", disable=model.rank != 0)
-    for video in videos:
+    for count, video in enumerate(videos, start=1):
         try:
             with torch.inference_mode():
                 [features] = model.encoder.features([video], StageTimer(model.device))
@@ -94,6 +91,7 @@ def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
         if not model.encoder.cache.is_writable:
             raise OSError(f"features cannot be written to {model.encoder.cache.folder}")
         progress.update(1)
+        model.exchange.report(f"read {count} of {len(videos)} videos")
     progress.close()
     return known, failures
 
@@ -113,14 +111,13 @@ def main() -> None:
         parser.error("--model_args must name a folder: feature_cache=FOLDER")
     if not arguments.paths and not arguments.tasks:
         parser.error("name tasks or videos")
-    Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])  # some processes take longer
     videos = videos_of_paths(arguments.paths)
     if arguments.tasks:
         videos += videos_of_tasks(arguments.tasks.split(","), arguments.include_path)
     videos = list(dict.fromkeys(videos))
 
     model = LlavaVideo(**model_args)
-    outcomes = gather_object([extract(model, videos[model.rank :: model.world_size])])
+    outcomes = model.exchange.gather(extract(model, videos[model.rank :: model.world_size]))
     failures = [failure for _, found in outcomes for failure in found]
     if model.rank == 0:
         known = sum(count for count, _ in outcomes)

@@ -60,6 +60,8 @@ class Arguments:
             longer has failed.
         decode_memory_gb: Most gigabytes (10^9 bytes) that reading one video may take, 0.1 to 1000; a video that takes
             more has failed.
+        barrier_timeout_s: Seconds for which a rank may report no finished question, 1 to 604,800 (a week), while others
+            wait for it; then they end the run.
         prefetch: Videos that are loaded ahead of the one in use, 0 to 256; 0 loads each when it is asked about.
         vision_batch_size: Frames that go through the vision tower at a time, 1 to 1,000,000, or "auto", as many as
             fit; fewer from when memory runs out.
@@ -109,6 +111,7 @@ class Arguments:
     decode_threads: int = 2
     decode_timeout_s: float = 120
     decode_memory_gb: float = DEFAULT_MEMORY_GB
+    barrier_timeout_s: float = 3600
     prefetch: int = 2
     vision_batch_size: int | str = "auto"
     mm_newline_position: str | None = None
@@ -147,6 +150,7 @@ class Arguments:
             options.whole_number(name, getattr(self, name), low, high)
         options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")
         options.number("decode_memory_gb", self.decode_memory_gb, 0.1, 1000, "gigabytes")
+        options.number("barrier_timeout_s", self.barrier_timeout_s, 1, 604_800, "seconds")
         options.number("feature_cache_gb", self.feature_cache_gb, 1e-6, 1e6, "gigabytes")
         options.number("max_failed", self.max_failed, 0, 1)
         for name in FLAGS:

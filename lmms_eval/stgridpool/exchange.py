@@ -6,18 +6,17 @@ deal, videos that take longest first, each to the process with the least to do; 
 and to the place in its list, that asked.
 """
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import av
 from torch import distributed
 
-from llava.video_opening import VideoReadError, open_video
+from lmms_eval_stgridpool.rank_progress import RankProgress
 from lmms_eval_stgridpool.requests import Request
 
 QUESTION_COST = 30
@@ -27,7 +26,8 @@ VIDEO_COST = 120
 FRAMES_PER_SEEK = 125
 """Most frames decoded for one that is sampled: half of a usual distance between key frames."""
 
-_LONGEST_ANSWERING = timedelta(days=7)
+BYTES_PER_FRAME = 10_000
+"""Bytes of a file that count as one frame of 1280x720: 2.4 Mbit/s at 30 frames a second, as H.264 is often stored."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Job:
         request: The question; `position` is its place in the owner's list.
         name: Its name in the journal.
         videos: Paths of its videos, or None.
-        decoding: Frames of 1280x720 that are decoded for them, as far as the files say.
+        decoding: What decoding them costs, see `decoding_work`.
     """
 
     owner: int
@@ -52,45 +52,38 @@ class Job:
 class Exchange:
     """Carries questions, answers and counts between the processes of a run.
 
-    They form a group of their own, which goes over the hosts' network even where the accelerators have another one: a
-    process that waits in it hears at once that another one has died. Every process must make one, and must then call
-    the same methods in the same order.
+    They go over the hosts' network even where the accelerators have another one. Before ranks exchange anything they
+    wait for each other, see `RankProgress`. Every rank must make one exchange, and must then call the same methods in
+    the same order, except `report`.
 
     Args:
         rank: Number of this process.
         world_size: Number of processes.
-        patience: How long `meet` waits for the others.
+        timeout: How long to wait for a rank that reports nothing.
     """
 
-    def __init__(self, rank: int, world_size: int, patience: timedelta = timedelta(minutes=10)) -> None:
+    def __init__(self, rank: int, world_size: int, timeout: timedelta) -> None:
         self._rank, self._world_size = rank, world_size
         self._group: Any = None
-        self._impatient_group: Any = None
+        self._progress: RankProgress | None = None
         if world_size > 1:
-            self._group = distributed.new_group(backend="gloo", timeout=_LONGEST_ANSWERING)
-            self._impatient_group = distributed.new_group(backend="gloo", timeout=patience)
+            self._group = distributed.new_group(backend="gloo")
+            self._progress = RankProgress(rank, world_size, timeout)
 
-    def meet(self) -> None:
-        """Wait until all processes have come here.
-
-        Raises:
-            RuntimeError: If one of them does not come, for instance because it was never called.
-        """
-        if self._group is None:
-            return
-        try:
-            distributed.monitored_barrier(self._impatient_group)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"rank {self._rank} waits in vain for the other processes to exchange questions. If none of them has "
-                "failed, a response cache (use_cache) knew all answers of one: leave it out and keep answers with "
-                f"resume_dir=FOLDER in the model's arguments. {error}"
-            ) from error
+    def report(self, done: str) -> None:
+        """Tell the ranks that wait for this one what it has done; to be called after every piece of work."""
+        if self._progress is not None:
+            self._progress.report(done)
 
     def gather(self, value: Any) -> list[Any]:
-        """What every process has, in the order of their numbers."""
-        if self._group is None:
+        """What every process has, in the order of their numbers.
+
+        Raises:
+            RuntimeError: If a rank ends, or reports nothing for longer than the timeout.
+        """
+        if self._progress is None:
             return [value]
+        self._progress.meet()
         values = [None] * self._world_size
         distributed.all_gather_object(values, value, group=self._group)
         return values
@@ -154,20 +147,19 @@ def in_batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
             yield members[start : start + step]
 
 
-@lru_cache(maxsize=4096)  # several questions ask about each video
 def decoding_work(path: str, max_frames_num: int) -> float:
-    """What decoding a video costs, in frames of 1280x720; 0 where its header says nothing or cannot be read.
+    """Estimate what decoding a video costs, in frames of 1280x720, from the size of its file alone.
+
+    No rank opens a file that may be foreign: that is left to the reading processes, which have limits. Larger pictures
+    and more of them both take more bytes. A folder of pictures, and what is missing, counts nothing.
 
     Args:
         path: The file.
         max_frames_num: Most frames that are sampled from it.
     """
     try:
-        if not Path(path).is_file():  # opening a pipe would wait for a writer
-            return 0.0
-        with open_video(path) as (container, stream):
-            seconds = (container.duration or 0) / av.time_base
-            frames = stream.frames or int(seconds * float(stream.average_rate or 0))
-            return min(frames, max_frames_num * FRAMES_PER_SEEK) * stream.width * stream.height / (1280 * 720)
-    except (VideoReadError, av.FFmpegError, OSError, ValueError):
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         return 0.0  # the reader will say what is wrong
+    size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return min(size / BYTES_PER_FRAME, max_frames_num * FRAMES_PER_SEEK)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class LlavaVideo(lmms):
         self._rank, self._world_size = self.placement.rank, self.placement.world_size
         self._files = RunFiles.claim(evaluation) if self.rank == 0 and evaluation is not None else None
         self._unrecognised = unrecognised() if self.rank == 0 else []
-        self._exchange = Exchange(self.rank, self.world_size)
+        self.exchange = Exchange(self.rank, self.world_size, timedelta(seconds=self.arguments.barrier_timeout_s))
         if self.rank == 0:
             warn_of_untested_versions()
         self.tokenizer, self.model, image_processor = self._load_model()
@@ -197,22 +198,24 @@ class LlavaVideo(lmms):
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]
-        trades = self._trades(kind)
-        if trades:
-            with fatal(f"rank {self.rank}"):
-                self._exchange.meet()
+        meets = self.world_size > 1 and not self._has_response_cache()
+        trades = meets and kind != "generate_until_multi_round"
         jobs = []
         for position, instance in enumerate(instances):
             with fatal(f"rank {self.rank}, task {instance.task_name}"):
                 request = self._tasks.read(position, instance)
             if not is_padding(instance):
                 jobs.append(self._job(request))
+            self.exchange.report(f"read question {position + 1} of {len(instances)}")
         kept = [(job, self._kept(job)) for job in jobs]
         known = [(job, result) for job, result in kept if result is not None]
         for _, result in known:
             self._sums.add_resumed(result.token_counts)
         jobs = [job for job, result in kept if result is None]
         answers = self._answer_with_others(jobs, kind, no_answer) if trades else self._answer_jobs(jobs, no_answer)
+        if meets and not trades:
+            with fatal(f"rank {self.rank}, barrier after the answers"):
+                self.exchange.gather(None)  # lmms-eval's own barrier, which comes next, does not wait for slow ranks
         for job, result in [*known, *answers]:
             results[job.request.position] = result
         return results
@@ -220,10 +223,10 @@ class LlavaVideo(lmms):
     def _answer_with_others(self, jobs: list[Job], kind: str, no_answer: Any) -> list[tuple[Job, GenerationResult]]:
         """Answers to what this process was asked, each found by the process that got its video."""
         with fatal(f"rank {self.rank}, exchange of questions"):
-            jobs = self._exchange.trade(jobs, self._tasks.known(kind))
+            jobs = self.exchange.trade(jobs, self._tasks.known(kind))
         answers = self._answer_jobs(jobs, no_answer)
         with fatal(f"rank {self.rank}, exchange of answers"):
-            return self._exchange.give_back(answers)
+            return self.exchange.give_back(answers)
 
     def _answer_jobs(self, jobs: list[Job], no_answer: Any) -> list[tuple[Job, GenerationResult]]:
         order = in_video_order([job.videos for job in jobs])
@@ -233,19 +236,18 @@ class LlavaVideo(lmms):
         for batch in in_batches([jobs[index] for index in order], self._questions_per_batch):
             answers += zip(batch, self._answer_batch(batch, no_answer), strict=True)
             progress.update(len(batch))
+            self.exchange.report(f"answered {len(answers)} of {len(jobs)} questions")
         progress.close()
         return answers
 
-    def _trades(self, kind: str) -> bool:
-        """Whether processes exchange questions. With lmms-eval's response cache a process may never be called."""
-        if self.world_size == 1 or kind == "generate_until_multi_round":
-            return False
+    def _has_response_cache(self) -> bool:
+        """Whether lmms-eval answers from its response cache; a rank whose answers are all in it is never called."""
         evaluation = current_evaluation()
-        if evaluation is not None and evaluation.use_cache:
-            logger.warning(
-                "--use_cache is on: questions about one video stay on several processes; use resume_dir instead of it"
-            )
+        if evaluation is None or not evaluation.use_cache:
             return False
+        logger.warning(
+            "--use_cache is on: questions about one video stay on several processes; use resume_dir instead of it"
+        )
         return True
 
     def _job(self, request: Request) -> Job:
@@ -292,7 +294,7 @@ class LlavaVideo(lmms):
         self._sums.resumed_of_other_code = self._resume.taken_of_other_code
         self._sums.answers_not_kept = self._resume.finish()
         elapsed = time.perf_counter() - self._started
-        parts, walls = zip(*self._exchange.gather((self._sums, elapsed)), strict=True)
+        parts, walls = zip(*self.exchange.gather((self._sums, elapsed)), strict=True)
         record = run_record(self._setup, parts, max(walls))
         asked = record["requests"] + record["resumed_requests"]
         self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed)

@@ -20,7 +20,8 @@ OF_SETUP = ("checkpoint", "checkpoint_version", "compressor", "mm_newline_positi
 INDECISIVE = (
     *("pretrained", "compressor", "compressor_args", "mm_newline_position", "torch_dtype", "attn_implementation"),
     *("model_name", "batch_size", "device", "device_map", "vision_batch_size", "share_prefix", "questions_per_batch"),
-    *("decode_threads", "decode_timeout_s", "prefetch", "feature_cache", "feature_cache_gb"),
+    *("decode_threads", "decode_timeout_s", "decode_memory_gb", "prefetch", "barrier_timeout_s"),
+    *("feature_cache", "feature_cache_gb"),
     *("resume_dir", "resume_any_version", "max_failed", "answer_without_visuals", "allow_use_cache"),
 )
 """Arguments that no answer depends on, or whose effect the setup says. Any other argument makes another question."""

@@ -109,6 +109,7 @@ def test_wrong_arguments_are_named_with_a_way_out(text, message):
         ("fps=nan", "fps must be a number .*, got nan"),
         ("fps=true", "fps must be a number .*, got True"),
         ("decode_timeout_s=1e300", "decode_timeout_s must be a number of seconds from 0.001 to 86400, got 1e"),
+        ("barrier_timeout_s=0.5", "barrier_timeout_s must be a number of seconds from 1 to 604800, got 0.5"),
         ("decode_memory_gb=0", "decode_memory_gb must be a number of gigabytes from 0.1 to 1000, got 0"),
         ("decode_timeout_s=inf", "decode_timeout_s must be a number .*, got inf"),
         ("feature_cache_gb=1e300", "feature_cache_gb must be a number of gigabytes from 1e-06 to 1e"),
