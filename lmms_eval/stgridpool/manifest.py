@@ -1,6 +1,8 @@
 """What lmms-eval reads when it starts: the names of our models and where their classes are."""
 
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
@@ -13,4 +15,41 @@ def manifests() -> list["ModelManifest"]:
     """
     from lmms_eval.models.registry_v2 import ModelManifest  # noqa: PLC0415
 
-    return [ModelManifest(model_id="llava_video", simple_class_path="lmms_eval_stgridpool.llava_video.LlavaVideo")]
+    return [ModelManifest(model_id="llava_video", simple_class_path="lmms_eval_stgridpool.manifest.LlavaVideo")]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the model's class when lmms-eval asks for it, and end the process with status 1 where that fails.
+
+    Raises:
+        AttributeError: If another name is asked for.
+        ImportError: If the package `llava` is another project's.
+    """
+    if name != "LlavaVideo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up  # noqa: PLC0415 - imports torch
+
+    exit_when_lmms_eval_gives_up()
+    check_llava()
+    from lmms_eval_stgridpool.llava_video import LlavaVideo  # noqa: PLC0415 - imports the model
+
+    return LlavaVideo
+
+
+def check_llava() -> None:
+    """Make sure that `import llava` finds our package: LLaVA-NeXT's has the same name and many of the same modules.
+
+    Raises:
+        ImportError: If it finds another one; the message names both.
+    """
+    found, own = find_spec("llava"), find_spec("stgridpool")
+    places = list((found and found.submodule_search_locations) or [])
+    if not places or own is None or own.origin is None:
+        return  # importing it says more
+    expected = Path(own.origin).parent.with_name("llava")
+    if not (Path(places[0]) / "reading_worker.py").is_file():
+        raise ImportError(
+            f"`import llava` finds {places[0]}, another project's package, and not {expected}, which llava_video is "
+            f"made of: start from another folder, and take {Path(places[0]).parent} off PYTHONPATH, or uninstall that "
+            "package"
+        )

@@ -3,9 +3,12 @@ import sys
 from pathlib import Path
 
 import lmms_eval
+import pytest
 from lmms_eval.models import MODEL_REGISTRY_V2
 
+from lmms_eval_stgridpool import manifest
 from lmms_eval_stgridpool.llava_video import LlavaVideo
+from lmms_eval_stgridpool.manifest import check_llava
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -20,6 +23,22 @@ def test_loading_the_manifest_loads_nothing_heavy():
     code = f"import sys, lmms_eval_stgridpool.manifest; print([name for name in {names} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_another_package_of_the_name_llava_is_named(tmp_path, monkeypatch):
+    check_llava()
+    foreign = tmp_path / "LLaVA-NeXT" / "llava"
+    foreign.mkdir(parents=True)
+    (foreign / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(foreign.parent))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "llava"]:
+        monkeypatch.delitem(sys.modules, name)
+    own = REPOSITORY / "llava"
+    with pytest.raises(ImportError, match=f"finds {foreign}, another project's package, and not {own}, which") as error:
+        MODEL_REGISTRY_V2.get_model_class("llava_video")
+    assert f"take {foreign.parent} off PYTHONPATH" in str(error.value)
+    with pytest.raises(AttributeError, match="no attribute 'LlavaVideos'"):
+        getattr(manifest, "LlavaVideos")  # noqa: B009
 
 
 def test_the_installed_lmms_eval_is_not_hidden_by_our_folder():
