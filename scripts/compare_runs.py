@@ -3,7 +3,8 @@
 Each folder is the `--output` of one `scripts/evaluate.sh`; the newest run in it counts. Tokens come from lmms-eval's
 samples file, as means over the answered questions; seconds from the record that the model writes beside the results,
 summed over stages and processes and divided by the questions; the accuracy is the task's first metric, as lmms-eval
-reports it, with a 95 % interval that counts the questions of one video as one draw.
+reports it, with a 95 % interval that counts the questions of one video as one draw. Beside it stands how many questions
+could not be answered; a run that failed, since these were too many, is shown without its accuracy.
 """
 
 import argparse
@@ -31,13 +32,14 @@ class Row:
     task: str
     compressor: str  # with all its options
     questions: int
-    unanswered: int  # questions whose video could not be read, in all tasks of the run
-    tokens_per_frame: float  # newline tokens apart
-    tokens_per_video: float  # newline tokens apart
-    newlines_per_video: float
-    retention_mean: float  # of the questions; left at the last layer of what the checkpoint's own pooling gives, 0 to 1
-    retention_total: float  # the same over all tokens
-    seconds_per_question: float
+    unanswered: int  # questions of this task that could not be answered
+    failure: str | None  # why the run failed; None where it did not
+    tokens_per_frame: float | None  # newline tokens apart; None, as below, where a failed run answered nothing
+    tokens_per_video: float | None  # newline tokens apart
+    newlines_per_video: float | None
+    retention_mean: float | None  # of the questions; left at the last layer of what its own pooling gives, 0 to 1
+    retention_total: float | None  # the same over all tokens
+    seconds_per_question: float | None  # None where all answers are those of an earlier run
     metric: str
     score: float
     interval: float | None  # half of the 95 % interval of the score; None where samples have no score of their own
@@ -107,26 +109,55 @@ def summarise(run: str, task: str, record: dict, samples: Sequence[dict], result
         ValueError: If no sample has frames, or no result is a number.
     """
     metric, score = first_metric(task, results)
-    facts = [counts for sample in samples for counts in sample["token_counts"] if counts["frames"]]
-    if not facts:
+    counts = [[one for one in sample["token_counts"] if one] for sample in samples]
+    facts = [one for of_sample in counts for one in of_sample if one["frames"]]
+    failure = record.get("run_failed")
+    if not facts and not failure:
         raise ValueError(f"none of the questions of {task} in {run} was answered from a video")
+
+    def average(name: str) -> float | None:
+        return mean(fact[name] for fact in facts) if facts else None
+
+    def ratio(part: float, whole: float) -> float | None:
+        return part / whole if whole else None
+
     return Row(
         run=run,
         task=task,
         compressor=record["compressor"],
         questions=len(samples),
-        unanswered=record["failed_requests"],
-        tokens_per_frame=sum(fact["visual_tokens"] for fact in facts) / sum(fact["frames"] for fact in facts),
-        tokens_per_video=mean(fact["visual_tokens"] for fact in facts),
-        newlines_per_video=mean(fact["newline_tokens"] for fact in facts),
-        retention_mean=mean(fact["retention"]["last_layer"] for fact in facts),
-        retention_total=sum(fact["kept_tokens"]["last_layer"] for fact in facts)
-        / sum(fact["full_tokens"] for fact in facts),
-        seconds_per_question=sum(record["seconds"].values()) / record["requests"],
+        unanswered=sum(any(one.get("failed") for one in of_sample) for of_sample in counts),
+        failure=failure,
+        tokens_per_frame=ratio(sum(fact["visual_tokens"] for fact in facts), sum(fact["frames"] for fact in facts)),
+        tokens_per_video=average("visual_tokens"),
+        newlines_per_video=average("newline_tokens"),
+        retention_mean=mean(fact["retention"]["last_layer"] for fact in facts) if facts else None,
+        retention_total=ratio(
+            sum(fact["kept_tokens"]["last_layer"] for fact in facts), sum(fact["full_tokens"] for fact in facts)
+        ),
+        seconds_per_question=ratio(sum(record["seconds"].values()), record["requests"]),
         metric=metric,
         score=score,
         interval=clustered_interval(samples, metric, score),
     )
+
+
+def cells(row: Row) -> list[str]:
+    """What the table shows of a row, a dash for what is unknown."""
+
+    def text(value: float | None, digits: int, factor: int = 1) -> str:
+        return "-" if value is None else f"{factor * value:.{digits}f}"
+
+    accuracy = f"{row.score:.2f}" + ("" if row.interval is None else f" ± {row.interval:.1f}")
+    return [
+        row.run,
+        text(row.tokens_per_frame, 1),
+        f"{text(row.tokens_per_video, 0)} + {text(row.newlines_per_video, 0)}",
+        f"{text(row.retention_mean, 1, 100)}, {text(row.retention_total, 1, 100)}",
+        text(row.seconds_per_question, 3),
+        str(row.unanswered),
+        "failed" if row.failure else accuracy,
+    ]
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
@@ -137,6 +168,8 @@ def show(rows: Sequence[Row], console: Console) -> None:
             caption="tokens entering the language model, visual + newline; retention in % at its last "
             "layer, mean of the questions and of all tokens; accuracy ± half of its 95 % interval",
             box=box.SIMPLE,
+            collapse_padding=True,
+            pad_edge=False,
         )
         table.add_column("run", overflow="fold")
         for name in (
@@ -144,24 +177,18 @@ def show(rows: Sequence[Row], console: Console) -> None:
             "tokens\n/video",
             "retention\nmean, total",
             "seconds\n/question",
+            "no\nanswer",
             "accuracy",
         ):
             table.add_column(name, justify="right", no_wrap=True)
         for row in rows:
             if (row.task, row.metric) == (task, metric):
-                table.add_row(
-                    row.run,
-                    f"{row.tokens_per_frame:.1f}",
-                    f"{row.tokens_per_video:.0f} + {row.newlines_per_video:.0f}",
-                    f"{100 * row.retention_mean:.1f}, {100 * row.retention_total:.1f}",
-                    f"{row.seconds_per_question:.3f}",
-                    f"{row.score:.2f}" + ("" if row.interval is None else f" ± {row.interval:.1f}"),
-                )
+                table.add_row(*cells(row))
         console.print(table)
     for run, row in {row.run: row for row in rows}.items():
         console.print(f"{run}: {row.compressor}", soft_wrap=True, highlight=False)
-        if row.unanswered:
-            console.print(f"{run}: {row.unanswered} questions have no answer, their videos could not be read.")
+        if row.failure:
+            console.print(f"{run}: {row.failure}.", soft_wrap=True, highlight=False)
 
 
 def main() -> None:

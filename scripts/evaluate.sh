@@ -24,7 +24,9 @@ kept in FOLDER/answers as soon as it is known. Remove that folder to ask everyth
 Example: bash scripts/evaluate.sh videomme_local lmms-lab/LLaVA-Video-7B-Qwen2 st_gridpool 8 max_frames_num=64
 
 Relative paths, also those in custom_tasks/*.yaml, start at the working directory. HF_HOME, where lmms-eval's own tasks
-look for videos, is set to ~/.cache/huggingface where it is unset. Ends with a non-zero status unless results were written.
+look for videos, is set to ~/.cache/huggingface where it is unset. Ends with a non-zero status unless results were written
+and most questions could be answered (max_failed=0.5); the last line says which. When this script ends, also by kill -9,
+its processes end with it.
 TEXT
 }
 
@@ -62,6 +64,9 @@ num_gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')"
 num_processes="${positional[3]:-$((num_gpus > 0 ? num_gpus : 1))}"
 [[ "$num_processes" =~ ^[1-9][0-9]*$ ]] || fail "NUM_PROCESSES must be a number from 1, got $num_processes" 2
 output="${output:-$root/logs/runs/$task/$compressor}"
+for path in "--output $output" "MODEL $model"; do
+  [[ "$path" != *,* ]] || fail "${path%% *} must not hold a comma, got ${path#* }: lmms-eval would take what follows for a further argument; rename it, or name a link to it" 2
+done
 export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
 
 launch=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
@@ -70,16 +75,48 @@ launch=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes
 launch+=("${launch_options[@]}") # last, as the last of several values counts
 ((num_gpus > 0)) || export ACCELERATE_USE_CPU=true # without it, accelerate starts a single process on the CPU
 
+# The run is a process group of its own. A guard ends it when this script ends without a word to the guard, even by kill -9.
+guard() {
+  trap '' INT TERM HUP
+  read -r && return
+  kill -TERM -- "-$1"
+  for ((tenths = 0; tenths < 50; tenths++)); do
+    kill -0 -- "-$1" || return
+    sleep 0.1
+  done
+  kill -KILL -- "-$1"
+}
+
 mkdir -p "$output"
 started="$(mktemp)"
 trap 'rm -f "$started"' EXIT
+for signal in HUP INT TERM; do
+  trap "fail 'stopped by SIG$signal, and the run with it' $((128 + $(kill -l $signal)))" "$signal"
+done
+set -m
 "${launch[@]}" -m lmms_eval --model llava_video \
   --model_args "pretrained=$model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=$compressor,resume_dir=$output/answers$model_args" \
-  --tasks "$task" --include_path "$root/custom_tasks" --batch_size 1 --log_samples --output_path "$output" "$@"
-
-[[ ! "${launch_options[*]}" =~ --machine_rank[=\ ][1-9] ]] || exit 0 # the first machine writes the results
+  --tasks "$task" --include_path "$root/custom_tasks" --batch_size 1 --log_samples --output_path "$output" "$@" &
+run=$!
+coproc GUARD { guard "$run" 2>/dev/null; }
+set +m
+status=0
+wait "$run" || status=$?
+echo >&"${GUARD[1]}"
 
 # lmms-eval ends with status 0 also where the evaluation failed: only the results file tells.
-results="$(find "$output" -name '*_results.json' -newer "$started")"
-[[ -n "$results" ]] || fail "the run wrote no results below $output; its messages above say why"
-printf 'evaluate.sh: results in %s\n' "$results"
+mapfile -t results < <(find "$output" -name '*_results.json' -newer "$started")
+note=""
+for file in "${results[@]}"; do
+  note="$("$python" -c '
+import json, sys
+marks = json.load(open(sys.argv[1], encoding="utf-8"))
+unanswered = marks.get("unanswered")
+print(marks.get("run_failed") or (unanswered and "{questions} of {of} questions could not be answered".format(**unanswered)) or "")
+' "$file")"
+  [[ "$note" != "the run failed"* ]] || fail "$note; marked results in $file" "$((status ? status : 1))"
+done
+((status == 0)) || fail "the run ended with status $status; its messages above say why" "$status"
+[[ ! "${launch_options[*]}" =~ --machine_rank[=\ ][1-9] ]] || exit 0 # the first machine writes the results
+((${#results[@]})) || fail "the run wrote no results below $output; its messages above say why"
+printf 'evaluate.sh: results in %s\n' "${results[*]}${note:+; $note}"

@@ -152,6 +152,8 @@ def main() -> None:
     show(rows, Console())
     record = sweep[0].run_record
     shared = sum(record["seconds"].get(stage, 0) for stage in SHARED_STAGES) / record["requests"]
+    if any(row.failure for row in rows):
+        parser.exit(1, f"sweep.py: a run failed, see above. Results, marked: {arguments.output_path}\n")
     print(f"Reading and encoding, once for all: {shared:.3f} seconds per question. Results: {arguments.output_path}")
 
 

@@ -299,7 +299,7 @@ class LlavaVideo(lmms):
         asked = record["requests"] + record["resumed_requests"]
         self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed)
         self.run_record = record | {
-            "run_failed": self.verdict.run_failed,
+            "run_failed": str(self.verdict) if self.verdict.run_failed else None,
             "unrecognised_in_lmms_eval": self._unrecognised,
         }
         if self.rank != 0:

@@ -13,14 +13,14 @@ def comparison(load_script):
 
 
 def sample(doc_id, frames, visual_tokens, newline_tokens, left=1.0):
-    facts = {"frames": frames, "visual_tokens": visual_tokens, "newline_tokens": newline_tokens}
+    facts = {"frames": frames, "visual_tokens": visual_tokens, "newline_tokens": newline_tokens, "failed": not frames}
     if frames:
         facts |= {"full_tokens": visual_tokens, "kept_tokens": {"last_layer": left * visual_tokens}}
         facts["retention"] = {"last_layer": left}
     return {"doc_id": doc_id, "token_counts": [facts]}
 
 
-def write_run(folder, stamp="20260101_000000", score=50.0, failed=0, compressor="NSP(kernel_size=2)"):
+def write_run(folder, stamp="20260101_000000", score=50.0, failed=0, compressor="NSP(kernel_size=2)", **more):
     model = folder / "checkpoint"
     model.mkdir(parents=True, exist_ok=True)
     results = {"alias": "quiz", "acc_stderr,none": 0.1, "note,none": "N/A", "acc,none": score, "other,none": 1.0}
@@ -29,9 +29,10 @@ def write_run(folder, stamp="20260101_000000", score=50.0, failed=0, compressor=
         "requests": 4,
         "failed_requests": failed,
         "seconds": {"decode": 1.0, "prefill": 5.0},
-    }
+    } | more
     samples = [sample(0, 2, 8, 4), sample(1, 2, 8, 4), sample(2, 6, 24, 12, left=0.25)]
-    samples += [sample(3, 0, 0, 0)] if failed else []
+    samples += [sample(3, 0, 0, 0)] * failed
+    samples = samples[3:] if more.get("run_failed") else samples
     (model / f"{stamp}_results.json").write_text(json.dumps({"results": {"quiz": results}}))
     (model / f"{stamp}_run.json").write_text(json.dumps(record))
     lines = "".join(json.dumps(line) + "\n" for line in samples)
@@ -77,10 +78,39 @@ def test_without_scores_there_is_no_interval(comparison):
     assert comparison.clustered_interval(scored((1.0, "a"), (0.0, "a")), "m", 0.5) is None
 
 
-def test_unanswered_questions_count_no_tokens_and_are_named(comparison, tmp_path):
-    (row,) = comparison.read_run(write_run(tmp_path / "first", failed=1))
+def test_unanswered_questions_count_no_tokens_and_stand_beside_the_accuracy(comparison, tmp_path):
+    (row,) = comparison.read_run(write_run(tmp_path / "first", failed=2))
     assert row.tokens_per_video == pytest.approx(40 / 3)
-    assert "first: 1 questions have no answer" in shown(comparison, [row])
+    assert (row.questions, row.unanswered) == (5, 2)
+    line = next(line.split() for line in shown(comparison, [row]).splitlines() if line.split()[:1] == ["first"])
+    assert line[-2:] == ["2", "50.00"]
+
+
+def test_a_question_with_an_unanswered_choice_is_one_unanswered_question(comparison):
+    facts = sample(0, 2, 8, 4)["token_counts"] + 2 * sample(0, 0, 0, 0)["token_counts"] + [None]
+    record = {"compressor": "C()", "seconds": {}, "requests": 4}
+    row = comparison.summarise("first", "quiz", record, [{"doc_id": 0, "token_counts": facts}], {"acc,none": 1.0})
+    assert row.unanswered == 1
+
+
+def test_a_failed_run_is_shown_without_its_accuracy(comparison, tmp_path):
+    reason = "the run failed: 4 of 4 questions could not be answered (unreadable video: 4)"
+    (row,) = comparison.read_run(write_run(tmp_path / "first", failed=4, score=18.75, run_failed=reason))
+    assert row.tokens_per_video is None
+    text = shown(comparison, [row])
+    assert "18.75" not in text
+    assert f"first: {reason}." in text
+    assert ["first", "-", "-", "+", "-", "-,", "-", "1.500", "4", "failed"] in [
+        line.split() for line in text.splitlines()
+    ]
+
+
+def test_a_run_that_an_earlier_one_has_answered_takes_no_time(comparison, tmp_path):
+    (row,) = comparison.read_run(write_run(tmp_path / "first", requests=0, seconds={}))
+    assert row.seconds_per_question is None
+    assert ["first", "4.0", "13", "+", "7", "75.0,", "55.0", "-", "0", "50.00"] in [
+        line.split() for line in shown(comparison, [row]).splitlines()
+    ]
 
 
 def test_the_newest_run_of_a_folder_counts(comparison, tmp_path):
@@ -96,8 +126,8 @@ def test_the_table_fits_a_terminal_and_shows_every_run(comparison, tmp_path):
     ]
     text = shown(comparison, rows)
     lines = [line.split() for line in text.splitlines()]
-    assert ["bilinear", "4.0", "13", "+", "7", "75.0,", "55.0", "1.500", "50.00"] in lines
-    assert ["st_gridpool", "4.0", "13", "+", "7", "75.0,", "55.0", "1.500", "50.00"] in lines
+    assert ["bilinear", "4.0", "13", "+", "7", "75.0,", "55.0", "1.500", "0", "50.00"] in lines
+    assert ["st_gridpool", "4.0", "13", "+", "7", "75.0,", "55.0", "1.500", "0", "50.00"] in lines
     assert "accuracy is acc" in text
     assert f"st_gridpool: {runs['st_gridpool']}" in text
 

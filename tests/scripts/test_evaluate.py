@@ -3,52 +3,85 @@
 A stand-in for Python notes how it was called and, if the test asks for it, writes a results file.
 """
 
+import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAND_IN = """#!/usr/bin/env bash
-if [[ "$1" == -c ]]; then echo "$NUM_GPUS"; exit; fi
+if [[ "$1" == -c && "$2" == *torch* ]]; then echo "$NUM_GPUS"; exit; fi
+[[ "$1" != -c ]] || exec "$REAL_PYTHON" "$@"
 printf '%s\\n' "$@" >"$NOTES"
 printf 'HF_HOME=%s\\nACCELERATE_USE_CPU=%s\\n' "$HF_HOME" "${ACCELERATE_USE_CPU:-}" >>"$NOTES"
 if [[ -n "$RESULTS" ]]; then
   mkdir -p "$(dirname "$RESULTS")"
-  echo '{}' >"$RESULTS"
+  echo "$WRITES" >"$RESULTS"
   touch -t 203801010000 "$RESULTS" # file times are coarse
+fi
+if [[ -n "$PIDS" ]]; then # a launcher with a rank, both deaf to all but the last signal
+  trap '' TERM
+  tail -f /dev/null &
+  echo "$$ $!" >"$PIDS.new"
+  mv "$PIDS.new" "$PIDS"
+  wait
 fi
 exit "$STATUS"
 """
+LONG = 300  # seconds until a test gives up
+FAILED = {"run_failed": "the run failed: 3 of 4 questions could not be answered (unreadable video: 3)"}
+FEW = {"unanswered": {"questions": 1, "of": 4, "reasons": {"unreadable video": 1}}}
 
 
 @pytest.fixture
-def evaluate(tmp_path):
-    """Function that runs the command in a repository without .venv; returns the process and the lines noted."""
+def start(tmp_path):
+    """Function that starts the command in a repository without .venv; returns the process."""
     (tmp_path / "repository" / "scripts").mkdir(parents=True)
     script = shutil.copy(REPOSITORY / "scripts" / "evaluate.sh", tmp_path / "repository" / "scripts")
     stand_in = tmp_path / "bin" / "python3"
     stand_in.parent.mkdir()
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
-    notes = tmp_path / "notes"
 
-    def run(*words, results=tmp_path / "out" / "model" / "now_results.json", status=0, num_gpus=0):
+    def start(*words, results=tmp_path / "out" / "model" / "now_results.json", status=0, num_gpus=0, **more):
+        own = {"HF_HOME", "ACCELERATE_USE_CPU"}
         environment = {
-            **{name: value for name, value in os.environ.items() if name not in {"HF_HOME", "ACCELERATE_USE_CPU"}},
+            **{name: value for name, value in os.environ.items() if name not in own},
             "PATH": f"{stand_in.parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path / "home"),
-            "NOTES": str(notes),
+            "NOTES": str(tmp_path / "notes"),
             "RESULTS": str(results or ""),
+            "WRITES": json.dumps(more.get("writes", {})),
+            "PIDS": str(more.get("pids", "")),
             "STATUS": str(status),
             "NUM_GPUS": str(num_gpus),
+            "REAL_PYTHON": sys.executable,
         }
         for earlier in (tmp_path / "out").rglob("*_results.json"):
             os.utime(earlier, (0, 0))
-        command = ["bash", script, "--output", str(tmp_path / "out"), *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+        command = ["bash", script, "--output", str(tmp_path / more.get("output", "out")), *words]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)
+
+    return start
+
+
+@pytest.fixture
+def evaluate(start, tmp_path):
+    """Function that runs the command to its end; returns the process and the lines noted."""
+
+    def run(*words, **options):
+        process = start(*words, **options)
+        stdout, stderr = process.communicate(timeout=LONG)
+        notes = tmp_path / "notes"
+        done = SimpleNamespace(returncode=process.returncode, stdout=stdout, stderr=stderr)
         return done, notes.read_text().splitlines() if notes.exists() else []
 
     return run
@@ -126,3 +159,49 @@ def test_the_number_of_processes_is_checked(evaluate):
     done, _ = evaluate("quiz", "checkpoint", "nsp", "two")
     assert done.returncode == 2
     assert "NUM_PROCESSES must be a number from 1, got two" in done.stderr
+
+
+def test_unanswered_questions_are_counted_in_the_last_line(evaluate, tmp_path):
+    done, _ = evaluate("quiz", writes=FEW)
+    assert done.returncode == 0
+    results = tmp_path / "out" / "model" / "now_results.json"
+    assert done.stdout == f"evaluate.sh: results in {results}; 1 of 4 questions could not be answered\n"
+
+
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_a_failed_run_says_why_in_the_last_line(evaluate, status):
+    done, _ = evaluate("quiz", writes=FAILED, status=status)
+    assert done.returncode == max(status, 1)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"evaluate.sh: {FAILED['run_failed']}; marked results in ")
+    assert "results in" not in done.stdout
+
+
+def test_a_run_that_ends_badly_says_so_in_the_last_line(evaluate):
+    done, _ = evaluate("quiz", results=None, status=3)
+    assert done.stderr.splitlines()[-1] == "evaluate.sh: the run ended with status 3; its messages above say why"
+
+
+@pytest.mark.parametrize(("words", "name"), [(("quiz", "my,model"), "MODEL"), (("quiz",), "--output")])
+def test_a_comma_in_a_path_is_refused(evaluate, words, name):
+    done, lines = evaluate(*words, output="a,b" if name == "--output" else "out")
+    assert done.returncode == 2
+    assert f"{name} must not hold a comma, got " in done.stderr
+    assert not lines
+
+
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_run_ends_with_the_script(start, tmp_path, how):
+    process = start("quiz", pids=tmp_path / "pids")
+    while not (tmp_path / "pids").exists():
+        assert process.poll() is None
+        os.sched_yield()
+    run = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
+    process.send_signal(how)
+    _, alive = psutil.wait_procs(run, LONG)
+    for one in alive:
+        one.kill()
+    assert not alive
+    _, stderr = process.communicate(timeout=LONG)
+    assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
+    assert how == signal.SIGKILL or f"evaluate.sh: stopped by {how.name}, and the run with it" in stderr

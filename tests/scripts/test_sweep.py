@@ -1,6 +1,7 @@
 """A sweep writes, compressor by compressor, what runs of their own write."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,11 +11,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def sweep(load_script, workplace, monkeypatch):
-    """Function that runs the command in the workplace."""
+def sweep(load_script, workplace, monkeypatch, tmp_path_factory):
+    """Function that runs the command in the workplace, or in a copy without its videos."""
 
-    def run(*words):
+    def run(*words, has_videos=True):
         monkeypatch.chdir(workplace)
+        if not has_videos:
+            folder = tmp_path_factory.mktemp("no_videos")
+            shutil.copytree(workplace, folder, dirs_exist_ok=True)
+            for video in folder.rglob("*.mp4"):
+                video.unlink()
+            monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, words)])
         load_script("sweep").main()
 
@@ -61,6 +68,19 @@ def read(folder):
     [samples] = folder.rglob("*_samples_videomme_local.jsonl")
     assert list(folder.rglob("*_run.json"))
     return json.loads(results.read_text()), [json.loads(line) for line in samples.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_could_answer_nothing_fails(sweep, miniature, tmp_path, capsys):
+    model_args = f"pretrained={miniature},max_frames_num=2,device=cpu"
+    common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path)
+    with pytest.raises(SystemExit, match="1"):
+        sweep(*common, "bilinear", has_videos=False)
+    shown = capsys.readouterr()
+    assert "the run failed: 16 of 16 questions could not be answered (unreadable video: 16)" in shown.out
+    assert "sweep.py: a run failed" in shown.err
+    [results] = tmp_path.rglob("*_results.json")
+    assert json.loads(results.read_text())["unanswered"]["questions"] == 16
 
 
 @pytest.mark.parametrize(

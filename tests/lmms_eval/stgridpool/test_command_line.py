@@ -128,14 +128,16 @@ def test_unreadable_videos_are_marked_counted_and_reported(both_runs, index):
     assert sorted(failed) == [("clips", 3), ("clips_choice", 3)]
     assert record["failed_requests"] == 3  # one answer and two choices
     assert [reason for path, reason in record["failed_videos"].items() if path.endswith("broken.mp4")]
-    assert "3 of 21 questions have no answer: 1 unreadable videos" in done.stdout
+    assert record["failures"] == {"unreadable video": 3}
+    sentence = "3 of 21 questions could not be answered (unreadable video: 3)"
+    assert sentence in done.stdout.splitlines()[-1]  # below lmms-eval's table
 
 
 @pytest.mark.contract
 @pytest.mark.parametrize("index", [0, 1])
 def test_runs_record_what_ran(both_runs, index):
     _, _, samples, record = both_runs[index]
-    assert record["compressor"].startswith("STGridPool(preset='paper'")
+    assert record["compressor"].startswith("STGridPool(preset=None, strides=(1, 2, 4)")  # the paper's, but for the window
     assert "kernel_size=3" in record["compressor"]
     assert record["tokens_per_frame"] == 4  # 7x7 patches in windows of 3x3
     assert record["visual_tokens"] == 4 * record["frames"]
@@ -179,6 +181,29 @@ def test_a_failure_of_the_aggregation_is_a_failure_of_the_run(run):
     assert done.status == 1
     assert "the server is down" in done.messages
     assert list(output.glob("*/*_run.json"))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_run_that_leaves_too_much_unanswered_marks_its_results_and_fails(run, num_processes):
+    done, output = run("clips", num_processes, "max_frames_num=8,torch_dtype=float32,max_failed=0.1")
+    assert done.status == 1
+    sentence = "the run failed: 1 of 7 questions could not be answered (unreadable video: 1), more than max_failed=0.1"
+    assert sentence in done.stdout.splitlines()[-1]
+    (results,) = output.glob("*/*_results.json")
+    marked = json.loads(results.read_text())
+    assert marked["run_failed"].startswith(sentence)
+    assert marked["unanswered"] == {"questions": 1, "of": 7, "reasons": {"unreadable video": 1}}
+    assert "clips" in marked["results"]
+    (record,) = output.glob("*/*_run.json")
+    assert json.loads(record.read_text())["run_failed"] == marked["run_failed"]
+    assert list(output.glob("*/*_samples_clips.jsonl"))
+
+
+def test_the_response_cache_is_refused_before_anything_is_loaded(evaluate, tmp_path):
+    ended = evaluate("clips", use_cache=str(tmp_path))
+    assert ended.statuses == [1]
+    assert "resume_dir=FOLDER in --model_args instead, or give allow_use_cache=True" in ended.messages[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failure_of_one_rank_ends_all_and_names_rank_and_document(run):

@@ -180,11 +180,7 @@ def test_processes_share_one_long_video_and_30_short_ones(evaluate, tmp_path):
 
 @pytest.mark.slow
 def test_a_response_cache_that_knows_all_answers_of_a_process_does_not_stop_the_others(evaluate, tmp_path):
-    cached = {
-        "use_cache": str(tmp_path),
-        "allow_use_cache": True,
-        "command_line": {"use_cache": str(tmp_path), "output_path": None},
-    }
+    cached = {"use_cache": str(tmp_path), "allow_use_cache": True}
     assert evaluate("clips", limit=1, **cached).statuses == [0]
     two = evaluate("clips", 2, limit=2, **cached)  # the first process is never called
     assert two.statuses == [0, 0]
