@@ -25,6 +25,7 @@ from lmms_eval.tasks import TaskManager
 from rich.console import Console
 
 from lmms_eval_stgridpool.arguments import parse_model_args
+from lmms_eval_stgridpool.evaluation import results_folder
 from lmms_eval_stgridpool.paths import path_argument
 from lmms_eval_stgridpool.run_files import RunFiles, mark
 from lmms_eval_stgridpool.sweeping import SweptModel
@@ -92,6 +93,7 @@ def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: T
     command.model_args = f"{arguments.model_args},{choice.model_args}"
     tracker = EvaluationTracker(output_path=command.output_path)
     time = utils.get_datetime_str()
+    files = RunFiles.claim(results_folder(command), time)
     results = simple_evaluate(
         model=model,
         model_args=command.model_args,
@@ -109,8 +111,6 @@ def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: T
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
     for task, of_task in samples.items():
         tracker.save_results_samples(task_name=task, samples=of_task)
-    folder = Path(command.output_path) / tracker.general_config_tracker.model_name_sanitized
-    files = RunFiles(record=folder / f"{time}_run.json", results=folder / f"{time}_results.json")
     files.write(model.run_record)
     if model.verdict.failed:
         mark(files.results, model.verdict)

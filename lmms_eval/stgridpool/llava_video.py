@@ -35,7 +35,7 @@ from lmms_eval_stgridpool.requests import (
     videos_in_order,
 )
 from lmms_eval_stgridpool.resume import Resume
-from lmms_eval_stgridpool.run_files import RunFiles, conclude_at_exit
+from lmms_eval_stgridpool.run_files import RunFiles, end_run
 from lmms_eval_stgridpool.sharing import SharedPrefix
 from lmms_eval_stgridpool.unanswered import UNANSWERED, Verdict
 from lmms_eval_stgridpool.versions import warn_of_untested_versions
@@ -76,7 +76,9 @@ class LlavaVideo(lmms):
             kernels.switch_off()
         self.accelerator = self.placement.accelerator
         self._rank, self._world_size = self.placement.rank, self.placement.world_size
-        self._files = RunFiles.claim(evaluation) if self.rank == 0 and evaluation is not None else None
+        self._files: RunFiles | None = None
+        if self.rank == 0 and evaluation is not None and evaluation.folder is not None:
+            self._files = RunFiles.claim(evaluation.folder, evaluation.time)
         self._unrecognised = unrecognised() if self.rank == 0 else []
         self.exchange = Exchange(self.rank, self.world_size, timedelta(seconds=self.arguments.barrier_timeout_s))
         if self.rank == 0:
@@ -298,22 +300,10 @@ class LlavaVideo(lmms):
         record = run_record(self._setup, parts, max(walls))
         asked = record["requests"] + record["resumed_requests"]
         self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed)
-        self.run_record = record | {
-            "run_failed": str(self.verdict) if self.verdict.run_failed else None,
-            "unrecognised_in_lmms_eval": self._unrecognised,
-        }
-        if self.rank != 0:
-            return
-        if self.verdict.failed:
-            logger.error(
-                f"{self.verdict}. Some of lmms-eval's own tasks score that as a guess; the tasks of custom_tasks count "
-                "it as wrong."
-            )
-        if self._files is not None:
-            self._files.write(self.run_record)
-        evaluation = current_evaluation()
-        if evaluation is not None and evaluation.command_line is not None:
-            conclude_at_exit(self.verdict, None if self._files is None else self._files.results)
+        failure = str(self.verdict) if self.verdict.run_failed else None
+        self.run_record = record | {"run_failed": failure, "unrecognised_in_lmms_eval": self._unrecognised}
+        if self.rank == 0:
+            end_run(self.run_record, self.verdict, self._files)
 
 
 def _named(jobs: list[Job]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from loguru import logger
 
-from lmms_eval_stgridpool.evaluation import Evaluation
+from lmms_eval_stgridpool.evaluation import current_evaluation
 from lmms_eval_stgridpool.failure import end_with_failure
 from lmms_eval_stgridpool.unanswered import Verdict
 
@@ -33,18 +33,17 @@ class RunFiles:
     results: Path
 
     @classmethod
-    def claim(cls, evaluation: Evaluation) -> "RunFiles | None":
-        """Take the files' names before another run can; None if lmms-eval writes nothing.
+    def claim(cls, folder: Path, time: str) -> "RunFiles":
+        """Take the files' names before another run can.
+
+        Args:
+            folder: Where lmms-eval will write.
+            time: What the names begin with.
 
         Raises:
             FileExistsError: If another run has them.
         """
-        if evaluation.folder is None:
-            return None
-        files = cls(
-            record=evaluation.folder / f"{evaluation.time}_run.json",
-            results=evaluation.folder / f"{evaluation.time}_results.json",
-        )
+        files = cls(record=folder / f"{time}_run.json", results=folder / f"{time}_results.json")
         files.record.parent.mkdir(parents=True, exist_ok=True)
         try:
             files.record.touch(exist_ok=False)
@@ -71,9 +70,24 @@ class RunFiles:
             self.record.unlink()
 
 
-def conclude_at_exit(verdict: Verdict, results: Path | None) -> None:
-    """Do what is to be done when lmms-eval has written and printed everything: see `conclude`."""
-    atexit.register(conclude, verdict, results)
+def end_run(record: Mapping[str, Any], verdict: Verdict, files: RunFiles | None) -> None:
+    """Write the record when all questions have been asked, and have `conclude` called at the end of the process.
+
+    Args:
+        record: What `run_record` gave.
+        verdict: How many questions are unanswered.
+        files: Where the record goes, or None.
+    """
+    if verdict.failed:
+        logger.error(
+            f"{verdict}. Some of lmms-eval's own tasks score that as a guess; the tasks of custom_tasks count it "
+            "as wrong."
+        )
+    if files is not None:
+        files.write(record)
+    evaluation = current_evaluation()
+    if evaluation is not None and evaluation.command_line is not None:
+        atexit.register(conclude, verdict, None if files is None else files.results)
 
 
 def conclude(verdict: Verdict, results: Path | None) -> None:

@@ -137,7 +137,9 @@ def test_unreadable_videos_are_marked_counted_and_reported(both_runs, index):
 @pytest.mark.parametrize("index", [0, 1])
 def test_runs_record_what_ran(both_runs, index):
     _, _, samples, record = both_runs[index]
-    assert record["compressor"].startswith("STGridPool(preset=None, strides=(1, 2, 4)")  # the paper's, but for the window
+    assert record["compressor"].startswith(
+        "STGridPool(preset=None, strides=(1, 2, 4)"
+    )  # the paper's, but for the window
     assert "kernel_size=3" in record["compressor"]
     assert record["tokens_per_frame"] == 4  # 7x7 patches in windows of 3x3
     assert record["visual_tokens"] == 4 * record["frames"]

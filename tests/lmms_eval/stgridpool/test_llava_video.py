@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from llava.mm_utils import tokenizer_image_token
 from llava.video import read_video
-from llava.video_process import VideoReader
+from llava.video_process import ReadingProcessError, VideoReader
 from stgridpool import build_compressor, kernels
 
 PROMPT = (
@@ -189,7 +189,7 @@ def test_a_resumed_run_counts_all_that_was_asked(make_model, ask, tmp_path):
     assert (model.run_record["resumed_requests"], model.run_record["run_failed"]) == (3, None)
 
 
-@pytest.mark.parametrize("error", [ImportError("no module named av"), MemoryError(), ValueError("no backend 'x'")])
+@pytest.mark.parametrize("error", [ReadingProcessError("no module named av"), MemoryError(), OSError("no processes")])
 def test_an_error_that_is_no_fault_of_the_video_ends_the_run(make_model, ask, monkeypatch, error):
     def fail(*_, **__):
         raise error

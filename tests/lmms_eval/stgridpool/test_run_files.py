@@ -1,20 +1,21 @@
 import json
-from argparse import Namespace
 
 import pytest
 
 from lmms_eval_stgridpool import run_files
-from lmms_eval_stgridpool.evaluation import Evaluation
-from lmms_eval_stgridpool.run_files import RunFiles, conclude
+from lmms_eval_stgridpool.run_files import RunFiles, conclude, end_run
 from lmms_eval_stgridpool.unanswered import Verdict
 
 HALF = Verdict(4, {"unreadable video": 2}, 0.5)
 MOST = Verdict(4, {"unreadable video": 3}, 0.5)
 
 
+TIME = "20260101_000000"
+
+
 @pytest.fixture
-def evaluation(tmp_path):
-    return Evaluation(Namespace(), "20260101_000000", tmp_path / "model", None)
+def folder(tmp_path):
+    return tmp_path / "model"
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def results(tmp_path):
     return path
 
 
-def test_the_record_stands_beside_the_results(evaluation, tmp_path, at_exit):
-    files = RunFiles.claim(evaluation)
+def test_the_record_stands_beside_the_results(folder, tmp_path, at_exit):
+    files = RunFiles.claim(folder, TIME)
     assert files.results == tmp_path / "model" / "20260101_000000_results.json"
     files.write({"frames": 8})
     at_exit[0]()
@@ -49,29 +50,33 @@ def test_the_record_stands_beside_the_results(evaluation, tmp_path, at_exit):
 
 
 @pytest.mark.usefixtures("at_exit")
-def test_a_second_run_of_the_same_second_is_refused(evaluation):
-    RunFiles.claim(evaluation)
+def test_a_second_run_of_the_same_second_is_refused(folder):
+    RunFiles.claim(folder, TIME)
     with pytest.raises(FileExistsError, match=r"started in the same second.*start this one again, or give it another"):
-        RunFiles.claim(evaluation)
+        RunFiles.claim(folder, TIME)
 
 
 @pytest.mark.usefixtures("at_exit")
-def test_results_of_another_model_of_the_same_second_are_not_overwritten(evaluation):
-    evaluation.folder.mkdir()
-    (evaluation.folder / "20260101_000000_results.json").touch()
+def test_results_of_another_model_of_the_same_second_are_not_overwritten(folder):
+    folder.mkdir()
+    (folder / "20260101_000000_results.json").touch()
     with pytest.raises(FileExistsError, match="started in the same second"):
-        RunFiles.claim(evaluation)
+        RunFiles.claim(folder, TIME)
 
 
-def test_a_run_that_ends_early_leaves_no_record(evaluation, at_exit):
-    files = RunFiles.claim(evaluation)
+def test_a_run_that_ends_early_leaves_no_record(folder, at_exit):
+    files = RunFiles.claim(folder, TIME)
     at_exit[0]()
     assert not list(files.record.parent.iterdir())
-    RunFiles.claim(evaluation)
+    RunFiles.claim(folder, TIME)
 
 
-def test_a_run_that_writes_nothing_claims_nothing():
-    assert RunFiles.claim(Evaluation(None, "20260101_000000", None, None)) is None
+def test_without_the_command_line_nothing_is_done_at_the_end_of_the_process(folder, at_exit, logged):
+    files = RunFiles.claim(folder, TIME)
+    end_run({"frames": 8}, MOST, files)
+    assert len(at_exit) == 1  # the removal of an empty record
+    assert json.loads(files.record.read_text()) == {"frames": 8}
+    assert "the run failed: 3 of 4 questions could not be answered" in logged[0]
 
 
 def test_few_unanswered_questions_are_marked_in_the_results(results, endings):
