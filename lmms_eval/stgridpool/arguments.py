@@ -83,8 +83,8 @@ class Arguments:
         deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
             can be repeated bit for bit.
         triton_kernels: Pool with Triton kernels on a GPU; off, as no GPU has run them yet.
-        max_failed: Largest fraction of the questions, 0 to 1, that may stay unanswered; a run with more has failed and
-            ends with a non-zero status.
+        max_failed: Largest fraction of the questions, 0 to 1, that may stay unanswered; a run with more, or with all
+            unanswered, has failed and ends with a non-zero status.
         answer_without_visuals: Answer questions also where a task shows nothing, instead of taking the video for
             missing.
         allow_use_cache: Let lmms-eval's ``--use_cache`` serve answers, which may be those of another checkpoint.

@@ -56,13 +56,15 @@ class Verdict:
 
     @property
     def run_failed(self) -> bool:
-        """Whether they are too many."""
-        return self.failed > self.max_failed * self.asked
+        """Whether they are too many; a run that answered nothing has no score, whatever `max_failed` allows."""
+        return self.failed > self.max_failed * self.asked or 0 < self.asked == self.failed
 
     def __str__(self) -> str:
         """Say it in a sentence: how many questions could not be answered, and why."""
         reasons = ", ".join(f"{kind}: {number}" for kind, number in sorted(self.kinds.items()))
         sentence = f"{self.failed} of {self.asked} questions could not be answered ({reasons})"
-        return (
-            f"the run failed: {sentence}, more than max_failed={self.max_failed:g} allows" * self.run_failed or sentence
-        )
+        if not self.run_failed:
+            return sentence
+        if self.failed == self.asked:
+            return f"the run failed: {sentence}"
+        return f"the run failed: {sentence}, more than max_failed={self.max_failed:g} allows"
