@@ -1,8 +1,8 @@
-"""Measure what this project claims about speed."""
+"""Measure what this project claims about speed and memory."""
 
 import argparse
 
-from benchmarking import decode, evaluation, peer, pooling
+from benchmarking import decode, evaluation, peer, pooling, reading
 
 
 def main() -> None:
@@ -11,6 +11,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for module in (decode, evaluation, peer, pooling):
         module.add_parser(commands)
+    reading.add_parsers(commands)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

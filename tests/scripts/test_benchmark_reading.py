@@ -1,0 +1,31 @@
+"""The measurements of reading: what they print, with small clips."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = ["--clips", "2", "--frames", "4", "--size", "64", "48", "--json"]
+
+
+def measure(*arguments):
+    command = [sys.executable, "scripts/benchmark.py", *arguments, *SMALL]
+    return json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_counts_the_reading_processes(tmp_path):
+    row = measure("memory", "--output", str(tmp_path / "numbers.json"))
+    assert row["peak_mb_together"] > row["peak_mb_of_this_process"] > 0
+    assert row["frames_of_a_clip_after_resizing_mb"] == pytest.approx(4 * 384 * 384 * 3 / 1e6)
+    written = json.loads((tmp_path / "numbers.json").read_text())
+    assert written["clips"] == {"clips": 2, "frames": 4, "size": [64, 48], "codec": "h264"}
+
+
+def test_short_clips_are_read_in_three_ways():
+    rows = measure("short", "--rounds", "1")
+    assert [row["way"] for row in rows] == ["here", "a process for each", "processes used again"]
+    assert all(row["seconds"] > 0 and row["cpu_seconds"] > 0 for row in rows)
