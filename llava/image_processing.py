@@ -71,8 +71,9 @@ class VisionImageProcessor:
         pixels = np.stack([np.asarray(self.resizing.resize(_as_rgb(item))) for item in items])  # (T, S, S, 3) uint8
         mean = torch.tensor(self.image_mean, dtype=torch.float32).view(3, 1, 1)
         std = torch.tensor(self.image_std, dtype=torch.float32).view(3, 1, 1)
-        values = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()  # (T, 3, S, S)
-        values = values.mul_(self.rescale_factor).sub_(mean).div_(std).contiguous()
+        values = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (T, 3, S, S)
+        values = values.to(torch.float32, memory_format=torch.contiguous_format)  # the only large copy
+        values = values.mul_(self.rescale_factor).sub_(mean).div_(std)
         return BatchFeature({"pixel_values": values if return_tensors == "pt" else values.numpy()})
 
 
