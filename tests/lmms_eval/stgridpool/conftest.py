@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ TASKS = {
     "clips_bad_document": ("quiz_with_a_bad_question", GENERATION),
     "one_long_video": ("one_long_video", GENERATION),
     "many_videos": ("many_videos", GENERATION),
+    "traps": ("traps", GENERATION),
 }
 FUNCTIONS = """
 from pathlib import Path
@@ -68,6 +70,18 @@ def write_clip(path, seconds=5, rate=8, seed=0):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def write_traps(folder):
+    """Write two small files that look like videos: one with an index of 600 MB, one that waits for a pipe."""
+    path = write_clip(folder / "huge.mp4", 2)
+    data, many = bytearray(path.read_bytes()), 10_000_000
+    # In the boxes: one size for all samples and their number, samples per chunk, samples of one duration.
+    for box, place, numbers in ((b"stsz", 4, (1, many)), (b"stsc", 12, (many,)), (b"stts", 8, (many,))):
+        struct.pack_into(f">{len(numbers)}I", data, data.rindex(box) + 4 + place, *numbers)
+    path.write_bytes(data)
+    os.mkfifo(folder / "pipe")
+    (folder / "waiting.mp4").write_text("ffconcat version 1.0\nfile pipe\n")
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +152,8 @@ def tasks(tmp_path_factory, clips):
 
     `clips` and `clips_choice` ask the same seven questions, `clips_bad_end` fails when it aggregates the answers to
     them, `clips_bad_document` has a question longer than the checkpoint takes, `one_long_video` asks about one of 90 s
-    and 30 of 5 s, `many_videos` asks 20 questions about each of 30.
+    and 30 of 5 s, `many_videos` asks 20 questions about each of 30, `traps` also about files that FFmpeg opens with a
+    lot of memory, or never.
     """
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "videos").mkdir()
@@ -150,7 +165,9 @@ def tasks(tmp_path_factory, clips):
         "quiz_with_a_bad_question": QUIZ,
         "one_long_video": ["long.mp4", *(f"short{index}.mp4" for index in range(30))],
         "many_videos": [f"many{index // 20}.mp4" for index in range(600)],
+        "traps": ["v0.mp4", "huge.mp4", "v1.mp4", "waiting.mp4", "v2.mp4"],
     }
+    write_traps(folder / "videos")
     write_clip(folder / "videos" / "long.mp4", 90)
     for name in {*names["one_long_video"][1:], *names["many_videos"]}:
         (folder / "videos" / name).symlink_to(clips / "v0.mp4")

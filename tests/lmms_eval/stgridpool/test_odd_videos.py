@@ -43,3 +43,14 @@ def test_what_is_no_fault_of_a_video_ends_the_run(make_model, ask, misbehave, tm
         with pytest.raises(SystemExit) as ending:
             ask(make_model(), "generate_until", [{"visuals": [tmp_path / name]}])
         assert ending.value.code == 1
+
+
+@pytest.mark.slow
+def test_two_processes_survive_files_that_take_all_memory_or_never_open(evaluate):
+    """Ranks that opened the files themselves hung or were killed before the first answer."""
+    done = evaluate("traps", 2, decode_memory_gb=0.3)
+    assert done.statuses == [0, 0], done.messages
+    failures = [done.samples["traps", row]["token_counts"][0]["failure"] for row in range(5)]
+    assert [failure is None for failure in failures] == [True, False, True, False, True]
+    assert "huge.mp4: " in failures[1]
+    assert "waiting.mp4: no container of video" in failures[3]
