@@ -4,8 +4,12 @@ They differ by a few frames in nearly every video, so a result belongs to the ru
 """
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
+
+_ROUNDING = 0.001  # s by which containers may round times
 
 
 def sample_frames(
@@ -71,6 +75,51 @@ def sample_frames_at_rate(
     if len(indices) > max_frames_num:
         return _spread(num_frames, frame_rate, max_frames_num)
     return indices, [index / frame_rate for index in indices]
+
+
+def sample_frames_by_time(
+    shown_at: Sequence[float],
+    duration: float,
+    max_frames_num: int,
+    fps: float | None = None,
+    force_sample: bool = False,
+) -> list[int]:
+    """Choose the frames that a player shows every 1/fps seconds after the first one, however uneven their times are.
+
+    A frame that is shown for long repeats. More than `max_frames_num` are replaced by as many at evenly spread times,
+    the first and the last frame among them.
+
+    Args:
+        shown_at: When each frame is shown, in seconds, ascending; at least one.
+        duration: When the last one ends, in seconds.
+        max_frames_num: Most frames to choose, at least 1.
+        fps: Frames to choose per second, above 0, besides the last frame, as in `sample_frames_at_rate`; None chooses
+            one per second and not the last, as in `sample_frames`.
+        force_sample: Always choose `max_frames_num` frames at evenly spread times.
+
+    Returns:
+        Indices in frames.
+
+    Raises:
+        ValueError: If `max_frames_num` or `fps` is too small.
+    """
+    rate = 1.0 if fps is None else fps
+    _check(max_frames_num, rate)
+    first, last = shown_at[0], shown_at[-1]
+    end = max(last, duration - 0.5 / rate) if fps is None else last  # durations are often estimated
+    moments = [first + number / rate for number in range(math.floor((end - first + _ROUNDING) * rate) + 1)]
+    if fps is not None and last - moments[-1] > _ROUNDING:
+        moments.append(last)
+    if force_sample or len(moments) > max_frames_num:
+        moments = np.linspace(first, last, max_frames_num).tolist()
+    return [max(bisect_right(shown_at, moment + _ROUNDING) - 1, 0) for moment in moments]
+
+
+def largest_distance(times: Sequence[float], others: Sequence[float]) -> float:
+    """Seconds by which a time of one sequence is at most away from the nearest time of the other one."""
+    one, other = np.asarray(times)[:, None], np.asarray(others)[None]
+    distances = np.abs(one - other)
+    return float(max(distances.min(0).max(), distances.min(1).max()))
 
 
 def _check(max_frames_num: int, fps: float) -> None:

@@ -1,6 +1,7 @@
 """Frames of a video file: which ones are sampled, and the clip they make."""
 
 import importlib
+import logging
 from dataclasses import dataclass
 from os import PathLike, fsdecode
 from pathlib import Path
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from llava.frame_resizing import FrameResizing
-from llava.frame_sampling import sample_frames, sample_frames_at_rate
+from llava.frame_sampling import largest_distance, sample_frames, sample_frames_at_rate, sample_frames_by_time
 from llava.video_decoding import BACKENDS, read_frames
-from llava.video_opening import VideoReadError
-from llava.video_packets import list_packets
+from llava.video_opening import VideoReadError, printable
+from llava.video_packets import PacketList, list_packets
 
-__all__ = ["BACKENDS", "VideoClip", "VideoReadError", "check_options", "read_frame_folder", "read_video"]
+logger = logging.getLogger(__name__)
 
+__all__ = ["BACKENDS", "SAMPLINGS", "VideoClip", "VideoReadError", "check_options", "read_frame_folder", "read_video"]
+
+SAMPLINGS = ("index", "time")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+_LARGEST_DISTANCE = 1.0  # s between frames taken by index and by time, from which on a user is told
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,11 @@ class VideoClip:
     Attributes:
         frames: uint8 RGB (T, h, w, 3), upright: rotation metadata is carried out; (T, S, S, 3) if resized.
         indices: Position of each frame in the file, in frames, counted from 0 in the order of display; ascending.
-        times: Time of each frame, in seconds.
-        duration: Length of the whole video, in seconds.
-        num_decoded: Frames that were decoded to get these; None where the decoder does not say.
+        times: When each frame is shown, in seconds from the start of the file, as the file says.
+        duration: When the last frame of the video ends, in seconds from the start of the file.
+        num_decoded: Frames that were decoded to get these; None for pictures in a folder.
+        num_damaged: Signs of damage that the decoder gave on the way to these frames; some codecs give none, see
+            `llava.decoded_frames`.
     """
 
     frames: NDArray[np.uint8]
@@ -38,6 +45,7 @@ class VideoClip:
     times: list[float]
     duration: float
     num_decoded: int | None = None
+    num_damaged: int = 0
 
 
 def read_video(
@@ -47,6 +55,7 @@ def read_video(
     force_sample: bool = False,
     backend: str = "pyav",
     resizing: FrameResizing | None = None,
+    sampling: str = "index",
 ) -> VideoClip:
     """Read sampled frames of a video.
 
@@ -60,27 +69,68 @@ def read_video(
             What decord would not read exactly, PyAV reads in its place. decord ends the whole process on some damaged
             files; `llava.video_process.read_video_apart` survives that.
         resizing: Resize every frame as soon as it is decoded; None keeps its size.
+        sampling: "index" counts frames and takes the rate that the file declares, as LLaVA-Video does; "time" takes the
+            frames that are shown at even times, as `sample_frames_by_time` chooses them. Where they differ by more than
+            a second, "index" logs a warning. Files that declare no rate are sampled by time.
 
     Returns:
         The frames, their indices and times.
 
     Raises:
-        VideoReadError: If the file is missing, is no video, is damaged or truncated, or shows no frame.
+        VideoReadError: If the file is missing, is no video, is truncated, or shows no frame.
         ValueError: If an option is out of range.
     """
-    check_options(max_frames_num, fps, force_sample, backend, resizing=resizing)
+    check_options(max_frames_num, fps, force_sample, backend, resizing=resizing, sampling=sampling)
     name = fsdecode(path)
     if not Path(name).is_file():
         kind = "is a directory" if Path(name).is_dir() else "is no regular file"
         raise VideoReadError(name, kind if Path(name).exists() else "no such file")
+
+    def choose(shown: PacketList) -> list[int]:
+        return _choose_shown(shown, max_frames_num, fps, force_sample, sampling)
+
     try:
-        packets = list_packets(name)
-        count, rate = packets.num_frames, packets.frame_rate
-        indices, times = _choose_frames(count, rate, max_frames_num, fps, force_sample, usual_fps=1.0)
-        decoded = read_frames(name, indices, packets, backend, resizing)
+        shown, indices, decoded = read_frames(name, list_packets(name), choose, backend, resizing)
     except (av.FFmpegError, OSError) as error:
         raise VideoReadError(name, error.strerror or str(error)) from error
-    return VideoClip(decoded.pixels, indices, times, count / rate, decoded.num_decoded)
+    if sampling == "index":
+        _warn_if_uneven(name, shown, indices, max_frames_num, fps, force_sample)
+    times = [shown.times[index] for index in indices]
+    frames = np.stack([decoded.pixels[index] for index in indices])
+    return VideoClip(frames, indices, times, shown.duration, decoded.num_decoded, decoded.num_damaged)
+
+
+def _choose_shown(
+    shown: PacketList, max_frames_num: int, fps: float | None, force_sample: bool, sampling: str
+) -> list[int]:
+    """Indices of the frames of a file; where it declares no rate to count by, those at even times up to the limit."""
+    if sampling == "time":
+        return sample_frames_by_time(shown.times, shown.duration, max_frames_num, fps, force_sample)
+    num_frames, rate = len(shown.times), shown.frame_rate
+    if rate is None:
+        by_time = sample_frames_by_time(shown.times, shown.duration, num_frames + max_frames_num, fps)
+        if len(by_time) <= max_frames_num and not force_sample:
+            return by_time
+        force_sample, fps, rate = True, None, 1.0  # evenly spread frames need no rate
+    return _choose_frames(num_frames, rate, max_frames_num, fps, force_sample, usual_fps=1.0)[0]
+
+
+def _warn_if_uneven(
+    path: str, shown: PacketList, indices: list[int], max_frames_num: int, fps: float | None, force_sample: bool
+) -> None:
+    """Say if frames at even times would be others by more than a second."""
+    by_time = sample_frames_by_time(shown.times, shown.duration, max_frames_num, fps, force_sample)
+    times, others = ([shown.times[index] for index in chosen] for chosen in (indices, by_time))
+    distance = largest_distance(times, [*others, shown.times[-1]])
+    if distance > _LARGEST_DISTANCE:
+        logger.warning(
+            "%s shows its frames at uneven times: those taken by index are up to %.1f s away from those taken by time "
+            "(%d frames instead of %d). sampling=time takes them by time",
+            printable(path),
+            distance,
+            len(times),
+            len(others),
+        )
 
 
 def read_frame_folder(
@@ -106,7 +156,7 @@ def read_frame_folder(
         ValueError: If an option is out of range.
     """
     name = fsdecode(folder)
-    files = sorted(file for file in Path(name).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
+    files = sorted(file for file in Path(folder).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
     if not files:
         raise VideoReadError(name, "no frames: the folder holds no JPEG or PNG files")
     indices, times = _choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
@@ -131,6 +181,7 @@ def check_options(
     backend: str = "pyav",
     frame_rate: float = 1.0,
     resizing: FrameResizing | None = None,
+    sampling: str = "index",
 ) -> None:
     """Try the options of `read_video` and `read_frame_folder` without a video: what fails here is no video's fault.
 
@@ -141,6 +192,7 @@ def check_options(
         backend: "pyav" or "decord", which must be installed.
         frame_rate: Of a folder of pictures, per second.
         resizing: How frames are resized.
+        sampling: "index" or "time".
 
     Raises:
         ValueError: If an option is out of range.
@@ -149,6 +201,8 @@ def check_options(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
     if backend == "decord":
         importlib.import_module("decord")
     if resizing is not None:

@@ -1,23 +1,25 @@
-"""Decoding chosen frames of a video file with PyAV or decord.
+"""Decoding chosen frames of a video file with PyAV, and with decord where it gives the same.
 
 PyAV decodes each group of pictures from its key frame to the last frame wanted there, and leaves out what no frame
-depends on. decord counts frames from the key frame it seeks to, which is exact only where every frame stored after a
-key frame is also shown after it; PyAV reads the files where it is not.
+depends on. Where the packets do not tell which frame is which, or turn out not to have told the truth, it decodes from
+the start. It watches for signs of damage, which decord does not give: so PyAV reads every video, and decord's frames
+are taken where they are the same up to rounding.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import av
 import numpy as np
-from av.container import InputContainer
 from numpy.typing import NDArray
 
+from llava.decoded_frames import DecodedFrames
+from llava.decoding_from_keys import NotAsListed, read_from_keys
 from llava.frame_resizing import FrameResizing
-from llava.video_opening import VideoReadError, open_video, printable
+from llava.video_opening import DECODER_THREADS, VideoReadError, open_video, printable
 from llava.video_packets import PacketList
 
 logger = logging.getLogger(__name__)
@@ -25,131 +27,129 @@ logger = logging.getLogger(__name__)
 BACKENDS = ("pyav", "decord")
 
 _FRAMES_PER_BATCH = 8  # read by decord before they are resized
+_LARGEST_ROUNDING = 3  # levels of 255 by which the two readers' colours may differ
 
-
-class DecodedFrames(NamedTuple):
-    """Frames, and what it took to get them."""
-
-    pixels: NDArray[np.uint8]  # RGB (T, h, w, 3), upright; (T, S, S, 3) where they are resized
-    num_decoded: int | None  # frames decoded for them; None where the decoder does not say
+Choose = Callable[[PacketList], Sequence[int]]
+"""Chooses ascending indices of frames, which may repeat."""
 
 
 def read_frames(
-    path: str, indices: Sequence[int], packets: PacketList, backend: str, resizing: FrameResizing | None = None
-) -> DecodedFrames:
-    """Decode the frames at ascending `indices` (they may repeat), and resize each before more are decoded.
+    path: str, packets: PacketList, choose: Choose, backend: str, resizing: FrameResizing | None = None
+) -> tuple[PacketList, list[int], DecodedFrames]:
+    """Decode the frames that are chosen from those of a file, and resize each before more are decoded.
+
+    Args:
+        path: The file.
+        packets: What its packets say.
+        choose: Chooses the frames; called again if the decoder gives other frames than `packets` says.
+        backend: "pyav" or "decord".
+        resizing: How frames are resized; None keeps their size.
+
+    Returns:
+        What the file shows, the indices chosen, and the frames by index.
 
     Raises:
-        VideoReadError: If a frame is not decoded.
-        av.FFmpegError: If the data is damaged.
+        VideoReadError: If no frame can be decoded.
+        av.FFmpegError: If the file cannot be read.
     """
-    if backend == "decord" and packets.closed:
-        pixels = _read_with_decord(path, indices, packets.num_frames, resizing)
-        if pixels is not None:
-            return DecodedFrames(pixels, None)
-    return _read_with_pyav(path, indices, packets, resizing)
+    indices = list(choose(packets))
+    decoded = None
+    if packets.ticks:
+        try:
+            decoded = read_from_keys(path, packets, indices, resizing)
+        except NotAsListed:
+            logger.info("%s is decoded from its start: its packets do not tell its frames", printable(path))
+    if decoded is None:
+        packets, indices, decoded = _read_from_start(path, packets, choose, resizing)
+    if backend == "decord" and not decoded.num_damaged:
+        _take_from_decord(path, indices, decoded)
+    return packets, indices, decoded
 
 
-def _read_with_decord(
-    path: str, indices: Sequence[int], num_frames: int, resizing: FrameResizing | None
-) -> NDArray[np.uint8] | None:
-    """Frames read by decord, or None where decord does not manage (some widths, newer codecs, other frame counts)."""
+def _read_from_start(
+    path: str, packets: PacketList, choose: Choose, resizing: FrameResizing | None
+) -> tuple[PacketList, list[int], DecodedFrames]:
+    """What the whole file shows, and the frames chosen from it; decoded once more if the packets had said otherwise.
+
+    Raises:
+        VideoReadError: If no frame can be decoded.
+        av.FFmpegError: If the file cannot be read.
+    """
+    indices = list(choose(packets))
+    ticks, decoded = _decode_all(path, indices, resizing)
+    shown = _as_decoded(path, packets, ticks)
+    indices = list(choose(shown))
+    if not decoded.pixels.keys() >= set(indices):
+        ticks, decoded = _decode_all(path, indices, resizing)
+    if packets.ticks:  # the packets promised every frame
+        decoded.num_damaged += max(len(packets.times) - len(ticks), 0)
+    return shown, indices, decoded
+
+
+def _decode_all(
+    path: str, indices: Sequence[int], resizing: FrameResizing | None, num_threads: int = DECODER_THREADS
+) -> tuple[list[int | None], DecodedFrames]:
+    """Times of all frames that come out of the decoder, in the stream's time base, and those at `indices`.
+
+    Packets that the decoder refuses before the first frame are no sign of damage: what they depend on was cut off.
+    """
+    decoded, ticks, wanted = DecodedFrames(resizing), [], set(indices)
+    with open_video(path, num_threads) as (container, stream):
+        for packet in container.demux(stream):
+            is_end = not packet.size
+            for frame in decoded.take_in(stream, None if is_end else packet, is_expected=bool(ticks)):
+                if len(ticks) in wanted:
+                    decoded.keep(len(ticks), frame)
+                ticks.append(frame.dts if frame.pts is None else frame.pts)
+            if is_end:
+                break
+    if decoded.num_refused and num_threads > 1:  # PyAV drops frames that other threads gave together with an error
+        return _decode_all(path, indices, resizing, num_threads=1)
+    if not ticks:
+        raise VideoReadError(path, "no frame can be decoded")
+    return ticks, decoded
+
+
+def _as_decoded(path: str, packets: PacketList, ticks: Sequence[int | None]) -> PacketList:
+    """What a file shows, as decoding all of it has told."""
+    with open_video(path) as (container, stream):
+        start = (container.start_time or 0) / av.time_base
+        base = float(stream.time_base or 0)
+    known = [tick * base - start for tick in ticks if tick is not None]
+    if len(known) == len(ticks) and all(before < after for before, after in pairwise(known)):
+        times = known
+    elif len(ticks) == len(packets.times):
+        return packets
+    else:
+        step = (packets.duration - packets.times[0]) / len(packets.times)
+        times = [packets.times[0] + index * step for index in range(len(ticks))]
+    duration = times[-1] + packets.duration - packets.times[-1]
+    return replace(packets, times=times, duration=duration)
+
+
+def _take_from_decord(path: str, indices: Sequence[int], decoded: DecodedFrames) -> None:
+    """Replace frames by those that decord gives, if they are the same up to rounding."""
     import decord  # noqa: PLC0415 - loads an FFmpeg of its own, which users of PyAV alone need not
 
+    wanted = sorted(set(indices))
+    taken: dict[int, NDArray[np.uint8]] = {}
     try:
         reader = decord.VideoReader(os.path.abspath(path), ctx=decord.cpu(0), num_threads=1)
-        if len(reader) == num_frames:
-            if resizing is None:
-                return reader.get_batch(indices).asnumpy()
-            starts = range(0, len(indices), _FRAMES_PER_BATCH)
-            batches = (reader.get_batch(indices[start : start + _FRAMES_PER_BATCH]).asnumpy() for start in starts)
-            return np.stack([resizing(frame) for batch in batches for frame in batch])
-        reason = f"it counts {len(reader)} frames, not {num_frames}"
-    except decord.DECORDError as error:
+        if len(reader) <= wanted[-1]:
+            raise IndexError(f"it counts {len(reader)} frames")
+        for start in range(0, len(wanted), _FRAMES_PER_BATCH):
+            batch = wanted[start : start + _FRAMES_PER_BATCH]
+            for index, frame in zip(batch, reader.get_batch(batch).asnumpy(), strict=True):
+                pixels = frame if decoded.resizing is None else decoded.resizing(frame)
+                if not _are_same(pixels, decoded.pixels[index]):
+                    raise IndexError(f"its frame {index} is another one")
+                taken[index] = pixels
+    except (decord.DECORDError, IndexError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0]
-    except UnicodeEncodeError:
-        reason = "its name is not UTF-8"
-    logger.info("decord does not manage %s, PyAV reads it: %s", printable(path), reason)
-    return None
+        logger.info("decord does not manage %s, PyAV reads it: %s", printable(path), reason)
+        return
+    decoded.pixels.update(taken)
 
 
-def _read_with_pyav(
-    path: str, indices: Sequence[int], packets: PacketList, resizing: FrameResizing | None
-) -> DecodedFrames:
-    """Frames read by PyAV: from the key frames before them, or else by decoding from the start.
-
-    Raises:
-        VideoReadError: If a frame is not decoded.
-    """
-    wanted = set(indices)
-    found: dict[int, NDArray[np.uint8]] = {}
-    num_decoded = 0
-    for frames_of in (_frames_from_key_frames, _frames_from_start) if packets.key_times else (_frames_from_start,):
-        with open_video(path) as (container, stream):
-            for index, frame in frames_of(container, stream, sorted(wanted - found.keys()), packets):
-                num_decoded += 1
-                if index in wanted:
-                    pixels = _rgb(frame, stream)
-                    found[index] = pixels if resizing is None else resizing(pixels)
-        if len(found) == len(wanted):
-            return DecodedFrames(np.stack([found[index] for index in indices]), num_decoded)
-    raise VideoReadError(path, f"frame {min(wanted - found.keys())} of {packets.num_frames} cannot be decoded")
-
-
-def _frames_from_key_frames(
-    container: InputContainer, stream: av.VideoStream, wanted: list[int], packets: PacketList
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Every frame that is decoded for the ascending `wanted` ones, with its index; -1 if it is none of them."""
-    for key_time, group in groupby(wanted, packets.key_time):
-        index_at = {packets.times[index]: index for index in group}
-        container.seek(key_time, stream=stream)
-        for frame in _decode_until(container, stream, set(index_at)):
-            yield index_at.get(frame.pts, -1), frame
-
-
-def _decode_until(container: InputContainer, stream: av.VideoStream, times: set[int]) -> Iterator[av.VideoFrame]:
-    """Frames from here to the last of those that are shown at `times`, without those that none of them depends on.
-
-    Packets are stored in the order of decoding, so nothing after the last packet wanted is needed.
-    """
-    can_skip = _marks_references(stream.codec_context)
-    for packet in container.demux(stream):
-        if not packet.size:  # the end of the file, where there should be none
-            break
-        if can_skip:
-            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in times else "NONREF"
-        yield from stream.decode(packet)
-        times.discard(packet.pts)
-        if not times:
-            break
-    yield from stream.decode(None)
-
-
-def _marks_references(decoder: av.VideoCodecContext) -> bool:
-    """Whether the codec says of each frame, reliably, if another one depends on it.
-
-    HEVC does where there is a single temporal sub-layer; its configuration record tells their number
-    (ISO/IEC 14496-15, 8.3.2.1: byte 0 is the version, bits 5 to 3 of byte 21 are numTemporalLayers).
-    """
-    if decoder.name == "hevc":
-        record = decoder.extradata or b""
-        return len(record) > 21 and record[0] == 1 and record[21] >> 3 & 7 == 1
-    return decoder.name == "h264"
-
-
-def _frames_from_start(
-    container: InputContainer, stream: av.VideoStream, wanted: list[int], packets: PacketList
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Every frame up to the last wanted, with its index: by its time where that is known, else by counting."""
-    index_at = {time: index for index, time in enumerate(packets.times)}
-    for count, frame in enumerate(container.decode(stream)):
-        index = index_at.get(frame.pts, -1) if index_at else count
-        yield index, frame
-        if index >= wanted[-1]:
-            return
-
-
-def _rgb(frame: av.VideoFrame, stream: av.VideoStream) -> NDArray[np.uint8]:
-    """Upright pixels (h, w, 3); the frame's own colour matrix is honoured, as decord does."""
-    pixels = frame.to_ndarray(format="rgb24", width=stream.width, height=stream.height, dst_colorspace="DEFAULT")
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
+def _are_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    return one.shape == other.shape and int(np.abs(one.astype(np.int16) - other).max()) <= _LARGEST_ROUNDING

@@ -26,7 +26,7 @@ _PICTURE_BRANDS = {"avif", "heic", "heix", "heim", "heis", "mif1", "mif2", "miaf
 """Brands of ISO/IEC 23008-12 files whose main content is a still picture, though they are built like MP4."""
 
 _OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
-_DECODER_THREADS = 4  # per file; more costs memory and hardly gains speed
+DECODER_THREADS = 4  # per file; more costs memory and hardly gains speed
 
 
 class VideoReadError(Exception):
@@ -52,8 +52,12 @@ def printable(path: str) -> str:
 
 
 @contextmanager
-def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+def open_video(path: str, num_threads: int = DECODER_THREADS) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """The file and the stream that a player would show, ready to be decoded.
+
+    Args:
+        path: The file.
+        num_threads: Threads of the decoder, at least 1.
 
     Raises:
         VideoReadError: If the file is a picture, a text or a playlist, there is no video stream, or nothing here
@@ -61,8 +65,8 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         av.FFmpegError: If the file is no media file, or damaged.
     """
     with _open_container(path) as container:
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream) or stream.disposition & av.stream.Disposition.attached_pic:
+        stream = _shown_stream(container)
+        if stream is None:
             raise VideoReadError(path, "no video stream")
         if stream.codec_context is None:
             raise VideoReadError(path, "no decoder for the video stream")
@@ -70,13 +74,22 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         if is_still or container.metadata.get("major_brand") in _PICTURE_BRANDS:
             raise VideoReadError(path, "a picture, no video")
         stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = _DECODER_THREADS
+        stream.codec_context.thread_count = num_threads
         try:
             yield container, stream
         finally:
             # PyAV frees a decoder while it holds Python's lock, and with av.logging switched on the decoder's threads
             # need that lock before they can end. Flushing lets them finish without it.
             stream.codec_context.flush_buffers()
+
+
+def _shown_stream(container: InputContainer) -> av.VideoStream | None:
+    """The default video stream, or the best one where none is; covers of albums are pictures."""
+    cover = av.stream.Disposition.attached_pic
+    best = container.streams.best("video")
+    if isinstance(best, av.VideoStream) and not best.disposition & cover:
+        return best
+    return next((stream for stream in container.streams.video if not stream.disposition & cover), None)
 
 
 def _open_container(path: str) -> InputContainer:

@@ -1,20 +1,32 @@
-"""What a video file holds, told by its packets, without decoding one of them.
+"""What a video file shows, told by its packets: which frames and when, without decoding them.
 
-The list of packets is the one source of the number of frames and of their order, so all readers answer the same
-indices.
+Both readers take the frames and their order from this list, so they answer the same indices. Decoding checks it: where
+the frames that come out are others, `llava.video_decoding` lists those instead.
 """
 
-import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import NamedTuple
 
 import av
 
+from llava.completeness import check_complete, check_structure
+from llava.shown_packets import is_shown
 from llava.video_opening import VideoReadError, open_video
 
-_SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}  # their packets carry the times at which frames are shown
-_LONGEST_SILENT_TAIL = 1.0  # s by which the last frame of an intact file may end before the declared duration
+__all__ = ["KeyPacket", "PacketList", "VideoReadError", "list_packets", "open_video"]
+
+_SEEKABLE_FORMATS = {"mov", "matroska"}  # their packets carry the times at which frames are shown
+_SMALLEST_MPEG4_FRAME = 24  # bytes; smaller packets say that nothing has changed, and give no frame
+
+
+class KeyPacket(NamedTuple):
+    """A packet from which decoding can start."""
+
+    position: int  # among the stream's packets, in the order of storage
+    tick: int  # when its frame is shown, in the stream's time base
+    seek_tick: int  # what to seek to: the time by which the format lists its key frames
 
 
 @dataclass(frozen=True)
@@ -22,96 +34,163 @@ class PacketList:
     """What the packets of a video stream say before anything is decoded.
 
     Attributes:
-        num_frames: Frames that are shown, at least 1.
-        frame_rate: Average rate, in frames per second, above 0.
-        times: Time of each frame in the stream's time base, ascending; empty where packets do not say it.
-        key_times: Times of the key frames, ascending; empty where `times` is.
-        closed: True if every frame stored after a key frame is also shown after it.
+        times: When each frame is shown, in seconds from the start of the file, ascending; at least one.
+        duration: When the last frame ends, in seconds from the start of the file.
+        frame_rate: Average rate that the file declares, in frames per second; None where it declares none.
+        ticks: Times in the stream's time base; empty where frames can be told only by decoding from the start.
+        positions: Place of each frame's packet in the order of storage; empty where `ticks` is.
+        keys: Packets from which decoding can start, in the order of storage; empty where `ticks` is.
+        ids: (pts, dts) of every packet in the order of storage; empty where `ticks` is.
     """
 
-    num_frames: int
-    frame_rate: float
-    times: list[int]
-    key_times: list[int]
-    closed: bool
+    times: list[float]
+    duration: float
+    frame_rate: float | None
+    ticks: list[int]
+    positions: list[int]
+    keys: list[KeyPacket]
+    ids: list[tuple[int | None, int | None]]
 
-    def key_time(self, index: int) -> int:
-        """Time of the key frame from which frame `index` is decoded: the last one that is not shown after it."""
-        return self.key_times[max(bisect_right(self.key_times, self.times[index]) - 1, 0)]
+    def key_of(self, index: int) -> int:
+        """Number of the key packet from which frame `index` is decoded: the last one that is not shown after it."""
+        number = bisect_right(self.keys, self.positions[index], key=lambda key: key.position) - 1
+        while number > 0 and self.keys[number].tick > self.ticks[index]:
+            number -= 1
+        return max(number, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
     """The facts of one packet, without its data."""
 
-    time: int | None  # when its frame is shown, in the stream's time base
-    decoding_time: int | None  # when it is decoded, ascending in the order of storage
+    tick: int | None  # when its frame is shown, in the stream's time base
+    decoding_tick: int | None  # when it is decoded, ascending in the order of storage
     duration: int
+    size: int
     is_key: bool
     is_shown: bool
-    is_cut_off: bool
 
 
 def list_packets(path: str) -> PacketList:
-    """Read the packets of the best video stream, without decoding and without keeping their data.
+    """Read the packets of a file and keep what those of its default video stream say.
+
+    Frames that the first packets cannot give, as what they depend on was cut off, are found by decoding up to the first
+    frame that can be shown.
 
     Raises:
-        VideoReadError: If the file is no video, there is no decoder, frame rate or frame, or the file is cut off.
+        VideoReadError: If there is no video stream, decoder, frame rate or frame, or the file is truncated.
         av.FFmpegError: If the file is no media file, or damaged.
     """
+    check_structure(path)
     with open_video(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        if rate <= 0:
-            raise VideoReadError(path, "the video stream declares no frame rate")
-        packets = [
-            _Packet(one.pts, one.dts, one.duration or 0, one.is_keyframe, not one.is_discard, one.is_corrupt)
-            for one in container.demux(stream)
-            if one.size
-        ]
-        _check_complete(path, stream, packets)
+        packets, ends = _read_packets(path, container, stream)
+        check_complete(path, container, stream, [packet.size for packet in packets], ends)
+        packets = [packet for packet in packets if packet.size]
         formats = container.format.name.split(",")
-    num_frames = sum(packet.is_shown for packet in packets)
-    times = [packet.time for packet in packets if packet.is_shown and packet.time is not None]
-    if num_frames < len(packets) or len(set(times)) < len(packets) or _SEEKABLE_FORMATS.isdisjoint(formats):
-        return PacketList(num_frames, rate, [], [], closed=False)
-    ordered = sorted(times)
-    # Before each packet, the last time shown by those stored earlier.
-    latest = [ordered[0] - 1, *accumulate(times, max)]
-    keys = [position for position, packet in enumerate(packets) if packet.is_key]
-    closed = 0 in keys and all(latest[key] < times[key] == ordered[key] for key in keys)
-    return PacketList(num_frames, rate, ordered, sorted(times[key] for key in keys), closed)
+        declared = float(stream.average_rate or 0) or None
+        rate = declared or float(stream.guessed_rate or 0) or None
+        start = (container.start_time or 0) / av.time_base
+        time_base = float(stream.time_base or 0)
+        is_paletted = stream.codec_context.pix_fmt == "pal8"  # only the first packet read carries the palette
+        codec = stream.codec_context.name
+    shown = [(packet.tick, position) for position, packet in enumerate(packets) if packet.is_shown]
+    if not shown:
+        raise VideoReadError(path, "no frames")
+    ticks = [packet.decoding_tick if packet.tick is None else packet.tick for packet in packets if packet.is_shown]
+    if None in ticks or not time_base:
+        if rate is None:
+            raise VideoReadError(path, "the video stream declares neither a frame rate nor times")
+        times = [index / rate for index in range(len(shown))]
+        return PacketList(times, len(times) / rate, rate, [], [], [], [])
+    ordered = sorted((tick, position) for tick, (_, position) in zip(ticks, shown, strict=True))
+    if _starts_in_doubt(packets):
+        ordered = _without_undecodable(path, ordered)
+    times = [tick * time_base - start for tick, _ in ordered]
+    duration = times[-1] + _last_duration(times, packets[ordered[-1][1]].duration * time_base, declared)
+    if formats[0] == "avi" and declared is not None:  # its rate counts places for frames, of which some are empty
+        declared = min(declared, len(times) / (duration - times[0]))
+    is_seekable = (
+        not _SEEKABLE_FORMATS.isdisjoint(formats)
+        and not is_paletted
+        and len({tick for tick, _ in ordered}) == len(ordered)
+        and all(packet.tick is not None for packet in packets)
+        and not (codec == "mpeg4" and any(packet.size < _SMALLEST_MPEG4_FRAME for packet in packets))
+    )
+    if not is_seekable:
+        return PacketList(times, duration, declared, [], [], [], [])
+    by_decoding = "mov" in formats
+    return PacketList(
+        times,
+        duration,
+        declared,
+        [tick for tick, _ in ordered],
+        [position for _, position in ordered],
+        _key_packets(packets, by_decoding),
+        [(packet.tick, packet.decoding_tick) for packet in packets],
+    )
 
 
-def _check_complete(path: str, stream: av.VideoStream, packets: list[_Packet]) -> None:
-    """Raise if there is nothing to show or the end of the file is missing.
+def _read_packets(
+    path: str, container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[list[_Packet], dict[int, float]]:
+    """Packets of the stream, and where every stream of the file ends.
 
     Raises:
-        VideoReadError: If no packet is shown, the last one is cut off, or declared frames or times are missing.
+        VideoReadError: If the stream's last packet is cut off.
     """
-    if not any(packet.is_shown for packet in packets):
-        raise VideoReadError(path, "no frames")
-    if packets[-1].is_cut_off:
+    packets: list[_Packet] = []
+    ends: dict[int, float] = {}
+    codec, is_cut_off = stream.codec_context.name, False
+    for one in container.demux():
+        if one.pts is None and one.dts is None and not one.size:  # the end of a stream
+            continue
+        if one.pts is not None:
+            end = float((one.pts + (one.duration or 0)) * one.time_base)
+            ends[one.stream.index] = max(end, ends.get(one.stream.index, end))
+        if one.stream.index != stream.index:
+            continue
+        is_cut_off = one.is_corrupt
+        shown = bool(one.size) and not one.is_discard and is_shown(codec, one)
+        packets.append(_Packet(one.pts, one.dts, one.duration or 0, one.size, one.is_keyframe, shown))
+    if is_cut_off:
         raise VideoReadError(path, f"truncated: packet {len(packets)} is cut off")
-    if stream.frames > len(packets) and _ends_early(stream, packets):
-        raise VideoReadError(path, f"truncated: {stream.frames - len(packets)} of {stream.frames} frames are missing")
-    # Matroska's tag; its packets never look cut off.
-    declared = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    ends = [packet.time + packet.duration for packet in packets if packet.time is not None]
-    if declared is None or not ends or stream.time_base is None:
-        return
-    hours, minutes, seconds = declared.groups()
-    missing = int(hours) * 3600 + int(minutes) * 60 + float(seconds) - float(max(ends) * stream.time_base)
-    if missing > _LONGEST_SILENT_TAIL:
-        raise VideoReadError(path, f"truncated: the last {missing:.1f} s of video are missing")
+    return packets, ends
 
 
-def _ends_early(stream: av.VideoStream, packets: list[_Packet]) -> bool:
-    """Whether the packets do not fill the declared duration.
+def _key_packets(packets: Sequence[_Packet], by_decoding: bool) -> list[KeyPacket]:
+    keys = []
+    for position, packet in enumerate(packets):
+        if (packet.is_key or not position) and packet.tick is not None:
+            is_known = by_decoding and packet.decoding_tick is not None
+            keys.append(KeyPacket(position, packet.tick, packet.decoding_tick if is_known else packet.tick))
+    return keys
 
-    An edit list may leave frames out, but shortens the duration too; and a wrong count alone does no harm.
-    """
-    first, last = packets[0], packets[-1]
-    if first.decoding_time is None or last.decoding_time is None or stream.duration is None:
-        return False
-    missing = stream.duration - (last.decoding_time + last.duration - first.decoding_time)
-    return missing >= max(last.duration / 2, 1)  # half a frame may be due to rounding
+
+def _starts_in_doubt(packets: Sequence[_Packet]) -> bool:
+    """Whether some first frames may depend on what is not in the file."""
+    key = packets[0]
+    if not key.is_key or key.tick is None:
+        return True
+    following = (packet for packet in packets[1:64] if packet.is_shown and packet.tick is not None)
+    return any(packet.tick < key.tick for packet in following)
+
+
+def _without_undecodable(path: str, ordered: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Frames from the first that the decoder gives."""
+    with open_video(path) as (container, stream):
+        for packet in container.demux(stream):
+            try:
+                frames = stream.decode(packet if packet.size else None)
+            except av.FFmpegError:  # what it depends on is missing
+                continue
+            for frame in frames:
+                first = frame.dts if frame.pts is None else frame.pts
+                return [(tick, position) for tick, position in ordered if first is None or tick >= first]
+    raise VideoReadError(path, "no frame can be decoded")
+
+
+def _last_duration(times: Sequence[float], declared: float, rate: float | None) -> float:
+    """How long the last frame is shown, in seconds: where the file does not say, as long as the others on average."""
+    if rate is not None:
+        return declared or 1 / rate
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else declared

@@ -1,0 +1,156 @@
+"""Whether a video file is whole, or was cut off, told by its structure and by the times of its packets.
+
+Sources: ISO/IEC 14496-12, 4.2 (boxes) and 8.8 (fragments); RFC 8794 and RFC 9559 (EBML and Matroska).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+
+from llava.video_opening import VideoReadError
+
+_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+_LONGEST_SILENT_TAIL = 0.25  # s by which an intact file may end before the duration that it declares
+_LONGEST_UNSURE_TAIL = 1.0  # the same for formats whose durations are often rounded or estimated
+
+
+def check_structure(path: str) -> None:
+    """Raise if the parts that the file lists are longer than the file.
+
+    Raises:
+        VideoReadError: If the file ends within a part with pictures or sound.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        start = file.read(12)
+        file.seek(0)
+        if start[4:8] in (b"ftyp", b"moov", b"styp", b"mdat", b"wide", b"free", b"skip"):
+            ends = [end for kind, end in _boxes(file, size) if kind in (b"mdat", b"moof", b"moov")]
+        elif start[:4] == _EBML:
+            ends = [_segment_end(file, size)]
+        else:
+            ends = []
+    if missing := max(ends, default=0) - size:
+        if missing > 0:
+            raise VideoReadError(path, f"truncated: the last {missing} bytes are missing")
+
+
+def check_complete(
+    path: str,
+    container: InputContainer,
+    stream: av.VideoStream,
+    sizes: Sequence[int],
+    ends: Mapping[int, float],
+) -> None:
+    """Raise if the packets do not fill the time that the file declares, or some hold nothing.
+
+    Args:
+        path: The file.
+        container: The file, opened.
+        stream: The stream that is shown.
+        sizes: Bytes of its packets.
+        ends: When the last packet of each stream ends, in seconds, by its index.
+
+    Raises:
+        VideoReadError: If the end of the file or some of its pictures are missing.
+    """
+    formats = container.format.name.split(",")
+    if "mov" in formats and (empty := sum(not size for size in sizes)):
+        raise VideoReadError(path, f"truncated: {empty} of {len(sizes)} frames hold no data")
+    if "mov" in formats:
+        _check_fragments(path)
+    limit = _LONGEST_SILENT_TAIL if {"mov", "matroska"} & set(formats) else _LONGEST_UNSURE_TAIL
+    frame = 2 / float(stream.average_rate) if stream.average_rate else 0.0
+    for missing, what in _missing_tails(container, stream, ends):
+        if missing > max(limit, min(frame, 2.0)):
+            raise VideoReadError(path, f"truncated: the last {missing:.1f} s {what} are missing")
+
+
+def _missing_tails(
+    container: InputContainer, stream: av.VideoStream, ends: Mapping[int, float]
+) -> Iterator[tuple[float, str]]:
+    """Seconds between the end of the packets and what the file declares: of the stream, and of all streams together."""
+    own = ends.get(stream.index)
+    if own is None:
+        return
+    start = (container.start_time or 0) / av.time_base
+    declared = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska's tag
+    if declared is not None:
+        hours, minutes, seconds = declared.groups()
+        yield int(hours) * 3600 + int(minutes) * 60 + float(seconds) - own, "of video"
+    elif stream.duration is not None and stream.time_base is not None:
+        first = float((stream.start_time or 0) * stream.time_base)
+        yield first + float(stream.duration * stream.time_base) - own, "of video"
+    if container.duration is not None:
+        last = max(ends.values())
+        begins = 0.0 if "matroska" in container.format.name else start  # Matroska counts from zero
+        yield begins + container.duration / av.time_base - last, ""
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """Kind and end of every box at the top of an MP4 file."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        elif length == 0:  # up to the end of the file
+            length = size - at
+        if length < 8:
+            return
+        at += length
+        yield header[4:8], at
+
+
+def _check_fragments(path: str) -> None:
+    """Raise if fragments are missing in the middle or at the end of an MP4 file.
+
+    They are numbered. FFmpeg writes an index behind the last one (mfra), unless it writes others (sidx); other programs
+    may leave it out.
+
+    Raises:
+        VideoReadError: If a number or the index is missing.
+    """
+    size = os.path.getsize(path)
+    kinds, numbers, written_by_ffmpeg, start = set(), [], False, 0
+    with open(path, "rb") as file:
+        for kind, end in _boxes(file, size):
+            kinds.add(kind)
+            file.seek(start)
+            if kind == b"moof":
+                head = file.read(24)  # of moof, of mfhd, version and flags, number
+                numbers += [int.from_bytes(head[20:24], "big")] if head[12:16] == b"mfhd" else []
+            elif kind == b"moov":
+                written_by_ffmpeg = b"Lavf" in file.read(min(end - start, 1 << 24))
+            start = end
+    steps = [after - before for before, after in pairwise(numbers)]
+    if steps and max(steps) > min(steps) > 0:
+        raise VideoReadError(path, f"truncated: a fragment after fragment {numbers[steps.index(max(steps))]} is missing")
+    if written_by_ffmpeg and numbers and not kinds & {b"mfra", b"sidx"}:
+        raise VideoReadError(path, "truncated: the index at the end of a fragmented file is missing")
+
+
+def _segment_end(file: BinaryIO, size: int) -> int:
+    """Where the segment of a Matroska file ends; 0 where it does not say."""
+    at = 0
+    while at + 12 <= size:
+        file.seek(at)
+        header = file.read(12)
+        id_length = 9 - header[0].bit_length()
+        first = header[id_length]
+        size_length = 9 - first.bit_length()
+        if not first or id_length > 4:
+            return 0
+        number = int.from_bytes(header[id_length : id_length + size_length], "big") & ((1 << 7 * size_length) - 1)
+        is_unknown = number == (1 << 7 * size_length) - 1
+        at += id_length + size_length + number
+        if header[:4] == _SEGMENT:
+            return 0 if is_unknown else at
+    return 0
