@@ -35,9 +35,9 @@ def check_structure(path: str) -> None:
             ends = [_segment_end(file, size)]
         else:
             ends = []
-    if missing := max(ends, default=0) - size:
-        if missing > 0:
-            raise VideoReadError(path, f"truncated: the last {missing} bytes are missing")
+    missing = max(ends, default=0) - size
+    if missing > 0:
+        raise VideoReadError(path, f"truncated: the last {missing} bytes are missing")
 
 
 def check_complete(
@@ -132,7 +132,9 @@ def _check_fragments(path: str) -> None:
             start = end
     steps = [after - before for before, after in pairwise(numbers)]
     if steps and max(steps) > min(steps) > 0:
-        raise VideoReadError(path, f"truncated: a fragment after fragment {numbers[steps.index(max(steps))]} is missing")
+        raise VideoReadError(
+            path, f"truncated: a fragment after fragment {numbers[steps.index(max(steps))]} is missing"
+        )
     if written_by_ffmpeg and numbers and not kinds & {b"mfra", b"sidx"}:
         raise VideoReadError(path, "truncated: the index at the end of a fragmented file is missing")
 

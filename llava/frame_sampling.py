@@ -115,11 +115,17 @@ def sample_frames_by_time(
     return [max(bisect_right(shown_at, moment + _ROUNDING) - 1, 0) for moment in moments]
 
 
-def largest_distance(times: Sequence[float], others: Sequence[float]) -> float:
-    """Seconds by which a time of one sequence is at most away from the nearest time of the other one."""
-    one, other = np.asarray(times)[:, None], np.asarray(others)[None]
-    distances = np.abs(one - other)
-    return float(max(distances.min(0).max(), distances.min(1).max()))
+def largest_distance(times: Sequence[float], others: Sequence[float], last: float) -> float:
+    """Seconds by which two choices of frames differ: between those of equal number, and from each to the nearest other.
+
+    Args:
+        times: Of the frames chosen, in seconds, ascending; at least one.
+        others: Of those that might have been.
+        last: Of the video's last frame, which either may hold or not.
+    """
+    paired = max(abs(one - other) for one, other in zip(times, others, strict=False))
+    distances = np.abs(np.asarray(times)[:, None] - np.asarray([*others, last])[None])
+    return max(paired, float(distances.min(0).max()), float(distances.min(1).max()))
 
 
 def _check(max_frames_num: int, fps: float) -> None:

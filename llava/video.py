@@ -118,14 +118,14 @@ def _choose_shown(
 def _warn_if_uneven(
     path: str, shown: PacketList, indices: list[int], max_frames_num: int, fps: float | None, force_sample: bool
 ) -> None:
-    """Say if frames at even times would be others by more than a second."""
+    """Say if frames taken by time would be others by more than a second."""
     by_time = sample_frames_by_time(shown.times, shown.duration, max_frames_num, fps, force_sample)
     times, others = ([shown.times[index] for index in chosen] for chosen in (indices, by_time))
-    distance = largest_distance(times, [*others, shown.times[-1]])
+    distance = largest_distance(times, others, shown.times[-1])
     if distance > _LARGEST_DISTANCE:
         logger.warning(
-            "%s shows its frames at uneven times: those taken by index are up to %.1f s away from those taken by time "
-            "(%d frames instead of %d). sampling=time takes them by time",
+            "%s: frames taken by index are up to %.1f s away from those taken by time (%d frames, not %d), as its "
+            "times are uneven or its rate is no whole number. sampling=time takes them by time",
             printable(path),
             distance,
             len(times),

@@ -93,7 +93,8 @@ def _decode_all(
 
     Packets that the decoder refuses before the first frame are no sign of damage: what they depend on was cut off.
     """
-    decoded, ticks, wanted = DecodedFrames(resizing), [], set(indices)
+    decoded, wanted = DecodedFrames(resizing), set(indices)
+    ticks: list[int | None] = []
     with open_video(path, num_threads) as (container, stream):
         for packet in container.demux(stream):
             is_end = not packet.size

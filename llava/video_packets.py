@@ -70,6 +70,11 @@ class _Packet:
     is_key: bool
     is_shown: bool
 
+    @property
+    def any_tick(self) -> int | None:
+        """When its frame is shown, or else when it is decoded."""
+        return self.decoding_tick if self.tick is None else self.tick
+
 
 def list_packets(path: str) -> PacketList:
     """Read the packets of a file and keep what those of its default video stream say.
@@ -93,16 +98,15 @@ def list_packets(path: str) -> PacketList:
         time_base = float(stream.time_base or 0)
         is_paletted = stream.codec_context.pix_fmt == "pal8"  # only the first packet read carries the palette
         codec = stream.codec_context.name
-    shown = [(packet.tick, position) for position, packet in enumerate(packets) if packet.is_shown]
+    shown = [position for position, packet in enumerate(packets) if packet.is_shown]
     if not shown:
         raise VideoReadError(path, "no frames")
-    ticks = [packet.decoding_tick if packet.tick is None else packet.tick for packet in packets if packet.is_shown]
-    if None in ticks or not time_base:
+    ordered = sorted((tick, position) for position in shown if (tick := packets[position].any_tick) is not None)
+    if len(ordered) < len(shown) or not time_base:
         if rate is None:
             raise VideoReadError(path, "the video stream declares neither a frame rate nor times")
         times = [index / rate for index in range(len(shown))]
         return PacketList(times, len(times) / rate, rate, [], [], [], [])
-    ordered = sorted((tick, position) for tick, (_, position) in zip(ticks, shown, strict=True))
     if _starts_in_doubt(packets):
         ordered = _without_undecodable(path, ordered)
     times = [tick * time_base - start for tick, _ in ordered]
@@ -161,18 +165,18 @@ def _key_packets(packets: Sequence[_Packet], by_decoding: bool) -> list[KeyPacke
     keys = []
     for position, packet in enumerate(packets):
         if (packet.is_key or not position) and packet.tick is not None:
-            is_known = by_decoding and packet.decoding_tick is not None
-            keys.append(KeyPacket(position, packet.tick, packet.decoding_tick if is_known else packet.tick))
+            seek_tick = packet.decoding_tick if by_decoding else None
+            keys.append(KeyPacket(position, packet.tick, packet.tick if seek_tick is None else seek_tick))
     return keys
 
 
 def _starts_in_doubt(packets: Sequence[_Packet]) -> bool:
     """Whether some first frames may depend on what is not in the file."""
-    key = packets[0]
-    if not key.is_key or key.tick is None:
+    first = packets[0].tick
+    if not packets[0].is_key or first is None:
         return True
-    following = (packet for packet in packets[1:64] if packet.is_shown and packet.tick is not None)
-    return any(packet.tick < key.tick for packet in following)
+    following = [packet.tick for packet in packets[1:64] if packet.is_shown and packet.tick is not None]
+    return min(following, default=first) < first
 
 
 def _without_undecodable(path: str, ordered: list[tuple[int, int]]) -> list[tuple[int, int]]:

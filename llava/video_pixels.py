@@ -1,5 +1,7 @@
 """Decoded frames as a player shows them: the file's colours, upright, and of one size."""
 
+from typing import Any
+
 import av
 import numpy as np
 from av.video.reformatter import ColorRange
@@ -15,7 +17,7 @@ def rgb(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
     """
     is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     width, height = size
-    pixels = frame.to_ndarray(
+    pixels: NDArray[Any] = frame.to_ndarray(
         format="rgb24",
         width=width,
         height=height,
@@ -33,10 +35,10 @@ def _upright(pixels: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint
 
     Source: ISO/IEC 14496-12, 6.2.2
     """
-    data = next((bytes(one) for one in frame.side_data if one.type.name == "DISPLAYMATRIX"), None)
-    if data is None:
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer
+    if matrix is None:
         return pixels
-    a, b, _, c, d = np.frombuffer(data, np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     if abs(a) + abs(d) < abs(b) + abs(c):
         pixels = pixels.swapaxes(0, 1)
         right, down = c, b

@@ -99,7 +99,7 @@ def read(request):
     if name.startswith("confusing"):
         worker._prepared = lambda *_: lambda: [][0]
     if name.startswith("greedy"):
-        worker._prepared = lambda *_: lambda: bytearray(request["memory_bytes"])
+        worker._prepared = lambda *_: lambda: bytearray(2 * request["memory_bytes"])
     served.append(name)
     return plain(request)
 
@@ -172,8 +172,8 @@ def odd_videos(tmp_path_factory):
     (folder / "playlist.mp4").write_text("ffconcat version 1.0\nfile pipe\n")
     unreadable = {
         "empty.mp4": "(End of file|Invalid data)",
-        "cut_in_the_header.mp4": "Invalid data",
-        "index_missing.mp4": "Invalid data",
+        "cut_in_the_header.mp4": "(Invalid data|truncated)",
+        "index_missing.mp4": r"truncated: the last \d+ bytes are missing",
         "cut_in_the_middle.mp4": r"truncated: the last \d+ bytes are missing",
         "cut_between_frames.mp4": r"truncated: the last \d+ bytes are missing",
         "cut_in_the_sound.mp4": r"truncated: the last \d+ bytes are missing",

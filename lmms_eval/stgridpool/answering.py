@@ -86,6 +86,7 @@ class RequestAnswerer:
         if media.frames:
             facts.compressor = repr(self.encoder.model.compressor)
         facts.frames += media.frames
+        facts.damaged_videos |= media.damaged
         facts.visual_tokens += media.visual_tokens
         facts.newline_tokens += media.newline_tokens
         return media

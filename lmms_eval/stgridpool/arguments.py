@@ -10,7 +10,7 @@ from lmms_eval.utils import simple_parse_args_string
 
 from llava.conversation import conv_templates
 from llava.layout import NEWLINE_POSITIONS
-from llava.video import BACKENDS
+from llava.video import BACKENDS, SAMPLINGS
 from llava.video_process import DEFAULT_MEMORY_GB
 from lmms_eval_stgridpool.paths import check_path
 from lmms_eval_stgridpool.prompt_style import PROMPT_STYLES
@@ -18,6 +18,7 @@ from stgridpool import Compressor, build_compressor, options
 from stgridpool.suggestion import suggestion
 
 DETERMINISTIC_VISION_BATCH = 8
+DAMAGED_VIDEOS = ("answer", "fail")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 """Values of `device_map` with which one model is spread over all visible GPUs."""
@@ -47,6 +48,11 @@ class Arguments:
         fps: Frames to take per second of video, 0.001 to 1000, besides the last one; STTM's F-128_fps-1 is
             max_frames_num=128,fps=1. None is the rule of LLaVA-Video, one per second in steps of whole frames, which
             differs from fps=1.
+        sampling: "index" counts frames and takes the rate that a file declares, as LLaVA-Video does; "time" takes the
+            frames that are shown at even times. They differ where times are uneven, and then "index" logs a warning.
+        damaged_videos: "answer" questions about videos whose decoding gave signs of damage, which are named in the
+            record of the run and below the score; "fail" leaves them unanswered. VP8, VP9, AV1 and Motion JPEG give
+            hardly any sign, and HEVC only where frames are missing.
         device: Where a single process runs, such as "cuda:0" or "cpu"; None takes the first GPU, else the CPU. Several
             processes take their devices from accelerate.
         device_map: "auto", "balanced", "balanced_low_0" or "sequential" spreads the model over the visible GPUs; only
@@ -102,6 +108,8 @@ class Arguments:
     model_name: str | None = None
     max_frames_num: int = 64
     fps: float | None = None
+    sampling: str = "index"
+    damaged_videos: str = "answer"
     device: str | None = None
     device_map: str | None = None
     batch_size: int | str = 1
@@ -140,6 +148,8 @@ class Arguments:
             options.text("model_name", self.model_name)
         options.choice("conv_template", self.conv_template, conv_templates)
         options.choice("video_decode_backend", self.video_decode_backend, BACKENDS)
+        options.choice("sampling", self.sampling, SAMPLINGS)
+        options.choice("damaged_videos", self.damaged_videos, DAMAGED_VIDEOS)
         options.choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
         options.choice("attn_implementation", self.attn_implementation, ATTENTION)
         if self.mm_newline_position is not None:

@@ -203,6 +203,8 @@ def feature_setup(arguments: Arguments, tower: VisionTower, config: Any, weights
         "attention": getattr(encoder, "_attn_implementation", None),
         "frames": arguments.frame_options(),
         "video_decode_backend": arguments.video_decode_backend,
+        "sampling": arguments.sampling,
+        "damaged_videos": arguments.damaged_videos,
         "deterministic": arguments.deterministic and arguments.fixed_vision_batch_size(),
         "tower": tower.name,
         "layer": config.mm_vision_select_layer,

@@ -30,12 +30,14 @@ class VideoFeatures:
         times: One per frame, in seconds.
         duration: Length of the video, in seconds.
         is_from_cache: Whether they were read, not made.
+        num_damaged: Signs of damage that the decoder gave.
     """
 
     features: torch.Tensor
     times: tuple[float, ...]
     duration: float
     is_from_cache: bool = False
+    num_damaged: int = 0
 
 
 def pack(name: str, video: VideoFeatures) -> bytes:
@@ -47,6 +49,7 @@ def pack(name: str, video: VideoFeatures) -> bytes:
     """
     features = video.features.cpu().contiguous()
     facts = {"times": json.dumps(video.times), "duration": repr(video.duration), _MARK[0]: _MARK[1]}
+    facts["damaged"] = str(video.num_damaged)
     return save({"features": features}, {**facts, "checksum": _checksum(name, features, facts)})
 
 
@@ -60,7 +63,8 @@ def unpack(name: str, data: bytes) -> VideoFeatures:
     features = load(data)["features"]
     if facts.pop("checksum") != _checksum(name, features, facts):
         raise ValueError("its checksum differs")
-    return VideoFeatures(features, tuple(json.loads(facts["times"])), float(facts["duration"]), True)
+    times, duration = tuple(json.loads(facts["times"])), float(facts["duration"])
+    return VideoFeatures(features, times, duration, True, int(facts["damaged"]))
 
 
 def is_marked(file: Path) -> bool:

@@ -299,7 +299,7 @@ class LlavaVideo(lmms):
         parts, walls = zip(*self.exchange.gather((self._sums, elapsed)), strict=True)
         record = run_record(self._setup, parts, max(walls))
         asked = record["requests"] + record["resumed_requests"]
-        self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed)
+        self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed, record["damaged_videos"])
         failure = str(self.verdict) if self.verdict.run_failed else None
         self.run_record = record | {"run_failed": failure, "unrecognised_in_lmms_eval": self._unrecognised}
         if self.rank == 0:

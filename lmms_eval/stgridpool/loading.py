@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from llava.video import VideoClip
+from llava.video import VideoClip, VideoReadError
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.feature_cache import FeatureCache
@@ -27,6 +27,7 @@ class LoadedVideo:
         duration: Length of the video, in seconds.
         name: What its features are called in the feature cache; None without a cache.
         seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
+        num_damaged: Signs of damage that the decoder gave.
     """
 
     frames: torch.Tensor
@@ -35,6 +36,7 @@ class LoadedVideo:
     duration: float
     name: str | None
     seconds: dict[str, float]
+    num_damaged: int = 0
 
 
 class VideoLoader:
@@ -124,7 +126,7 @@ class VideoLoader:
             return self._decode(path, name)
         features = self._pinned(kept.features)
         seconds = {"read_features": time.perf_counter() - started}
-        return LoadedVideo(features, True, kept.times, kept.duration, name, seconds)
+        return LoadedVideo(features, True, kept.times, kept.duration, name, seconds, kept.num_damaged)
 
     def _decode(self, path: Path, name: str | None) -> LoadedVideo:
         started = time.perf_counter()
@@ -133,7 +135,7 @@ class VideoLoader:
         pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"].to(self._dtype)
         pixels = self._pinned(pixels)
         seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
-        return LoadedVideo(pixels, False, tuple(clip.times), clip.duration, name, seconds)
+        return LoadedVideo(pixels, False, tuple(clip.times), clip.duration, name, seconds, clip.num_damaged)
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.pin_memory() if self._pin else tensor
@@ -142,5 +144,9 @@ class VideoLoader:
         arguments = self._arguments
         options = arguments.frame_options()
         if not path.is_dir():
-            options["backend"] = arguments.video_decode_backend
-        return self._reader.read(path, **options)
+            options |= {"backend": arguments.video_decode_backend, "sampling": arguments.sampling}
+        clip = self._reader.read(path, **options)
+        if clip.num_damaged and arguments.damaged_videos == "fail":
+            signs = f"the decoder gave {clip.num_damaged} signs of damage, and damaged_videos is fail"
+            raise VideoReadError(str(path), f"damaged: {signs}")
+        return clip

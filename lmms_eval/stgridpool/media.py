@@ -2,9 +2,9 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from PIL import Image
 from llava.layout import EncodedVideo
 from llava.mm_utils import process_images
 from llava.video import VideoReadError
+from llava.video_opening import printable
 from lmms_eval_stgridpool.feature_cache import FeatureCache, VideoFeatures
 from lmms_eval_stgridpool.loading import VideoLoader
 from stgridpool.finite import StageCheck
@@ -51,6 +52,7 @@ class Media:
         cache_hits: Videos whose features came from the feature cache.
         cache_misses: Videos whose features were put into it.
         checks: Whether what each stage gave for the visuals is finite. Nobody has waited for them yet.
+        damaged: Signs of damage by path of a video; without those that gave none.
     """
 
     inputs: Any = None
@@ -64,6 +66,7 @@ class Media:
     cache_hits: int = 0
     cache_misses: int = 0
     checks: tuple[StageCheck, ...] = ()
+    damaged: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_visuals(self) -> int:
@@ -128,6 +131,11 @@ class MediaEncoder:
             visual_tokens=sum(len(video.embeds) - video.num_newlines for video in encoded),
             newline_tokens=sum(video.num_newlines for video in encoded),
             cache_hits=hits,
+            damaged={
+                printable(str(path)): video.num_damaged
+                for path, video in zip(paths, videos, strict=True)
+                if video.num_damaged
+            },
             cache_misses=0 if self.cache is None else len(videos) - hits,
             checks=tuple(check for video in encoded for check in video.checks),
         )
@@ -147,7 +155,7 @@ class MediaEncoder:
             timer.add(stage, seconds)
         frames = loaded.frames.to(self.device, non_blocking=True)
         features = frames if loaded.is_encoded else self.model.vision_features(frames, timer)
-        video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded)
+        video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged)
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
             with on_host(timer, "write_features"):
                 self.cache.add(loaded.name, video)

@@ -46,6 +46,7 @@ class SampleFacts(TokenCounts):
         seconds: Seconds by stage. What a batch of questions shares is divided among them; a video that several batches
             share is counted for the first.
         answered_together: Questions of the batch that this one was answered in.
+        damaged_videos: Signs of damage by path, of those of its videos that gave any.
     """
 
     frames: int = 0
@@ -59,6 +60,7 @@ class SampleFacts(TokenCounts):
     is_blind: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     answered_together: int = 1
+    damaged_videos: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> "SampleFacts":
@@ -126,6 +128,8 @@ class RankSums:
         failed_videos: Reason by video.
         blind_requests: Answers to questions with which their task shows nothing, those of earlier runs included.
         compressed_requests: Answers from videos, which the compressor reduced; those of earlier runs included.
+        damaged_requests: Answers from videos that gave signs of damage; those of earlier runs included.
+        damaged_videos: Signs of damage of each of them.
         videos: Videos encoded; one that neighbouring questions share counts once.
         totals: Frames, visual and newline tokens of those videos, how often their features came from the feature cache
             and how often they did not, and tokens generated.
@@ -144,6 +148,8 @@ class RankSums:
     failed_videos: dict[str, str] = field(default_factory=dict)
     blind_requests: int = 0
     compressed_requests: int = 0
+    damaged_requests: int = 0
+    damaged_videos: dict[str, int] = field(default_factory=dict)
     videos: int = 0
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMMED, 0))
     seconds: dict[str, float] = field(default_factory=dict)
@@ -172,6 +178,8 @@ class RankSums:
 
     def _add_shown(self, facts: SampleFacts) -> None:
         self.blind_requests += facts.is_blind
+        self.damaged_requests += bool(facts.damaged_videos)
+        self.damaged_videos |= facts.damaged_videos
         self.compressed_requests += bool(facts.compressor and facts.failure is None)
         self.retention.add(facts.kept_tokens, facts.full_tokens, facts.full_newlines)
 
@@ -204,6 +212,8 @@ def describe(
         "mm_newline_position": config.mm_newline_position,
         "max_frames_num": arguments.max_frames_num,
         "fps": arguments.fps,
+        "sampling": arguments.sampling,
+        "damaged_videos_are": {"answer": "answered", "fail": "failed"}[arguments.damaged_videos],
         "force_sample": arguments.force_sample,
         "add_time_instruction": arguments.add_time_instruction,
         "prompt_style": arguments.prompt_style,
@@ -232,6 +242,7 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
     first_token: dict[str, float] = {}
     failures: dict[str, int] = {}
     failed_videos: dict[str, str] = {}
+    damaged_videos: dict[str, int] = {}
     retention = RetentionSums()
     for part in parts:
         _add(totals, part.totals)
@@ -239,6 +250,7 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         _add(first_token, part.first_token_seconds)
         _add(failures, part.failures)
         failed_videos |= part.failed_videos
+        damaged_videos |= part.damaged_videos
         retention.merge(part.retention)
     videos = sum(part.videos for part in parts)
     answered = sum(part.requests - part.failed_requests for part in parts)
@@ -258,6 +270,8 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         "failed_requests": sum(part.failed_requests for part in parts),
         "failures": failures,
         "failed_videos": failed_videos,
+        "damaged_requests": sum(part.damaged_requests for part in parts),
+        "damaged_videos": damaged_videos,
         "blind_requests": sum(part.blind_requests for part in parts),
         "videos_encoded": videos,
         **totals,

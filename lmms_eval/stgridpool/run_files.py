@@ -102,8 +102,10 @@ def conclude(verdict: Verdict, results: Path | None) -> None:
     if results is not None and not results.exists():
         logger.critical(f"lmms-eval has not written {results}: its messages above say why")
         end_with_failure()
-    elif results is not None and verdict.failed:
+    elif results is not None and (verdict.failed or verdict.damaged_videos):
         mark(results, verdict)
+    if verdict.damaged_videos:
+        logger.warning(verdict.damage)
     if verdict.failed:
         logger.log("CRITICAL" if verdict.run_failed else "ERROR", str(verdict))
     if verdict.run_failed:
@@ -111,9 +113,12 @@ def conclude(verdict: Verdict, results: Path | None) -> None:
 
 
 def mark(results: Path, verdict: Verdict) -> None:
-    """Put the number of unanswered questions in front of everything in a results file, and that a run has failed."""
+    """Put unanswered questions and damaged videos in front of everything in a results file, and that a run failed."""
     note: dict[str, Any] = {"run_failed": str(verdict)} if verdict.run_failed else {}
-    note["unanswered"] = {"questions": verdict.failed, "of": verdict.asked, "reasons": dict(verdict.kinds)}
+    if verdict.failed:
+        note["unanswered"] = {"questions": verdict.failed, "of": verdict.asked, "reasons": dict(verdict.kinds)}
+    if verdict.damaged_videos:
+        note["damaged_videos"] = dict(verdict.damaged_videos)
     _replace(results, note | json.loads(results.read_text(encoding="utf-8")))
 
 

@@ -1,7 +1,7 @@
 """Questions that get no answer while the run goes on: why, how many, and when they are too many."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llava.video import VideoReadError
 from stgridpool.finite import NonFiniteError
@@ -9,6 +9,7 @@ from stgridpool.finite import NonFiniteError
 UNREADABLE = "unreadable video"
 NOTHING_SHOWN = "nothing shown"
 NOT_FINITE = "NaN or infinity"
+_MOST_NAMES = 10  # of damaged videos in one message
 
 
 class UnansweredError(Exception):
@@ -43,11 +44,23 @@ class Verdict:
         asked: Questions of the run, those included that an earlier run has answered.
         kinds: Questions without an answer, by reason.
         max_failed: Largest fraction of them that a run may have, 0 to 1.
+        damaged_videos: Signs of damage by path, of videos that were answered about nevertheless.
     """
 
     asked: int
     kinds: Mapping[str, int]
     max_failed: float
+    damaged_videos: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def damage(self) -> str:
+        """A sentence that names the damaged videos."""
+        names = ", ".join(sorted(self.damaged_videos)[:_MOST_NAMES])
+        more = ", ..." * (len(self.damaged_videos) > _MOST_NAMES)
+        return (
+            f"{len(self.damaged_videos)} videos are damaged and were answered about as a player shows them "
+            f"(damaged_videos=fail leaves them unanswered): {names}{more}"
+        )
 
     @property
     def failed(self) -> int:

@@ -21,6 +21,7 @@ from llava.video_process import ReadingProcessError, VideoReader, _Turns, read_v
 
 READABLE = [
     "a name with spaces, ünïcode 视频.mp4",
+    "damaged_in_the_middle.mp4",
     "declares_huge_times.mp4",
     "declares_no_size.mp4",
     "no_duration.h264",
@@ -40,6 +41,9 @@ def test_the_folder_holds_what_is_tested(odd_videos):
 @pytest.mark.parametrize("name", READABLE)
 def test_odd_videos_are_read_as_a_player_shows_them(odd_videos, name):
     path = odd_videos.folder / name
+    if name == "damaged_in_the_middle.mp4":
+        assert read_video_apart(path, 60, max_frames_num=60, force_sample=True).num_damaged > 0
+        return
     with av.open(str(path)) as container:
         expected = [frame.to_ndarray(format="rgb24", dst_colorspace="DEFAULT") for frame in container.decode(video=0)]
     if name == "rotated.mp4":
