@@ -185,3 +185,18 @@ def test_videos_are_read_by_one_process_for_each_thread(make_loader, clips, misb
 def test_bad_arguments(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a whole number from"):
         Arguments(pretrained="x", **{name: value})
+
+
+def test_damaged_videos_are_counted_or_failed(make_loader, reads, tmp_path, monkeypatch):
+    clip = VideoClip(np.zeros((2, 4, 4, 3), np.uint8), [0, 1], [0.0, 1.0], 2.0, num_damaged=3)
+    monkeypatch.setattr(VideoReader, "read", lambda self, path, **options: clip)
+    (video,) = paths(tmp_path, "v")
+    assert make_loader().get(video).num_damaged == 3
+    with pytest.raises(VideoReadError, match=r"v\.mp4: damaged: the decoder gave 3 signs of damage"):
+        make_loader(damaged_videos="fail").get(video)
+
+
+def test_frames_are_taken_by_time_where_that_is_asked_for(make_loader, write_video, tmp_path):
+    path = write_video(tmp_path / "slides.mkv", num_frames=3, rate=1, times=[0, 2, 5])
+    assert make_loader(sampling="time").get(path).times == (0, 0, 2, 2, 2, 5)
+    assert make_loader().get(path).times == (0, 2, 5)

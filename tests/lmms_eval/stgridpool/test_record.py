@@ -90,3 +90,13 @@ def test_a_video_whose_name_is_not_utf_8_can_be_recorded():
     sums.add_failures(VideoReadError(os.fsdecode(b"caf\xe9.mp4"), "no such file"), 1)
     written = json.dumps(run_record({}, [sums], 1.0), ensure_ascii=False).encode()
     assert json.loads(written)["failed_videos"] == {r"caf\xe9.mp4": "no such file"}
+
+
+def test_damaged_videos_are_named_and_their_answers_counted_also_after_resuming():
+    first, second = RankSums(0), RankSums(1)
+    first.add_answer(SampleFacts(damaged_videos={"a.mp4": 2}))
+    first.add_answer(SampleFacts())
+    second.add_resumed(SampleFacts.from_dict({"damaged_videos": {"b.mp4": 1}}))
+    record = run_record({}, [first, second], 1.0)
+    assert record["damaged_requests"] == 2
+    assert record["damaged_videos"] == {"a.mp4": 2, "b.mp4": 1}

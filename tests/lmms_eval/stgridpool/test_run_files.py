@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from loguru import logger
 
 from lmms_eval_stgridpool import run_files
 from lmms_eval_stgridpool.run_files import RunFiles, conclude, end_run
@@ -117,3 +118,15 @@ def test_a_failed_run_without_an_output_folder_fails_as_well(endings):
     assert endings == [1]
     conclude(HALF, None)
     assert endings == [1]
+
+
+def test_damaged_videos_are_named_in_the_results_and_below_the_table(results, endings):
+    logged = []
+    handler = logger.add(logged.append, level="WARNING", format="{message}")
+    conclude(Verdict(4, {}, 0.5, {"b.mp4": 2, "a.mp4": 1}), results)
+    logger.remove(handler)
+    assert json.loads(results.read_text())["damaged_videos"] == {"b.mp4": 2, "a.mp4": 1}
+    assert "unanswered" not in json.loads(results.read_text())
+    assert "2 videos are damaged" in logged[0]
+    assert "a.mp4, b.mp4" in logged[0]
+    assert not endings
