@@ -222,3 +222,18 @@ def test_a_folder_without_readable_pictures_is_an_unreadable_video(tmp_path):
         Image.new("RGB", size).save(tmp_path / f"{index}.png")
     with pytest.raises(VideoReadError, match="differ in size"):
         read_frame_folder(tmp_path)
+
+
+def test_a_file_cut_by_an_edit_list_is_sought_in(write_video, tmp_path):
+    """As stream copies are: it begins inside a group of pictures, and what comes before is not shown."""
+    path = write_video(tmp_path / "cut.mp4", num_frames=500, gop=50, b_frames=3, encoder={"x264-params": "scenecut=0"})
+    frames, data = every_frame(path), path.read_bytes()
+    at = data.rindex(b"elst") + 12  # duration in ms, then the time in the media at 12288 ticks a second
+    start = int.from_bytes(data[at + 4 : at + 8], "big") + 130 * 512
+    path.write_bytes(data[:at] + (15000).to_bytes(4, "big") + start.to_bytes(4, "big") + data[at + 8 :])
+    clip = read_video(path, 5, force_sample=True)
+    assert clip.indices == [0, 89, 179, 269, 359]
+    assert clip.times == pytest.approx([index / 24 for index in clip.indices])
+    assert clip.duration == pytest.approx(15)
+    np.testing.assert_array_equal(clip.frames, [frames[130 + index] for index in clip.indices])
+    assert clip.num_decoded < 200
