@@ -49,7 +49,9 @@ def test_ratio_to_a_decoder_layer(tmp_path):
 @pytest.mark.slow
 def test_little_memory():
     arguments = ("--width", "2048", "--dtypes", "float32", "--rounds", "1", "--json", "--methods", "nsp", "st_gridpool")
-    for row in json.loads(run(*arguments)):
+    rows = [row for row in json.loads(run(*arguments)) if row["method"] != "nsp, unfolded"]
+    assert len(rows) == 2
+    for row in rows:
         assert row["extra_memory_share"] < 0.25, row
 
 
