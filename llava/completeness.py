@@ -14,16 +14,16 @@ from av.container import InputContainer
 
 from llava.video_opening import VideoReadError
 
-_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
+_EBML, _SEGMENT, _CLUSTER = b"\x1aE\xdf\xa3", b"\x18S\x80g", b"\x1fC\xb6u"
 _LONGEST_SILENT_TAIL = 0.25  # s by which an intact file may end before the duration that it declares
 _LONGEST_UNSURE_TAIL = 1.0  # the same for formats whose durations are often rounded or estimated
 
 
 def check_structure(path: str) -> None:
-    """Raise if the parts that the file lists are longer than the file.
+    """Raise if the parts that the file lists are longer than the file, or do not follow each other.
 
     Raises:
-        VideoReadError: If the file ends within a part with pictures or sound.
+        VideoReadError: If the file ends within a part with pictures or sound, or has a hole.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -32,7 +32,7 @@ def check_structure(path: str) -> None:
         if start[4:8] in (b"ftyp", b"moov", b"styp", b"mdat", b"wide", b"free", b"skip"):
             ends = [end for kind, end in _boxes(file, size) if kind in (b"mdat", b"moof", b"moov")]
         elif start[:4] == _EBML:
-            ends = [_segment_end(file, size)]
+            ends = [_check_elements(path, file)]
         else:
             ends = []
     missing = max(ends, default=0) - size
@@ -139,20 +139,31 @@ def _check_fragments(path: str) -> None:
         raise VideoReadError(path, "truncated: the index at the end of a fragmented file is missing")
 
 
-def _segment_end(file: BinaryIO, size: int) -> int:
-    """Where the segment of a Matroska file ends; 0 where it does not say."""
-    at = 0
-    while at + 12 <= size:
-        file.seek(at)
-        header = file.read(12)
+def _check_elements(path: str, file: BinaryIO) -> int:
+    """Walk through the elements of a Matroska file, up to every block, and raise where there is none.
+
+    Returns:
+        Where the segment ends, in bytes; 0 where it does not say.
+
+    Raises:
+        VideoReadError: If zeros stand where an element must be, as in a download that left parts out.
+    """
+    at, segment_end = 0, 0
+    while header := os.pread(file.fileno(), 12, at):
+        if header[0] < 16:  # identifiers have at most four bytes, and the first says how many
+            raise VideoReadError(path, f"truncated: a hole at byte {at}")
         id_length = 9 - header[0].bit_length()
-        first = header[id_length]
-        size_length = 9 - first.bit_length()
-        if not first or id_length > 4:
-            return 0
-        number = int.from_bytes(header[id_length : id_length + size_length], "big") & ((1 << 7 * size_length) - 1)
-        is_unknown = number == (1 << 7 * size_length) - 1
-        at += id_length + size_length + number
-        if header[:4] == _SEGMENT:
-            return 0 if is_unknown else at
-    return 0
+        size_field = header[id_length : id_length + 8]
+        size_length = 9 - size_field[0].bit_length() if size_field else 9
+        if size_length > len(size_field):  # cut off, or no element that is known
+            return segment_end
+        longest = (1 << 7 * size_length) - 1
+        number = int.from_bytes(size_field[:size_length], "big") & longest
+        kind, at = header[:id_length], at + id_length + size_length
+        if kind == _SEGMENT and number != longest:
+            segment_end = at + number
+        if kind not in (_SEGMENT, _CLUSTER):  # what is inside these two follows next
+            at += number
+        if at >= segment_end > 0:  # what follows the segment is not part of the video
+            return segment_end
+    return segment_end

@@ -46,6 +46,25 @@ def test_a_matroska_file_of_unknown_size_that_ends_early_is_truncated(write_vide
         read_video(path)
 
 
+@pytest.mark.parametrize("is_live", [False, True])
+@pytest.mark.parametrize("start", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize(("name", "codec"), [("clip.mkv", "libx264"), ("clip.webm", "libvpx-vp9")])
+def test_a_matroska_file_with_a_hole_is_truncated(write_video, tmp_path, name, codec, start, is_live):
+    path = write_video(tmp_path / name, codec=codec, noise=True, muxer={"live": "1"} if is_live else {})
+    data = path.read_bytes()
+    assert read_video(path).duration == pytest.approx(2.5, abs=0.1)
+    first, length = int(len(data) * start), len(data) // 8
+    path.write_bytes(data[:first] + bytes(length) + data[first + length :])
+    with pytest.raises(VideoReadError, match="truncated: a hole at byte"):
+        read_video(path)
+
+
+def test_what_follows_a_matroska_segment_does_not_matter(write_video, tmp_path):
+    path = write_video(tmp_path / "clip.mkv")
+    path.write_bytes(path.read_bytes() + bytes(5000))
+    assert read_video(path, 60, force_sample=True).indices == list(range(60))
+
+
 def test_a_fragmented_file_cut_at_a_fragment_is_truncated(write_video, tmp_path):
     path = write_video(tmp_path / "clip.mp4", muxer=FRAGMENTS)
     data = path.read_bytes()
