@@ -4,12 +4,14 @@ import math
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from lmms_eval_stgridpool.exchange import Exchange
 from lmms_eval_stgridpool.feature_file import VideoFeatures
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "extract_features.py"
@@ -60,7 +62,7 @@ def test_features_that_are_not_finite_are_a_failure(load_script, tmp_path):
         features=lambda *_: [made],
         cache=SimpleNamespace(is_writable=True),
     )
-    model = SimpleNamespace(encoder=encoder, rank=0, device="cpu")
+    model = SimpleNamespace(encoder=encoder, rank=0, device="cpu", exchange=Exchange(0, 1, timedelta(hours=1)))
     known, failures = load_script("extract_features").extract(model, [tmp_path / "a.mp4"])
     assert known == 0
     assert failures[0].startswith(f"{tmp_path / 'a.mp4'}: NaN or infinity in the vision tower with torch_dtype=float16")

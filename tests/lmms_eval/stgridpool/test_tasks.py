@@ -47,31 +47,31 @@ def test_the_folder_may_start_at_home(tmp_path, monkeypatch):
 )
 def test_nextqa_right_answers(answer):
     """The last letter that is named counts; so does a whole option in an answer of more than five words."""
-    assert nextqa_process_results(NEXTQA, [answer]) == {"exact_match": True}
+    assert nextqa_process_results(NEXTQA, [answer]) == {"exact_match": True, "letter_read": "B"}
 
 
-@pytest.mark.parametrize("answer", ["A", " ", "", "(B) or (A)"])
-def test_nextqa_wrong_answers(answer):
-    assert nextqa_process_results(NEXTQA, [answer]) == {"exact_match": False}
+@pytest.mark.parametrize(("answer", "read"), [("A", "A"), (" ", ""), ("", ""), ("(B) or (A)", "A")])
+def test_nextqa_wrong_answers(answer, read):
+    assert nextqa_process_results(NEXTQA, [answer]) == {"exact_match": False, "letter_read": read}
 
 
 def rate_tempcompass(answer):
     doc = {"video_id": "v", "question": "?", "answer": "B. down", "dim": "order"}
     scored = tempcompass_process_results(doc, [answer])
-    assert set(scored) == {"avg_accuracy", "order_accuracy"}
-    return scored["avg_accuracy"]["rating"], scored["avg_accuracy"]["match_success"]
+    assert set(scored) == {"avg_accuracy", "order_accuracy", "letter_read"}
+    return scored["avg_accuracy"]["rating"], scored["avg_accuracy"]["match_success"], scored["letter_read"]
 
 
 @pytest.mark.parametrize("answer", ["B. down", "B", "B.", "B) up"])
 def test_tempcompass_right_answers(answer):
-    assert rate_tempcompass(answer) == (1, True)
+    assert rate_tempcompass(answer) == (1, True, "B")
 
 
 @pytest.mark.parametrize("answer", ["A", "A. up", "D)"])
 def test_tempcompass_wrong_answers(answer):
-    assert rate_tempcompass(answer) == (0, True)
+    assert rate_tempcompass(answer) == (0, True, answer[0])
 
 
 @pytest.mark.parametrize("answer", ["down", "", "Because", "(B)", "E", "B\n"])
 def test_tempcompass_unmatched_answers_are_wrong(answer):
-    assert rate_tempcompass(answer) == (0, False)
+    assert rate_tempcompass(answer) == (0, False, "")
