@@ -1,0 +1,154 @@
+"""Evidence: what a method asks a model for besides the tokens, such as attention, keys or the question.
+
+A `Need` names one thing. A compressor lists its needs, a model says which it `offers`, and the compressor's `plan` gets
+a mapping with exactly what it asked for. Evidence is computed only when asked for.
+
+Evidence about single tokens is computed per patch of the vision tower, (T * P, ...) in (frame, row, column) order, and
+then follows the tokens through every plan in front of the method: through pooling by the same weights, through pruning
+by selection. So it always has a row for each token that the method sees.
+
+Letters: T frames, P patches per frame, N tokens that the method sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from stgridpool.options import choice, whole_number
+
+MOST_LAYERS = 1000
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing to ask a model for. Its ``repr`` is part of the key under which features are cached.
+
+    Attributes:
+        query_aware: Whether the answer depends on the question; class attribute.
+        per_token: Whether the answer has a row for each token; class attribute.
+    """
+
+    query_aware: ClassVar[bool] = False
+    per_token: ClassVar[bool] = True
+
+
+Evidence = Mapping[Need, Tensor]
+"""What a compressor gets: exactly what its `needs` name, each on the device of the tokens."""
+
+
+@dataclass(frozen=True)
+class _TowerLayer(Need):
+    """Something of one layer of the vision tower.
+
+    Attributes:
+        layer: Layer counted back from the one whose output the checkpoint takes as features: -1 is that one, -2 the
+            one before it; -1000 to -1.
+    """
+
+    layer: int = -1
+
+    def __post_init__(self) -> None:
+        whole_number("layer", self.layer, -MOST_LAYERS, -1)
+
+
+@dataclass(frozen=True)
+class AttentionReceived(_TowerLayer):
+    """Attention that each patch receives in a layer of the tower: the mean over heads and queries.
+
+    (N,) float32; over the patches of a frame it sums to 1 in towers without a class token.
+    """
+
+
+@dataclass(frozen=True)
+class ClassAttention(_TowerLayer):
+    """Attention of the class token to each patch in a layer of the tower, the mean over heads; (N,) float32."""
+
+
+@dataclass(frozen=True)
+class PoolHeadAttention(Need):
+    """Attention of the probe of SigLIP's pooling head to each patch, the mean over heads; (N,) float32.
+
+    LLaVA's checkpoints leave the head out; its weights come from the original tower's checkpoint.
+    """
+
+
+@dataclass(frozen=True)
+class TowerKeys(_TowerLayer):
+    """The keys of each patch in a layer of the tower, the mean over heads; (N, width of a head) float32."""
+
+
+@dataclass(frozen=True)
+class FrameVectors(Need):
+    """One vector per frame; (T, width) float32.
+
+    Attributes:
+        source: "mean" of the frame's features, the "class" token of the features, or the output of the "pool_head".
+    """
+
+    per_token: ClassVar[bool] = False
+
+    source: str = "mean"
+
+    def __post_init__(self) -> None:
+        choice("source", self.source, ("mean", "class", "pool_head"))
+
+
+@dataclass(frozen=True)
+class Question(Need):
+    """The question's text as vectors.
+
+    Attributes:
+        space: "decoder" for the language model's embeddings (n, D) of its n tokens, "tower" for the vector (1, width)
+            of the text half of the vision tower.
+    """
+
+    query_aware: ClassVar[bool] = True
+    per_token: ClassVar[bool] = False
+
+    space: str = "decoder"
+
+    def __post_init__(self) -> None:
+        choice("space", self.space, ("decoder", "tower"))
+
+
+@dataclass(frozen=True)
+class QueryAttention(Need):
+    """Attention from rows of text to each visual token in a layer of the language model; (N,) float32.
+
+    Attributes:
+        layer: The decoder layer, from 0.
+        rows: "last" for the last token of the prompt, "question" for all tokens behind the last video.
+        reduce: "mean" or "max", over heads and rows.
+    """
+
+    query_aware: ClassVar[bool] = True
+
+    layer: int = 0
+    rows: str = "last"
+    reduce: str = "mean"
+
+    def __post_init__(self) -> None:
+        whole_number("layer", self.layer, 0, MOST_LAYERS)
+        choice("rows", self.rows, ("last", "question"))
+        choice("reduce", self.reduce, ("mean", "max"))
+
+
+def check_offered(needs: Collection[Need], offers: Collection[type[Need]], asker: object) -> None:
+    """Refuse a method that asks for what a model does not offer.
+
+    Args:
+        needs: What the method asks for.
+        offers: Kinds of evidence that the model offers.
+        asker: The method, for the message.
+
+    Raises:
+        ValueError: If one of `needs` is of another kind; it is named, with what the model offers.
+    """
+    missing = [need for need in needs if type(need) not in offers]
+    if missing:
+        known = ", ".join(sorted(kind.__name__ for kind in offers)) or "tokens alone"
+        raise ValueError(f"{asker!r} needs {', '.join(map(repr, missing))}; this model offers {known}")
