@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from stgridpool import Plan
+from stgridpool.decoder.steps import VisualSpan
 from stgridpool.finite import StageCheck
-from stgridpool.llm_stage import VisualSpan
 
 NEWLINE_POSITIONS = ("grid", "frame", "one_token", "no_token")
 

@@ -26,7 +26,7 @@ from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.paths import path_argument
 from lmms_eval_stgridpool.requests import Tasks
 from stgridpool.finite import NonFiniteError, all_finite
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg", ".mpeg", ".ts", ".wmv")

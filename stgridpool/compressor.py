@@ -13,7 +13,7 @@ from stgridpool.options import fraction, whole_number
 from stgridpool.plan import Grid, Plan
 
 POSITIONS = ("reassign", "survive", "merge")
-"""Where the tokens that are left inside the language model may stand; see `stgridpool.llm_stage.LLMStage`."""
+"""Where the tokens that are left inside the language model may stand; see `stgridpool.decoder.steps.LLMStage`."""
 
 MOST_TOKENS = 1_000_000_000
 """Largest number of tokens that an option may name."""
@@ -90,7 +90,7 @@ class Compressor(ABC):
         return Budget()
 
     def llm_options(self) -> dict[str, Any]:
-        """Options of `stgridpool.llm_stage.LLMStage` besides the layer, for a method that acts inside it."""
+        """Options of `stgridpool.decoder.steps.LLMStage` besides the layer, for a method that acts inside it."""
         return {}
 
     @abstractmethod

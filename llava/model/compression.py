@@ -10,7 +10,7 @@ from llava.layout import EncodedVideo
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import deal_visuals, visual_starts
 from stgridpool import Composed, Compressor, build_compressor
-from stgridpool.llm_stage import LLMStage, VisualSpan
+from stgridpool.decoder.steps import LLMStage, VisualSpan
 
 Visual = EncodedVideo | torch.Tensor
 

@@ -21,7 +21,7 @@ from llava.model.splice import splice_batch
 from llava.model.tower import VisionTower
 from llava.model.vision_batches import fitting_batch_size, map_batches
 from stgridpool.finite import StageCheck
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from lmms_eval_stgridpool.prompts import PromptBuilder
 from lmms_eval_stgridpool.record import RankSums, SampleFacts
 from lmms_eval_stgridpool.requests import Request, Tasks, video_key
 from stgridpool.finite import NonFiniteError
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 class RequestAnswerer:

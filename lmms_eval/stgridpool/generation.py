@@ -17,7 +17,7 @@ from lmms_eval_stgridpool.sharing import SharedPrefix
 from lmms_eval_stgridpool.stopping import FirstToken, Limits, Until, cut
 from stgridpool.finite import LANGUAGE_MODEL, LogitsWatch, NonFiniteError, all_finite, fetch, first_failure, flags_of
 from stgridpool.retention import LayerLengths, VisualCounts
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from lmms_eval_stgridpool.sharing import SharedPrefix
 from lmms_eval_stgridpool.unanswered import UNANSWERED, Verdict
 from lmms_eval_stgridpool.versions import warn_of_untested_versions
 from stgridpool import Compressor, kernels
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 class LlavaVideo(lmms):

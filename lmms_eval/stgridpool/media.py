@@ -18,7 +18,7 @@ from llava.video_opening import printable
 from lmms_eval_stgridpool.feature_cache import FeatureCache, VideoFeatures
 from lmms_eval_stgridpool.loading import VideoLoader
 from stgridpool.finite import StageCheck
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 Made = TypeVar("Made")
 

@@ -8,8 +8,8 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from lmms_eval_stgridpool.counting import count_tokens
 from lmms_eval_stgridpool.media import Media
+from stgridpool.decoder.session import VideoSession
 from stgridpool.retention import LayerLengths, VisualCounts
-from stgridpool.session import VideoSession
 
 
 @dataclass(frozen=True, eq=False)

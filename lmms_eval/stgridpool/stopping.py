@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 def cut(text: str, until: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from lmms_eval_stgridpool.feature_cache import VideoFeatures
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.media import LastMade, MediaEncoder
 from stgridpool import Compressor
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG
 from stgridpool.compressors.st_gridpool import STGridPool
-from stgridpool.compressors.sttm import STTM
+from stgridpool.compressors.sttm.sttm import STTM
 from stgridpool.suggestion import suggestion
 
 COMPRESSORS: dict[str, type[Compressor]] = {

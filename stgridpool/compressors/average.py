@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import check_tokens
-from stgridpool.parts.frame_layout import lay_out
-from stgridpool.parts.window_pooling import WindowPooling
+from stgridpool.frames.layout import lay_out
+from stgridpool.frames.window_pooling import WindowPooling
 from stgridpool.plan import Plan
 
 

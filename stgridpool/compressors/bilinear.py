@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressor, check_tokens
+from stgridpool.frames.layout import lay_out
+from stgridpool.frames.patterns import resizing
 from stgridpool.options import LONGEST_SIDE, Pair, pair
-from stgridpool.parts.frame_layout import lay_out
-from stgridpool.parts.frame_pattern import resizing
 from stgridpool.plan import Grid, Plan
 
 

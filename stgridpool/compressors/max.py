@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.compressor import Compressed, check_tokens
-from stgridpool.parts.frame_layout import lay_out
-from stgridpool.parts.window_pooling import WindowPooling
+from stgridpool.frames.layout import lay_out
+from stgridpool.frames.window_pooling import WindowPooling
 from stgridpool.plan import Plan
 
 _CHUNK_FRAMES = 8

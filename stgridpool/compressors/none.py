@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressed, Compressor, check_tokens
-from stgridpool.parts.frame_layout import lay_out
-from stgridpool.parts.frame_pattern import every_token
+from stgridpool.frames.layout import lay_out
+from stgridpool.frames.patterns import every_token
 from stgridpool.plan import Grid, Plan
 
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from stgridpool import kernels
+from stgridpool.algorithms.token_norm import token_norms
 from stgridpool.compressor import Compressed, check_tokens
+from stgridpool.frames.layout import NOTHING_REWRITTEN, RewrittenFrames, lay_out, resident
+from stgridpool.frames.window_pooling import WindowPooling
 from stgridpool.options import number
-from stgridpool.parts.frame_layout import NOTHING_REWRITTEN, RewrittenFrames, lay_out, resident
-from stgridpool.parts.token_norm import token_norms
-from stgridpool.parts.window_pooling import WindowPooling
 from stgridpool.plan import Plan
 
 

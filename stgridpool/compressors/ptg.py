@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stgridpool.compressor import Compressed, Compressor, check_tokens
+from stgridpool.frames.layout import RewrittenFrames, lay_out
+from stgridpool.frames.mosaics import Level, grid_frames
+from stgridpool.frames.patterns import every_token
 from stgridpool.options import whole_number, whole_numbers
-from stgridpool.parts.frame_layout import RewrittenFrames, lay_out
-from stgridpool.parts.frame_pattern import every_token
-from stgridpool.parts.gridding import Level, grid_frames
 from stgridpool.plan import Grid, Plan, make_extra
 
 RELEASED_WINDOW, RELEASED_LEVELS = 8, 3

@@ -10,8 +10,8 @@ from torch import Tensor
 from stgridpool.compressor import Compressed, Compressor, check_tokens
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG, RELEASED_LEVELS, RELEASED_WINDOW
+from stgridpool.frames.layout import RewrittenFrames, resident
 from stgridpool.options import Pair, choice
-from stgridpool.parts.frame_layout import RewrittenFrames, resident
 from stgridpool.plan import Grid, Plan, make_extra
 
 _TEMPORAL = ("strides", "window", "levels")

@@ -8,8 +8,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationMixin
 
+from stgridpool.decoder.session import VideoSession
 from stgridpool.finite import LogitsWatch, NonFiniteError, StageCheck, all_finite, fetch, first_failure, flags_of
-from stgridpool.session import VideoSession
 
 WIDTH, END = 32, 1
 GREEDY = {"do_sample": False, "max_new_tokens": 6}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stgridpool import build_compressor
-from stgridpool.llm_stage import LLMStage, VisualSpan
+from stgridpool.decoder.steps import LLMStage, VisualSpan
 from stgridpool.retention import LayerLengths, RetentionSums, VisualCounts, fractions
 
 # 100 tokens and 10 newlines; layer 0 has them all, layers 1 to 3 have 20 and 4; one of them reads less when generating.

@@ -16,8 +16,8 @@ from llava.model.projector import build_projector
 from llava.model.splice import splice_batch
 from llava.model.vision import build_vision_tower
 from llava.model.visual_inputs import VisualInputs
+from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 from stgridpool.finite import LogitsWatch
-from stgridpool.parts.kv_cache import CACHE_ARGUMENT
 
 
 class LlavaQwenConfig(Qwen2Config):
@@ -130,7 +130,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         """Logits, and the loss where labels are given.
 
         A compressor inside the language model leaves fewer positions, hence fewer logits. To go on from the cache by
-        hand, use `stgridpool.session.VideoSession`.
+        hand, use `stgridpool.decoder.session.VideoSession`.
 
         Args:
             input_ids: (B, n) ids, with a placeholder for each image or video.

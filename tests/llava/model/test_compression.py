@@ -9,7 +9,7 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.layout import NEWLINE_POSITIONS, EncodedVideo, insert_newlines
 from stgridpool import Bilinear, Composed, Compressor, Plan, STGridPool
-from stgridpool.session import VideoSession
+from stgridpool.decoder.session import VideoSession
 
 
 @dataclass(frozen=True)

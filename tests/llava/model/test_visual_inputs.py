@@ -19,7 +19,7 @@ from stgridpool import (
     STGridPool,
     build_compressor,
 )
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from lmms_eval_stgridpool.arguments import Arguments
 from lmms_eval_stgridpool.feature_cache import FeatureCache, feature_setup, open_feature_cache
 from lmms_eval_stgridpool.feature_file import VideoFeatures
 from lmms_eval_stgridpool.paths import MARKER
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 def key(name):

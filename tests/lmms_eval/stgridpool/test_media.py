@@ -8,7 +8,7 @@ from llava.layout import EncodedVideo
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.media import LastMade, Media, check_count
 from stgridpool import build_compressor
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 def test_neighbouring_questions_share_their_video():

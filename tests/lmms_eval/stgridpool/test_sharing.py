@@ -12,7 +12,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from lmms_eval_stgridpool.media import Media
 from lmms_eval_stgridpool.sharing import SharedPrefix
 from stgridpool import COMPRESSORS, STGridPool
-from stgridpool.session import VideoSession
+from stgridpool.decoder.session import VideoSession
 
 QUESTIONS = [f"Question {index}: what moves {'very ' * (index % 5)}fast?" for index in range(20)]
 
@@ -84,7 +84,7 @@ def test_losses(make_model, ask):
 
 def test_logits_equal_those_of_the_whole_prompt(make_model, clips):
     model = make_model()
-    from stgridpool.stage_timer import StageTimer
+    from stgridpool.timing import StageTimer
 
     with torch.inference_mode():
         media = model._answerer.encoder.encode([str(clips / "v2.mp4")], StageTimer("cpu"))

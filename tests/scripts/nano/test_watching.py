@@ -12,7 +12,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.builder import load_pretrained_model
 from llava.video import read_video
 from stgridpool import build_compressor
-from stgridpool.session import VideoSession
+from stgridpool.decoder.session import VideoSession
 
 FRAMES = 16
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from stgridpool import NSP, Average
-from stgridpool.parts.token_norm import token_norms
+from stgridpool.algorithms.token_norm import token_norms
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from stgridpool import PTG
-from stgridpool.parts.gridding import Level, grid_frames, grid_layout, mosaic, sampled_frames
+from stgridpool.frames.mosaics import Level, grid_frames, grid_layout, mosaic, sampled_frames
 from stgridpool.plan import Rows
 
 

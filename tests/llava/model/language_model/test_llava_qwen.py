@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from llava.model.builder import load_pretrained_model
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
-from stgridpool.parts.kv_cache import CACHE_ARGUMENT, find_cache
+from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
 
 pytestmark = pytest.mark.contract
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.frames.layout import RewrittenFrames
+from stgridpool.frames.patterns import resizing
 from stgridpool.options import Pair
-from stgridpool.parts.frame_layout import RewrittenFrames
-from stgridpool.parts.frame_pattern import resizing
 from stgridpool.plan import ExtraStep, Grid, Patch, Rows
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool.parts.threshold_search import highest_threshold
+from stgridpool.algorithms.threshold_search import highest_threshold
 
 LOW, HIGH = torch.tensor(-2.0), torch.tensor(2.0)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stgridpool.parts.quadtree import Quadtree
+from stgridpool.compressors.sttm.quadtree import Quadtree
 
 _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}  # what a processor's cache holds, or what keeps a GPU busy
 _SMALLEST_NORM = 1e-8

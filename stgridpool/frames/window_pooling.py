@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stgridpool.compressor import Compressor
+from stgridpool.frames.patterns import Windows, pooling_windows
 from stgridpool.options import LONGEST_SIDE, Pair, flag, pair
-from stgridpool.parts.frame_pattern import Windows, pooling_windows
 from stgridpool.plan import Grid
 
 

@@ -25,8 +25,8 @@ from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
 from stgridpool.compressor import POSITIONS, Compressor
-from stgridpool.parts.kv_cache import CACHE_ARGUMENT, find_cache
-from stgridpool.parts.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
+from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
+from stgridpool.decoder.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
 from stgridpool.plan import Plan
 
 

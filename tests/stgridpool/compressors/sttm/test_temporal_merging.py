@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stgridpool.parts.merge_forest import MergeForest
-from stgridpool.parts.temporal_merging import (
+from stgridpool.compressors.sttm.merge_forest import MergeForest
+from stgridpool.compressors.sttm.temporal_merging import (
     Matches,
     drop_repeated_neighbours,
     follow_most_similar,

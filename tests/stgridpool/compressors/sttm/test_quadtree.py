@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool.parts.quadtree import halved_sizes, quadtree
+from stgridpool.compressors.sttm.quadtree import halved_sizes, quadtree
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.parts.frame_pattern import FramePattern
+from stgridpool.frames.patterns import FramePattern
 from stgridpool.plan import ExtraStep, Grid, Patch, Plan, Rows, to_device
 
 _Value = TypeVar("_Value")

@@ -6,8 +6,8 @@ from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
 
 from stgridpool import build_compressor
 from stgridpool.compressor import POSITIONS
-from stgridpool.llm_stage import LLMStage, VisualSpan
-from stgridpool.session import VideoSession
+from stgridpool.decoder.session import VideoSession
+from stgridpool.decoder.steps import LLMStage, VisualSpan
 
 pytestmark = pytest.mark.contract
 

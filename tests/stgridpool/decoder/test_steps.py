@@ -8,8 +8,8 @@ from transformers import GenerationMixin
 
 from stgridpool import Compressor, Plan, build_compressor
 from stgridpool.compressor import POSITIONS
-from stgridpool.llm_stage import LLMStage, VisualSpan
-from stgridpool.parts.kv_cache import find_cache
+from stgridpool.decoder.kv_cache import find_cache
+from stgridpool.decoder.steps import LLMStage, VisualSpan
 
 pytestmark = pytest.mark.contract
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stgridpool.parts.merge_forest import MergeForest
-from stgridpool.parts.node_similarity import NodeSimilarity
-from stgridpool.parts.quadtree import Quadtree
-from stgridpool.parts.temporal_merging import Matches
+from stgridpool.compressors.sttm.merge_forest import MergeForest
+from stgridpool.compressors.sttm.node_similarity import NodeSimilarity
+from stgridpool.compressors.sttm.quadtree import Quadtree
+from stgridpool.compressors.sttm.temporal_merging import Matches
 
 Join = Callable[[Matches, int], tuple[Tensor, Tensor]]
 

@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from stgridpool.parts import node_similarity as module
-from stgridpool.parts.node_similarity import node_similarity
-from stgridpool.parts.quadtree import quadtree
+from stgridpool.compressors.sttm import node_similarity as module
+from stgridpool.compressors.sttm.node_similarity import node_similarity
+from stgridpool.compressors.sttm.quadtree import quadtree
 
 CPU = torch.device("cpu")
 

@@ -10,21 +10,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from stgridpool.algorithms.threshold_search import highest_threshold
 from stgridpool.compressor import POSITIONS, Budget, Compressor, check_tokens
-from stgridpool.options import choice, flag, fraction, number, whole_number
-from stgridpool.parts.merge_forest import MergeForest
-from stgridpool.parts.node_similarity import node_similarity
-from stgridpool.parts.quadtree import Quadtree, halved_sizes, quadtree
-from stgridpool.parts.quadtree_merging import Join, QuadtreeVideo
-from stgridpool.parts.sttm_presets import published_settings
-from stgridpool.parts.temporal_merging import (
+from stgridpool.compressors.sttm.merge_forest import MergeForest
+from stgridpool.compressors.sttm.node_similarity import node_similarity
+from stgridpool.compressors.sttm.presets import published_settings
+from stgridpool.compressors.sttm.quadtree import Quadtree, halved_sizes, quadtree
+from stgridpool.compressors.sttm.quadtree_video import Join, QuadtreeVideo
+from stgridpool.compressors.sttm.temporal_merging import (
     Matches,
     drop_repeated_neighbours,
     follow_most_similar,
     join_as_released,
     join_components,
 )
-from stgridpool.parts.threshold_search import highest_threshold
+from stgridpool.options import choice, flag, fraction, number, whole_number
 from stgridpool.plan import Grid, Plan
 
 MODES = ("released", "components", "directed")
@@ -76,7 +76,7 @@ class STTM(Compressor):
         slow: the released "most similar destination" (`drop_repeated_neighbours`), with mode ``released``; without
             `head_dim` over time.
         positions: where merged tokens stand in the language model, ``reassign``, ``survive`` or ``merge``, see
-            `stgridpool.llm_stage.LLMStage`. In mode ``released`` generated tokens keep the released gap.
+            `stgridpool.decoder.steps.LLMStage`. In mode ``released`` generated tokens keep the released gap.
         weighted_positions: with positions ``merge``, average over tokens instead of over children and nodes.
         retention: fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
         tokens, tokens_per_frame: see `Budget`.
@@ -148,7 +148,7 @@ class STTM(Compressor):
         return Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def llm_options(self) -> dict[str, Any]:
-        """How the decoder numbers the tokens, see `stgridpool.llm_stage.LLMStage`."""
+        """How the decoder numbers the tokens, see `stgridpool.decoder.steps.LLMStage`."""
         return {
             "positions": self.positions,
             "decode_gap": self.mode == "released",

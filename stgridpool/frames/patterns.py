@@ -2,7 +2,7 @@
 
 A pattern is a small sparse matrix over the H*W tokens of one frame (or over K frames in a row), kept on the CPU and
 made once per size: never changed, and never an inference tensor, since the next caller may want gradients.
-`stgridpool.parts.frame_layout` lays it over all frames.
+`stgridpool.frames.layout` lays it over all frames.
 """
 
 from __future__ import annotations

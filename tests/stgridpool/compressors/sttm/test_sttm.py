@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stgridpool import STTM, Budget, build_compressor
-from stgridpool.compressors.sttm import MODES
-from stgridpool.parts.merge_forest import MergeForest
-from stgridpool.parts.quadtree import halved_sizes, quadtree
-from stgridpool.parts.temporal_merging import join_components
+from stgridpool.compressors.sttm.merge_forest import MergeForest
+from stgridpool.compressors.sttm.quadtree import halved_sizes, quadtree
+from stgridpool.compressors.sttm.sttm import MODES
+from stgridpool.compressors.sttm.temporal_merging import join_components
 
-FOLDER = Path(__file__).resolve().parents[2] / "golden" / "sttm"
+FOLDER = Path(__file__).resolve().parents[3] / "golden" / "sttm"
 CASES = json.loads((FOLDER / "manifest.json").read_text())["sttm"]
 ROUNDED = [case for case in CASES if "bf16" in case["file"]]  # where the original rounds in between
 EXACT = [case for case in CASES if case not in ROUNDED]

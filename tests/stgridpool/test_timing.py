@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool.stage_timer import StageTimer
+from stgridpool.timing import StageTimer
 
 
 def test_sums_by_name_in_order(monkeypatch):

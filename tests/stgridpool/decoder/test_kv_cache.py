@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
-from stgridpool.parts.kv_cache import CACHE_ARGUMENT, find_cache
+from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
 
 pytestmark = pytest.mark.contract
 

@@ -1,0 +1,1 @@
+"""Patterns laid over every frame: windows, resizing, mosaics."""

@@ -1,1 +1,0 @@
-"""Algorithms that several methods share."""
