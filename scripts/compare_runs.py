@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lmms_eval_stgridpool.paths import path_argument
+from lmms_eval_stgridpool.kept.paths import path_argument
 
 RESULTS_ENDING = "_results.json"
 

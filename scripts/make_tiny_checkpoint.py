@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from lmms_eval_stgridpool.paths import own_folder, path_argument
+from lmms_eval_stgridpool.kept.paths import own_folder, path_argument
 
 PATCH_SIZE = 14
 MAX_LENGTH = 32768

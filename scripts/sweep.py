@@ -24,11 +24,11 @@ from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 from rich.console import Console
 
-from lmms_eval_stgridpool.arguments import parse_model_args
-from lmms_eval_stgridpool.evaluation import results_folder
-from lmms_eval_stgridpool.paths import path_argument
-from lmms_eval_stgridpool.run_files import RunFiles, mark
-from lmms_eval_stgridpool.sweeping import SweptModel
+from lmms_eval_stgridpool.kept.output import RunFiles, mark
+from lmms_eval_stgridpool.kept.paths import path_argument
+from lmms_eval_stgridpool.run.arguments import parse_model_args
+from lmms_eval_stgridpool.run.evaluation import results_folder
+from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool import Compressor, build_compressor
 from stgridpool.options import json_object
 

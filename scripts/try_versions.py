@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lmms_eval_stgridpool.versions import TESTED, package_version
+from lmms_eval_stgridpool.run.versions import TESTED, package_version
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"

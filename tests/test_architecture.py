@@ -15,12 +15,17 @@ FORBIDDEN = {
 }
 
 
-def imported_packages(path: Path) -> set[str]:
-    """Top-level packages that a file imports, anywhere in it."""
+def imported_names(path: Path) -> set[str]:
+    """Everything that a file imports by its full name, anywhere in it."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
-    return {name.split(".")[0] for name in names}
+    absolute = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0]
+    return names | {f"{node.module}.{alias.name}" for node in absolute for alias in node.names}
+
+
+def imported_packages(path: Path) -> set[str]:
+    """Top-level packages that a file imports, anywhere in it."""
+    return {name.split(".")[0] for name in imported_names(path)}
 
 
 @pytest.mark.parametrize("folder", FORBIDDEN)
@@ -30,6 +35,16 @@ def test_imports_follow_the_arrows(folder):
     for path in files:
         found = imported_packages(path) & (FORBIDDEN[folder] | {"scripts", "tests"})
         assert not found, f"{path.relative_to(REPOSITORY)} imports {found}"
+
+
+def test_nothing_but_task_files_names_what_is_in_tasks():
+    """The folder's own modules share a constant; the rest of the plug-in does not depend on any task."""
+    tasks = REPOSITORY / "lmms_eval" / "stgridpool" / "tasks"
+    assert tasks.is_dir()
+    folders = ["stgridpool", "llava", "lmms_eval", "scripts"]
+    for path in [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]:
+        found = [name for name in imported_names(path) if name.startswith("lmms_eval_stgridpool.tasks")]
+        assert not found or path.parent == tasks, f"{path.relative_to(REPOSITORY)} imports {found}"
 
 
 def test_lmms_eval_is_the_installed_one():

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from lmms_eval_stgridpool.arguments import Arguments
+from lmms_eval_stgridpool.run.arguments import Arguments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()

@@ -12,33 +12,33 @@ from lmms_eval.models.model_utils.progress import make_progress
 from loguru import logger
 
 from llava.model.builder import load_pretrained_model
-from lmms_eval_stgridpool import determinism
-from lmms_eval_stgridpool.answering import RequestAnswerer
-from lmms_eval_stgridpool.arguments import Arguments, parse_model_args
-from lmms_eval_stgridpool.evaluation import current_evaluation, refuse_response_cache, unrecognised
-from lmms_eval_stgridpool.exchange import Exchange, Job, decoding_work, in_batches
-from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up, fatal
-from lmms_eval_stgridpool.feature_cache import open_feature_cache
-from lmms_eval_stgridpool.generation import Answerer
-from lmms_eval_stgridpool.identity import checkpoint_version, weights_digest
-from lmms_eval_stgridpool.launcher import end_with_launcher
-from lmms_eval_stgridpool.loading import VideoLoader
-from lmms_eval_stgridpool.media import MediaEncoder
-from lmms_eval_stgridpool.placement import place
-from lmms_eval_stgridpool.prompts import PromptBuilder
-from lmms_eval_stgridpool.record import RankSums, SampleFacts, describe, run_record
-from lmms_eval_stgridpool.requests import (
+from lmms_eval_stgridpool.answers.answering import RequestAnswerer
+from lmms_eval_stgridpool.answers.generation import Answerer
+from lmms_eval_stgridpool.answers.prompts import PromptBuilder
+from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
+from lmms_eval_stgridpool.kept.identity import checkpoint_version, weights_digest
+from lmms_eval_stgridpool.kept.output import RunFiles, end_run
+from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts, describe, run_record
+from lmms_eval_stgridpool.kept.resume import Resume
+from lmms_eval_stgridpool.questions.exchange import Exchange, Job, decoding_work, in_batches
+from lmms_eval_stgridpool.questions.requests import (
     Request,
     Tasks,
     in_video_order,
     is_padding,
     videos_in_order,
 )
-from lmms_eval_stgridpool.resume import Resume
-from lmms_eval_stgridpool.run_files import RunFiles, end_run
-from lmms_eval_stgridpool.sharing import SharedPrefix
-from lmms_eval_stgridpool.unanswered import UNANSWERED, Verdict
-from lmms_eval_stgridpool.versions import warn_of_untested_versions
+from lmms_eval_stgridpool.run import determinism
+from lmms_eval_stgridpool.run.arguments import Arguments, parse_model_args
+from lmms_eval_stgridpool.run.evaluation import current_evaluation, refuse_response_cache, unrecognised
+from lmms_eval_stgridpool.run.failure import exit_when_lmms_eval_gives_up, fatal
+from lmms_eval_stgridpool.run.launcher import end_with_launcher
+from lmms_eval_stgridpool.run.placement import place
+from lmms_eval_stgridpool.run.unanswered import UNANSWERED, Verdict
+from lmms_eval_stgridpool.run.versions import warn_of_untested_versions
+from lmms_eval_stgridpool.videos.encoding import MediaEncoder
+from lmms_eval_stgridpool.videos.feature_cache import open_feature_cache
+from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool import Compressor, kernels
 from stgridpool.timing import StageTimer
 

@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
     """
     if name != "LlavaVideo":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lmms_eval_stgridpool.failure import exit_when_lmms_eval_gives_up  # noqa: PLC0415 - imports torch
+    from lmms_eval_stgridpool.run.failure import exit_when_lmms_eval_gives_up  # noqa: PLC0415 - imports torch
 
     exit_when_lmms_eval_gives_up()
     check_llava()

@@ -25,7 +25,7 @@ class MadeModel(LlavaVideo):
 
     Args:
         parts: The model, its tokenizer and its image processor.
-        **arguments: See `lmms_eval_stgridpool.arguments.Arguments`.
+        **arguments: See `lmms_eval_stgridpool.run.arguments.Arguments`.
     """
 
     def __init__(self, parts: RandomModel, **arguments: Any) -> None:

@@ -24,8 +24,8 @@ from benchmarking.reporting import add_output_options, report
 from llava.image_processing import VisionImageProcessor
 from llava.video import read_video
 from llava.video_process import VideoReader, read_video_apart
-from lmms_eval_stgridpool.arguments import Arguments
-from lmms_eval_stgridpool.loading import VideoLoader
+from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 
 SIDE = 384  # pixels of the square that the vision towers of LLaVA-Video and LLaVA-OneVision take
 _TIMEOUT_S = 600.0

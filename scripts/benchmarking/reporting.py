@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lmms_eval_stgridpool.paths import path_argument
+from lmms_eval_stgridpool.kept.paths import path_argument
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

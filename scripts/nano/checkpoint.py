@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from llava.conversation import conv_templates
 from llava.model.builder import LlavaQwenConfig, LlavaQwenForCausalLM
-from lmms_eval_stgridpool.paths import own_folder
+from lmms_eval_stgridpool.kept.paths import own_folder
 
 VOCABULARY = 640
 TILE, PATCHES = 98, 7  # pixels and patches along a side of what the vision tower reads

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 from watching import Asked, Watcher, read_set
 
-from lmms_eval_stgridpool.paths import path_argument
+from lmms_eval_stgridpool.kept.paths import path_argument
 from stgridpool import Compressor, build_compressor
 
 HERE = Path(__file__).resolve().parent

@@ -26,7 +26,7 @@ from questions import LETTERS, QUESTION_TYPES, draw_options, option_lines
 from torch import Tensor
 from world import DIGITS, Clips, plan_clips
 
-from lmms_eval_stgridpool.paths import own_folder, path_argument
+from lmms_eval_stgridpool.kept.paths import own_folder, path_argument
 
 SIZE = 256  # pixels along a side
 PICTURES_PER_SECOND = 2

@@ -26,7 +26,7 @@ from torch import Tensor, distributed
 from tqdm import tqdm
 from world import Clips, plan_clips
 
-from lmms_eval_stgridpool.paths import own_folder, path_argument
+from lmms_eval_stgridpool.kept.paths import own_folder, path_argument
 
 SAVE_EVERY = 100  # steps
 

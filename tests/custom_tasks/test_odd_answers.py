@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lmms_eval_stgridpool.tasks import LETTER_READ
+from lmms_eval_stgridpool.tasks.local import LETTER_READ
 
 ANSWERS = [
     "D",

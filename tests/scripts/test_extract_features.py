@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lmms_eval_stgridpool.exchange import Exchange
-from lmms_eval_stgridpool.feature_file import VideoFeatures
+from lmms_eval_stgridpool.questions.exchange import Exchange
+from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "extract_features.py"
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from llava.model.builder import load_pretrained_model
-from lmms_eval_stgridpool.paths import MARKER
+from lmms_eval_stgridpool.kept.paths import MARKER
 
 
 @pytest.fixture(scope="module")

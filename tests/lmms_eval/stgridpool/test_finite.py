@@ -8,7 +8,7 @@ from lmms_eval.api.instance import unwrap_generation_output
 from loguru import logger
 from PIL import Image
 
-from lmms_eval_stgridpool.unanswered import NOT_FINITE
+from lmms_eval_stgridpool.run.unanswered import NOT_FINITE
 
 REPAIR = "use torch_dtype=bfloat16 or float32; if that does not help, the weights are damaged"
 CHOICES = ["red", "a green thing"]

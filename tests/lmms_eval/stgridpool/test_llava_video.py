@@ -126,7 +126,7 @@ def test_images_text_and_several_videos_are_answered(make_model, ask):
     before = ["", "\n", " \n"]
     text_ids = [ids_of(model, PROMPT.format(f"{start}What is shown?")).shape[1] for start in before]
     image_tokens = [fact["input_tokens"] - own for fact, own in zip(facts(results), text_ids, strict=False)]
-    assert image_tokens == [0, 7 * 7 + 7 * (12 + 1), 2 * 7 * 7]  # as in test_media.py
+    assert image_tokens == [0, 7 * 7 + 7 * (12 + 1), 2 * 7 * 7]  # as in test_encoding.py
     expected = model.model.generate(ids_of(model, PROMPT.format("What is shown?")), do_sample=False, max_new_tokens=4)
     assert texts(results)[0] == model.tokenizer.decode(expected[0], skip_special_tokens=True).strip()
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.model.builder import load_pretrained_model
-from lmms_eval_stgridpool.paths import MARKER
+from lmms_eval_stgridpool.kept.paths import MARKER
 
 
 def test_config_has_only_known_keys(shipped, golden):

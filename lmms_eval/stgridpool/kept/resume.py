@@ -1,0 +1,128 @@
+"""Which questions an earlier run has answered."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult
+from loguru import logger
+
+from lmms_eval_stgridpool.kept.identity import answer_key, code_version, video_identity
+from lmms_eval_stgridpool.kept.journal import Journal, Kept
+from lmms_eval_stgridpool.kept.record import SampleFacts
+from lmms_eval_stgridpool.questions.requests import Request
+from lmms_eval_stgridpool.run.arguments import Arguments
+
+OF_SETUP = ("checkpoint", "checkpoint_version", "compressor", "mm_newline_position", "dtype", "attn_implementation")
+"""What of a run's setup its answers depend on; it says what runs where the arguments say what was asked for."""
+
+INDECISIVE = (
+    *("pretrained", "compressor", "compressor_args", "mm_newline_position", "torch_dtype", "attn_implementation"),
+    *("model_name", "batch_size", "device", "device_map", "vision_batch_size", "share_prefix", "questions_per_batch"),
+    *("decode_threads", "decode_timeout_s", "decode_memory_gb", "prefetch", "barrier_timeout_s"),
+    *("feature_cache", "feature_cache_gb"),
+    *("resume_dir", "resume_any_version", "max_failed", "answer_without_visuals", "allow_use_cache"),
+)
+"""Arguments that no answer depends on, or whose effect the setup says. Any other argument makes another question."""
+
+
+class Resume:
+    """Takes answers out of the journal, and puts new ones in.
+
+    Args:
+        arguments: Those of the run; `resume_dir` None keeps and knows nothing.
+        rank: Number of this process.
+        setup: What is run, as `describe` says it.
+        tower: What tells the vision tower's weights from others; the checkpoint may have them from elsewhere.
+
+    Attributes:
+        is_on: Whether there is a journal.
+        taken_of_other_code: Answers taken that other code has found.
+
+    Raises:
+        OSError: If the folder cannot be made, read or written.
+    """
+
+    def __init__(self, arguments: Arguments, rank: int, setup: Mapping[str, Any], tower: str | None = None) -> None:
+        self.is_on = arguments.resume_dir is not None
+        self.taken_of_other_code = 0
+        self._journal: Journal | None = None
+        if arguments.resume_dir is not None:
+            self._journal = Journal(arguments.resume_dir, rank, code_version(), arguments.resume_any_version)
+        own = {argument.name: getattr(arguments, argument.name) for argument in fields(arguments)}
+        self._setup = {name: value for name, value in own.items() if name not in INDECISIVE}
+        self._setup |= {name: setup[name] for name in OF_SETUP} | {"tower": tower}
+        self._asked: Counter[str] = Counter()
+
+    def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[Any] = ()) -> str:
+        """A question's name in the journal; it ends in a number, since a run may ask a question several times.
+
+        Args:
+            request: The question.
+            videos: Paths of its videos; a file that has changed makes it another question.
+            pictures: `visual_identity` of what it shows instead of videos.
+        """
+        key = answer_key(
+            {
+                "setup": self._setup,
+                "kind": request.kind,
+                "task": request.task,
+                "document": request.document,
+                "context": request.context,
+                "arguments": request.argument,
+                "videos": [video_identity(video) for video in videos or ()],
+                "pictures": pictures,
+            }
+        )
+        self._asked[key] += 1
+        return f"{key}-{self._asked[key]}"
+
+    def get(self, name: str, request: Request) -> GenerationResult | None:
+        """The answer that the journal holds, or None."""
+        kept = None if self._journal is None else self._journal.get(name)
+        if kept is None:
+            return None
+        try:
+            result = _result(kept, request.kind)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            logger.warning(f"{kept.place}: of the wrong shape, its question is asked again: {error!r}")
+            return None
+        self.taken_of_other_code += kept.is_of_other_code
+        return result
+
+    def keep(self, name: str, answer: Any, facts: SampleFacts) -> None:
+        """Write an answer down; a question that could not be answered is asked again by the next run."""
+        if self._journal is not None and facts.failure is None:
+            self._journal.add(name, {"answer": answer, "facts": asdict(facts)})
+
+    def finish(self) -> int:
+        """Try a last time to write what could not be written.
+
+        Returns:
+            The number of answers that are not in the journal.
+        """
+        waiting = 0 if self._journal is None else self._journal.flush()
+        if self._journal is not None and waiting:
+            logger.error(f"{waiting} answers are not in {self._journal.folder}, which could not be written")
+        return waiting
+
+
+def _result(kept: Kept, kind: str) -> GenerationResult:
+    """A kept answer as lmms-eval takes it.
+
+    Raises:
+        TypeError, ValueError, KeyError, AttributeError: If it has another shape than `Resume.keep` writes.
+    """
+    answer, facts = kept.answer["answer"], kept.answer["facts"]
+    if kind == "loglikelihood":
+        loss, is_greedy = answer
+        is_right = isinstance(loss, float) and isinstance(is_greedy, bool)
+        answer = (loss, is_greedy)
+    elif kind == "generate_until":
+        is_right = isinstance(answer, str)
+    else:
+        is_right = isinstance(answer, list)
+    if not is_right:
+        raise TypeError(f"{answer!r} is no answer to a {kind} request")
+    return GenerationResult(answer, SampleFacts.from_dict(facts))

@@ -1,0 +1,1 @@
+"""What surrounds the questions: arguments, placement, determinism, failures, launcher, versions."""

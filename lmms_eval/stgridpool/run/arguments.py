@@ -1,0 +1,270 @@
+"""The arguments of ``--model_args``."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lmms_eval.utils import simple_parse_args_string
+
+from llava.conversation import conv_templates
+from llava.layout import NEWLINE_POSITIONS
+from llava.video import BACKENDS, SAMPLINGS
+from llava.video_process import DEFAULT_MEMORY_GB
+from lmms_eval_stgridpool.kept.paths import check_path
+from lmms_eval_stgridpool.questions.prompt_style import PROMPT_STYLES
+from stgridpool import Compressor, build_compressor, options
+from stgridpool.suggestion import suggestion
+
+DETERMINISTIC_VISION_BATCH = 8
+DAMAGED_VIDEOS = ("answer", "fail")
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
+SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Values of `device_map` with which one model is spread over all visible GPUs."""
+WHOLE_NUMBERS = {
+    "max_frames_num": (1, 100_000),
+    "decode_threads": (1, 256),
+    "prefetch": (0, 256),
+    "questions_per_batch": (1, 1024),
+}
+FLAGS = (
+    *("add_time_instruction", "force_sample", "share_prefix", "deterministic", "triton_kernels"),
+    *("answer_without_visuals", "allow_use_cache", "resume_any_version"),
+)
+_DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of the model ``llava_video``, checked. lmms-eval passes numbers and booleans as such, the rest as text.
+
+    Attributes:
+        pretrained: Folder or Hugging Face name of a LLaVA-Video or LLaVA-OneVision checkpoint in its original format.
+        conv_template: Name of the prompt template.
+        model_name: Hint about the checkpoint's kind, as scripts for LLaVA-NeXT give it; the checkpoint's own
+            configuration decides.
+        max_frames_num: Most frames of a video, 1 to 100,000; where there are more, so many are spread evenly.
+        fps: Frames to take per second of video, 0.001 to 1000, besides the last one; STTM's F-128_fps-1 is
+            max_frames_num=128,fps=1. None is the rule of LLaVA-Video, one per second in steps of whole frames, which
+            differs from fps=1.
+        sampling: "index" counts frames and takes the rate that a file declares, as LLaVA-Video does; "time" takes the
+            frames that are shown at even times. They differ where times are uneven, and then "index" logs a warning.
+        damaged_videos: "answer" questions about videos whose decoding gave signs of damage, which are named in the
+            record of the run and below the score; "fail" leaves them unanswered. VP8, VP9, AV1 and Motion JPEG give
+            hardly any sign, and HEVC only where frames are missing.
+        device: Where a single process runs, such as "cuda:0" or "cpu"; None takes the first GPU, else the CPU. Several
+            processes take their devices from accelerate.
+        device_map: "auto", "balanced", "balanced_low_0" or "sequential" spreads the model over the visible GPUs; only
+            for a single process. Else None or a device.
+        batch_size: Questions answered at a time: 1.
+        attn_implementation: "sdpa", "eager" or "flash_attention_2".
+        torch_dtype: "float16", "bfloat16", "float32", or "auto": float16 on a GPU, float32 on the CPU.
+        video_decode_backend: "pyav" or "decord": the same frames.
+        decode_threads: Threads that decode and preprocess videos, 1 to 256.
+        decode_timeout_s: Most seconds that reading one video may take, 0.001 to 86,400 (a day); a video that takes
+            longer has failed.
+        decode_memory_gb: Most gigabytes (10^9 bytes) that reading one video may take, 0.1 to 1000; a video that takes
+            more has failed.
+        barrier_timeout_s: Seconds for which a rank may report no finished question, 1 to 604,800 (a week), while others
+            wait for it; then they end the run.
+        prefetch: Videos that are loaded ahead of the one in use, 0 to 256; 0 loads each when it is asked about.
+        vision_batch_size: Frames that go through the vision tower at a time, 1 to 1,000,000, or "auto", as many as
+            fit; fewer from when memory runs out.
+        mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
+        add_time_instruction: Tell the model the video's length and the times of its frames.
+        prompt_style: "llava_vid" words questions as lmms-eval does for its own model of that name, where a task has
+            settings for it; None as for every model that the task does not know.
+        force_sample: Spread `max_frames_num` frames evenly over every video, however short.
+        compressor: Name of the method that compresses a video's tokens, or two joined by "+": one in front of the
+            language model and one inside it.
+        compressor_args: Its options, as a JSON object; of two methods, under the name of each.
+        share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
+            question.
+        questions_per_batch: Most questions about one video that are answered as one batch, 1 to 1024. Each takes a
+            copy of the video's keys and values.
+        feature_cache: Folder in which the vision tower's features are kept, in a folder of their own, for other runs
+            and other compressors.
+        feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, 10^-6 to 10^6; the oldest make room.
+        deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
+            can be repeated bit for bit.
+        triton_kernels: Pool with Triton kernels on a GPU; off, as no GPU has run them yet.
+        max_failed: Largest fraction of the questions, 0 to 1, that may stay unanswered; a run with more, or with all
+            unanswered, has failed and ends with a non-zero status.
+        answer_without_visuals: Answer questions also where a task shows nothing, instead of taking the video for
+            missing.
+        allow_use_cache: Let lmms-eval's ``--use_cache`` serve answers, which may be those of another checkpoint.
+        resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
+        resume_any_version: Take also answers of the journal that other code, or other versions of torch and
+            transformers, have found.
+
+    Raises:
+        ValueError: If an argument is of the wrong type or out of its range, or a path is empty.
+        TypeError: If a path is a number.
+    """
+
+    pretrained: str
+    conv_template: str = "qwen_1_5"
+    model_name: str | None = None
+    max_frames_num: int = 64
+    fps: float | None = None
+    sampling: str = "index"
+    damaged_videos: str = "answer"
+    device: str | None = None
+    device_map: str | None = None
+    batch_size: int | str = 1
+    attn_implementation: str = "sdpa"
+    torch_dtype: str = "auto"
+    video_decode_backend: str = "pyav"
+    decode_threads: int = 2
+    decode_timeout_s: float = 120
+    decode_memory_gb: float = DEFAULT_MEMORY_GB
+    barrier_timeout_s: float = 3600
+    prefetch: int = 2
+    vision_batch_size: int | str = "auto"
+    mm_newline_position: str | None = None
+    add_time_instruction: bool = False
+    prompt_style: str | None = None
+    force_sample: bool = False
+    compressor: str = "st_gridpool"
+    compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
+    share_prefix: bool = True
+    questions_per_batch: int = 4
+    feature_cache: str | None = None
+    feature_cache_gb: float = 100
+    deterministic: bool = False
+    triton_kernels: bool = False
+    max_failed: float = 0.5
+    answer_without_visuals: bool = False
+    allow_use_cache: bool = False
+    resume_dir: str | None = None
+    resume_any_version: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("pretrained", "feature_cache", "resume_dir"):
+            if name == "pretrained" or getattr(self, name) is not None:
+                check_path(name, getattr(self, name))
+        if self.model_name is not None:
+            options.text("model_name", self.model_name)
+        options.choice("conv_template", self.conv_template, conv_templates)
+        options.choice("video_decode_backend", self.video_decode_backend, BACKENDS)
+        options.choice("sampling", self.sampling, SAMPLINGS)
+        options.choice("damaged_videos", self.damaged_videos, DAMAGED_VIDEOS)
+        options.choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
+        options.choice("attn_implementation", self.attn_implementation, ATTENTION)
+        if self.mm_newline_position is not None:
+            options.choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
+        if self.prompt_style is not None:
+            options.choice("prompt_style", self.prompt_style, PROMPT_STYLES)
+        for name, (low, high) in WHOLE_NUMBERS.items():
+            options.whole_number(name, getattr(self, name), low, high)
+        options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")
+        options.number("decode_memory_gb", self.decode_memory_gb, 0.1, 1000, "gigabytes")
+        options.number("barrier_timeout_s", self.barrier_timeout_s, 1, 604_800, "seconds")
+        options.number("feature_cache_gb", self.feature_cache_gb, 1e-6, 1e6, "gigabytes")
+        options.number("max_failed", self.max_failed, 0, 1)
+        for name in FLAGS:
+            options.flag(name, getattr(self, name))
+        if self.fps is not None:
+            options.number("fps", self.fps, 0.001, 1000, "frames per second")
+            if self.force_sample:
+                raise ValueError("give fps or force_sample, not both: force_sample spreads frames whatever the rate")
+        if self.vision_batch_size != "auto":
+            options.whole_number("vision_batch_size (or auto)", self.vision_batch_size, 1, 1_000_000)
+        if str(self.batch_size) != "1":
+            raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
+        self._check_devices()
+        self.build_compressor()
+
+    def _check_devices(self) -> None:
+        if self.device is not None:
+            _check_device("device", self.device, ())
+        if self.device_map is not None:
+            _check_device("device_map", self.device_map, SPREADING)
+        is_one_device = self.device_map not in (None, *SPREADING)
+        if self.device is not None and is_one_device and self.device != self.device_map:
+            raise ValueError(f"device={self.device} contradicts device_map={self.device_map}: leave one of them out")
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> "Arguments":
+        """Arguments by name.
+
+        Raises:
+            ValueError: If a name is unknown (the message says the nearest one), `pretrained` is missing, or a value is
+                out of its range.
+        """
+        known = [argument.name for argument in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise ValueError(f"llava_video has no argument {name!r}{suggestion(name, known)}")
+        if "pretrained" not in given:
+            raise ValueError("llava_video needs pretrained=FOLDER_OR_NAME in --model_args")
+        return cls(**given)
+
+    def frame_options(self) -> dict[str, Any]:
+        """Which frames of a video are taken: options of `read_video` and `read_frame_folder`."""
+        return {"max_frames_num": self.max_frames_num, "fps": self.fps, "force_sample": self.force_sample}
+
+    def fixed_vision_batch_size(self) -> int | None:
+        """`vision_batch_size`; None where it follows the free memory, which a deterministic run must not."""
+        if isinstance(self.vision_batch_size, int):
+            return self.vision_batch_size
+        return DETERMINISTIC_VISION_BATCH if self.deterministic else None
+
+    def build_compressor(self) -> Compressor:
+        """The compressor that the arguments name.
+
+        Raises:
+            ValueError: If `compressor_args` is no JSON object, or the compressor refuses its name or options.
+        """
+        given = self.compressor_args
+        if isinstance(given, str):
+            given = options.json_object("compressor_args", given or "{}")
+        if not isinstance(given, Mapping):
+            raise ValueError(f'compressor_args must be a JSON object such as {{"preset": "paper"}}, got {given!r}')
+        return build_compressor(options.text("compressor", self.compressor), **given)
+
+
+def parse_model_args(text: str) -> dict[str, Any]:
+    """Read ``--model_args`` as lmms-eval does, but refuse what it would misread in silence.
+
+    Args:
+        text: NAME=VALUE,NAME=VALUE, where commas within quotes, braces and brackets belong to the value.
+
+    Raises:
+        ValueError: If an entry has no ``=``, a name is given twice, or a quote or brace is not closed.
+    """
+    names: Counter[str] = Counter()
+    for entry in _entries(text):
+        name, equals, _ = entry.partition("=")
+        if not equals:
+            raise ValueError(f"--model_args must be NAME=VALUE,NAME=VALUE, got {entry!r} without a value")
+        names[name] += 1
+        if names[name] > 1:
+            raise ValueError(f"{name} is given twice in --model_args: leave one out")
+    return simple_parse_args_string(text)
+
+
+def _entries(text: str) -> list[str]:
+    """Split `text` at the commas outside quotes, braces and brackets, as lmms-eval does."""
+    entries, start, depth, quote = [], 0, 0, ""
+    for index, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote and text[index - 1] != "\\" else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "{[":
+            depth += 1
+        elif character in "}]":
+            depth -= 1
+        elif character == "," and depth == 0:
+            entries.append(text[start:index])
+            start = index + 1
+    if quote or depth:
+        raise ValueError(f"--model_args: a quote, brace or bracket has no counterpart in {text!r}")
+    return [entry.strip() for entry in [*entries, text[start:]] if entry.strip()]
+
+
+def _check_device(name: str, value: Any, others: Sequence[str]) -> None:
+    if not isinstance(value, str) or (value not in others and _DEVICE.fullmatch(value) is None):
+        raise ValueError(f"{name} must be {', '.join([*others, 'cpu, cuda or cuda:0, cuda:1, ...'])}, got {value!r}")

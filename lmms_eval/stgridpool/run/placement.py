@@ -1,0 +1,71 @@
+"""Which process this is, and on which device it works."""
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from lmms_eval_stgridpool.run.arguments import SPREADING, Arguments
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a process stands in the run.
+
+    Attributes:
+        accelerator: The process group; lmms-eval gathers through it.
+        rank: Number of the process over all machines, from 0.
+        world_size: Number of processes over all machines.
+        device: Where inputs go and tensors are gathered.
+        device_map: What the model loader gets.
+        dtype: Of weights and pixels.
+    """
+
+    accelerator: Accelerator
+    rank: int
+    world_size: int
+    device: torch.device
+    device_map: str
+    dtype: torch.dtype
+
+
+def place(arguments: Arguments) -> Placement:
+    """Find this process's device.
+
+    Raises:
+        ValueError: If several processes are asked to share a spread model, or to use other devices than accelerate's,
+            or the device asked for is not there.
+    """
+    accelerator = Accelerator()
+    spread = arguments.device_map in SPREADING
+    asked = arguments.device or (None if spread else arguments.device_map)
+    if accelerator.num_processes > 1:
+        if spread:
+            raise ValueError(
+                f"device_map={arguments.device_map} is for a single process, not {accelerator.num_processes}: "
+                "leave it out to give each process a model of its own, or start one process"
+            )
+        device = accelerator.device  # of the local process: the rank counts over all machines
+        if asked is not None and torch.device(asked).type != device.type:
+            raise ValueError(
+                f"device {asked} differs from accelerate's {device.type}; "
+                "for several processes on the CPU set ACCELERATE_USE_CPU=true instead"
+            )
+    else:
+        device = torch.device(asked or accelerator.device)
+        if asked is not None and device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"there is no device {asked}: torch sees {torch.cuda.device_count()} GPUs")
+    return Placement(
+        accelerator=accelerator,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        device=device,
+        device_map=str(arguments.device_map) if spread else str(device),
+        dtype=_dtype(arguments.torch_dtype, device),
+    )
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.float16
+    return {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}[name]

@@ -1,0 +1,108 @@
+"""Several compressors evaluated in one process: each video is decoded and encoded once for all of them."""
+
+import copy
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult
+
+from lmms_eval_stgridpool.llava_video import LlavaVideo
+from lmms_eval_stgridpool.questions.exchange import Job, in_batches
+from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
+from lmms_eval_stgridpool.videos.feature_cache import VideoFeatures
+from stgridpool import Compressor
+from stgridpool.timing import StageTimer
+
+
+@dataclass(frozen=True, eq=False)
+class SharingEncoder(MediaEncoder):
+    """Has the features of the last question's videos at hand when the next compressor asks for them.
+
+    Attributes:
+        last: Those features.
+    """
+
+    last: LastMade[list[VideoFeatures]] = field(default_factory=LastMade)
+
+    def features(self, paths: Sequence[Path], timer: StageTimer) -> list[VideoFeatures]:
+        """See `MediaEncoder.features`; what was read and encoded for one compressor is not for the next."""
+        return self.last.get(tuple(paths), lambda: super(SharingEncoder, self).features(paths, timer))
+
+
+class SweptModel(LlavaVideo):
+    """One compressor of a sweep; for lmms-eval, a model like any other.
+
+    The first one that is asked answers the questions about a video with all compressors, one after the other, while
+    the features are in memory. When lmms-eval asks the others, they hand out what was found then.
+
+    Args:
+        **arguments: See `Arguments`.
+
+    Raises:
+        ValueError: If an argument is unknown or out of its range, or is `resume_dir`, or there are several processes.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        if arguments.get("resume_dir") is not None:
+            raise ValueError("a sweep keeps no journal: leave out resume_dir; feature_cache makes a second try fast")
+        super().__init__(**arguments)
+        if self.world_size > 1:
+            raise ValueError(f"a sweep runs in one process, not in {self.world_size}")
+        plain = self.encoder
+        self.encoder = SharingEncoder(
+            plain.model, plain.image_processor, plain.loader, plain.device, plain.dtype, plain.cache
+        )
+        self._sweep = [self]
+        self._found: dict[Any, GenerationResult] = {}
+
+    @classmethod
+    def for_compressors(cls, compressors: Sequence[Compressor], **arguments: Any) -> list["SweptModel"]:
+        """A model for each compressor, all of them with the same weights in memory.
+
+        Args:
+            compressors: Those of the sweep.
+            **arguments: See `Arguments`; `compressor` is left out.
+
+        Raises:
+            ValueError: As for the class, or if the checkpoint's model does not offer what a compressor asks for.
+        """
+        loaded = cls(**arguments)
+        sweep = [copy.copy(loaded) for _ in compressors]
+        for model, compressor in zip(sweep, compressors, strict=True):
+            model._sweep, model._found = sweep, {}
+            loaded.model.compressor = compressor
+            model._use(compressor)
+            model._setup["sweep"] = [repr(one) for one in compressors]
+        return sweep
+
+    def _use(self, compressor: Compressor) -> None:
+        super()._use(compressor)
+        self._own_batch = self._questions_per_batch
+        self._questions_per_batch = sys.maxsize  # all questions about a video come to `_answer_batch` together
+
+    def _answer_jobs(self, jobs: list[Job], no_answer: Any) -> list[tuple[Job, GenerationResult]]:
+        unknown = [job for job in jobs if _key(job) not in self._found]
+        if unknown:
+            super()._answer_jobs(unknown, no_answer)
+        return [(job, self._found[_key(job)]) for job in jobs]
+
+    def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
+        for model in self._sweep:
+            model._answer_alone(jobs, no_answer)
+        return [self._found[_key(job)] for job in jobs]
+
+    def _answer_alone(self, jobs: list[Job], no_answer: Any) -> None:
+        """Find this compressor's answers to questions about one video; its tokens and prefix are freed at the end."""
+        self.model.compressor = self.compressor
+        for batch in in_batches(jobs, self._own_batch):
+            results = super()._answer_batch(batch, no_answer)
+            self._found |= zip(map(_key, batch), results, strict=True)
+        self._answerer.forget()
+
+
+def _key(job: Job) -> tuple[Any, ...]:
+    """What tells a question from all others; lmms-eval asks all models the same ones in the same order."""
+    return job.request.kind, job.request.task, job.request.document, job.request.position

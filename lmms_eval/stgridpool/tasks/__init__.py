@@ -1,0 +1,1 @@
+"""Functions that task files name; nothing else imports them."""

@@ -1,0 +1,1 @@
+"""Videos on their way to the prompt: read ahead, encoded, cached."""

@@ -1,0 +1,152 @@
+"""Videos on their way to the accelerator: decoded and preprocessed in threads, ahead of the questions about them."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava.video import VideoClip, VideoReadError
+from llava.video_process import VideoReader
+from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedVideo:
+    """Frames as the vision tower takes them, or what it gave for them before; still on the host.
+
+    Attributes:
+        frames: Pixels (T, 3, S, S) or features (T, n*n, C), in pinned memory where the model is on a GPU.
+        is_encoded: Whether they are features, from the feature cache.
+        times: One per frame, in seconds.
+        duration: Length of the video, in seconds.
+        name: What its features are called in the feature cache; None without a cache.
+        seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
+        num_damaged: Signs of damage that the decoder gave.
+    """
+
+    frames: torch.Tensor
+    is_encoded: bool
+    times: tuple[float, ...]
+    duration: float
+    name: str | None
+    seconds: dict[str, float]
+    num_damaged: int = 0
+
+
+class VideoLoader:
+    """Loads videos in the order in which they will be asked for, a few ahead.
+
+    At most `arguments.prefetch` videos besides the one in use are held, however many there are.
+
+    Args:
+        image_processor: The model's image processor.
+        arguments: How videos are read, and how many ahead by how many threads.
+        dtype: Of the pixels.
+        pin: Whether to put pixels into pinned memory, from which a GPU copies without waiting.
+        cache: Features of videos that need not be decoded again.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any,
+        arguments: Arguments,
+        dtype: torch.dtype,
+        pin: bool,
+        cache: FeatureCache | None = None,
+    ) -> None:
+        self._image_processor, self._arguments = image_processor, arguments
+        self._dtype, self._pin, self._cache = dtype, pin, cache
+        self._reader = VideoReader(arguments.decode_timeout_s, arguments.decode_memory_gb, image_processor.resizing)
+        self._expected: deque[Path] = deque()
+        self._loading: deque[tuple[Path, Future[LoadedVideo]]] = deque()
+        self._threads: ThreadPoolExecutor | None = None
+        if arguments.prefetch:
+            self._threads = ThreadPoolExecutor(arguments.decode_threads, thread_name_prefix="video")
+
+    def expect(self, paths: Iterable[Path]) -> None:
+        """Announce the videos that `get` will be called for, in that order; what was expected before is forgotten."""
+        self._forget_all()
+        if self._threads is not None:
+            self._expected = deque(paths)
+            self._fill()
+
+    def get(self, path: Path) -> LoadedVideo:
+        """The video; loaded here and now if it was not expected.
+
+        Videos that were expected before it are forgotten: nobody asks for the other videos of a question, for instance,
+        once one of them could not be read.
+
+        Raises:
+            VideoReadError: If it cannot be read.
+            ReadingProcessError: If the reason lies with the machine or the installation.
+        """
+        if all(path != one for one, _ in self._loading) and path not in self._expected:
+            return self._load(path)
+        self._forget_before(path)
+        future = self._loading.popleft()[1]
+        self._fill()
+        return future.result()
+
+    def close(self) -> None:
+        """Forget what was expected and end the reading processes; loading that has begun goes on to its end."""
+        self._forget_all()
+        self._reader.close()
+
+    def _forget_all(self) -> None:
+        self._expected.clear()
+        while self._loading:
+            self._loading.popleft()[1].cancel()
+
+    def _forget_before(self, path: Path) -> None:
+        while self._loading and self._loading[0][0] != path:
+            self._loading.popleft()[1].cancel()
+        if not self._loading:
+            while self._expected[0] != path:
+                self._expected.popleft()
+            self._fill()
+
+    def _fill(self) -> None:
+        while self._threads is not None and self._expected and len(self._loading) < self._arguments.prefetch:
+            path = self._expected.popleft()
+            self._loading.append((path, self._threads.submit(self._load, path)))
+
+    def _load(self, path: Path) -> LoadedVideo:
+        if self._cache is None:
+            return self._decode(path, None)
+        started = time.perf_counter()
+        name = self._cache.name(path)
+        kept = self._cache.get(name)
+        if kept is None:
+            return self._decode(path, name)
+        features = self._pinned(kept.features)
+        seconds = {"read_features": time.perf_counter() - started}
+        return LoadedVideo(features, True, kept.times, kept.duration, name, seconds, kept.num_damaged)
+
+    def _decode(self, path: Path, name: str | None) -> LoadedVideo:
+        started = time.perf_counter()
+        clip = self._read(path)
+        decoded = time.perf_counter()
+        pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"].to(self._dtype)
+        pixels = self._pinned(pixels)
+        seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
+        return LoadedVideo(pixels, False, tuple(clip.times), clip.duration, name, seconds, clip.num_damaged)
+
+    def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory() if self._pin else tensor
+
+    def _read(self, path: Path) -> VideoClip:
+        arguments = self._arguments
+        options = arguments.frame_options()
+        if not path.is_dir():
+            options |= {"backend": arguments.video_decode_backend, "sampling": arguments.sampling}
+        clip = self._reader.read(path, **options)
+        if clip.num_damaged and arguments.damaged_videos == "fail":
+            signs = f"the decoder gave {clip.num_damaged} signs of damage, and damaged_videos is fail"
+            raise VideoReadError(str(path), f"damaged: {signs}")
+        return clip

@@ -1,0 +1,86 @@
+"""Processes end with the launcher that started them. Nothing here waits for a time to pass, only for events."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+RANK = """
+import os, sys, threading
+from lmms_eval_stgridpool.run.launcher import end_with_launcher
+end_with_launcher()
+with open(os.path.join(sys.argv[1], f"{os.getpid()}.tmp"), "w"):
+    pass
+os.rename(os.path.join(sys.argv[1], f"{os.getpid()}.tmp"), os.path.join(sys.argv[1], f"{os.getpid()}.ready"))
+threading.Event().wait()
+"""
+LAUNCHER = "import subprocess, sys; subprocess.Popen([sys.executable, *sys.argv[1:]]).wait()"
+LONG = 300  # seconds until a test gives up
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Function that starts ranks with a command, and returns the command's process and theirs once all are ready."""
+    script, ready = tmp_path / "rank.py", tmp_path / "ready"
+    script.write_text(RANK)
+    ready.mkdir()
+    started = []
+
+    def launch(*command, ranks=1):
+        process = subprocess.Popen([sys.executable, *command, str(script), str(ready)])
+        started.append(psutil.Process(process.pid))
+        while len(found := list(ready.glob("*.ready"))) < ranks:
+            assert process.poll() is None
+            os.sched_yield()
+        started.extend(psutil.Process(int(file.stem)) for file in found)
+        return process, started[1:]
+
+    yield launch
+    for process in started:
+        if process.is_running():
+            process.kill()
+
+
+def stand_in(folder, name):
+    path = Path(folder, name)
+    path.write_text(LAUNCHER)
+    return str(path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_single_process_of_accelerate_ends_with_it(launch, tmp_path, how):
+    launcher, ranks = launch(stand_in(tmp_path, "accelerate"))
+    launcher.send_signal(how)
+    launcher.wait(LONG)
+    _, alive = psutil.wait_procs(ranks, LONG)
+    assert not alive
+
+
+def test_a_process_that_no_launcher_started_goes_on(launch, tmp_path):
+    shell, [rank] = launch(stand_in(tmp_path, "shell"))
+    shell.kill()
+    shell.wait(LONG)
+    while rank.ppid() == shell.pid:
+        os.sched_yield()
+    assert rank.is_running()
+    assert rank.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "ranks"),
+    [
+        (("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"), 2),
+        (("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--cpu"), 1),
+    ],
+)
+def test_ranks_end_with_a_launcher_that_is_killed(launch, command, ranks):
+    launcher, processes = launch(*command, ranks=ranks)
+    launcher.kill()
+    launcher.wait(LONG)
+    _, alive = psutil.wait_procs(processes, LONG)
+    assert not alive

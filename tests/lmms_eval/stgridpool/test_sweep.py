@@ -1,0 +1,124 @@
+"""Models of a sweep answer as models of their own do, from videos that are read and encoded once."""
+
+import pytest
+import torch
+
+from llava.video_process import VideoReader
+from lmms_eval_stgridpool.sweep import SweptModel
+from stgridpool import build_compressor
+
+NAMES = ("st_gridpool", "bilinear", "none")
+VIDEOS = ["v0.mp4", "v1.mp4", "v0.mp4", "broken.mp4", "v1.mp4", "v0.mp4", "broken.mp4"]
+SETTINGS = {"add_time_instruction": True, "questions_per_batch": 2, "answer_without_visuals": True}
+
+
+def ask_all(ask, model):
+    """What a model answers to questions of two kinds, with the tokens and frames that it counts."""
+    free = [
+        {"visuals": [name], "context": f"What is it, {index}?", "gen_kwargs": {"max_new_tokens": 4 + index}}
+        for index, name in enumerate(VIDEOS)
+    ]
+    free.append({"context": "And without a video?"})
+    results = ask(model, "generate_until", free)
+    choices = [{"visuals": [name], "continuation": word} for name in VIDEOS[:2] for word in ("red", "a green thing")]
+    results += ask(model, "loglikelihood", choices)
+    keep = ("frames", "visual_tokens", "newline_tokens", "input_tokens", "output_tokens", "compressor", "failure")
+    return [(result.text, *(getattr(result.token_counts, name) for name in keep)) for result in results]
+
+
+@pytest.fixture
+def sweep(checkpoint):
+    return SweptModel.for_compressors(
+        [build_compressor(name) for name in NAMES],
+        pretrained=str(checkpoint),
+        max_frames_num=8,
+        device="cpu",
+        **SETTINGS,
+    )
+
+
+@pytest.fixture
+def counts(monkeypatch, sweep):
+    """Names of the videos that are read, and numbers of the frames that go through the tower."""
+    read, encoded = [], []
+    plain_read, tower = VideoReader.read, sweep[0].model.get_vision_tower()
+    plain_forward = tower.forward
+
+    def reading(self, path, **options):
+        read.append(path.name)
+        return plain_read(self, path, **options)
+
+    def encoding(pixels):
+        encoded.append(len(pixels))
+        return plain_forward(pixels)
+
+    monkeypatch.setattr(VideoReader, "read", reading)
+    monkeypatch.setattr(tower, "forward", encoding)
+    return read, encoded
+
+
+def test_answers_are_those_of_separate_runs(sweep, ask, make_model):
+    found = [ask_all(ask, model) for model in sweep]
+    for name, results in zip(NAMES, found, strict=True):
+        assert results == ask_all(ask, make_model(compressor=name, **SETTINGS))
+    assert len({tuple(results) for results in found}) == 3
+
+
+def test_videos_are_read_and_encoded_once(sweep, ask, counts):
+    read, encoded = counts
+    documents = [{"visuals": [name]} for name in VIDEOS]
+    for model in sweep:
+        ask(model, "generate_until", documents)
+    assert sorted(read) == ["broken.mp4", "v0.mp4", "v1.mp4"]
+    assert sum(encoded) == 5 + 7  # one frame a second
+
+
+def test_each_model_counts_for_itself(sweep, ask):
+    documents = [{"visuals": [name]} for name in VIDEOS]
+    for model in sweep:
+        ask(model, "generate_until", documents)
+        model.clean()
+    tokens = [model.run_record["tokens_per_frame"] for model in sweep]
+    assert tokens == [9, 16, 49]  # of 7x7 patches
+    for model in sweep:
+        record = model.run_record
+        assert (record["requests"], record["failed_requests"], record["videos_encoded"]) == (7, 2, 2)
+        assert record["sweep"] == [repr(build_compressor(name)) for name in NAMES]
+    assert "vision" in sweep[0].run_record["seconds"]
+    assert "vision" not in sweep[1].run_record["seconds"]
+
+
+def test_memory_holds_one_video_of_one_compressor(sweep, ask):
+    ask(sweep[0], "generate_until", [{"visuals": ["v0.mp4"]}, {"visuals": ["v1.mp4"]}])
+    for model in sweep:
+        assert model._answerer._media._made is None
+        assert model._answerer.answerer.shared._session is None
+    [last] = sweep[0].encoder.last._made
+    assert len(last.features) == 7
+    assert isinstance(last.features, torch.Tensor)
+
+
+def test_a_cache_on_disk_is_used_as_well(checkpoint, ask, tmp_path, monkeypatch):
+    def make():
+        return SweptModel.for_compressors(
+            [build_compressor(name) for name in NAMES[:2]],
+            pretrained=str(checkpoint),
+            max_frames_num=8,
+            device="cpu",
+            feature_cache=str(tmp_path),
+        )
+
+    documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4")]
+    expected = [[result.text for result in ask(model, "generate_until", documents)] for model in make()]
+    monkeypatch.setattr(VideoReader, "read", None)
+    assert [[result.text for result in ask(model, "generate_until", documents)] for model in make()] == expected
+
+
+def test_a_journal_is_refused(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="a sweep keeps no journal: leave out resume_dir"):
+        SweptModel(pretrained=str(checkpoint), resume_dir=str(tmp_path))
+
+
+def test_what_the_model_does_not_offer_is_refused(checkpoint):
+    with pytest.raises(TypeError, match="compressor must be a Compressor"):
+        SweptModel.for_compressors([build_compressor("none"), 3], pretrained=str(checkpoint), device="cpu")

@@ -1,0 +1,103 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from llava.layout import EncodedVideo
+from llava.video import VideoReadError
+from lmms_eval_stgridpool.videos.encoding import LastMade, Media, check_count
+from stgridpool import build_compressor
+from stgridpool.timing import StageTimer
+
+
+def test_neighbouring_questions_share_their_video():
+    cache, encoded = LastMade(), []
+
+    def encode(key):
+        return cache.get(key, lambda: encoded.append(key) or Media(frames=len(encoded)))
+
+    assert encode(("a",)) is encode(("a",))
+    encode(("b",))
+    encode(("a",))
+    encode(None)
+    encode(None)
+    assert encoded == [("a",), ("b",), ("a",), None, None]
+
+
+def test_a_broken_video_is_tried_once():
+    cache, tries = LastMade(), []
+
+    def fail():
+        tries.append(1)
+        raise VideoReadError("a.mp4", "no frames")
+
+    for _ in range(3):
+        with pytest.raises(VideoReadError, match=r"a\.mp4: no frames"):
+            cache.get(("a.mp4",), fail)
+    assert len(tries) == 1
+
+
+def test_a_number_whose_method_did_not_run_is_an_error():
+    features = torch.randn(4, 6, 6, 8)
+    average, none = build_compressor("average", kernel_size=2), build_compressor("none")
+    tokens, plan = average(features)
+    check_count(average, EncodedVideo(torch.cat([tokens, tokens[:3]]), plan, 3))
+    with pytest.raises(RuntimeError, match=r"33 visual tokens enter .* plan has 36"):
+        check_count(average, EncodedVideo(tokens, plan, 3))
+    with pytest.raises(RuntimeError, match=r"36 visual tokens enter .*NoCompression.* settings give 144"):
+        check_count(none, EncodedVideo(tokens, plan, 0))
+
+
+@pytest.fixture(scope="module")
+def encoder(make_model):
+    model = make_model()
+    return model._answerer.encoder
+
+
+def test_videos_are_encoded_and_counted(encoder, clips):
+    timer = StageTimer("cpu")
+    with torch.inference_mode():
+        media = encoder.encode([str(clips / "v0.mp4"), str(clips / "v2.mp4")], timer)
+    assert media.modalities == ("video", "video")
+    assert media.frames == 5 + 8  # one a second, and the most of 12
+    assert media.visual_tokens == 13 * 9  # 7x7 patches in windows of 2x2
+    assert media.newline_tokens == 13 * 3
+    assert [len(video.embeds) for video in media.inputs] == [5 * 12, 8 * 12]
+    assert media.clips[0].times == (0, 1, 2, 3, 4)
+    assert media.clips[0].duration == 5
+    assert set(timer.seconds()) == {"decode", "preprocess", "vision", "projector", "compress", "wait_for_video"}
+
+
+def test_a_folder_of_pictures_is_a_video(encoder, tmp_path):
+    for index in range(3):
+        Image.new("RGB", (20, 10), (index * 50, 0, 0)).save(tmp_path / f"{index}.png")
+    with torch.inference_mode():
+        assert encoder.encode([str(tmp_path)], StageTimer("cpu")).frames == 3
+
+
+def test_an_empty_path_is_not_the_working_directory(encoder, tmp_path, monkeypatch):
+    Image.new("RGB", (20, 10)).save(tmp_path / "0.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoReadError, match="the task names an empty path"):
+        encoder.encode([""], StageTimer("cpu"))
+
+
+def test_one_image_is_tiled_and_several_are_padded_to_squares(encoder):
+    image = Image.new("RGB", (150, 90))
+    with torch.inference_mode():
+        one = encoder.encode([image], StageTimer("cpu"))
+        two = encoder.encode([image, image], StageTimer("cpu"))
+    # 7 x 7 tokens of the whole, and 7 rows of 2 tiles: 12 of 14 columns are no padding, and a newline follows
+    assert [len(tokens) for tokens in one.inputs] == [7 * 7 + 7 * (12 + 1)]
+    assert one.image_sizes == ((150, 90),)
+    assert [len(tokens) for tokens in two.inputs] == [7 * 7, 7 * 7]
+    assert two.modalities == ("image", "image")
+    assert two.prompt_length(10) == 10 - 2 + 2 * 7 * 7
+    assert encoder.model.config.image_aspect_ratio == "anyres_max_9"
+
+
+def test_other_visuals_are_refused(encoder):
+    assert encoder.encode([], StageTimer("cpu")).inputs is None
+    with pytest.raises(TypeError, match="paths of videos or PIL images, got SimpleNamespace, str"):
+        encoder.encode(["a.mp4", SimpleNamespace()], StageTimer("cpu"))
