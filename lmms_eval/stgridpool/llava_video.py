@@ -20,14 +20,9 @@ from lmms_eval_stgridpool.kept.identity import checkpoint_version, weights_diges
 from lmms_eval_stgridpool.kept.output import RunFiles, end_run
 from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts, describe, run_record
 from lmms_eval_stgridpool.kept.resume import Resume
-from lmms_eval_stgridpool.questions.exchange import Exchange, Job, decoding_work, in_batches
-from lmms_eval_stgridpool.questions.requests import (
-    Request,
-    Tasks,
-    in_video_order,
-    is_padding,
-    videos_in_order,
-)
+from lmms_eval_stgridpool.questions.exchange import Exchange
+from lmms_eval_stgridpool.questions.requests import Request, Tasks, is_padding
+from lmms_eval_stgridpool.questions.schedule import Job, decoding_work, in_batches, in_video_order, videos_in_order
 from lmms_eval_stgridpool.run import determinism
 from lmms_eval_stgridpool.run.arguments import Arguments, parse_model_args
 from lmms_eval_stgridpool.run.evaluation import current_evaluation, refuse_response_cache, unrecognised

@@ -10,7 +10,7 @@ from typing import Any
 from lmms_eval.api.instance import GenerationResult
 
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from lmms_eval_stgridpool.questions.exchange import Job, in_batches
+from lmms_eval_stgridpool.questions.schedule import Job, in_batches
 from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
 from lmms_eval_stgridpool.videos.feature_cache import VideoFeatures
 from stgridpool import Compressor

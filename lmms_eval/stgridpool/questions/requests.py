@@ -1,9 +1,7 @@
-"""lmms-eval's requests in one shape, in an order in which questions about one video follow each other."""
+"""lmms-eval's requests in one shape, and what their tasks know about them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from lmms_eval.api.instance import Instance
@@ -154,20 +152,6 @@ class Tasks:
 def is_padding(instance: Instance) -> bool:
     """Whether the request only evens out the number of requests per process; its answer is thrown away."""
     return bool(instance.metadata.get("__padding_only__"))
-
-
-def in_video_order(keys: Sequence[Any]) -> list[int]:
-    """Positions such that equal keys follow each other; otherwise in the order given. A key of None equals nothing."""
-    first: dict[Any, int] = {}
-    for position, key in enumerate(keys):
-        if key is not None:
-            first.setdefault(key, position)
-    return sorted(range(len(keys)), key=lambda position: (first.get(keys[position], position), position))
-
-
-def videos_in_order(keys: Iterable[tuple[str, ...] | None]) -> list[Path]:
-    """The videos that are needed for questions with these keys; neighbours with one key need theirs once."""
-    return [Path(video) for key, _ in groupby(keys) for video in key or ()]
 
 
 def video_key(visuals: Visuals) -> tuple[str, ...] | None:

@@ -7,7 +7,6 @@ from lmms_eval.api.instance import Instance
 from lmms_eval_stgridpool.questions.requests import (
     Request,
     Tasks,
-    in_video_order,
     is_padding,
     video_key,
 )
@@ -119,11 +118,6 @@ def test_a_task_that_shows_images_is_asked_once():
         )
         assert tasks.video_key(request) is None
     assert asked == ["first"]
-
-
-def test_questions_about_one_video_follow_each_other():
-    assert in_video_order(["a", "b", None, "a", None, "b", "c"]) == [0, 3, 1, 5, 2, 4, 6]
-    assert in_video_order([]) == []
 
 
 def test_only_paths_name_videos():

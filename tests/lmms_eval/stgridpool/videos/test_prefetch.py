@@ -13,7 +13,6 @@ from PIL import Image
 from llava.image_processing import VisionImageProcessor
 from llava.video import VideoClip, VideoReadError, read_video
 from llava.video_process import VideoReader
-from lmms_eval_stgridpool.questions.requests import videos_in_order
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 
@@ -151,11 +150,6 @@ def test_a_broken_video_fails_when_it_is_asked_for(make_loader, reads, tmp_path)
     with pytest.raises(VideoReadError, match="broken"):
         loader.get(bad)
     assert loader.get(good).frames.shape == (2, 3, 384, 384)
-
-
-def test_the_order_of_videos_follows_that_of_the_questions():
-    keys = [("a", "b"), ("a", "b"), None, ("c",), ("c",), ("a", "b")]
-    assert [path.name for path in videos_in_order(keys)] == ["a", "b", "c", "a", "b"]
 
 
 def test_a_video_has_its_time_and_memory(make_loader, clips, misbehave):
