@@ -18,10 +18,11 @@ from llava.model.finite_weights import check_finite
 from llava.model.geometry import check_geometry, holds_tower, refuse_gaps, trains_tower
 from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from llava.model.pool_head import pool_head_tensors
 from llava.model.settings import make_config, read_settings
 from llava.model.tensor_shapes import TOWER_KEY
 from llava.model.tokenizer import load_tokenizer
-from llava.model.tower import check_tower_files
+from llava.model.tower_files import check_tower_files
 from stgridpool import Compressor, build_compressor
 
 __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretrained_model"]
@@ -52,6 +53,7 @@ def load_pretrained_model(
     customized_config: Any = None,
     overwrite_config: Mapping[str, Any] | None = None,
     compressor: Compressor | str | None = None,
+    pool_head: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, VisionImageProcessor, int]:
     """Loads a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
@@ -74,6 +76,9 @@ def load_pretrained_model(
         customized_config: A configuration, or its JSON file or folder, to be used in place of the checkpoint's.
         overwrite_config: Settings that replace the configuration's before the model is built.
         compressor: What reduces the tokens of videos, a `Compressor` or a name; None: the checkpoint's own pooling.
+        pool_head: Folder or hub name of the SigLIP model that the vision tower was made from, as safetensors files. Its
+            last layer, last normalisation and pooling head, which LLaVA's checkpoints leave out, are loaded for methods
+            that ask for `PoolHeadAttention` or `FrameVectors("pool_head")`; None: such methods are refused.
         **kwargs: `max_memory` and `offload_folder` as in transformers; `multimodal` is accepted and not needed.
 
     Returns:
@@ -93,6 +98,8 @@ def load_pretrained_model(
         )
     if isinstance(compressor, str):
         compressor = build_compressor(compressor)  # before the weights, so that a typing error costs nothing
+    if pool_head is not None:
+        pool_head_tensors(pool_head)
     dtype = _dtype(torch_dtype)
     folder = None if model_base is not None else checkpoint_folder(model_path)
     if folder is None or (folder / "adapter_config.json").exists():
@@ -123,6 +130,8 @@ def load_pretrained_model(
     check_finite(model, tensors)
     _fit_vocabulary(model, len(tokenizer))
     model.compressor = compressor
+    if pool_head is not None:
+        model.get_vision_tower().load_pool_head(pool_head)
     return tokenizer, model, model.get_vision_tower().image_processor, _context_length(config)
 
 

@@ -1,14 +1,19 @@
 """Vision towers of open_clip, for checkpoints whose tower is named `open_clip_hub:NAME`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.transformer import Attention as OpenClipAttention
+from timm.layers import Attention as TimmAttention
 from torch import nn
 
 from llava.image_processing import VisionImageProcessor
-from llava.model.tower import OPEN_CLIP_PREFIX, VisionTower, check_select_feature, missing_tower
+from llava.model.tower import VisionTower, check_select_feature
+from llava.model.tower_evidence import AttentionLayer, TowerEvidence, split_heads
+from llava.model.tower_files import OPEN_CLIP_PREFIX, missing_tower
 from stgridpool.suggestion import suggestion
 
 _LOCAL_PREFIX = "local-dir:"
@@ -83,6 +88,17 @@ class OpenClipTower(VisionTower):
         prefix = output.get("image_intermediates_prefix")
         return block if prefix is None else torch.cat([prefix[0], block], dim=1)
 
+    def evidence(self) -> TowerEvidence:
+        """See the base class. Attention can be seen in open_clip's own transformers and in timm's plain ones."""
+        trunk = getattr(self.vision_tower, "trunk", None)
+        if trunk is None:
+            blocks, has_class_token = self.vision_tower.transformer.resblocks, True
+        else:
+            blocks, has_class_token = getattr(trunk, "blocks", ()), getattr(trunk, "cls_token", None) is not None
+        layers = [_attention_layer(block) for block in blocks[: len(blocks) + self.select_layer + 1]]
+        known = [layer for layer in layers if layer is not None]
+        return TowerEvidence(self.name, known if len(known) == len(layers) else (), self.num_patches, has_class_token)
+
     def named_weights(self) -> dict[str, torch.Tensor]:
         """See the base class."""
         has_source = self.pretrained is not None or ":" in self.model_name
@@ -92,6 +108,35 @@ class OpenClipTower(VisionTower):
             self.model_name, pretrained=self.pretrained, device="cpu", require_pretrained=True
         )
         return model.visual.state_dict()
+
+
+def _attention_layer(block: nn.Module) -> AttentionLayer | None:
+    """Where a block shows its queries and keys; None where its attention is of another kind."""
+    attention: Any = getattr(block, "attn", None)
+    if isinstance(attention, TimmAttention):
+        return AttentionLayer(block, attention.q_norm, attention.k_norm, _as_is, _as_is, attention.scale)
+    if isinstance(attention, OpenClipAttention) and not attention.scaled_cosine:
+        return AttentionLayer(block, attention.ln_q, attention.ln_k, _as_is, _as_is, attention.scale)
+    if isinstance(attention, nn.MultiheadAttention) and attention.batch_first and attention._qkv_same_embed_dim:
+        source: Any = (
+            block.ln_1
+        )  # the projections are no modules, and a hook would keep the attention off its fast path
+        queries, keys = (partial(_project, attention, part) for part in range(2))
+        return AttentionLayer(block, source, source, queries, keys, attention.head_dim**-0.5)
+    return None
+
+
+def _as_is(heads: torch.Tensor) -> torch.Tensor:
+    return heads
+
+
+def _project(attention: nn.MultiheadAttention, part: int, tokens: torch.Tensor) -> torch.Tensor:
+    """Queries (part 0) or keys (part 1) of tokens (B, L, C): (B, heads, L, d)."""
+    width = attention.embed_dim
+    rows = slice(part * width, (part + 1) * width)
+    bias = None if attention.in_proj_bias is None else attention.in_proj_bias[rows]
+    projected = nn.functional.linear(tokens, attention.in_proj_weight[rows], bias)
+    return split_heads(attention.num_heads, projected)
 
 
 def _check_model_name(name: str, model_name: str) -> None:

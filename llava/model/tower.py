@@ -5,19 +5,19 @@ from its geometry alone; its weights come with the checkpoint, or afterwards fro
 """
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from pickle import UnpicklingError
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import CLIPVisionModel, PreTrainedModel, SiglipVisionModel
+from transformers import CLIPVisionModel, SiglipVisionModel
 
 from llava.image_processing import CLIP_MEAN, CLIP_STD, VisionImageProcessor
-from llava.model.checkpoint_files import check_no_pointer, is_hub_name, one_line, stored_tensors
-
-OPEN_CLIP_PREFIX = "open_clip_hub:"
+from llava.model.pool_head import PoolHead, load_pool_head
+from llava.model.tower_evidence import AttentionLayer, TowerEvidence, split_heads
+from llava.model.tower_files import pretrained_weights
+from stgridpool.evidence import Need
 
 
 class VisionTower(nn.Module, ABC):
@@ -88,6 +88,46 @@ class VisionTower(nn.Module, ABC):
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """What `forward` gives, for images on the tower's device and of its dtype."""
 
+    @abstractmethod
+    def evidence(self) -> TowerEvidence:
+        """Describe what this tower can tell besides its features."""
+
+    def evidence_offered(self) -> frozenset[type[Need]]:
+        """Name the kinds of evidence that this tower can give; see `TowerEvidence.offered`."""
+        return self.evidence().offered()
+
+    def check_needs(self, needs: Collection[Need]) -> None:
+        """Raise ValueError where this tower cannot give what is asked for; see `TowerEvidence.check`."""
+        self.evidence().check(needs)
+
+    def with_evidence(
+        self, pixel_values: torch.Tensor, needs: Collection[Need]
+    ) -> tuple[torch.Tensor, dict[Need, torch.Tensor]]:
+        """Encode images and compute evidence about them in the same pass.
+
+        Args:
+            pixel_values: Images (B, 3, S, S).
+            needs: What to compute besides the features. Layers are counted back from the one whose output is taken as
+                features.
+
+        Returns:
+            What `forward` gives, and float32 evidence on the same device: (B * n * n,) or (B * n * n, d) for each patch
+            in (image, row, column) order, (B, C) for `FrameVectors`. Class tokens have no row, whatever
+            `mm_vision_select_feature` says.
+
+        Raises:
+            ValueError: This tower cannot give what is asked for.
+        """
+        return self.evidence().collect(lambda: self(pixel_values), needs)
+
+    def load_pool_head(self, source: str) -> None:
+        """Load SigLIP's pooling head from the original tower, a folder or hub name, for the evidence that needs it.
+
+        Raises:
+            ValueError: This is no SigLIP tower, or `source` is not the model that it was made from.
+        """
+        raise ValueError(f"pool_head={source!r}: only SigLIP towers have a pooling head, and {self.name} is none")
+
 
 class SiglipTower(VisionTower):
     """SigLIP without its last layer, last normalisation and head: the features that LLaVA-NeXT trains on.
@@ -95,7 +135,12 @@ class SiglipTower(VisionTower):
     Args:
         name: The checkpoint's `mm_vision_tower`.
         config: Geometry of the whole encoder, a `SiglipVisionConfig`.
+
+    Attributes:
+        pool_head: What was left out, if `load_pool_head` has loaded it.
     """
+
+    pool_head: PoolHead | None = None
 
     def __init__(self, name: str, config: Any) -> None:
         config.num_hidden_layers -= 1
@@ -108,9 +153,18 @@ class SiglipTower(VisionTower):
         embeds = self.vision_tower.embeddings(pixel_values)
         return self.vision_tower.encoder(inputs_embeds=embeds).last_hidden_state
 
+    def evidence(self) -> TowerEvidence:
+        """See the base class."""
+        layers = [_attention_layer(layer) for layer in self.vision_tower.encoder.layers]
+        return TowerEvidence(self.name, layers, self.num_patches, may_have_pool_head=True, pool_head=self.pool_head)
+
+    def load_pool_head(self, source: str) -> None:
+        """See the base class."""
+        self.pool_head = load_pool_head(source, self.vision_tower)
+
     def named_weights(self) -> dict[str, torch.Tensor]:
         """See the base class."""
-        return _pretrained_weights(SiglipVisionModel, self)
+        return pretrained_weights(SiglipVisionModel, self.name, self.vision_tower)
 
 
 class ClipTower(VisionTower):
@@ -145,37 +199,14 @@ class ClipTower(VisionTower):
             hidden = layer(hidden, attention_mask=None)
         return hidden[:, self.first_token :]
 
+    def evidence(self) -> TowerEvidence:
+        """See the base class."""
+        layers = [_attention_layer(layer) for layer in self.vision_tower.encoder.layers[: self.num_layers_run]]
+        return TowerEvidence(self.name, layers, self.num_patches, has_class_token=True)
+
     def named_weights(self) -> dict[str, torch.Tensor]:
         """See the base class."""
-        return _pretrained_weights(CLIPVisionModel, self)
-
-
-def check_tower_files(name: str) -> None:
-    """Looks at the weight files of a tower that lies in a folder, before they are needed.
-
-    A tower may come as `pytorch_model.bin`, since OpenAI's CLIP is published as nothing else; it is read as weights
-    only, so that it runs no code.
-
-    Raises:
-        ValueError: The folder is not there, or a file is missing, damaged, cut off or a Git LFS pointer.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        if not is_hub_name(name) and not name.startswith(OPEN_CLIP_PREFIX):
-            raise ValueError(missing_tower(name))
-    elif any(folder.glob("model.safetensors*")) or not any(folder.glob("*.bin")):
-        stored_tensors(folder)
-    else:
-        for path in folder.glob("*.bin"):
-            check_no_pointer(path)
-
-
-def missing_tower(name: str) -> str:
-    """The message about a vision tower whose folder is not there."""
-    return (
-        f"mm_vision_tower={name!r} of config.json names a folder that is not there: put the tower into it, or set "
-        "mm_vision_tower to where it lies or to its hub name, such as google/siglip-so400m-patch14-384"
-    )
+        return pretrained_weights(CLIPVisionModel, self.name, self.vision_tower)
 
 
 def check_select_feature(select_feature: str, known: tuple[str, ...]) -> None:
@@ -184,26 +215,8 @@ def check_select_feature(select_feature: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"mm_vision_select_feature must be one of {', '.join(known)}, got {select_feature!r}")
 
 
-def _pretrained_weights(model_class: type[PreTrainedModel], tower: VisionTower) -> dict[str, torch.Tensor]:
-    """Weights of the model that `tower` is named after, all that the tower needs."""
-    check_tower_files(tower.name)
-    try:
-        loaded: Any = model_class.from_pretrained(
-            tower.name,
-            config=tower.vision_tower.config,
-            dtype=tower.dtype,
-            ignore_mismatched_sizes=True,  # judged below, with names and shapes
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise ValueError(f"the weights of mm_vision_tower={tower.name!r} cannot be read: {one_line(error)}") from error
-    model, info = loaded
-    if info["missing_keys"]:
-        raise ValueError(f"{tower.name} lacks weights of the vision tower: {sorted(info['missing_keys'])[:5]}")
-    if info["mismatched_keys"]:
-        key, stored, wanted = sorted(info["mismatched_keys"])[0]
-        raise ValueError(
-            f"the weights of {tower.name} contradict its configuration: {key} would be {tuple(wanted)}, and the file "
-            f"holds {tuple(stored)}"
-        )
-    return model.state_dict()
+def _attention_layer(layer: Any) -> AttentionLayer:
+    """Where a layer of transformers' SigLIP or CLIP shows its queries and keys: behind their projections."""
+    attention = layer.self_attn
+    split = partial(split_heads, attention.num_heads)
+    return AttentionLayer(layer, attention.q_proj, attention.k_proj, split, split, attention.scale)

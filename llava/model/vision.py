@@ -11,7 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava.model.checkpoint_files import is_hub_name, one_line, read_json
-from llava.model.tower import OPEN_CLIP_PREFIX, ClipTower, SiglipTower, VisionTower, missing_tower
+from llava.model.tower import ClipTower, SiglipTower, VisionTower
+from llava.model.tower_files import OPEN_CLIP_PREFIX, missing_tower
 
 SUPPORTED_TOWERS = (
     "SigLIP (names that contain 'siglip'), CLIP (names that begin with 'openai' or 'laion' or contain 'ShareGPT4V'), "

@@ -24,25 +24,25 @@ def fitting_batch_size(tower: VisionTower) -> int:
 
 
 def map_batches(
-    function: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, batch_size: int
-) -> tuple[torch.Tensor, int]:
+    function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], images: torch.Tensor, batch_size: int
+) -> tuple[tuple[torch.Tensor, ...], int]:
     """Apply `function` to batches of images; where memory does not suffice, to smaller ones.
 
     A batch that runs out of memory is halved and tried again; those before it are kept, and those after it have the
     new size.
 
     Args:
-        function: From (b, ...) to (b, ...), each row by itself.
+        function: From (b, ...) to tensors whose rows belong to the images in order, as many for each image.
         images: (B, ...), B at least 1.
         batch_size: Images at a time, at least 1.
 
     Returns:
-        What `function` gives for all images, (B, ...), and the size at which it went through.
+        What `function` gives for all images, joined along the first dimension, and the size at which it went through.
 
     Raises:
         torch.OutOfMemoryError: If memory does not suffice for one image.
     """
-    done: list[torch.Tensor] = []
+    done: list[tuple[torch.Tensor, ...]] = []
     start = 0
     while start < len(images):
         batch = images[start : start + batch_size]
@@ -52,10 +52,12 @@ def map_batches(
         else:
             done.append(output)
             start += len(batch)
-    return done[0] if len(done) == 1 else torch.cat(done), batch_size
+    return done[0] if len(done) == 1 else tuple(map(torch.cat, zip(*done, strict=True))), batch_size
 
 
-def _if_it_fits(function: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor | None:
+def _if_it_fits(
+    function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], batch: torch.Tensor
+) -> tuple[torch.Tensor, ...] | None:
     """None where memory does not suffice; what was allocated by then is free again when this returns."""
     try:
         return function(batch)

@@ -6,7 +6,7 @@ that was encoded once can be given to any number of prompts.
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,6 +20,7 @@ from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import splice_batch
 from llava.model.tower import VisionTower
 from llava.model.vision_batches import fitting_batch_size, map_batches
+from stgridpool.evidence import Evidence, Need
 from stgridpool.finite import StageCheck
 from stgridpool.timing import StageTimer
 
@@ -52,22 +53,43 @@ class VisualInputs(Compression):
         Raises:
             ValueError: `images` is not a non-empty (B, 3, S, S).
         """
-        return self.project(self.vision_features(images, timer), timer)
+        features, _ = self.vision_features(images, timer)
+        return self.project(features, timer)
 
-    def vision_features(self, images: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
-        """What the vision tower gives, (B, n*n, C): the first half of `encode_images`, which takes the same arguments.
+    def vision_features(
+        self, images: torch.Tensor, timer: StageTimer | None = None, needs: Collection[Need] = ()
+    ) -> tuple[torch.Tensor, Evidence]:
+        """Run the vision tower: the first half of `encode_images`.
+
+        Args:
+            images: Pixel values (B, 3, S, S) of any floating dtype.
+            timer: Sums the time of the stage `vision`.
+            needs: Evidence to compute in the same pass; see `VisionTower.with_evidence`.
+
+        Returns:
+            Features (B, n*n, C), and the evidence about all images.
 
         Raises:
-            ValueError: `images` is not a non-empty (B, 3, S, S).
+            ValueError: `images` is not a non-empty (B, 3, S, S), or the tower cannot give what is asked for.
         """
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"pixel values must be (images, 3, height, width), got {tuple(images.shape)}")
-        return self._in_batches(self.get_vision_tower(), images, timer, "vision")
+        tower, asked = self.get_vision_tower(), tuple(dict.fromkeys(needs))
+
+        def encode(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            features, evidence = tower.with_evidence(batch, asked)
+            return features, *(evidence[need] for need in asked)
+
+        features, *found = self._in_batches(encode, images, timer, "vision")
+        return features, dict(zip(asked, found, strict=True))
 
     def project(self, features: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
         """Features (B, n*n, C) of the vision tower in the width of the language model: (B, n*n, D)."""
         dtype = self.get_input_embeddings().weight.dtype
-        return self._in_batches(lambda batch: self.model.mm_projector(batch.to(dtype)), features, timer, "projector")
+        (projected,) = self._in_batches(
+            lambda batch: (self.model.mm_projector(batch.to(dtype)),), features, timer, "projector"
+        )
+        return projected
 
     def encode_video(self, pixel_values: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
         """A video as the language model gets it: encoded, compressed, with newlines.
@@ -79,13 +101,14 @@ class VisualInputs(Compression):
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
-        return self.encode_features(self.vision_features(pixel_values, timer), timer)
+        features, _ = self.vision_features(pixel_values, timer)
+        return self.encode_features(features, timer)
 
     def encode_features(self, features: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
         """What `encode_video` gives, from features (T, n*n, C) that the vision tower gave for the frames before.
 
         Args:
-            features: What `vision_features` returned, or a copy of it.
+            features: The features that `vision_features` returned, or a copy of them.
             timer: Sums the time of the stages `projector` and `compress`.
 
         Raises:
@@ -246,8 +269,12 @@ class VisualInputs(Compression):
         )
 
     def _in_batches(
-        self, encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, timer: StageTimer | None, stage: str
-    ) -> torch.Tensor:
+        self,
+        encode: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+        inputs: torch.Tensor,
+        timer: StageTimer | None,
+        stage: str,
+    ) -> tuple[torch.Tensor, ...]:
         """What `encode` gives for all rows of `inputs`, a batch at a time; the time goes to `stage`."""
         size = self.vision_batch_size or fitting_batch_size(self.get_vision_tower())
         with _stage(timer, stage):

@@ -154,7 +154,7 @@ class MediaEncoder:
         for stage, seconds in loaded.seconds.items():
             timer.add(stage, seconds)
         frames = loaded.frames.to(self.device, non_blocking=True)
-        features = frames if loaded.is_encoded else self.model.vision_features(frames, timer)
+        features = frames if loaded.is_encoded else self.model.vision_features(frames, timer)[0]
         video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged)
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
             with on_host(timer, "write_features"):

@@ -15,7 +15,7 @@ def limited(limit, sizes):
         sizes.append(len(batch))
         if len(batch) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return batch * 2
+        return (batch * 2,)
 
     return double
 
@@ -31,9 +31,24 @@ def limited(limit, sizes):
 )
 def test_batches_are_halved_until_they_fit(batch_size, limit, sizes, fitting):
     rows, seen = torch.arange(10.0)[:, None], []
-    output, size = map_batches(limited(limit, seen), rows, batch_size)
+    (output,), size = map_batches(limited(limit, seen), rows, batch_size)
     assert torch.equal(output, rows * 2)
     assert (seen, size) == (sizes, fitting)
+
+
+def test_several_tensors_keep_their_rows_in_the_order_of_the_images():
+    """Also where there are several rows for an image."""
+
+    def encode(batch):
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch, batch.expand(-1, 3).flatten()
+
+    rows = torch.arange(5.0)[:, None]
+    (output, patches), size = map_batches(encode, rows, 4)
+    assert torch.equal(output, rows)
+    assert torch.equal(patches, torch.arange(5.0).repeat_interleave(3))
+    assert size == 2
 
 
 def test_one_image_must_fit():
@@ -74,8 +89,8 @@ def test_a_full_gpu():
 
     def hungry(batch):
         torch.empty(total // 5 * len(batch), dtype=torch.uint8, device="cuda")
-        return batch
+        return (batch,)
 
-    output, size = map_batches(hungry, torch.zeros(8, 1, device="cuda"), 8)
+    (output,), size = map_batches(hungry, torch.zeros(8, 1, device="cuda"), 8)
     assert output.shape == (8, 1)
     assert size < 8

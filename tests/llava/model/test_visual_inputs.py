@@ -151,7 +151,9 @@ def test_features_that_were_kept_give_the_same_video(model, video_frames):
     frames = video_frames[:20]
     with torch.inference_mode():
         model.compressor = "none"
-        features = model.vision_features(frames).clone()
+        features, evidence = model.vision_features(frames)
+        features = features.clone()
+        assert evidence == {}
         assert features.shape == (20, 49, model.get_vision_tower().hidden_size)
         for name in ("st_gridpool", "bilinear"):
             model.compressor = name

@@ -1,0 +1,221 @@
+"""Evidence from a vision tower: what methods ask for besides the features, computed in the same pass.
+
+Hooks on the layers that were asked about keep their queries, keys or outputs during the pass and are removed after it.
+The tower runs with the attention it was loaded with: attention weights are computed anew from queries and keys, a block
+at a time, so that memory stays bounded and the features are the same with and without evidence.
+
+Letters: B images, L tokens of the tower per image, P patches among them (the last ones: class and other extra tokens
+come first), d width of a head, C width of the tower.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llava.model.capture import captured
+from llava.model.pool_head import PoolHead
+from stgridpool.evidence import (
+    AttentionReceived,
+    ClassAttention,
+    FrameVectors,
+    Need,
+    PoolHeadAttention,
+    TowerKeys,
+)
+
+BLOCK_BYTES = 2**24
+"""Most bytes of attention weights that are held at a time, unless one row of them takes more."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """A layer of a tower, and where its queries and keys can be seen.
+
+    Attributes:
+        block: Module whose output is that of the layer, (B, L, C).
+        query_source: Module whose output holds the queries.
+        key_source: Module whose output holds the keys.
+        queries: From the output of `query_source` to the queries (B, heads, L, d).
+        keys: From the output of `key_source` to the keys (B, heads, L, d).
+        scale: Factor of the products of queries and keys.
+    """
+
+    block: nn.Module
+    query_source: nn.Module
+    key_source: nn.Module
+    queries: Callable[[Tensor], Tensor]
+    keys: Callable[[Tensor], Tensor]
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class TowerEvidence:
+    """What a vision tower can tell about the images that it encodes.
+
+    Attributes:
+        name: The tower's name, for messages.
+        layers: The layers that run, in order; the output of the last one is taken as features. Empty where attention
+            cannot be seen.
+        num_patches: P.
+        has_class_token: Whether the first token is a class token.
+        may_have_pool_head: Whether towers of this kind were trained with a pooling head, which `pool_head` can bring.
+        pool_head: The pooling head, if it was loaded.
+    """
+
+    name: str
+    layers: Sequence[AttentionLayer]
+    num_patches: int
+    has_class_token: bool = False
+    may_have_pool_head: bool = False
+    pool_head: PoolHead | None = None
+
+    def offered(self) -> frozenset[type[Need]]:
+        """Name the kinds of evidence that this tower can give; the pooling head's even before it is loaded."""
+        kinds: set[type[Need]] = {FrameVectors}
+        if self.layers:
+            kinds |= {AttentionReceived, TowerKeys}
+            kinds |= {ClassAttention} if self.has_class_token else set()
+        return frozenset(kinds | ({PoolHeadAttention} if self.may_have_pool_head else set()))
+
+    def check(self, needs: Collection[Need]) -> None:
+        """Refuse what this tower cannot give.
+
+        Raises:
+            ValueError: If a need is of a kind that is not offered, names a layer that does not run, or asks for a class
+                token or a pooling head that is not there; the message says which, and what to do.
+        """
+        for need in needs:
+            if not self.has_class_token and (isinstance(need, ClassAttention) or need == FrameVectors("class")):
+                raise ValueError(
+                    f"{need!r} asks for a class token, and the vision tower {self.name} has none: use "
+                    "AttentionReceived, or the pooling head of SigLIP"
+                )
+            if uses_pool_head(need) and self.pool_head is None:
+                raise ValueError(f"{need!r} asks for {self._missing_pool_head()}")
+            layer = getattr(need, "layer", None)
+            if layer is not None and self.layers and layer < -len(self.layers):
+                raise ValueError(f"{need!r}: the vision tower {self.name} runs {len(self.layers)} layers")
+            if need == FrameVectors("class") and not self.layers:
+                raise ValueError(f"{need!r}: no layer of the vision tower {self.name} can be watched")
+            if type(need) not in self.offered():
+                offers = ", ".join(sorted(kind.__name__ for kind in self.offered()))
+                raise ValueError(f"{need!r} cannot come from the vision tower {self.name}, which offers {offers}")
+
+    def collect(self, encode: Callable[[], Tensor], needs: Collection[Need]) -> tuple[Tensor, dict[Need, Tensor]]:
+        """Run the tower and watch the layers that were asked about.
+
+        Args:
+            encode: Runs the tower once and returns its features (B, P or L, C).
+            needs: What to compute besides; see `check`.
+
+        Returns:
+            The features, and each need's evidence on their device: (B * P,) or (B * P, d) in (image, row, column)
+            order, or (B, C) for `FrameVectors`; float32.
+        """
+        self.check(needs)
+        with captured(module for need in needs for module in self._watched(need)) as outputs:
+            features = encode()
+        with torch.no_grad():
+            pooled = None
+            if self.pool_head is not None and any(map(uses_pool_head, needs)):
+                pooled = self.pool_head.run(features)
+            found = {need: self._evidence(need, features, outputs, pooled) for need in needs}
+        return features, {need: value.to(features.device, torch.float32) for need, value in found.items()}
+
+    def _watched(self, need: Need) -> tuple[nn.Module, ...]:
+        """Modules whose outputs `need` is computed from."""
+        if isinstance(need, AttentionReceived | ClassAttention):
+            layer = self.layers[need.layer]
+            return layer.query_source, layer.key_source
+        if isinstance(need, TowerKeys):
+            return (self.layers[need.layer].key_source,)
+        return (self.layers[-1].block,) if need == FrameVectors("class") else ()
+
+    def _evidence(
+        self, need: Need, features: Tensor, outputs: dict[nn.Module, Any], pooled: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        if isinstance(need, AttentionReceived | ClassAttention | TowerKeys):
+            layer = self.layers[need.layer]
+            keys = layer.keys(outputs[layer.key_source])
+            if isinstance(need, TowerKeys):
+                return self._patches(keys.mean(1, dtype=torch.float32))
+            queries = layer.queries(outputs[layer.query_source])
+            reduce = attention_received if isinstance(need, AttentionReceived) else first_token_attention
+            return self._patches(reduce(queries, keys, layer.scale))
+        if pooled is not None and uses_pool_head(need):
+            attention, vectors = pooled
+            return attention.flatten() if isinstance(need, PoolHeadAttention) else vectors
+        if need == FrameVectors("class"):
+            return outputs[self.layers[-1].block][:, 0]
+        return features[:, -self.num_patches :].mean(1, dtype=torch.float32)
+
+    def _patches(self, tokens: Tensor) -> Tensor:
+        """Rows of the patches (B * P, ...) among those of all tokens (B, L, ...)."""
+        return tokens[:, -self.num_patches :].flatten(0, 1)
+
+    def _missing_pool_head(self) -> str:
+        if not self.may_have_pool_head:
+            return f"SigLIP's pooling head, and the vision tower {self.name} is no SigLIP tower"
+        return (
+            f"the pooling head that {self.name} was trained with, and LLaVA's checkpoints leave it out: load the model "
+            "with the option pool_head, a folder or hub name of the original tower such as "
+            "pool_head=google/siglip-so400m-patch14-384"
+        )
+
+
+def uses_pool_head(need: Need) -> bool:
+    """Tell whether `need` is computed by SigLIP's pooling head."""
+    return isinstance(need, PoolHeadAttention) or need == FrameVectors("pool_head")
+
+
+def split_heads(num_heads: int, tokens: Tensor) -> Tensor:
+    """Split tokens (B, L, heads * d) into heads (B, heads, L, d)."""
+    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def attention_received(queries: Tensor, keys: Tensor, scale: float, block_bytes: int = BLOCK_BYTES) -> Tensor:
+    """Average the attention that each token receives over heads and queries.
+
+    As in eager attention, products are computed in the dtype of the queries and the softmax in float32. Only a block of
+    weights exists at a time.
+
+    Args:
+        queries: (B, heads, L, d).
+        keys: (B, heads, L, d).
+        scale: Factor of the products.
+        block_bytes: Most bytes of a block in float32; a block holds at least one row of weights.
+
+    Returns:
+        (B, L) float32; each image's sum is 1.
+    """
+    num_heads, length = queries.shape[1:3]
+    flat_queries, flat_keys = queries.flatten(0, 1) * scale, keys.flatten(0, 1).mT  # (B * heads, L, d), (.., d, L)
+    rows = max(1, block_bytes // (4 * length))
+    head_step, query_step = max(1, rows // length), min(length, rows)
+    received = torch.zeros(len(flat_queries), length, device=queries.device)
+    for head in range(0, len(flat_queries), head_step):
+        heads = slice(head, head + head_step)
+        for query in range(0, length, query_step):
+            scores = torch.bmm(flat_queries[heads, query : query + query_step], flat_keys[heads])
+            received[heads] += scores.softmax(-1, dtype=torch.float32).sum(1)
+    return received.unflatten(0, (-1, num_heads)).mean(1) / length
+
+
+def first_token_attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """Average the attention of the first token to each token over heads.
+
+    Args:
+        queries: (B, heads, L, d).
+        keys: (B, heads, L, d).
+        scale: Factor of the products.
+
+    Returns:
+        (B, L) float32; each image's sum is 1.
+    """
+    scores = (queries[:, :, :1] * scale) @ keys.mT  # (B, heads, 1, L)
+    return scores.softmax(-1, dtype=torch.float32).mean(1).squeeze(1)

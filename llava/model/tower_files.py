@@ -1,0 +1,72 @@
+"""The files of a vision tower that a checkpoint names: a folder, or a repository on the hub."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from llava.model.checkpoint_files import check_no_pointer, is_hub_name, one_line, stored_tensors
+
+OPEN_CLIP_PREFIX = "open_clip_hub:"
+
+
+def check_tower_files(name: str) -> None:
+    """Looks at the weight files of a tower that lies in a folder, before they are needed.
+
+    A tower may come as `pytorch_model.bin`, since OpenAI's CLIP is published as nothing else; it is read as weights
+    only, so that it runs no code.
+
+    Raises:
+        ValueError: The folder is not there, or a file is missing, damaged, cut off or a Git LFS pointer.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if not is_hub_name(name) and not name.startswith(OPEN_CLIP_PREFIX):
+            raise ValueError(missing_tower(name))
+    elif any(folder.glob("model.safetensors*")) or not any(folder.glob("*.bin")):
+        stored_tensors(folder)
+    else:
+        for path in folder.glob("*.bin"):
+            check_no_pointer(path)
+
+
+def missing_tower(name: str) -> str:
+    """The message about a vision tower whose folder is not there."""
+    return (
+        f"mm_vision_tower={name!r} of config.json names a folder that is not there: put the tower into it, or set "
+        "mm_vision_tower to where it lies or to its hub name, such as google/siglip-so400m-patch14-384"
+    )
+
+
+def pretrained_weights(
+    model_class: type[PreTrainedModel], name: str, encoder: PreTrainedModel
+) -> dict[str, torch.Tensor]:
+    """Weights of the tower `name`, a local folder or a hub name: all that `encoder` needs, in its dtype.
+
+    Raises:
+        ValueError: They cannot be read, some are missing, or they contradict the tower's configuration.
+    """
+    check_tower_files(name)
+    try:
+        loaded: Any = model_class.from_pretrained(
+            name,
+            config=encoder.config,
+            dtype=encoder.dtype,
+            ignore_mismatched_sizes=True,  # judged below, with names and shapes
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise ValueError(f"the weights of mm_vision_tower={name!r} cannot be read: {one_line(error)}") from error
+    model, info = loaded
+    if info["missing_keys"]:
+        raise ValueError(f"{name} lacks weights of the vision tower: {sorted(info['missing_keys'])[:5]}")
+    if info["mismatched_keys"]:
+        key, stored, wanted = sorted(info["mismatched_keys"])[0]
+        raise ValueError(
+            f"the weights of {name} contradict its configuration: {key} would be {tuple(wanted)}, and the file "
+            f"holds {tuple(stored)}"
+        )
+    return model.state_dict()
