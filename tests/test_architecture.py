@@ -2,6 +2,7 @@
 
 import ast
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import lmms_eval
@@ -19,8 +20,20 @@ def imported_names(path: Path) -> set[str]:
     """Everything that a file imports by its full name, anywhere in it."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    absolute = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0]
-    return names | {f"{node.module}.{alias.name}" for node in absolute for alias in node.names}
+    packages = ["", *(".".join(parts) for parts in _packages(path))]  # by how many dots an import begins with
+    members = [(node, alias) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    found = ((packages[node.level], node.module, alias.name) for node, alias in members)
+    return names | {".".join(filter(None, parts)) for parts in found}
+
+
+def _packages(path: Path) -> Iterator[tuple[str, ...]]:
+    """The package that holds a file, then the one around it, and so on; names as they are imported."""
+    parts = path.relative_to(REPOSITORY).parent.parts
+    if parts[:2] == ("lmms_eval", "stgridpool"):
+        parts = ("lmms_eval_stgridpool", *parts[2:])
+    while parts:
+        yield parts
+        parts = parts[:-1]
 
 
 def imported_packages(path: Path) -> set[str]:
@@ -45,6 +58,17 @@ def test_nothing_but_task_files_names_what_is_in_tasks():
     for path in [path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]:
         found = [name for name in imported_names(path) if name.startswith("lmms_eval_stgridpool.tasks")]
         assert not found or path.parent == tasks, f"{path.relative_to(REPOSITORY)} imports {found}"
+
+
+def test_scripts_do_not_change_where_python_looks_for_modules():
+    """A command finds what lies beside it; the miniature's modules name each other relatively, wherever they lie."""
+    scripts = REPOSITORY / "scripts"
+    for path in scripts.rglob("*.py"):
+        assert "sys.path" not in path.read_text(), path.relative_to(REPOSITORY)
+    modules = list((scripts / "nano" / "miniature").glob("*.py"))
+    assert modules
+    for path in modules:
+        assert not imported_packages(path) & {"miniature", "nano"}, path.name
 
 
 def test_lmms_eval_is_the_installed_one():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from make_tiny_checkpoint import PATCH_SIZE
+from nano.miniature.checkpoint_format import PATCH_SIZE
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from make_tiny_checkpoint import (
-    TOKENIZER_TEXT,
-    Size,
-    answer_with_a_letter,
-    model_config,
-    train_tokenizer,
-    write_tokenizer,
-)
+from make_tiny_checkpoint import answer_with_a_letter
+from nano.miniature.checkpoint_format import TOKENIZER_TEXT, Size, model_config, train_tokenizer, write_tokenizer
 from transformers import AutoTokenizer
 
 from benchmarking.geometry import Geometry

@@ -61,7 +61,8 @@ def test_evaluate_rejects_what_it_does_not_know(words, message):
 @pytest.mark.parametrize("words", EMPTY_PATHS, ids=" ".join)
 def test_an_empty_path_is_not_the_working_directory(load_script, monkeypatch, capsys, tmp_path, words):
     script, *options = words
-    monkeypatch.setattr(sys, "path", [*sys.path, str(REPOSITORY / "scripts" / "nano")])  # these import each other
+    folder = REPOSITORY / "scripts" / Path(script).parent
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])  # as Python does for a script
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [script, *options])
     with pytest.raises(SystemExit, match="2"):

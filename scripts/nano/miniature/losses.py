@@ -8,15 +8,16 @@ Besides the letter three helpers give a signal long before the letter does; none
 """
 
 import torch
-from drawing import CARD_RADIUS, DIGIT_RADIUS, LAMP_RADIUS, MOVER_RADIUS
-from layouts import Seen
-from packing import PackedForm, PackedQuestions, run_packed
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
-from world import COLOURS, CORNERS, COUNTS, DIGITS, DIRECTIONS, SHAPES, UNITS, Clips
 
 from llava.model.builder import LlavaQwenForCausalLM
+
+from .drawing import CARD_RADIUS, DIGIT_RADIUS, LAMP_RADIUS, MOVER_RADIUS
+from .layouts import Seen
+from .packing import PackedForm, PackedQuestions, run_packed
+from .world import COLOURS, CORNERS, COUNTS, DIGITS, DIRECTIONS, SHAPES, UNITS, Clips
 
 IGNORED = -100
 PATCH_LABELS = {"role": 5, "colour": len(COLOURS), "shape": len(SHAPES), "digit": len(DIGITS), "place": UNITS**2}

@@ -8,7 +8,8 @@ Letters: B clips, F pictures of S x S pixels, K things to paint, n pixels along 
 
 import torch
 from torch import Tensor
-from world import COLOURS, NUM_CARDS, SHAPES, UNITS, Clips
+
+from .world import COLOURS, NUM_CARDS, SHAPES, UNITS, Clips
 
 MOVER_RADIUS, CARD_RADIUS, CARD_SHAPE_RADIUS, LAMP_RADIUS, DIGIT_RADIUS = 0.8, 0.95, 0.72, 0.72, 0.9  # in units
 CARD_GREY, WHITE = (120.0, 120.0, 120.0), (245.0, 245.0, 245.0)

@@ -1,12 +1,9 @@
 """The model's size, and its files: the layout of a released LLaVA-Video checkpoint."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import torch
-from questions import QUESTION_TYPES, ask
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
@@ -14,18 +11,19 @@ from llava.conversation import conv_templates
 from llava.model.builder import LlavaQwenConfig, LlavaQwenForCausalLM
 from lmms_eval_stgridpool.kept.paths import own_folder
 
+from .checkpoint_format import (
+    PATCH_SIZE,
+    TOKENIZER_TEXT,
+    Size,
+    model_config,
+    train_tokenizer,
+    write_json,
+    write_tokenizer,
+)
+from .questions import QUESTION_TYPES, ask
+
 VOCABULARY = 640
 TILE, PATCHES = 98, 7  # pixels and patches along a side of what the vision tower reads
-
-
-def tiny_checkpoint() -> ModuleType:
-    """The script that writes checkpoints with random weights; the format of the files is described there."""
-    folder = str(Path(__file__).resolve().parents[1])
-    if folder not in sys.path:
-        sys.path.append(folder)
-    import make_tiny_checkpoint  # noqa: PLC0415  it lies in another folder, which has just been made known
-
-    return make_tiny_checkpoint
 
 
 def prompt(question: str, answer: str | None = None) -> str:
@@ -41,7 +39,6 @@ def write_description(folder: Path) -> None:
 
     The tokenizer is trained on the questions. Of config.json only sizes and names differ from the released one.
     """
-    tiny = tiny_checkpoint()
     own_folder("the checkpoint", folder)
     texts = [
         prompt(ask(kind.text, list(kind.words[start : start + 4])), answer="A")
@@ -49,19 +46,19 @@ def write_description(folder: Path) -> None:
         for start in range(0, len(kind.words), 2)
         if start + 4 <= len(kind.words)
     ]
-    tokenizer = tiny.train_tokenizer([*texts, "Is it right? yes no", *tiny.TOKENIZER_TEXT], VOCABULARY)
-    size = tiny.Size(
+    tokenizer = train_tokenizer([*texts, "Is it right? yes no", *TOKENIZER_TEXT], VOCABULARY)
+    size = Size(
         TILE, vision_width=96, vision_layers=4, hidden_size=128, layers=5, heads=4, key_value_heads=2
     )  # the last vision layer is dropped by every LLaVA model: three are kept
-    config = tiny.model_config(size, tokenizer)
+    config = model_config(size, tokenizer)
     config |= {"intermediate_size": 384, "rope_theta": 10000.0, "torch_dtype": "bfloat16"}
-    config |= {"mm_vision_tower": f"nano/siglip-patch{tiny.PATCH_SIZE}-{TILE}"}
+    config |= {"mm_vision_tower": f"nano/siglip-patch{PATCH_SIZE}-{TILE}"}
     config["vision_config"] |= {"intermediate_size": 288, "num_attention_heads": 3}
     stop_ids = [tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
     generation = {"eos_token_id": stop_ids, "pad_token_id": stop_ids[1], "transformers_version": "4.40.0.dev0"}
-    tiny.write_tokenizer(tokenizer, folder)
+    write_tokenizer(tokenizer, folder)
     for name, content in (("config.json", config), ("generation_config.json", generation)):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / name, content)
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -9,16 +9,17 @@ Letters: B clips, Q tokens of all questions together, V tokens of a video, L tok
 from dataclasses import dataclass
 
 import torch
-from attention import Blocks
-from checkpoint import prompt
-from questions import INSTRUCTION, LETTERS, QUESTION_TYPES, QuestionType, ask, draw_options
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
-from world import Clips
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import LlavaQwenForCausalLM
+
+from .attention import Blocks
+from .checkpoint import prompt
+from .questions import INSTRUCTION, LETTERS, QUESTION_TYPES, QuestionType, ask, draw_options
+from .world import Clips
 
 
 @dataclass(frozen=True, eq=False)

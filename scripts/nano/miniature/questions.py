@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from world import COLOURS, CORNERS, COUNTS, DIGITS, DIRECTIONS, SHAPES, Clips
+
+from .world import COLOURS, CORNERS, COUNTS, DIGITS, DIRECTIONS, SHAPES, Clips
 
 LETTERS = ("A", "B", "C", "D")
 # The prompt of lmms-eval's Video-MME task with the closing sentence of custom_tasks/videomme_local.yaml.

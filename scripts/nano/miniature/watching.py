@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import attention
 import torch
-from checkpoint import prompt
-from packing import Frame, run_packed, split_prompts
 from pyarrow import parquet
-from questions import CLOSING, INSTRUCTION, LETTERS
 from torch import Tensor
 
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 from llava.video import read_video
 from stgridpool import Compressor
+
+from . import attention
+from .checkpoint import prompt
+from .packing import Frame, run_packed, split_prompts
+from .questions import CLOSING, INSTRUCTION, LETTERS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The miniature Video LLM: its world, its questions, its training and its evaluation."""
