@@ -10,9 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from llava.mm_utils import KeywordsStoppingCriteria
-from lmms_eval_stgridpool.answers.counting import count_tokens
 from lmms_eval_stgridpool.answers.generation_settings import GenerationSettings
-from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
+from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix, count_tokens
 from lmms_eval_stgridpool.answers.stopping import FirstToken, Limits, Until, cut
 from lmms_eval_stgridpool.videos.encoding import Media
 from stgridpool.finite import LANGUAGE_MODEL, LogitsWatch, NonFiniteError, all_finite, fetch, first_failure, flags_of

@@ -49,7 +49,7 @@ def test_twenty_questions_in_any_order(make_model, ask, position, time_instructi
     assert len(set(expected)) > 1
 
 
-@pytest.mark.parametrize("compressor", [name for name in COMPRESSORS if name != "sttm"])  # see test_counting.py
+@pytest.mark.parametrize("compressor", [name for name in COMPRESSORS if name != "sttm"])  # sttm: next file
 def test_every_compressor(make_model, ask, compressor):
     shared, plain = both(make_model, compressor=compressor)
     documents = [{"visuals": [name], "context": text} for name in ("v0.mp4", "v2.mp4") for text in QUESTIONS[:3]]
