@@ -17,9 +17,9 @@ from lmms_eval_stgridpool.answers.generation import Answerer
 from lmms_eval_stgridpool.answers.prompts import PromptBuilder
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.kept.identity import checkpoint_version, weights_digest
+from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.output import RunFiles, end_run
 from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts, describe, run_record
-from lmms_eval_stgridpool.kept.resume import Resume
 from lmms_eval_stgridpool.questions.exchange import Exchange
 from lmms_eval_stgridpool.questions.requests import Request, Tasks, is_padding
 from lmms_eval_stgridpool.questions.schedule import Job, decoding_work, in_batches, in_video_order, videos_in_order
@@ -142,7 +142,7 @@ class LlavaVideo(lmms):
         is_batched = shares_prefix and not self.arguments.deterministic  # who shares a batch changes the rounding
         self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
         self._setup = describe(self.arguments, self.placement, self.model.config, compressor, shares_prefix)
-        self._resume = Resume(self.arguments, self.rank, self._setup, self._tower)
+        self._journal = Journal(self.arguments, self.rank, self._setup, self._tower)
 
     @property
     def device(self) -> torch.device:
@@ -253,12 +253,12 @@ class LlavaVideo(lmms):
             decoding = 0.0
             if self.world_size > 1:
                 decoding = sum(decoding_work(path, self.arguments.max_frames_num) for path in videos or ())
-            pictures = self._tasks.pictures(request) if self._resume.is_on and videos is None else ()
-            return Job(self.rank, request, self._resume.name(request, videos, pictures), videos, decoding)
+            pictures = self._tasks.pictures(request) if self._journal.is_on and videos is None else ()
+            return Job(self.rank, request, self._journal.name(request, videos, pictures), videos, decoding)
 
     def _kept(self, job: Job) -> GenerationResult | None:
         """The answer that the journal holds, unless it was found without visuals and this run wants none such."""
-        result = self._resume.get(job.name, job.request)
+        result = self._journal.get(job.name, job.request)
         is_blind = result is not None and result.token_counts.is_blind
         return None if is_blind and not self.arguments.answer_without_visuals else result
 
@@ -283,13 +283,13 @@ class LlavaVideo(lmms):
         for job, answer, one in zip(jobs, answers, facts, strict=True):
             one.seconds = dict(seconds)
             self._sums.add_answer(one)
-            self._resume.keep(job.name, answer, one)
+            self._journal.keep(job.name, answer, one)
         return [GenerationResult(answer, one) for answer, one in zip(answers, facts, strict=True)]
 
     def _finish_record(self) -> None:
         """Gather the sums of all processes; every one of them comes here, whether it had requests or not."""
-        self._sums.resumed_of_other_code = self._resume.taken_of_other_code
-        self._sums.answers_not_kept = self._resume.finish()
+        self._sums.resumed_of_other_code = self._journal.taken_of_other_code
+        self._sums.answers_not_kept = self._journal.finish()
         elapsed = time.perf_counter() - self._started
         parts, walls = zip(*self.exchange.gather((self._sums, elapsed)), strict=True)
         record = run_record(self._setup, parts, max(walls))

@@ -1,238 +1,131 @@
-"""The journal: every answer is written down as soon as it is known, so that a run that dies loses nothing.
+"""The journal: which questions an earlier run has answered, and what this run answers.
 
-A folder holds one file per process that ever wrote into it. Each line is an answer with the key of its question, the
-code that found it, and a checksum. At the start all files are read, whatever number of processes wrote them; lines that
-a crash has torn, and answers that other code found, are skipped.
-
-lmms-eval's own ``--use_cache`` stores nothing before the last question is answered.
+Its files are those of `JournalFiles`; a question's name there is a digest of everything that its answer depends on.
 """
 
-import atexit
-import json
-import os
-import tempfile
-import time
-import uuid
-import zlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
+from lmms_eval.api.instance import GenerationResult
 from loguru import logger
 
-from lmms_eval_stgridpool.kept.paths import make_folder, read_regular_file
+from lmms_eval_stgridpool.kept.identity import answer_key, code_version, video_identity
+from lmms_eval_stgridpool.kept.journal_files import JournalFiles, Kept
+from lmms_eval_stgridpool.kept.record import SampleFacts
+from lmms_eval_stgridpool.questions.requests import Request
+from lmms_eval_stgridpool.run.arguments import Arguments
 
-_FOR_PEOPLE = "commit"  # of the code that found an answer; two commits may hold the same code
-_OLD = "in version 0.1's format, without a checksum"
-_MOST_NAMED = 5
+OF_SETUP = ("checkpoint", "checkpoint_version", "compressor", "mm_newline_position", "dtype", "attn_implementation")
+"""What of a run's setup its answers depend on; it says what runs where the arguments say what was asked for."""
 
-
-@dataclass(frozen=True)
-class Kept:
-    """An answer in the journal.
-
-    Attributes:
-        answer: A JSON value.
-        is_of_other_code: Whether other code found it.
-        place: File and line that it was read from; empty if it is of this run.
-    """
-
-    answer: Any
-    is_of_other_code: bool = False
-    place: str = ""
+INDECISIVE = (
+    *("pretrained", "compressor", "compressor_args", "mm_newline_position", "torch_dtype", "attn_implementation"),
+    *("model_name", "batch_size", "device", "device_map", "vision_batch_size", "share_prefix", "questions_per_batch"),
+    *("decode_threads", "decode_timeout_s", "decode_memory_gb", "prefetch", "barrier_timeout_s"),
+    *("feature_cache", "feature_cache_gb"),
+    *("resume_dir", "resume_any_version", "max_failed", "answer_without_visuals", "allow_use_cache"),
+)
+"""Arguments that no answer depends on, or whose effect the setup says. Any other argument makes another question."""
 
 
 class Journal:
-    """Answers of this run and of earlier ones.
+    """Takes answers out of the journal, and puts new ones in.
 
     Args:
-        folder: Where the files lie; it is made if it is missing.
-        rank: Number of this process, for the name of its file; rank 0 says what it skips.
-        code: What finds the answers of this run, as `code_version` says it.
-        takes_other_code: Whether to take answers that other code has found, where there is none of this code.
+        arguments: Those of the run; `resume_dir` None keeps and knows nothing.
+        rank: Number of this process.
+        setup: What is run, as `describe` says it.
+        tower: What tells the vision tower's weights from others; the checkpoint may have them from elsewhere.
+
+    Attributes:
+        is_on: Whether answers are kept.
+        taken_of_other_code: Answers taken that other code has found.
 
     Raises:
-        ValueError: If `folder` is empty.
         OSError: If the folder cannot be made, read or written.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike[str], rank: int, code: Mapping[str, Any], takes_other_code: bool = False
-    ) -> None:
-        self.folder = make_folder("resume_dir", folder)
-        self._code, self._says = dict(code), rank == 0
-        _probe(self.folder)
-        started = time.strftime("%Y%m%d_%H%M%S")
-        self._path = self.folder / f"{started}_rank{rank}_{uuid.uuid4().hex[:8]}.jsonl"
-        self._answers: dict[str, Kept] = {}
-        self._waiting: list[bytes] = []
-        self._size = 0  # of whole lines in the file
-        self._has_failed = False
-        self._read_all(takes_other_code)
+    def __init__(self, arguments: Arguments, rank: int, setup: Mapping[str, Any], tower: str | None = None) -> None:
+        self.is_on = arguments.resume_dir is not None
+        self.taken_of_other_code = 0
+        self._files: JournalFiles | None = None
+        if arguments.resume_dir is not None:
+            self._files = JournalFiles(arguments.resume_dir, rank, code_version(), arguments.resume_any_version)
+        own = {argument.name: getattr(arguments, argument.name) for argument in fields(arguments)}
+        self._setup = {name: value for name, value in own.items() if name not in INDECISIVE}
+        self._setup |= {name: setup[name] for name in OF_SETUP} | {"tower": tower}
+        self._asked: Counter[str] = Counter()
 
-    def __len__(self) -> int:
-        return len(self._answers)
+    def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[Any] = ()) -> str:
+        """A question's name in the journal; it ends in a number, since a run may ask a question several times.
 
-    def get(self, key: str) -> Kept | None:
-        """The answer called `key`, or None."""
-        return self._answers.get(key)
-
-    def add(self, key: str, answer: Any) -> None:
-        """Write an answer, a JSON value, down for good: it is on the disk when this returns.
-
-        If it cannot be written now, because the disk is full for instance, it is kept and written with the next one.
+        Args:
+            request: The question.
+            videos: Paths of its videos; a file that has changed makes it another question.
+            pictures: `visual_identity` of what it shows instead of videos.
         """
-        self._answers[key] = Kept(answer)
-        self._waiting.append(encode_line({"key": key, "answer": answer, "code": self._code}))
-        self.flush()
+        key = answer_key(
+            {
+                "setup": self._setup,
+                "kind": request.kind,
+                "task": request.task,
+                "document": request.document,
+                "context": request.context,
+                "arguments": request.argument,
+                "videos": [video_identity(video) for video in videos or ()],
+                "pictures": pictures,
+            }
+        )
+        self._asked[key] += 1
+        return f"{key}-{self._asked[key]}"
 
-    def flush(self) -> int:
-        """Try to write the answers that wait. It is said once when writing fails, and once when it works again.
+    def get(self, name: str, request: Request) -> GenerationResult | None:
+        """The answer that the journal holds, or None."""
+        kept = None if self._files is None else self._files.get(name)
+        if kept is None:
+            return None
+        try:
+            result = _result(kept, request.kind)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            logger.warning(f"{kept.place}: of the wrong shape, its question is asked again: {error!r}")
+            return None
+        self.taken_of_other_code += kept.is_of_other_code
+        return result
+
+    def keep(self, name: str, answer: Any, facts: SampleFacts) -> None:
+        """Write an answer down; a question that could not be answered is asked again by the next run."""
+        if self._files is not None and facts.failure is None:
+            self._files.add(name, {"answer": answer, "facts": asdict(facts)})
+
+    def finish(self) -> int:
+        """Try a last time to write what could not be written.
 
         Returns:
-            The number of answers that still wait.
+            The number of answers that are not in the journal.
         """
-        if not self._waiting:
-            return 0
-        try:
-            self._append(b"".join(self._waiting))
-        except OSError as error:
-            if not self._has_failed:
-                self._has_failed = True
-                atexit.register(self.flush)
-                logger.error(f"answers cannot be written to {self.folder}; they are kept and tried again: {error}")
-            return len(self._waiting)
-        if self._has_failed:
-            self._has_failed = False
-            atexit.unregister(self.flush)
-            logger.warning(f"{len(self._waiting)} answers that waited are now written to {self.folder}")
-        self._waiting.clear()
-        return 0
-
-    def _append(self, lines: bytes) -> None:
-        is_new = not self._size
-        with open(self._path, "ab") as file:
-            if file.tell() > self._size:
-                file.truncate(self._size)  # removes what a failed write left behind
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-            self._size = file.tell()
-        if is_new:
-            _sync_folder(self.folder)
-
-    def _read_all(self, takes_other_code: bool) -> None:
-        others: dict[str, Kept] = {}
-        codes: dict[str, str] = {}
-        for file in sorted(self.folder.glob("*.jsonl")):
-            for place, record in self._lines(file):
-                key, code = record["key"], record["code"]
-                if _without_commit(code) == _without_commit(self._code):
-                    self._answers[key] = Kept(record["answer"], False, place)
-                else:
-                    others[key], codes[key] = Kept(record["answer"], True, place), _shown(code)
-        others = {key: kept for key, kept in others.items() if key not in self._answers}
-        if takes_other_code:
-            self._answers |= others
-        elif others:
-            counts = Counter(codes[key] for key in others).most_common(_MOST_NAMED)
-            named = "; ".join(f"{count} of {code}" for code, count in counts)
-            self._say(
-                f"{len(others)} answers in {self.folder} are of other code and are asked again ({named}); "
-                "resume_any_version=True takes them"
-            )
-
-    def _lines(self, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Place and content of every whole line of a file; what is skipped is said once for each reason."""
-        skipped: dict[str, list[int]] = defaultdict(list)
-        try:
-            lines = read_regular_file(file).split(b"\n")
-        except OSError as error:
-            self._say(f"{file} is skipped, it cannot be read: {error}")
-            return
-        for number, line in enumerate(lines, start=1):
-            if not line:
-                continue
-            try:
-                record = decode_line(line)
-            except ValueError as error:
-                skipped[str(error)].append(number)
-                continue
-            yield f"{file}, line {number}", record
-        for reason, numbers in skipped.items():
-            self._say(f"{file}: {_numbered(numbers)} skipped, {reason}; the questions are asked again")
-
-    def _say(self, message: str) -> None:
-        if self._says:
-            logger.warning(message)
+        waiting = 0 if self._files is None else self._files.flush()
+        if self._files is not None and waiting:
+            logger.error(f"{waiting} answers are not in {self._files.folder}, which could not be written")
+        return waiting
 
 
-def encode_line(record: Mapping[str, Any]) -> bytes:
-    """A line of the journal: the record as a JSON object, and the checksum of its text without it."""
-    text = json.dumps(record)
-    return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}\n'.encode()
-
-
-def decode_line(line: bytes) -> dict[str, Any]:
-    """The record in a line of the journal: key, answer, and the code that found it.
+def _result(kept: Kept, kind: str) -> GenerationResult:
+    """A kept answer as lmms-eval takes it.
 
     Raises:
-        ValueError: If the line is damaged or of another format; the message says which.
+        TypeError, ValueError, KeyError, AttributeError: If it has another shape than `Journal.keep` writes.
     """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("damaged") from error
-    if not isinstance(record, dict):
-        raise ValueError("of the wrong shape")
-    checksum = record.pop("crc32", None)
-    if checksum is None and record.keys() == {"key", "answer"}:
-        raise ValueError(_OLD)
-    if checksum != f"{zlib.crc32(json.dumps(record).encode()):08x}":
-        raise ValueError("damaged")
-    if not (isinstance(record.get("key"), str) and "answer" in record and isinstance(record.get("code"), dict)):
-        raise ValueError("of the wrong shape")
-    return record
-
-
-def _probe(folder: Path) -> None:
-    """Make sure that files can be written.
-
-    Raises:
-        OSError: If not.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(f"resume_dir must be a folder that can be written, and {folder} cannot: {error}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the names of its files on the disk: a new file's name may be lost in a power failure, synced or not."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        logger.debug(f"the file system of {folder} cannot sync folders")
-
-
-def _without_commit(code: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in code.items() if name != _FOR_PEOPLE}
-
-
-def _shown(code: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in code.items() if name != "source")
-
-
-def _numbered(numbers: Sequence[int]) -> str:
-    named = ", ".join(map(str, numbers[:_MOST_NAMED]))
-    more = f" and {len(numbers) - _MOST_NAMED} more" if len(numbers) > _MOST_NAMED else ""
-    return f"line {named}" if len(numbers) == 1 else f"lines {named}{more}"
+    answer, facts = kept.answer["answer"], kept.answer["facts"]
+    if kind == "loglikelihood":
+        loss, is_greedy = answer
+        is_right = isinstance(loss, float) and isinstance(is_greedy, bool)
+        answer = (loss, is_greedy)
+    elif kind == "generate_until":
+        is_right = isinstance(answer, str)
+    else:
+        is_right = isinstance(answer, list)
+    if not is_right:
+        raise TypeError(f"{answer!r} is no answer to a {kind} request")
+    return GenerationResult(answer, SampleFacts.from_dict(facts))

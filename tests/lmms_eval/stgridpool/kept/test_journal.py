@@ -1,223 +1,264 @@
-"""The journal of answers: durable, readable by any number of processes, whatever tore it."""
+"""A run that goes on where an earlier one stopped."""
 
 import json
 import os
-import resource
-import subprocess
-import sys
-from contextlib import contextmanager
+import shutil
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+from lmms_eval.api.instance import unwrap_generation_output
 from loguru import logger
+from PIL import Image
 
-from lmms_eval_stgridpool.kept.journal import Journal, decode_line, encode_line
+from lmms_eval_stgridpool import llava_video
+from lmms_eval_stgridpool.kept import journal as module
+from lmms_eval_stgridpool.kept.identity import git_commit
+from lmms_eval_stgridpool.kept.journal import Journal
+from lmms_eval_stgridpool.kept.journal_files import JournalFiles, decode_line, encode_line
+from lmms_eval_stgridpool.kept.record import SampleFacts
+from lmms_eval_stgridpool.questions.requests import Request
+from lmms_eval_stgridpool.run.arguments import Arguments
 
-CODE = {"stgridpool": "0.2", "torch": "2.14", "commit": "abc", "source": "1"}
+QUESTIONS = [
+    {"visuals": [name], "context": f"Question {index}?", "gen_kwargs": {"max_new_tokens": 4}}
+    for index, name in enumerate(["v0.mp4", "v1.mp4", "v0.mp4", "v2.mp4"])
+]
 
 
-def open_journal(folder, rank=0, takes_other_code=False, **other):
-    return Journal(folder, rank, CODE | other, takes_other_code)
+def texts(results):
+    return [unwrap_generation_output(result)[0] for result in results]
 
 
-def answers(folder, **options):
-    """What a run would find in the folder."""
-    journal = open_journal(folder, **options)
-    return {key: kept.answer for key, kept in journal._answers.items()}
+def facts(results):
+    return [unwrap_generation_output(result)[1].to_dict() for result in results]
 
 
 @pytest.fixture
-def messages():
-    seen = []
-    handler = logger.add(lambda message: seen.append(str(message)), level="WARNING")
-    yield seen
-    logger.remove(handler)
+def count(monkeypatch):
+    """Counts the answers that models compute."""
+    from lmms_eval_stgridpool.llava_video import LlavaVideo
+
+    computed = []
+    answer_batch = LlavaVideo._answer_batch
+    monkeypatch.setattr(
+        LlavaVideo, "_answer_batch", lambda self, jobs, *rest: computed.extend(jobs) or answer_batch(self, jobs, *rest)
+    )
+    return computed
 
 
-def test_answers_are_there_at_the_next_start(tmp_path):
-    first = open_journal(tmp_path / "new" / "folder")
-    first.add("a", {"text": "B.", "frames": 4})
-    first.add("b", ["ä\n", None, float("inf"), "\ud800"])
-    second = open_journal(tmp_path / "new" / "folder", rank=3)
-    assert second.get("a").answer == first.get("a").answer == {"text": "B.", "frames": 4}
-    assert second.get("b").answer == ["ä\n", None, float("inf"), "\ud800"]
-    assert second.get("c") is None
-    assert len(second) == 2
+def test_no_question_is_asked_twice(make_model, ask, tmp_path, count):
+    first = make_model(resume_dir=str(tmp_path))
+    half = ask(first, "generate_until", QUESTIONS[:2])
+    again = make_model(resume_dir=str(tmp_path))
+    whole = ask(again, "generate_until", QUESTIONS)
+    assert len(count) == 2 + 2
+    assert texts(whole) == texts(ask(make_model(), "generate_until", QUESTIONS))
+    assert facts(whole)[:2] == facts(half)
+    assert (again._sums.resumed_requests, again._sums.requests) == (2, 2)
 
 
-def test_every_process_writes_a_file_of_its_own(tmp_path):
-    for rank in (0, 1, 1):
-        open_journal(tmp_path, rank).add(str(rank), rank)
-    assert len(list(tmp_path.iterdir())) == 3
-    assert len(open_journal(tmp_path)) == 2
-    assert len(list(tmp_path.iterdir())) == 3  # a run that answers nothing writes nothing
+def test_losses_and_rounds_are_kept_too(make_model, ask, tmp_path, count):
+    choices = [{"visuals": ["v0.mp4"], "context": "Which?", "continuation": word} for word in ("A", "B")]
 
+    def finish(document, previous_output, round_idx, previous_round_info):
+        return None, None, True, previous_output, None
 
-def test_a_torn_last_line_is_skipped(tmp_path, messages):
-    whole = open_journal(tmp_path)
-    whole.add("a", 1)
-    whole.add("b", "a long answer, ä")
-    file = next(tmp_path.glob("*.jsonl"))
-    content = file.read_bytes()
-    start = content.index(b"\n") + 1
-    for end in range(start, len(content) - 1):
-        file.write_bytes(content[:end])
-        assert answers(tmp_path) == {"a": 1}
-    assert f"{file}: line 2 skipped, damaged" in messages[-1]
-    file.write_bytes(content[:-1])  # only the line break is missing
-    assert answers(tmp_path)["b"] == "a long answer, ä"
-
-
-def test_a_flipped_bit_is_no_other_answer(tmp_path):
-    line = encode_line({"key": "a", "answer": {"text": "A", "tokens": 11}, "code": CODE})
-    assert decode_line(line) == {"key": "a", "answer": {"text": "A", "tokens": 11}, "code": CODE}
-    for position in range(len(line) - 1):
-        for bit in range(8):
-            damaged = bytearray(line)
-            damaged[position] ^= 1 << bit
-            with pytest.raises(ValueError, match=r"damaged|shape"):
-                decode_line(bytes(damaged))
+    rounds = [{"visuals": ["v1.mp4"], "context": "First?", "doc_to_text": finish}]
+    kinds = [("loglikelihood", choices), ("generate_until_multi_round", rounds)]
+    before = [texts(ask(make_model(resume_dir=str(tmp_path)), kind, documents)) for kind, documents in kinds]
+    computed = len(count)
+    after = [texts(ask(make_model(resume_dir=str(tmp_path)), kind, documents)) for kind, documents in kinds]
+    assert after == before
+    assert isinstance(after[0][0], tuple)
+    assert len(count) == computed == 3
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    "change",
     [
-        (b"[1, 2]", "of the wrong shape"),
-        (encode_line({"answer": 1, "code": CODE}), "of the wrong shape"),
-        (encode_line({"key": "a", "code": CODE}), "of the wrong shape"),
-        (encode_line({"key": 3, "answer": 1, "code": CODE}), "of the wrong shape"),
-        (encode_line({"key": "a", "answer": 1, "code": "0.1"}), "of the wrong shape"),
-        (encode_line({"key": "a", "answer": 1, "code": CODE})[:-1].replace(b'"answer": 1', b'"answer": 2'), "damaged"),
-        (b"[" * 100_000, "damaged"),
-        (b"\xff\xfe", "damaged"),
+        {"compressor": "bilinear"},
+        {"compressor_args": '{"preset": "paper"}'},
+        {"max_frames_num": 4},
+        {"fps": 1},
+        {"mm_newline_position": "no_token"},
+        {"add_time_instruction": True},
+        {"video_decode_backend": "decord"},
+        {"attn_implementation": "eager"},
+        {"deterministic": True},
     ],
-    ids=repr,
+    ids=str,
 )
-def test_a_line_that_is_none_is_named(tmp_path, messages, line, reason):
-    good = encode_line({"key": "b", "answer": 2, "code": CODE})
-    (tmp_path / "x.jsonl").write_bytes(good + line.rstrip(b"\n") + b"\n" + good.replace(b"b", b"b"))
-    assert answers(tmp_path) == {"b": 2}
+@pytest.mark.usefixtures("_settings_of_torch")
+def test_another_setting_is_another_run(make_model, ask, tmp_path, count, change):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    ask(make_model(resume_dir=str(tmp_path), **change), "generate_until", QUESTIONS[:1])
+    assert len(count) == 2
+
+
+def test_another_question_or_video_is_asked(make_model, ask, tmp_path, count, clips):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    model = make_model(resume_dir=str(tmp_path))
+    ask(model, "generate_until", [{**QUESTIONS[0], "context": "Another?"}])
+    ask(model, "generate_until", [{**QUESTIONS[0], "gen_kwargs": {"max_new_tokens": 5}}])
+    assert len(count) == 3
+    times = os.stat(clips / "v0.mp4")
+    os.utime(clips / "v0.mp4", ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    assert len(count) == 4
+
+
+def test_a_changed_checkpoint_or_picture_is_another_question(make_model, ask, tmp_path, count, checkpoint):
+    copied = shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(3):
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(pictures / f"{index}.png")
+    question = {"visuals": [str(pictures)], "context": "What?", "gen_kwargs": {"max_new_tokens": 2}}
+
+    def run():
+        model = make_model(pretrained=str(copied), resume_dir=str(tmp_path / "answers"))
+        ask(model, "generate_until", [question])
+        return len(count)
+
+    assert [run(), run()] == [1, 1]
+    Image.new("RGB", (32, 32), (0, 99, 0)).save(pictures / "1.png")
+    assert [run(), run()] == [2, 2]
+    weights = next(copied.glob("*.safetensors"))
+    os.utime(weights, ns=(weights.stat().st_atime_ns, weights.stat().st_mtime_ns + 1))
+    assert [run(), run()] == [3, 3]
+
+
+def rewrite(folder, change):
+    """Change what a journal's only line says, and its checksum."""
+    (file,) = folder.glob("*.jsonl")
+    record = decode_line(file.read_bytes().rstrip())
+    change(record)
+    file.write_bytes(encode_line(record))
+
+
+def test_answers_of_other_code_are_asked_again_or_taken(make_model, ask, tmp_path, count):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    rewrite(tmp_path, lambda record: record["code"].update(torch="2.13"))
+    taking = make_model(resume_dir=str(tmp_path), resume_any_version=True)
+    ask(taking, "generate_until", QUESTIONS[:1])
+    taking.clean()
+    assert len(count) == 1
+    assert taking.run_record["resume_any_version"] is True
+    assert (taking.run_record["resumed_requests"], taking.run_record["resumed_of_other_code"]) == (1, 1)
+    asking = make_model(resume_dir=str(tmp_path))
+    ask(asking, "generate_until", QUESTIONS[:1])
+    asking.clean()
+    assert len(count) == 2
+    assert asking.run_record["resume_any_version"] is False
+    assert (asking.run_record["resumed_requests"], asking.run_record["resumed_of_other_code"]) == (0, 0)
+
+
+def test_a_line_says_what_found_the_answer(make_model, ask, tmp_path):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    (file,) = tmp_path.glob("*.jsonl")
+    code = json.loads(file.read_text())["code"]
+    versions = {name: version(name) for name in ("stgridpool", "transformers", "torch")}
+    assert code == versions | {"commit": git_commit(Path(module.__file__)), "source": code["source"]}
+
+
+def test_facts_of_another_version_do_not_matter(make_model, ask, tmp_path, count):
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    rewrite(tmp_path, lambda record: record["answer"]["facts"].update(unheard_of=1))
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    assert len(count) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update(answer=[]),
+        lambda record: record["answer"].pop("facts"),
+        lambda record: record["answer"].update(answer=["A"]),
+        lambda record: record["answer"].update(facts=[]),
+        lambda record: record["answer"]["facts"].update(frames="8"),
+        lambda record: record["answer"]["facts"].update(kept_tokens={"entering_llm": "8"}),
+    ],
+)
+def test_an_answer_of_the_wrong_shape_is_named_and_asked_again(tmp_path, change):
+    arguments, setup = Arguments(pretrained="x", resume_dir=str(tmp_path)), dict.fromkeys(module.OF_SETUP)
+    request = Request("generate_until", 0, "What?", {}, 0, "task", "test")
+    before = Journal(arguments, 0, setup)
+    before.keep(before.name(request, None), "A", SampleFacts(frames=8, kept_tokens={"entering_llm": 8}))
+    again = Journal(arguments, 0, setup)
+    assert again.get(again.name(request, None), request).text == "A"
+    rewrite(tmp_path, change)
+    messages = []
+    handler = logger.add(messages.append, level="WARNING")
+    again = Journal(arguments, 0, setup)
+    assert again.get(again.name(request, None), request) is None
+    logger.remove(handler)
     (message,) = messages
-    assert f"{tmp_path}/x.jsonl: line 2 skipped, {reason}; the questions are asked again" in message
+    assert ".jsonl, line 1: of the wrong shape, its question is asked again" in message
 
 
-def test_the_format_of_the_first_version_is_said_once_for_each_file(tmp_path, messages):
-    old = "".join(json.dumps({"key": str(number), "answer": number}) + "\n" for number in range(100))
-    (tmp_path / "old.jsonl").write_text(old)
-    assert answers(tmp_path) == {}
-    (message,) = messages
-    assert "old.jsonl: lines 1, 2, 3, 4, 5 and 95 more skipped, in version 0.1's format" in message
-    assert answers(tmp_path, rank=1) == {}
-    assert len(messages) == 1  # one process says it
+def test_another_picture_is_another_question(make_model, ask, tmp_path, count):
+    def run(*colours):
+        pictures = [Image.new("RGB", (32, 32), colour) for colour in colours]
+        question = {"visuals": pictures, "context": "What?", "gen_kwargs": {"max_new_tokens": 2}}
+        ask(make_model(resume_dir=str(tmp_path)), "generate_until", [question])
+        return len(count)
+
+    assert [run("red"), run("red"), run("blue"), run("red", "blue"), run("red", "blue")] == [1, 1, 2, 3, 3]
 
 
-def test_answers_of_other_code_are_asked_again(tmp_path, messages):
-    journal = open_journal(tmp_path, torch="2.13", commit="old")
-    for name in "abc":
-        journal.add(name, f"old {name}")
-    open_journal(tmp_path, source="2").add("d", "other source")
-    open_journal(tmp_path, commit="a commit that changed the README").add("a", "new a")
-    assert answers(tmp_path) == {"a": "new a"}
-    message = messages[-1]
-    assert f"3 answers in {tmp_path} are of other code and are asked again" in message
-    assert "2 of stgridpool 0.2, torch 2.13, commit old; 1 of stgridpool 0.2, torch 2.14, commit abc" in message
-    assert "resume_any_version=True takes them" in message
-
-    everything = open_journal(tmp_path, takes_other_code=True)
-    assert {name: everything.get(name).answer for name in "abcd"} == {
-        "a": "new a",
-        "b": "old b",
-        "c": "old c",
-        "d": "other source",
-    }
-    assert [everything.get(name).is_of_other_code for name in "abcd"] == [False, True, True, True]
-    assert everything.get("b").place.endswith(".jsonl, line 2")
+def test_a_tower_from_elsewhere_counts(make_model, ask, tmp_path, count):
+    """Its weights may come from another folder or the hub, where nothing in the checkpoint's folder changes."""
+    ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+    for expected, digest in ((2, "1"), (2, "1"), (3, "2")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(llava_video, "weights_digest", lambda module, digest=digest: digest)
+            ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
+        assert len(count) == expected
 
 
-@pytest.mark.parametrize(("name", "is_other"), [(name, name != "commit") for name in CODE])
-def test_a_commit_alone_is_no_other_code(tmp_path, name, is_other):
-    open_journal(tmp_path, **{name: "other"}).add("a", 1)
-    assert answers(tmp_path) == ({} if is_other else {"a": 1})
+def test_every_argument_counts_unless_it_is_named():
+    names = {argument.name for argument in fields(Arguments)}
+    assert set(module.INDECISIVE) <= names
+    decisive = names - set(module.INDECISIVE)
+    assert {"max_frames_num", "fps", "force_sample", "add_time_instruction", "conv_template"} <= decisive
 
 
-def test_fifos_and_dangling_links_neither_hang_nor_stop_it(tmp_path, messages):
-    open_journal(tmp_path).add("a", 1)
-    os.mkfifo(tmp_path / "fifo.jsonl")
-    (tmp_path / "link.jsonl").symlink_to("nowhere")
-    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
-    (tmp_path / "folder.jsonl").mkdir()
-    assert answers(tmp_path) == {"a": 1}
-    assert [message.count("is skipped, it cannot be read") for message in messages] == [1] * 4
-    assert "fifo.jsonl is no regular file" in messages[0]
+def test_answers_that_could_not_be_kept_are_counted(make_model, ask, tmp_path, monkeypatch):
+    def fail(self, lines):
+        raise OSError("No space left on device")
+
+    model = make_model(resume_dir=str(tmp_path))
+    monkeypatch.setattr(JournalFiles, "_append", fail)
+    messages = []
+    handler = logger.add(messages.append, level="ERROR")
+    ask(model, "generate_until", QUESTIONS[:3])
+    model.clean()
+    logger.remove(handler)
+    monkeypatch.undo()
+    model._journal.finish()
+    assert model.run_record["answers_not_kept"] == 3
+    assert [message.count("answers cannot be written") for message in messages] == [1, 0]
+    assert f"3 answers are not in {tmp_path}, which could not be written" in messages[1]
 
 
-@pytest.mark.parametrize("folder", ["", " "])
-def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch, folder):
+def test_each_repeat_is_an_answer_of_its_own(make_model, ask, tmp_path, count):
+    for _ in range(2):
+        model = make_model(resume_dir=str(tmp_path))
+        for _ in range(2):
+            ask(model, "generate_until", QUESTIONS[:1])
+    assert len(count) == 2
+
+
+def test_failures_are_tried_again(make_model, ask, tmp_path, count):
+    for _ in range(2):
+        results = ask(make_model(resume_dir=str(tmp_path)), "generate_until", [{"visuals": ["broken.mp4"]}])
+        assert facts(results)[0]["failed"]
+    assert len(count) == 2
+
+
+def test_without_a_folder_nothing_is_written(make_model, ask, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="resume_dir must be a path, got an empty text"):
-        open_journal(folder)
+    ask(make_model(), "generate_until", QUESTIONS[:1])
     assert not list(tmp_path.iterdir())
-
-
-def test_answers_survive_a_process_that_is_killed(tmp_path):
-    code = (
-        "import os, signal, sys; from lmms_eval_stgridpool.kept.journal import Journal\n"
-        "journal = Journal(sys.argv[1], 0, {})\n"
-        "for number in range(5): journal.add(str(number), number)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert done.returncode == -9
-    again = Journal(tmp_path, 0, {})
-    assert [again.get(str(number)).answer for number in range(5)] == [0, 1, 2, 3, 4]
-
-
-@contextmanager
-def full_disk(size):
-    """Lets no file grow beyond `size` bytes: a write stops in the middle, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_a_disk_that_is_full_for_a_moment_costs_no_answer(tmp_path, messages):
-    journal = open_journal(tmp_path)
-    journal.add("a", 1)
-    with full_disk(next(tmp_path.glob("*.jsonl")).stat().st_size + 10):
-        for number in range(100):
-            journal.add(f"b{number}", number)
-        assert journal.flush() == 100
-    assert journal.get("b7").answer == 7
-    (message,) = messages
-    assert f"answers cannot be written to {tmp_path}; they are kept and tried again" in message
-    journal.add("c", 3)
-    assert journal.flush() == 0
-    assert f"101 answers that waited are now written to {tmp_path}" in messages[1]
-    journal.add("d", 4)
-    assert answers(tmp_path) == {"a": 1, "c": 3, "d": 4} | {f"b{number}": number for number in range(100)}
-    assert len(messages) == 2  # nothing is said about torn lines: there are none
-
-
-def test_answers_that_wait_are_written_at_the_end_of_the_process(tmp_path):
-    code = (
-        "import resource, sys; from lmms_eval_stgridpool.kept.journal import Journal\n"
-        "journal = Journal(sys.argv[1], 0, {})\n"
-        "limits = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))\n"
-        "journal.add('a', 1)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, limits)\n"
-        "sys.exit(1)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert done.returncode == 1
-    assert Journal(tmp_path, 0, {}).get("a").answer == 1
-
-
-def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
-    with full_disk(0), pytest.raises(OSError, match=rf"resume_dir must be a folder that can be written.*{tmp_path}"):
-        open_journal(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match=r"resume_dir must be a folder, and .*file is something else"):
-        open_journal(tmp_path / "file")
