@@ -6,8 +6,9 @@ Features that are there already stay. Several processes share the work:
   accelerate launch --num_processes 8 scripts/extract_features.py --tasks videomme \
     --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64,feature_cache=features
 
-Evaluations find the features with the same --model_args, whatever their compressor. Ends with status 1 if a video
-cannot be read, or its features are not finite.
+Evaluations find the features with the same --model_args, whatever their compressor, unless it asks the vision tower for
+more: then name it here, too, and what it asks for is kept as well. Ends with status 1 if a video cannot be read, or its
+features are not finite.
 """
 
 import argparse

@@ -30,9 +30,11 @@ class VisionTower(nn.Module, ABC):
         image_size: Side of the input, in pixels.
         num_patches_per_side: Side of the feature map, in patches; incomplete patches at the border are not seen.
         hidden_size: Width of the features.
+        pool_head: The end of a SigLIP tower, if `load_pool_head` has loaded it.
     """
 
     vision_tower: Any
+    pool_head: PoolHead | None = None
     is_loaded = True  # a tower is loaded with its model; scripts ask
 
     def __init__(
@@ -135,12 +137,7 @@ class SiglipTower(VisionTower):
     Args:
         name: The checkpoint's `mm_vision_tower`.
         config: Geometry of the whole encoder, a `SiglipVisionConfig`.
-
-    Attributes:
-        pool_head: What was left out, if `load_pool_head` has loaded it.
     """
-
-    pool_head: PoolHead | None = None
 
     def __init__(self, name: str, config: Any) -> None:
         config.num_hidden_layers -= 1

@@ -168,6 +168,12 @@ class TowerEvidence:
         )
 
 
+def needs_of_tower(needs: Collection[Any]) -> frozenset[Need]:
+    """Select the needs that only the vision tower can meet."""
+    kinds = (AttentionReceived, ClassAttention, FrameVectors, PoolHeadAttention, TowerKeys)
+    return frozenset(need for need in needs if isinstance(need, kinds))
+
+
 def uses_pool_head(need: Need) -> bool:
     """Tell whether `need` is computed by SigLIP's pooling head."""
     return isinstance(need, PoolHeadAttention) or need == FrameVectors("pool_head")

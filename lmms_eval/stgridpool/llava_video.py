@@ -1,7 +1,7 @@
 """The lmms-eval model ``llava_video``: LLaVA-Video and LLaVA-OneVision with any compressor of visual tokens."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +12,12 @@ from lmms_eval.models.model_utils.progress import make_progress
 from loguru import logger
 
 from llava.model.builder import load_pretrained_model
+from llava.model.tower_evidence import needs_of_tower
 from lmms_eval_stgridpool.answers.answering import RequestAnswerer
 from lmms_eval_stgridpool.answers.generation import Answerer
 from lmms_eval_stgridpool.answers.prompts import PromptBuilder
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
-from lmms_eval_stgridpool.kept.identity import checkpoint_version, weights_digest
+from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version, weights_digest
 from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.output import RunFiles, end_run
 from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts, describe, run_record
@@ -94,11 +95,15 @@ class LlavaVideo(lmms):
         keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
         weights = weights_digest(tower.vision_tower) if keeps else None
         self._tower = weights or checkpoint_version(tower.name, None)
-        cache = open_feature_cache(self.arguments, tower, config, weights)
+        pool_head = weights_digest(tower.pool_head.modules()) if keeps and tower.pool_head is not None else None
+        if pool_head is not None:
+            self._tower = answer_key({"tower": self._tower, "pool_head": pool_head})
+        cache = open_feature_cache(self.arguments, tower, config, weights, pool_head)
         self._loader = VideoLoader(image_processor, self.arguments, dtype, self.device.type == "cuda", cache)
         self.encoder = MediaEncoder(self.model, image_processor, self._loader, self.device, dtype, cache)
         self.run_record: dict[str, Any] | None = None
         self.verdict: Verdict | None = None
+        self._ask_tower([self.model.compressor])
         self._use(self.model.compressor)
 
     @classmethod
@@ -120,6 +125,16 @@ class LlavaVideo(lmms):
             if value is not None and str(given.setdefault(name, value)) != str(value):
                 raise ValueError(f"{name} is {given[name]!r} in --model_args and {value!r} in --{name}: leave one out")
         return cls(**given)
+
+    def _ask_tower(self, compressors: Sequence[Compressor]) -> None:
+        """Have the tower give what any of `compressors` needs of it, about every video.
+
+        Raises:
+            ValueError: If the tower cannot give it.
+        """
+        needs = {need for compressor in compressors for need in needs_of_tower(compressor.needs)}
+        self.model.get_vision_tower().check_needs(needs)
+        self._loader.needs = sorted(needs, key=repr)
 
     def _use(self, compressor: Compressor) -> None:
         """Set up what depends on the compressor: how questions are answered, and what is noted about it."""
@@ -190,6 +205,7 @@ class LlavaVideo(lmms):
             torch_dtype=self.placement.dtype,
             attn_implementation=self.arguments.attn_implementation,
             overwrite_config=None if position is None else {"mm_newline_position": position},
+            pool_head=self.arguments.pool_head,
         )
         return tokenizer, model, image_processor
 

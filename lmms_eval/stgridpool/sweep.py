@@ -70,6 +70,7 @@ class SweptModel(LlavaVideo):
             ValueError: As for the class, or if the checkpoint's model does not offer what a compressor asks for.
         """
         loaded = cls(**arguments)
+        loaded._ask_tower(compressors)
         sweep = [copy.copy(loaded) for _ in compressors]
         for model, compressor in zip(sweep, compressors, strict=True):
             model._sweep, model._found = sweep, {}

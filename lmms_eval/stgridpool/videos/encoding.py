@@ -153,9 +153,11 @@ class MediaEncoder:
             loaded = self.loader.get(path)
         for stage, seconds in loaded.seconds.items():
             timer.add(stage, seconds)
-        frames = loaded.frames.to(self.device, non_blocking=True)
-        features = frames if loaded.is_encoded else self.model.vision_features(frames, timer)[0]
-        video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged)
+        features = loaded.frames.to(self.device, non_blocking=True)
+        evidence = {need: value.to(self.device, non_blocking=True) for need, value in loaded.evidence.items()}
+        if not loaded.is_encoded:
+            features, evidence = self.model.vision_features(features, timer, self.loader.needs)
+        video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged, evidence)
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
             with on_host(timer, "write_features"):
                 self.cache.add(loaded.name, video)

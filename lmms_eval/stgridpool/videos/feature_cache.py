@@ -1,5 +1,8 @@
 """What the vision tower gave for a video, kept on disk: another compressor then neither decodes nor encodes it again.
 
+Evidence that a method asks the tower for is kept beside the features. Features with and without it are different
+entries: a run finds those that were made for the same needs.
+
 Each video is a safetensors file, named by a digest of all that its features depend on: the video file's path, size and
 time of change, how its frames are chosen and decoded, the tower with its weights and dtype, and the code and versions
 that do the work. Any number of processes may share the folder. Files appear in it whole or not at all, and those that
@@ -15,7 +18,7 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,11 +27,13 @@ from loguru import logger
 
 import llava
 from llava.model.tower import VisionTower
+from llava.model.tower_evidence import uses_pool_head
 from lmms_eval_stgridpool.kept.identity import answer_key, source_digest, video_identity
 from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regular_file
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.versions import package_version
 from lmms_eval_stgridpool.videos.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
+from stgridpool.evidence import Need
 from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
@@ -49,6 +54,7 @@ class FeatureCache:
         folder: Folder that the user names; it is made if it is missing.
         limit_bytes: Most bytes of features that the cache may hold.
         setup: What the features of all videos of this run depend on, see `feature_setup`.
+        pool_head: A digest of the weights of the tower's pooling head; None where there is none.
 
     Attributes:
         folder: The cache's own folder in it.
@@ -59,24 +65,38 @@ class FeatureCache:
         OSError: If the cache's folder cannot be made, or holds files that no cache has made.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], limit_bytes: float, setup: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        limit_bytes: float,
+        setup: Mapping[str, Any],
+        pool_head: str | None = None,
+    ) -> None:
         self.folder = own_folder("feature_cache", make_folder("feature_cache", folder) / FOLDER)
-        self._limit_bytes, self._setup = limit_bytes, setup
+        self._limit_bytes, self._setup, self._pool_head = limit_bytes, setup, pool_head
         self.is_writable = True
         self._has_evicted = False
 
-    def name(self, video: Path) -> str:
-        """What a video, a file or a folder of pictures, is called here; one that was changed has another name."""
-        return answer_key({"setup": self._setup, "files": video_identity(video.resolve())})
+    def name(self, video: Path, needs: Collection[Need] = ()) -> str:
+        """Name the features of a video, a file or a folder of pictures, and the evidence kept beside them.
 
-    def get(self, name: str) -> VideoFeatures | None:
-        """The features called `name`; None where there are none, or where the file is damaged.
+        A video that was changed has another name, and so has one with other evidence.
+        """
+        facts: dict[str, Any] = {"setup": self._setup, "files": video_identity(video.resolve())}
+        if needs:
+            facts["needs"] = sorted(map(repr, needs))
+        if any(map(uses_pool_head, needs)):
+            facts["pool_head"] = self._pool_head
+        return answer_key(facts)
+
+    def get(self, name: str, needs: Collection[Need] = ()) -> VideoFeatures | None:
+        """Read the features called `name`; None where there are none, the file is damaged, or evidence is missing.
 
         The file is read as a whole, so that it may be evicted meanwhile, by this machine or another one.
         """
         path = self._path(name)
         try:
-            return unpack(name, read_regular_file(path))
+            return unpack(name, read_regular_file(path), needs)
         except FileNotFoundError:
             return None
         except DAMAGE as error:
@@ -90,7 +110,7 @@ class FeatureCache:
         because the disk is full for instance, the run goes on without; the next ones are tried again. Both are said
         once.
         """
-        if not all_finite(video.features):
+        if not all(map(all_finite, (video.features, *video.evidence.values()))):
             return
         data = pack(name, video)
         if len(data) > self._limit_bytes:
@@ -159,7 +179,7 @@ class FeatureCache:
 
 
 def open_feature_cache(
-    arguments: Arguments, tower: VisionTower, config: Any, weights: str | None
+    arguments: Arguments, tower: VisionTower, config: Any, weights: str | None, pool_head: str | None = None
 ) -> FeatureCache | None:
     """The cache that the arguments ask for; None where they ask for none.
 
@@ -168,6 +188,7 @@ def open_feature_cache(
         tower: The vision tower.
         config: The checkpoint's configuration.
         weights: A digest of the tower's weights; None where they are offloaded.
+        pool_head: A digest of its pooling head's weights; None where there is none.
 
     Raises:
         OSError: If the folder cannot be made, or is not the cache's own.
@@ -178,7 +199,7 @@ def open_feature_cache(
     if weights is None:
         raise ValueError("feature_cache cannot be used while the vision tower is offloaded")
     setup = feature_setup(arguments, tower, config, weights)
-    return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup)
+    return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup, pool_head)
 
 
 def feature_setup(arguments: Arguments, tower: VisionTower, config: Any, weights: str) -> dict[str, Any]:

@@ -1,23 +1,25 @@
-"""A file of the feature cache: a video's features in safetensors' format, with their times, a checksum and a mark."""
+"""A file of the feature cache in safetensors' format: a video's features and evidence, times, a checksum and a mark."""
 
 import io
 import json
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from lmms_eval_stgridpool.kept.identity import tensor_bytes
+from stgridpool.evidence import Evidence, Need
 
 DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a file may raise that is no such file, or is damaged."""
 
+_FEATURES = "features"  # their name in the file; evidence has its need's
 _MARK = ("made_by", "stgridpool's feature cache")  # in the header of every file
 
 
@@ -31,6 +33,7 @@ class VideoFeatures:
         duration: Length of the video, in seconds.
         is_from_cache: Whether they were read, not made.
         num_damaged: Signs of damage that the decoder gave.
+        evidence: What methods asked the tower for besides, about the same frames.
     """
 
     features: torch.Tensor
@@ -38,6 +41,7 @@ class VideoFeatures:
     duration: float
     is_from_cache: bool = False
     num_damaged: int = 0
+    evidence: Evidence = field(default_factory=dict)
 
 
 def pack(name: str, video: VideoFeatures) -> bytes:
@@ -47,24 +51,32 @@ def pack(name: str, video: VideoFeatures) -> bytes:
         name: What the features are called in the cache; it goes into the checksum.
         video: The features.
     """
-    features = video.features.cpu().contiguous()
+    tensors = {repr(need): value.cpu().contiguous() for need, value in video.evidence.items()}
+    tensors[_FEATURES] = video.features.cpu().contiguous()
     facts = {"times": json.dumps(video.times), "duration": repr(video.duration), _MARK[0]: _MARK[1]}
     facts["damaged"] = str(video.num_damaged)
-    return save({"features": features}, {**facts, "checksum": _checksum(name, features, facts)})
+    return save(tensors, {**facts, "checksum": _checksum(name, tensors, facts)})
 
 
-def unpack(name: str, data: bytes) -> VideoFeatures:
-    """What a file holds.
+def unpack(name: str, data: bytes, needs: Collection[Need] = ()) -> VideoFeatures:
+    """Read what a file holds.
+
+    Args:
+        name: What the features are called in the cache.
+        data: The file's content.
+        needs: The evidence that must be there.
 
     Raises:
         ValueError: If it is damaged, or holds features of another name; `DAMAGE` lists what else damage may raise.
+        LookupError: If it lacks evidence.
     """
     facts = _header(io.BytesIO(data), len(data))
-    features = load(data)["features"]
-    if facts.pop("checksum") != _checksum(name, features, facts):
+    tensors = load(data)
+    if facts.pop("checksum") != _checksum(name, tensors, facts):
         raise ValueError("its checksum differs")
     times, duration = tuple(json.loads(facts["times"])), float(facts["duration"])
-    return VideoFeatures(features, times, duration, True, int(facts["damaged"]))
+    evidence = {need: tensors[repr(need)] for need in needs}
+    return VideoFeatures(tensors[_FEATURES], times, duration, True, int(facts["damaged"]), evidence)
 
 
 def is_marked(file: Path) -> bool:
@@ -89,6 +101,12 @@ def _header(file: BinaryIO, size: int) -> dict[str, str]:
     return json.loads(file.read(min(length, size)))["__metadata__"]
 
 
-def _checksum(name: str, features: torch.Tensor, facts: Mapping[str, str]) -> str:
-    text = json.dumps([name, str(features.dtype), tuple(features.shape), dict(facts)], sort_keys=True)
-    return f"{zlib.crc32(tensor_bytes(features), zlib.crc32(text.encode())):08x}"
+def _checksum(name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:
+    features = tensors[_FEATURES]
+    described: list[Any] = [name, str(features.dtype), tuple(features.shape), dict(facts)]
+    evidence = sorted(tensors.keys() - {_FEATURES})
+    described += [(key, str(tensors[key].dtype), tuple(tensors[key].shape)) for key in evidence]
+    checksum = zlib.crc32(json.dumps(described, sort_keys=True).encode())
+    for key in (_FEATURES, *evidence):
+        checksum = zlib.crc32(tensor_bytes(tensors[key]), checksum)
+    return f"{checksum:08x}"

@@ -2,9 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from llava.video import VideoClip, VideoReadError
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
+from stgridpool.evidence import Evidence, Need
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class LoadedVideo:
         name: What its features are called in the feature cache; None without a cache.
         seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
         num_damaged: Signs of damage that the decoder gave.
+        evidence: Evidence that was kept with the features.
     """
 
     frames: torch.Tensor
@@ -37,6 +39,7 @@ class LoadedVideo:
     name: str | None
     seconds: dict[str, float]
     num_damaged: int = 0
+    evidence: Evidence = field(default_factory=dict)
 
 
 class VideoLoader:
@@ -50,6 +53,10 @@ class VideoLoader:
         dtype: Of the pixels.
         pin: Whether to put pixels into pinned memory, from which a GPU copies without waiting.
         cache: Features of videos that need not be decoded again.
+
+    Attributes:
+        needs: Evidence about each video that the tower is asked for, and that features in the cache must come with;
+            set it before videos are expected.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class VideoLoader:
     ) -> None:
         self._image_processor, self._arguments = image_processor, arguments
         self._dtype, self._pin, self._cache = dtype, pin, cache
+        self.needs: Collection[Need] = ()
         self._reader = VideoReader(arguments.decode_timeout_s, arguments.decode_memory_gb, image_processor.resizing)
         self._expected: deque[Path] = deque()
         self._loading: deque[tuple[Path, Future[LoadedVideo]]] = deque()
@@ -120,13 +128,14 @@ class VideoLoader:
         if self._cache is None:
             return self._decode(path, None)
         started = time.perf_counter()
-        name = self._cache.name(path)
-        kept = self._cache.get(name)
+        name = self._cache.name(path, self.needs)
+        kept = self._cache.get(name, self.needs)
         if kept is None:
             return self._decode(path, name)
         features = self._pinned(kept.features)
+        evidence = {need: self._pinned(value) for need, value in kept.evidence.items()}
         seconds = {"read_features": time.perf_counter() - started}
-        return LoadedVideo(features, True, kept.times, kept.duration, name, seconds, kept.num_damaged)
+        return LoadedVideo(features, True, kept.times, kept.duration, name, seconds, kept.num_damaged, evidence)
 
     def _decode(self, path: Path, name: str | None) -> LoadedVideo:
         started = time.perf_counter()

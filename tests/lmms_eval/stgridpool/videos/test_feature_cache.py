@@ -1,5 +1,6 @@
 """Features come back as they went in, or not at all; a run that finds them neither decodes nor encodes."""
 
+import copy
 import errno
 import hashlib
 import multiprocessing
@@ -19,14 +20,17 @@ import torch
 from loguru import logger
 from PIL import Image
 from safetensors.torch import save
+from transformers import SiglipVisionModel
 
 from llava.video import BACKENDS, VideoReadError
 from llava.video_process import VideoReader
+from lmms_eval_stgridpool.kept.identity import answer_key, video_identity
 from lmms_eval_stgridpool.kept.paths import MARKER
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos import feature_cache
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, feature_setup, open_feature_cache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
+from stgridpool.evidence import AttentionReceived, ClassAttention, FrameVectors, PoolHeadAttention, Question, TowerKeys
 from stgridpool.timing import StageTimer
 
 
@@ -78,6 +82,71 @@ def test_features_come_back_bit_for_bit(cache, dtype):
     assert (kept.times, kept.duration) == (video.times, video.duration)
     assert kept.is_from_cache
     assert not video.is_from_cache
+
+
+RECEIVED, KEYS, MEANS = AttentionReceived(-2), TowerKeys(), FrameVectors("mean")
+
+
+def with_evidence(seed=0):
+    """Evidence of three shapes beside the features."""
+    video, generator = make_video(), torch.Generator().manual_seed(seed)
+    shapes = {RECEIVED: (36,), KEYS: (36, 5), MEANS: (4, 8)}
+    evidence = {need: torch.randn(shape, generator=generator) for need, shape in shapes.items()}
+    return VideoFeatures(video.features, video.times, video.duration, evidence=evidence)
+
+
+def test_evidence_comes_back_bit_for_bit(cache):
+    video = with_evidence()
+    cache.add(A, video)
+    kept = cache.get(A, [MEANS, RECEIVED, KEYS])
+    assert torch.equal(kept.features, video.features)
+    assert list(kept.evidence) == [MEANS, RECEIVED, KEYS]
+    assert all(torch.equal(kept.evidence[need], value) for need, value in video.evidence.items())
+
+
+def test_an_entry_without_what_is_needed_is_no_hit(cache, warnings):
+    cache.add(A, make_video())
+    assert cache.get(A, [RECEIVED]) is None
+    cache.add(B, with_evidence())
+    assert cache.get(B, [AttentionReceived(-1)]) is None
+    assert cache.get(B, [RECEIVED, Question()]) is None
+    assert "AttentionReceived(layer=-1)" in "".join(warnings)
+
+
+def test_damaged_evidence_is_no_hit(cache):
+    cache.add(A, with_evidence())
+    [file] = cache.folder.glob("*.safetensors")
+    whole = file.read_bytes()
+    for position in range(0, len(whole), 11):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << position % 8
+        file.write_bytes(flipped)
+        assert cache.get(A, [RECEIVED, KEYS, MEANS]) is None
+
+
+def test_evidence_that_is_not_finite_is_not_kept(cache):
+    video = with_evidence()
+    video.evidence[KEYS][3, 2] = float("nan")
+    cache.add(A, video)
+    assert cache.get(A) is None
+
+
+def test_needs_are_part_of_the_name(tmp_path):
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"1234")
+    one, other = (FeatureCache(tmp_path / "cache", 1e6, {"dtype": "float16"}, head) for head in ("1", "2"))
+    plain = answer_key({"setup": {"dtype": "float16"}, "files": video_identity(video)})  # as before there was evidence
+    assert one.name(video) == one.name(video, ()) == plain
+    assert (
+        one.name(video, [RECEIVED, KEYS])
+        == one.name(video, {KEYS: 1, RECEIVED: 2})
+        == other.name(video, [KEYS, RECEIVED])
+    )
+    needs = [(), [RECEIVED], [KEYS], [RECEIVED, KEYS], [AttentionReceived(-1)], [PoolHeadAttention()]]
+    names = {one.name(video, some) for some in needs}
+    assert len(names) == len(needs)
+    for need in (PoolHeadAttention(), FrameVectors("pool_head")):
+        assert one.name(video, [need]) != other.name(video, [need])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -476,6 +545,63 @@ def test_another_compressor_neither_decodes_nor_encodes(make_model, ask, clips, 
         other = second._answerer.encoder.encode([str(clips / "v2.mp4")], StageTimer("cpu"))
     assert torch.equal(other.inputs[0].embeds, one.inputs[0].embeds)
     assert other.clips == one.clips
+
+
+def asking(*needs):
+    """Something that needs evidence, as compressors do."""
+    return SimpleNamespace(needs=frozenset(needs))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_evidence_is_computed_once_and_kept(make_model, clips, tmp_path, forbid, prefetch):
+    video, settings = clips / "v2.mp4", {"prefetch": prefetch, "feature_cache": str(tmp_path / "cache")}
+
+    def features(model, *compressors):
+        model._ask_tower(compressors)
+        model._loader.expect([video])
+        with torch.inference_mode():
+            return model.encoder.features([video], StageTimer("cpu"))[0]
+
+    first = make_model(**settings)
+    plain = features(first)
+    made = features(first, asking(RECEIVED, Question()), asking(RECEIVED, MEANS))
+    assert not made.is_from_cache
+    assert set(made.evidence) == {RECEIVED, MEANS}
+    assert torch.equal(made.features, plain.features)
+    assert len(made.evidence[RECEIVED]) == plain.features[..., 0].numel()
+    second = make_model(**settings)
+    forbid(second)
+    kept = features(second, asking(MEANS, RECEIVED))
+    assert kept.is_from_cache
+    assert all(torch.equal(kept.evidence[need], value) for need, value in made.evidence.items())
+    assert features(second).evidence == {}
+    with pytest.raises(AssertionError, match="this was not to be called"):
+        features(second, asking(RECEIVED))
+
+
+def test_what_the_tower_cannot_give_is_refused_before_any_video(make_model):
+    model = make_model()
+    with pytest.raises(ValueError, match="asks for a class token"):
+        model._ask_tower([asking(), asking(ClassAttention())])
+    with pytest.raises(ValueError, match="load the model with the option pool_head"):
+        model._ask_tower([asking(FrameVectors("pool_head"))])
+
+
+def test_the_pooling_head_is_loaded_and_told_apart(make_model, tmp_path):
+    config = copy.deepcopy(make_model().model.get_vision_tower().vision_tower.config)
+    config.num_hidden_layers, config.vision_use_head = config.num_hidden_layers + 1, True
+    for name in ("one", "other"):
+        SiglipVisionModel(config).save_pretrained(tmp_path / name)
+    settings = {"feature_cache": str(tmp_path / "cache")}
+    models = [make_model(**settings, pool_head=str(tmp_path / name)) for name in ("one", "other")]
+    models[0]._ask_tower([asking(PoolHeadAttention())])
+    assert models[0]._loader.needs == [PoolHeadAttention()]
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"1234")
+    caches = [model.encoder.cache for model in (make_model(**settings), *models)]
+    assert len({cache.name(video, [RECEIVED]) for cache in caches}) == 1
+    assert len({cache.name(video, [PoolHeadAttention()]) for cache in caches}) == 3
+    assert models[0]._tower != models[1]._tower
 
 
 def test_what_is_damaged_is_encoded_anew_and_replaced(make_model, ask, tmp_path):
