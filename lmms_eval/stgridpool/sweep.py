@@ -70,13 +70,13 @@ class SweptModel(LlavaVideo):
             ValueError: As for the class, or if the checkpoint's model does not offer what a compressor asks for.
         """
         loaded = cls(**arguments)
-        loaded._ask_tower(compressors)
         sweep = [copy.copy(loaded) for _ in compressors]
         for model, compressor in zip(sweep, compressors, strict=True):
             model._sweep, model._found = sweep, {}
             loaded.model.compressor = compressor
             model._use(compressor)
             model._setup["sweep"] = [repr(one) for one in compressors]
+        loaded._ask_tower(compressors)
         return sweep
 
     def _use(self, compressor: Compressor) -> None:
