@@ -1,10 +1,11 @@
 """Training-free compression of the visual tokens of Video LLMs.
 
-A `Compressor` decides, its `Plan` is the decision as a sparse matrix, and `Plan.apply` carries it out.
+A `Compressor` decides, its `Plan` is the decision as a sparse matrix, and `compress` carries it out.
 """
 
-from stgridpool.composed import Composed
-from stgridpool.compressor import Budget, Compressed, Compressor
+from stgridpool.budget import Budget
+from stgridpool.chain import Chain
+from stgridpool.compressor import Budgeted, Compressed, Compressor, Scorer, Step, compress
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
@@ -13,8 +14,10 @@ from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG
 from stgridpool.compressors.st_gridpool import STGridPool
-from stgridpool.compressors.sttm.sttm import STTM
-from stgridpool.plan import Plan
+from stgridpool.compressors.sttm import STTM
+from stgridpool.evidence import Evidence, Need
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
 
 __all__ = [
     "COMPRESSORS",
@@ -24,12 +27,20 @@ __all__ = [
     "Average",
     "Bilinear",
     "Budget",
-    "Composed",
+    "Budgeted",
+    "Chain",
     "Compressed",
     "Compressor",
+    "Evidence",
     "Max",
+    "Need",
     "NoCompression",
     "Plan",
     "STGridPool",
+    "Scorer",
+    "Shape",
+    "Step",
+    "VideoTokens",
     "build_compressor",
+    "compress",
 ]

@@ -1,64 +1,59 @@
-"""Compressor: the shape of every method; Budget: how many tokens it may leave."""
+"""Compressor: the shape of every method; Step: a compressor at its place; compress: the one way to carry it out."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
-from stgridpool.options import fraction, whole_number
-from stgridpool.plan import Grid, Plan
+from stgridpool.budget import Budget, share_out
+from stgridpool.evidence import Evidence, Need, through
+from stgridpool.options import choice, fraction
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
+
+FRAMES, PATCHES, TOKENS = "frames", "patches", "tokens"
+"""Places in front of the language model: pixels, the projector's output, and what the checkpoint's pooling leaves."""
 
 POSITIONS = ("reassign", "survive", "merge")
-"""Where the tokens that are left inside the language model may stand; see `stgridpool.decoder.steps.LLMStage`."""
-
-MOST_TOKENS = 1_000_000_000
-"""Largest number of tokens that an option may name."""
-_ROUNDING = 1 + 1e-12  # 0.7 of 10780 is 7546, but in floating point 7545.999...; 1/3 of 9 is 3
+"""Positions that tokens may have from a decoder layer on; see `stgridpool.decoder.steps`."""
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How many tokens may be left of a grid. At most one field is set; none set leaves it to the method's settings.
+class Step:
+    """A compressor at its place.
 
     Attributes:
-        ratio: fraction of the tokens kept, above 0 and at most 1; the count is rounded down, but is at least 1.
-        tokens: tokens kept of the whole grid, 1 to 10^9.
-        tokens_per_frame: tokens kept per frame, 1 to 10^9.
-
-    Raises:
-        ValueError: if two fields are set, or one is of the wrong type or out of its range.
+        compressor: The method.
+        place: "frames", "patches" (in place of the checkpoint's own pooling), "tokens" (behind it, in front of the
+            language model), or the number of the decoder layer whose input is compressed.
+        positions: Inside the language model, where the remaining tokens stand from that layer on. "reassign": all
+            tokens are counted again, so that no gap remains. "survive": every token keeps its position. "merge": the
+            rotary tables of merged tokens are averaged like the tokens, text keeps its own.
+        decode_gap: With "reassign", whether generated tokens have the positions that they have without a compressor.
+        merges_evenly: With "merge", whether every source token weighs the same.
     """
 
-    ratio: float | None = None
-    tokens: int | None = None
-    tokens_per_frame: int | None = None
+    compressor: Compressor
+    place: str | int
+    positions: str = "reassign"
+    decode_gap: bool = False
+    merges_evenly: bool = False
 
-    def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        if len(given) > 1:
-            raise ValueError(f"a budget is given in one way, got {given}; leave out all but one")
-        fraction("ratio", given.get("ratio", 1))
-        whole_number("tokens", given.get("tokens", 1), 1, MOST_TOKENS)
-        whole_number("tokens_per_frame", given.get("tokens_per_frame", 1), 1, MOST_TOKENS)
-
-    def count(self, grid: Grid) -> int | None:
-        """Tokens that may be left of `grid` (T, H, W); None where the method's own settings decide."""
-        total = math.prod(grid)
-        if self.ratio is not None:
-            return max(1, int(self.ratio * total * _ROUNDING))
-        if self.tokens is not None:
-            return min(self.tokens, total)
-        if self.tokens_per_frame is not None:
-            return min(self.tokens_per_frame * grid[0], total)
-        return None
+    @property
+    def is_inside(self) -> bool:
+        """Whether it acts inside the language model."""
+        return isinstance(self.place, int)
 
 
 class Compressed(NamedTuple):
-    """What calling a compressor gives."""
+    """Tokens that a compressor left."""
 
     tokens: Tensor
     """(N, D), in the dtype of the input."""
@@ -67,69 +62,234 @@ class Compressed(NamedTuple):
 
 @dataclass(frozen=True)
 class Compressor(ABC):
-    """A method. Its fields are its options, its ``repr`` is the record of a run, and `plan` is what it decides."""
+    """A method. Its fields are its options, its ``repr`` is the record of a run, and `plan` is what it decides.
+
+    Attributes:
+        needs_maps: Whether it acts on whole lattices only; class attribute.
+    """
+
+    needs_maps: ClassVar[bool] = True
+
+    @abstractmethod
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Decide.
+
+        Args:
+            tokens: What is there; it is not changed.
+            evidence: What `needs` names.
+
+        Raises:
+            ValueError: If the tokens do not fill a lattice and the method needs that, or are too few.
+        """
+
+    def values(self, features: Tensor, shape: Shape, plan: Plan) -> Tensor:
+        """Compute the output (N, D) of a plan that does not reproduce its values; others are applied.
+
+        Args:
+            features: (S, D) on a lattice `shape`, which they fill.
+            shape: (T, H, W).
+            plan: Decided for these tokens.
+        """
+        del shape
+        return plan.apply(features)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it asks a model for besides the tokens; of a method of several steps, what all of them ask for."""
+        return frozenset[Need]().union(*(step.compressor.needs for step in self.steps() if step.compressor is not self))
 
     @property
     def query_aware(self) -> bool:
-        """Whether it looks at the question; if so, questions on one video share no prefix."""
-        return False
+        """Whether it looks at the question: it then compresses once per question, and questions share no prefix."""
+        return any(need.query_aware for need in self.needs)
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it asks of the encoder besides the tokens, such as the attention that each token received."""
-        return frozenset()
+    def steps(self) -> tuple[Step, ...]:
+        """Where it acts, in order; in place of the checkpoint's own pooling unless a method says otherwise."""
+        return (Step(self, PATCHES),)
 
-    @property
-    def stage(self) -> str | int:
-        """Where it acts: ``"before_llm"``, or the number of the decoder layer whose input it compresses."""
-        return "before_llm"
+    def planned_shape(self, shape: Shape) -> Shape | None:
+        """Return the lattice (T', H', W') that the output fills for a source lattice; None if the tokens decide."""
+        del shape
+        return None
+
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the number of tokens left, known before any token exists; None if the tokens decide.
+
+        Args:
+            shape: (T, H, W) of the source lattice.
+            total: Tokens that stand on it; None if they fill it.
+        """
+        del total
+        planned = self.planned_shape(shape)
+        return None if planned is None else math.prod(planned)
+
+    def __call__(self, features: Tensor, evidence: Evidence | None = None) -> Compressed:
+        """Compress feature maps (T, H, W, D).
+
+        Args:
+            features: Of any floating dtype; they are not changed.
+            evidence: What `needs` names.
+
+        Raises:
+            ValueError: See `compress`.
+        """
+        tokens, plan = compress(self, VideoTokens.of(features), evidence or {})
+        return Compressed(tokens.features, plan)
+
+
+def compress(compressor: Compressor, tokens: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan]:
+    """Decide and apply, step after step: the tokens left, and the plan that made them.
+
+    Args:
+        compressor: The method.
+        tokens: Not changed.
+        evidence: At least what the method's `needs` names, about these tokens.
+
+    Raises:
+        ValueError: If evidence is missing; see also `Compressor.plan`.
+    """
+    missing = [need for need in compressor.needs if need not in evidence]
+    if missing:
+        raise ValueError(f"{compressor!r} needs evidence: {', '.join(sorted(map(repr, missing)))}")
+    return compress_steps(compressor.steps(), tokens, evidence)[:2]
+
+
+def compress_steps(
+    steps: Sequence[Step], tokens: VideoTokens, evidence: Evidence
+) -> tuple[VideoTokens, Plan, Evidence]:
+    """Decide and apply steps, at least one, in order: the tokens left, the plan of all, and evidence about the tokens.
+
+    Args:
+        steps: In order.
+        tokens: Not changed.
+        evidence: At least what the methods' `needs` name, about these tokens.
+    """
+    plans: list[Plan] = []
+    for step in steps:
+        method = step.compressor
+        plan = method.plan(tokens, {need: evidence[need] for need in method.needs})
+        values = None if plan.reproduces else partial(method.values, shape=tokens.shape, plan=plan)
+        tokens, evidence = tokens.through(plan, values), through(evidence, plan)
+        plans.append(replace(plan, known=None))
+    return tokens, reduce(Plan.then, plans), evidence
+
+
+def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None) -> list[int | None]:
+    """Return the number of tokens after each step; None from where on the tokens decide.
+
+    Args:
+        steps: In order.
+        shape: (T, H, W) of the source lattice.
+        total: Tokens that stand on it; None if they fill it.
+    """
+    counts: list[int | None] = []
+    for step in steps:
+        is_known = not counts or counts[-1] is not None
+        counts.append(step.compressor.planned_count(shape, total) if is_known else None)
+        planned = step.compressor.planned_shape(shape) if total is None else None
+        shape, total = (shape, counts[-1]) if planned is None else (planned, None)
+    return counts
+
+
+@dataclass(frozen=True)
+class Budgeted(Compressor):
+    """Options of methods that meet a budget exactly; without one of them a quarter of the tokens is kept.
+
+    Attributes:
+        retention: Fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
+        tokens: Tokens to keep of the video.
+        tokens_per_frame: Tokens to keep per frame.
+
+    Raises:
+        ValueError: If an option is out of its range, or two budgets are given.
+    """
+
+    needs_maps: ClassVar[bool] = False
+
+    retention: float | None = None
+    tokens: int | None = None
+    tokens_per_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.retention is self.tokens is self.tokens_per_frame is None:
+            object.__setattr__(self, "retention", 0.25)
+        if self.retention is not None:
+            object.__setattr__(self, "retention", fraction("retention", self.retention))
+        Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     @property
     def budget(self) -> Budget:
-        """How many tokens it may leave; empty where its own settings decide."""
-        return Budget()
+        """Number of tokens to leave."""
+        return Budget(self.retention, self.tokens, self.tokens_per_frame)
 
-    def llm_options(self) -> dict[str, Any]:
-        """Options of `stgridpool.decoder.steps.LLMStage` besides the layer, for a method that acts inside it."""
-        return {}
+    def count(self, tokens: VideoTokens) -> int:
+        """Return the number of tokens to leave of `tokens`."""
+        return self.budget.count(tokens.shape, len(tokens)) or 1
 
-    @abstractmethod
-    def plan(self, tokens: Tensor) -> Plan:
-        """Decide. `tokens` is (T, H, W, D) of any floating dtype and is not changed.
-
-        Raises:
-            ValueError: if `tokens` is not of that shape, or has no token.
-        """
-
-    def compress(self, tokens: Tensor) -> Compressed:
-        """Decide and apply: the tokens left, (N, D), and the plan that made them."""
-        plan = self.plan(tokens)
-        return Compressed(plan.apply(tokens), plan)
-
-    def __call__(self, tokens: Tensor) -> Compressed:
-        """The same as `compress`."""
-        return self.compress(tokens)
-
-    def planned_shape(self, grid: Grid) -> Grid | None:
-        """The lattice (T', H', W') that the output fills for a source `grid`; None where the tokens decide."""
-        del grid
-        return None
-
-    def planned_count(self, grid: Grid) -> int | None:
-        """Tokens left of `grid` (T, H, W), known before any token exists; None where the tokens decide."""
-        shape = self.planned_shape(grid)
-        return None if shape is None else math.prod(shape)
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """See `Compressor.planned_count`."""
+        return self.budget.count(shape, total)
 
 
-def check_tokens(tokens: Tensor) -> Grid:
-    """The grid (T, H, W) of `tokens` (T, H, W, D).
+@dataclass(frozen=True)
+class Scorer(Budgeted):
+    """Base of pruners: the tokens of highest score are kept, in their order; of equal scores the first.
+
+    Attributes:
+        scope: "frame" shares the budget equally over the frames, "video" takes the best of the whole video.
 
     Raises:
-        ValueError: if there are not four dimensions, if one of them is empty, or if the dtype is not floating.
+        ValueError: If an option is out of its range.
     """
-    if tokens.dim() != 4 or 0 in tokens.shape:
-        raise ValueError(f"tokens must be (frames, rows, columns, width), none of them 0, got {tuple(tokens.shape)}")
-    if not tokens.is_floating_point():
-        raise ValueError(f"tokens must have a floating dtype, got {tokens.dtype}")
-    frames, height, width = tokens.shape[:3]
-    return frames, height, width
+
+    scope: str = "frame"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("scope", self.scope, ("frame", "video"))
+
+    @abstractmethod
+    def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
+        """Return the score (N,) of every token; the highest are kept."""
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Keep the tokens of highest score."""
+        scores, count = self.score(tokens, evidence).float(), self.count(tokens)
+        if self.scope == "video":
+            return Plan.keep(highest(scores, count), len(tokens))
+        frames = tokens.frames()
+        return Plan.keep(highest_per_group(scores, frames, equal_shares(frames, tokens.shape[0], count)), len(tokens))
+
+    def steps(self) -> tuple[Step, ...]:
+        """Behind the checkpoint's own pooling."""
+        return (Step(self, TOKENS),)
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Return the indices (count,) of the highest of scores (N,), ascending; of equal scores the first."""
+    return scores.argsort(descending=True, stable=True)[:count].sort().values
+
+
+def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
+    """Return the indices of the highest scores of every group, ascending; of equal scores the first.
+
+    Args:
+        scores: (N,).
+        group: (N,) int64, the group of each, 0 to K - 1.
+        quota: (K,) int64 on the CPU, how many to take of each, at most as many as there are.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]  # by group, and falling in each
+    sizes = torch.zeros(len(quota), dtype=torch.int64, device=group.device)
+    sizes = sizes.scatter_add(0, group, torch.ones_like(group))
+    starts = sizes.cumsum(0) - sizes
+    ranks = torch.arange(len(order), device=order.device) - starts[group[order]]
+    is_taken = ranks < quota.to(order.device)[group[order]]
+    taken = is_taken.int().argsort(descending=True, stable=True)[: int(quota.sum())]
+    return order[taken].sort().values
+
+
+def equal_shares(group: Tensor, num_groups: int, count: int) -> Tensor:
+    """Share `count` tokens out equally over groups, (K,) int64 on the CPU; a small group leaves room to the others."""
+    sizes = torch.bincount(group, minlength=num_groups).cpu()
+    return share_out(count, torch.ones(num_groups), sizes)

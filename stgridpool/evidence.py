@@ -19,6 +19,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from stgridpool.options import choice, whole_number
+from stgridpool.plan import Plan
 
 MOST_LAYERS = 1000
 
@@ -135,6 +136,20 @@ class QueryAttention(Need):
         whole_number("layer", self.layer, 0, MOST_LAYERS)
         choice("rows", self.rows, ("last", "question"))
         choice("reduce", self.reduce, ("mean", "max"))
+
+
+def through(evidence: Evidence, plan: Plan) -> Evidence:
+    """Return evidence about the tokens that `plan` leaves: rows follow the tokens, everything else stays.
+
+    Args:
+        evidence: About the source tokens of `plan`.
+        plan: What happened to them.
+    """
+    return {need: _carried(value, plan) if need.per_token else value for need, value in evidence.items()}
+
+
+def _carried(value: Tensor, plan: Plan) -> Tensor:
+    return plan.mean(value[:, None])[:, 0] if value.dim() == 1 else plan.mean(value)
 
 
 def check_offered(needs: Collection[Need], offers: Collection[type[Need]], asker: object) -> None:

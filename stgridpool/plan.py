@@ -1,269 +1,273 @@
 """Plan: the sparse matrix that a compression method decides on, and the one way to apply it.
 
 Pooling, gridding, pruning and merging are all ``out = P x`` with a sparse P once their decisions are made. A method
-only decides P; `Plan.apply` multiplies. P is kept in compressed rows and applied with
-`torch.nn.functional.embedding_bag`, or on a GPU with a kernel of ours; both read the sources and make no intermediate.
+only decides P; `Plan.apply` multiplies.
 
-Some methods draw many output rows from a few costly rows, such as the mosaics of temporal gridding. A plan may
-therefore first make *extra rows* (`ExtraStep`), and add draws from them (`Patch`) to the draws from the input.
+Some methods draw many output tokens from a few costly rows, such as the mosaics of temporal gridding. A plan may
+therefore *make* rows first, level by level. Input tokens and made rows share one address space: addresses below
+``num_sources`` are input tokens, and the rows of each level follow those of the level before.
 
-Letters: T frames, H x W tokens a frame, D width, S = T*H*W source rows, N output tokens, E extra rows.
+Letters: S source tokens, N output tokens, D width; T frames of H x W tokens.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool import kernels
+from stgridpool.rows import Rows, stacked
 
 _Value = TypeVar("_Value")
-Grid = tuple[int, int, int]
+Shape = tuple[int, int, int]
+"""(T, H, W) of a lattice of tokens: frames, rows, columns."""
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of a sparse matrix, compressed: row i owns the entries from ``offsets[i]`` up to ``offsets[i + 1]``.
+class MadeTables:
+    """Made rows, computed.
 
     Attributes:
-        sources: (M,) int64, the table row that each entry draws from.
-        offsets: (R + 1,) int64, ascending from 0 to M. Equal neighbours make an empty row, which draws zeros.
-        weights: (M,) float32, the factor of each entry.
+        tokens: (S, D) the tokens that they were made of.
+        tables: (E_l, D) of each level.
     """
 
-    sources: Tensor
-    offsets: Tensor
-    weights: Tensor
-
-    def __len__(self) -> int:
-        return self.offsets.numel() - 1
-
-    def draw(self, table: Tensor) -> Tensor:
-        """Weighted sums of rows of `table` (S, D), in its dtype: (R, D)."""
-        if kernels.can_run(table, self.weights):
-            return self._gather(table)
-        weights = self.weights.to(table.dtype)
-        return F.embedding_bag(
-            self.sources, table, self.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
-        )
-
-    def take(self, index: Tensor) -> Rows:
-        """Rows ``index`` (R',) of this matrix, in that order and as often as they are named there."""
-        counts = self.offsets.diff()[index]
-        offsets = F.pad(counts.cumsum(0), (1, 0))
-        shift = torch.repeat_interleave(self.offsets[:-1][index] - offsets[:-1], counts)
-        entries = torch.arange(shift.numel(), device=shift.device) + shift
-        return Rows(self.sources[entries], offsets, self.weights[entries])
-
-    def add_draws(self, onto: Tensor, targets: Tensor, table: Tensor) -> Tensor:
-        """Add ``draw(table)`` to the rows `targets` (R,) of `onto` (R', D), in place; none of them comes twice."""
-        if kernels.can_run(table, self.weights, onto):
-            return self._gather(table, onto, targets)
-        return onto.index_add_(0, targets, self.draw(table))
-
-    def _gather(self, table: Tensor, onto: Tensor | None = None, targets: Tensor | None = None) -> Tensor:
-        from stgridpool.kernels.weighted_gather import weighted_gather  # noqa: PLC0415  # triton may be missing
-
-        return weighted_gather(table, self.sources, self.offsets, self.weights, onto, targets)
-
-    def row_of_entry(self) -> Tensor:
-        """The row that each entry belongs to, (M,) int64."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.offsets.device), self.offsets.diff())
+    tokens: Tensor
+    tables: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Patch:
-    """Draws from the extra rows, to be added to some of the rows that were drawn from the input.
-
-    Attributes:
-        targets: (R,) int64, the drawn row that each row of `rows` is added to, ascending, none twice.
-        rows: R rows over the extra rows.
-    """
-
-    targets: Tensor
-    rows: Rows
-
-
-@dataclass(frozen=True, eq=False)
-class ExtraStep:
-    """Extra rows that are made together, from the input and from what earlier steps made.
-
-    Attributes:
-        slots: (R,) int64, the extra rows to write, ascending; what an earlier step wrote there is replaced.
-        rows: R rows over the input.
-        patch: draws from the extra rows as the earlier steps left them, or None.
-    """
-
-    slots: Tensor
-    rows: Rows
-    patch: Patch | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Plan(Rows):
+class Plan:
     """What a method decided: for each output token its sources, their weights, and its place.
 
     Attributes:
-        sources: (M,) int64, source tokens counted in row-major (frame, row, column) order.
-        offsets: (N + 1,) int64, see `Rows`.
-        weights: (M,) float32.
-        place: (N, 3) int64, frame, row and column of each output token on the lattice `shape`, ascending.
-        grid: (T, H, W) of the source tokens.
-        shape: (T', H', W') of the lattice that the output tokens stand on: the pooled size where every frame is
-            pooled alike, the source grid where tokens are pruned or merged.
-        num_extra: E, the number of extra rows.
-        steps: how the extra rows are made, in order; between them they write every extra row.
-        patch: draws from the extra rows, added to those from the input, or None.
+        rows: N rows over input tokens and made rows.
+        num_sources: S.
+        anchor: (N,) int64, the source token on whose place each output token stands. Any order, repeats allowed.
+        made: Rows that are computed first, level by level, each over the input and the levels before it.
+        shape: (T', H', W') if the output fills a lattice in row-major order, else None.
+        reproduces: False if rows say which tokens went in, but not how the output follows from them (max pooling).
+        known: The made rows of the tokens that it was decided on, if deciding took them; only while it is applied.
     """
 
-    place: Tensor
-    grid: Grid
-    shape: Grid
-    num_extra: int = 0
-    steps: tuple[ExtraStep, ...] = ()
-    patch: Patch | None = None
+    rows: Rows
+    num_sources: int
+    anchor: Tensor
+    made: tuple[Rows, ...] = ()
+    shape: Shape | None = None
+    reproduces: bool = True
+    known: MadeTables | None = None
 
-    @property
-    def num_sources(self) -> int:
-        """S, the number of source tokens."""
-        return math.prod(self.grid)
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def apply(self, tokens: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Multiply: (T, H, W, D) or (S, D) to (N, D), in the dtype of `tokens`, which is left as it is.
+    @classmethod
+    def keep(cls, index: Tensor, num_sources: int, shape: Shape | None = None) -> Plan:
+        """Plan that keeps the tokens `index` (N,) of S, in that order: every pruner's.
+
+        Args:
+            index: (N,) int64.
+            num_sources: S.
+            shape: The lattice that the kept tokens fill, if they do.
+        """
+        return cls(Rows.of(index), num_sources, index, shape=shape)
+
+    @classmethod
+    def merge(cls, group: Tensor, anchor: Tensor, weight: Tensor | None = None) -> Plan:
+        """Plan that merges groups of tokens: every merger's.
+
+        Args:
+            group: (S,) int64, the output token that each source token goes into, or -1 for none.
+            anchor: (N,) int64, see `Plan`.
+            weight: (S,) float32, the factor of each source token; None for the mean of each group.
+        """
+        counts = torch.zeros(len(anchor) + 1, dtype=torch.int64, device=group.device)
+        counts = counts.scatter_add(0, group + 1, torch.ones_like(group))
+        order = group.argsort(stable=True)
+        sources = order[len(order) - int(counts[1:].sum()) :] if bool(counts[0]) else order
+        weights = (1 / counts)[group + 1] if weight is None else weight
+        offsets = F.pad(counts[1:].cumsum(0), (1, 0))
+        return cls(Rows(sources, offsets, weights[sources].float()), len(group), anchor)
+
+    @classmethod
+    def concat(cls, plans: Sequence[Plan]) -> Plan:
+        """Plan whose output is that of `plans`, one after the other: slow and fast pathways.
+
+        Raises:
+            ValueError: If there is none, or they are for different numbers of tokens.
+        """
+        counts = {plan.num_sources for plan in plans}
+        if len(counts) != 1:
+            raise ValueError(f"plans can be put side by side if they are for the same tokens, got {sorted(counts)}")
+        num_sources, shift = counts.pop(), 0
+        rows, made = [], []
+        for plan in plans:
+            shifted = [_shifted(one, num_sources, shift) for one in (*plan.made, plan.rows)]
+            made += shifted[:-1]
+            rows.append(shifted[-1])
+            shift += sum(map(len, plan.made))
+        anchor = torch.cat([plan.anchor for plan in plans])
+        return cls(stacked(rows), num_sources, anchor, tuple(made), None, all(plan.reproduces for plan in plans))
+
+    def apply(self, tokens: Tensor) -> Tensor:
+        """Multiply: (S, D) or (T, H, W, D) to (N, D), in the dtype of `tokens`, which is left as it is.
 
         Any tensor with a row per source token will do: features of another encoder level, or positions to average.
 
-        Args:
-            tokens: the source rows.
-            extra: (E, D), what `make_extra` gave for the same tokens; made here if not given.
-
         Raises:
-            ValueError: if `tokens` does not have one row per source token.
+            ValueError: If `tokens` does not have one row per source token, or the plan does not reproduce values.
         """
-        table = self._table(tokens)
-        if extra is None:
-            extra = make_extra(table, self.steps, self.num_extra)
-        return _draw(self, table, self.patch, extra)
+        if not self.reproduces:
+            raise ValueError("this plan says which tokens went in, but not their values: call the compressor instead")
+        return self._draw(tokens)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average values of the tokens over those that went into each output token: (S, d) to (N, d).
+
+        Weights count in proportion. It works for every plan, for values such as attention that belong to tokens.
+        """
+        sums = self._draw(values.new_ones(self.num_sources, 1))
+        return self._draw(values) / sums.where(sums != 0, 1)
+
+    def weighted(self, weights: Tensor) -> Plan:
+        """Return the same plan with `weights` (M,) float32 in the entries of its rows."""
+        return replace(self, rows=replace(self.rows, weights=weights, selects=False))
 
     def then(self, following: Plan) -> Plan:
-        """One plan for this plan and then `following`, whose source grid is this plan's whole lattice.
+        """Combine this plan and then `following`, which is for as many tokens as this one gives.
 
-        The extra rows of this plan are kept; those of `following` are flattened into its weights.
+        The made rows of this plan are kept; those of `following` are flattened into its weights.
 
         Raises:
-            ValueError: if `following` is for another grid, or this plan does not fill its lattice.
+            ValueError: If `following` is for another number of tokens.
         """
-        if following.grid != self.shape or following.num_sources != len(self):
+        if following.num_sources != len(self):
             raise ValueError(
-                f"the second plan is for a grid of {following.grid}, but the first one gives {len(self)} tokens on a "
-                f"lattice of {self.shape}; make the second plan for the full output of the first"
+                f"the second plan is for {following.num_sources} tokens, but the first one gives {len(self)}; make the "
+                "second plan for the output of the first"
             )
-        outer = following.flatten()
-        patch = None
-        if self.patch is not None:
-            patch = _patch(_product(outer, _spread(self.patch, len(self))))
-        return replace(self, **vars(_product(outer, self)), place=following.place, shape=following.shape, patch=patch)
+        return replace(
+            self,
+            rows=following.flatten().rows.times(self.rows),
+            anchor=self.anchor[following.anchor],
+            shape=following.shape,
+            reproduces=self.reproduces and following.reproduces,
+            known=None,
+        )
 
     def flatten(self) -> Plan:
-        """The same matrix without extra rows: every output token in terms of source tokens.
+        """Return the same matrix without made rows: every output token in terms of source tokens.
 
-        For pictures and for composing: applying the result costs several times what applying this plan costs.
+        For pictures and for composing: applying the result costs several times as much.
         """
-        if self.patch is None:
-            return replace(self, num_extra=0, steps=())
-        extra = _empty(self.num_extra, self)
-        for step in self.steps:
-            made = step.rows
-            if step.patch is not None:
-                made = _sum(made, _product(_spread(step.patch, len(made)), extra))
-            order = torch.arange(self.num_extra, device=self.sources.device)
-            written = torch.arange(len(made), device=self.sources.device) + self.num_extra
-            extra = _stacked(extra, made).take(order.index_copy(0, step.slots, written))
-        rows = _sum(self, _product(_spread(self.patch, len(self)), extra))
-        return replace(self, **vars(rows), num_extra=0, steps=(), patch=None)
+        if not self.made:
+            return self
+        known = Rows.of(torch.arange(self.num_sources, device=self.rows.sources.device))
+        for level in self.made:
+            known = stacked([known, level.times(known)])
+        return replace(self, rows=self.rows.times(known), made=(), known=None)
+
+    def kept(self) -> Tensor:
+        """Return the indices (N,) of the tokens kept, which is all that serving engines need of a pruner.
+
+        Raises:
+            ValueError: If the plan does more than select: a row has several sources or a weight other than 1.
+        """
+        flat = self.flatten().rows
+        if flat.selects:
+            return flat.sources
+        selects = len(flat.sources) == len(self) and bool((flat.offsets.diff() == 1).all())
+        if not selects or not bool((flat.weights == 1).all()):
+            raise ValueError("this plan merges tokens, so that no choice of tokens says the same")
+        return flat.sources
+
+    def sizes(self) -> Tensor:
+        """Count the tokens merged into each output token, (N,) int64."""
+        return self.flatten().rows.offsets.diff()
 
     def to(self, device: torch.device | str) -> Plan:
-        """The same plan with its tensors on `device`."""
+        """Return the same plan with its tensors on `device`."""
         return to_device(self, torch.device(device))
 
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a safetensors file."""
+        from safetensors.torch import save_file  # noqa: PLC0415  # only here
+
+        tensors = {"anchor": self.anchor}
+        for name, rows in {
+            "rows": self.rows,
+            **{f"made.{level}": rows for level, rows in enumerate(self.made)},
+        }.items():
+            for part in ("sources", "offsets", "weights"):
+                tensors[f"{name}.{part}"] = getattr(rows, part)
+        facts = {"num_sources": self.num_sources, "shape": self.shape, "reproduces": self.reproduces}
+        stored = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}  # two names may share memory
+        save_file(stored, path, {"stgridpool.plan": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan that `save` wrote.
+
+        Raises:
+            ValueError: If the file holds no plan.
+        """
+        from safetensors import safe_open  # noqa: PLC0415  # only here
+
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {}).get("stgridpool.plan", "null"))
+            if facts is None:
+                raise ValueError(f"{path} holds no plan of stgridpool")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
+
+        def rows(name: str) -> Rows:
+            return Rows(*(tensors[f"{name}.{part}"] for part in ("sources", "offsets", "weights")))
+
+        num_levels = sum(name.startswith("made.") for name in tensors) // 3
+        made = tuple(rows(f"made.{level}") for level in range(num_levels))
+        shape = facts["shape"] and tuple(facts["shape"])
+        return cls(rows("rows"), facts["num_sources"], tensors["anchor"], made, shape, facts["reproduces"])
+
+    def _draw(self, tokens: Tensor) -> Tensor:
+        table = self._table(tokens)
+        known = self.known
+        made = make(table, self.made) if known is None or known.tokens is not table else known.tables
+        return self.rows.draw([table, *made])
+
     def _table(self, tokens: Tensor) -> Tensor:
-        if tokens.dim() == 4 and tuple(tokens.shape[:3]) == self.grid:
-            return tokens.reshape(self.num_sources, tokens.shape[3])
-        if tokens.dim() == 2 and tokens.shape[0] == self.num_sources:
-            return tokens
-        frames, height, width = self.grid
+        if tokens.dim() in (2, 4) and math.prod(tokens.shape[:-1]) == self.num_sources:
+            return tokens if tokens.dim() == 2 else tokens.reshape(self.num_sources, tokens.shape[-1])
         raise ValueError(
-            f"this plan is for tokens of shape ({frames}, {height}, {width}, D) or ({self.num_sources}, D), "
-            f"got {tuple(tokens.shape)}"
+            f"this plan is for {self.num_sources} tokens, (S, D) or (T, H, W, D), got a tensor of {tuple(tokens.shape)}"
         )
 
 
-def make_extra(table: Tensor, steps: tuple[ExtraStep, ...], num_extra: int) -> Tensor:
-    """Carry out `steps` on the source rows `table` (S, D): the extra rows (E, D), in the dtype of `table`."""
-    extra = table.new_empty(num_extra, table.shape[1])
-    for step in steps:
-        made = _draw(step.rows, table, step.patch, extra)
-        writes_all = made.shape[0] == num_extra
-        extra = made if writes_all else extra.index_copy_(0, step.slots, made)
-    return extra
+def make(tokens: Tensor, levels: Sequence[Rows]) -> list[Tensor]:
+    """Compute made rows, level by level: (E_l, D) each, in the dtype of `tokens` (S, D)."""
+    tables = [tokens]
+    for level in levels:
+        tables.append(level.draw(tables))
+    return tables[1:]
 
 
-def _draw(rows: Rows, table: Tensor, patch: Patch | None, extra: Tensor) -> Tensor:
-    """The draws of `rows` from `table` plus those of `patch` from `extra`: (R, D)."""
-    if patch is None:
-        return rows.draw(table)
-    if rows.sources.numel() == 0 and len(patch.rows) == len(rows):
-        return patch.rows.draw(extra)  # targets ascend and none comes twice, so these are all rows in order
-    return patch.rows.add_draws(rows.draw(table), patch.targets, extra)
+def made_sizes(num_sources: int, levels: Sequence[Rows]) -> list[int]:
+    """Return the sizes of all tables of a plan's address space: the input and each level."""
+    return [num_sources, *map(len, levels)]
 
 
-def _product(outer: Rows, inner: Rows) -> Rows:
-    """``outer x inner``; a source that a row meets twice keeps two entries."""
-    taken = inner.take(outer.sources)
-    weights = taken.weights * outer.weights[taken.row_of_entry()]
-    return Rows(taken.sources, taken.offsets[outer.offsets], weights)
-
-
-def _stacked(upper: Rows, lower: Rows) -> Rows:
-    """The rows of `upper`, then those of `lower`."""
-    return Rows(
-        torch.cat([upper.sources, lower.sources]),
-        torch.cat([upper.offsets, lower.offsets[1:] + upper.offsets[-1]]),
-        torch.cat([upper.weights, lower.weights]),
-    )
-
-
-def _sum(first: Rows, second: Rows) -> Rows:
-    """Row by row, the entries of both."""
-    order = torch.arange(len(first), device=first.offsets.device)
-    paired = _stacked(first, second).take(torch.stack([order, order + len(first)], dim=1).flatten())
-    return Rows(paired.sources, paired.offsets[::2], paired.weights)
-
-
-def _empty(num_rows: int, like: Rows) -> Rows:
-    return Rows(like.sources[:0], like.offsets.new_zeros(num_rows + 1), like.weights[:0])
-
-
-def _spread(patch: Patch, num_rows: int) -> Rows:
-    """All `num_rows` rows that `patch` is added to; those that it leaves alone are empty."""
-    padded = _stacked(patch.rows, _empty(1, patch.rows))
-    index = patch.targets.new_full((num_rows,), len(patch.rows))
-    return padded.take(index.index_copy(0, patch.targets, torch.arange(len(patch.rows), device=index.device)))
-
-
-def _patch(rows: Rows) -> Patch:
-    """The rows that are not empty, as a patch."""
-    targets = rows.offsets.diff().nonzero().flatten()
-    return Patch(targets, rows.take(targets))
+def _shifted(rows: Rows, num_sources: int, shift: int) -> Rows:
+    """Move addresses of made rows up by `shift`."""
+    return rows.moved(torch.where(rows.sources < num_sources, rows.sources, rows.sources + shift))
 
 
 def to_device(value: _Value, device: torch.device) -> _Value:
-    """`value` with every tensor in it on `device`; it is a tensor, or a tuple or dataclass of such."""
+    """Return `value` with every tensor in it on `device`; it is a tensor, or a tuple or dataclass of such."""
     return _moved(value, device)
 
 

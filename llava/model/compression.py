@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from llava.layout import EncodedVideo
+from llava.encoded_video import EncodedVideo
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import deal_visuals, visual_starts
-from stgridpool import Composed, Compressor, build_compressor
+from stgridpool import Compressor, Step, build_compressor
+from stgridpool.compressor import PATCHES
 from stgridpool.decoder.steps import LLMStage, VisualSpan
 
 Visual = EncodedVideo | torch.Tensor
@@ -40,18 +41,23 @@ class Compression:
         compressor = build_compressor(value) if isinstance(value, str) else value
         if compressor is not None and not isinstance(compressor, Compressor):
             raise TypeError(f"compressor must be a Compressor, a name or None, got {type(value).__name__}")
+        steps = () if compressor is None else compressor.steps()
         if compressor is not None and compressor.needs:
-            raise ValueError(f"{compressor!r} needs {sorted(compressor.needs)}; this model offers tokens alone")
-        inside = compressor.inside if isinstance(compressor, Composed) else compressor
-        self.llm_stage = None if inside is None or inside.stage == "before_llm" else LLMStage.of(self, inside)
+            raise ValueError(
+                f"{compressor!r} needs {sorted(map(repr, compressor.needs))}; this model offers tokens alone"
+            )
+        inside = [step for step in steps if step.is_inside]
+        self.llm_stage = LLMStage.of(self, inside[0]) if inside else None
         self._compressor = compressor
 
     @property
-    def front_compressor(self) -> Compressor:
-        """What acts on a video's tokens in front of the language model."""
-        if isinstance(self._compressor, Composed):
-            return self._compressor.front
-        return self._own_pooling if self.llm_stage is not None else self.compressor
+    def front_steps(self) -> tuple[Step, ...]:
+        """Steps on a video's tokens in front of the language model, the checkpoint's own pooling among them."""
+        steps = () if self._compressor is None else self._compressor.steps()
+        front = tuple(step for step in steps if not step.is_inside)
+        if any(step.place == PATCHES for step in front):
+            return front
+        return (Step(self._own_pooling, PATCHES), *front)
 
     @property
     def _own_pooling(self) -> Compressor:
@@ -77,9 +83,6 @@ def video_spans(starts: Sequence[int], visuals: Sequence[Visual]) -> list[Visual
     Args:
         starts: Where the placeholder of each visual stands among the prompt's ids.
         visuals: The visuals, in order.
-
-    Raises:
-        ValueError: If a video's tokens fill no grid.
     """
     spans, shift = [], 0
     for start, visual in zip(starts, visuals, strict=True):

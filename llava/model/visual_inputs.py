@@ -8,11 +8,12 @@ import logging
 import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from llava.layout import EncodedVideo, count_newlines, insert_newlines
+from llava.encoded_video import EncodedVideo
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.anyres import check_merge_type, max_tiles_of, merge_image
 from llava.model.compression import Compression, Visual
@@ -20,8 +21,10 @@ from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import splice_batch
 from llava.model.tower import VisionTower
 from llava.model.vision_batches import fitting_batch_size, map_batches
-from stgridpool.evidence import Evidence, Need
+from stgridpool import Evidence, Need, VideoTokens
+from stgridpool.compressor import compress_steps
 from stgridpool.finite import StageCheck
+from stgridpool.newlines import count_newlines
 from stgridpool.timing import StageTimer
 
 logger = logging.getLogger(__name__)
@@ -104,24 +107,28 @@ class VisualInputs(Compression):
         features, _ = self.vision_features(pixel_values, timer)
         return self.encode_features(features, timer)
 
-    def encode_features(self, features: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
+    def encode_features(
+        self, features: torch.Tensor, timer: StageTimer | None = None, evidence: Evidence | None = None
+    ) -> EncodedVideo:
         """What `encode_video` gives, from features (T, n*n, C) that the vision tower gave for the frames before.
 
         Args:
             features: The features that `vision_features` returned, or a copy of them.
             timer: Sums the time of the stages `projector` and `compress`.
+            evidence: About the patches, as far as the compressors ask for it.
 
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
         projected = self.project(features, timer)
         with _stage(timer, "compress"):
-            tokens, plan = self.front_compressor(self._as_maps(projected))
+            patches = VideoTokens.of(self._as_maps(projected))
+            tokens, plan, evidence = compress_steps(self.front_steps, patches, evidence or {})
             position = self._newline_position()
-            embeds = insert_newlines(tokens, plan.place, self.model.image_newline, position, plan.shape)
-        stages = {"vision tower": features, "projector": projected, "compressor": embeds}
+            video = EncodedVideo.of(tokens, plan, patches.shape, self.model.image_newline, position)
+        stages = {"vision tower": features, "projector": projected, "compressor": video.embeds}
         checks = tuple(StageCheck.of(stage, given) for stage, given in stages.items())
-        return EncodedVideo(embeds, plan, len(embeds) - len(tokens), position, checks)
+        return replace(video, checks=checks, evidence=evidence)
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
         """Tokens and newline tokens that the checkpoint's own pooling gives for a video of `num_frames` frames."""

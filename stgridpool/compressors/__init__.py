@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from stgridpool.composed import Composed
+from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
@@ -31,17 +31,17 @@ COMPRESSORS: dict[str, type[Compressor]] = {
 
 
 def build_compressor(name: str, **options: Any) -> Compressor:
-    """The method called `name` with `options`, which may come from JSON.
+    """Build the method called `name` with `options`, which may come from JSON.
 
-    Two names joined by ``+``, such as ``st_gridpool+sttm``, are a method in front of the language model and one inside
-    it; their options go under the name of each: ``build_compressor("st_gridpool+sttm", sttm={"retention": 0.3})``.
+    Names joined by ``+``, such as ``bilinear+visionzip+fastv``, are methods that follow each other; their options go
+    under the name of each: ``build_compressor("st_gridpool+sttm", sttm={"retention": 0.3})``.
 
     Raises:
-        ValueError: if there is no such method or option (the message names the nearest one), or an option is out of
+        ValueError: If there is no such method or option (the message names the nearest one), or an option is out of
             its range.
     """
     if "+" in name:
-        return _build_composed(name, options)
+        return _build_chain(name, options)
     if name not in COMPRESSORS:
         raise ValueError(f"there is no compressor {name!r}{suggestion(name, COMPRESSORS)}")
     method = COMPRESSORS[name]
@@ -52,12 +52,12 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     return method(**options)
 
 
-def _build_composed(names: str, options: Mapping[str, Any]) -> Composed:
+def _build_chain(names: str, options: Mapping[str, Any]) -> Chain:
     parts = names.split("+")
-    if len(parts) != 2:
-        raise ValueError(f"two methods can be joined, one in front of the language model and one inside, got {names!r}")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"{names!r} names a method twice; join different ones")
     for part, value in options.items():
         if part not in parts or not isinstance(value, Mapping):
             example: dict[str, dict] = {part: {} for part in parts}
             raise ValueError(f"the options of {names!r} go under the name of each, {example}, got {dict(options)}")
-    return Composed(*(build_compressor(part, **options.get(part, {})) for part in parts))
+    return Chain(tuple(build_compressor(part, **options.get(part, {})) for part in parts))

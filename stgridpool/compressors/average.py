@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from stgridpool.compressor import check_tokens
+from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import lay_out
 from stgridpool.frames.window_pooling import WindowPooling
 from stgridpool.plan import Plan
+from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Average(WindowPooling):
     Source: LLaVA-NeXT, ``mm_spatial_pool_mode: average``.
     """
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """Equal weights in every window of `tokens` (T, H, W, D)."""
-        grid = check_tokens(tokens)
-        return lay_out(self.windows(grid).pattern, grid, tokens.device).plan
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Give the tokens of every window equal weights."""
+        maps = tokens.maps()
+        return lay_out(self.windows(tokens.shape).pattern, tokens.shape, maps.device)

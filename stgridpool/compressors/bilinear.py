@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from stgridpool.compressor import Compressor, check_tokens
+from stgridpool.compressor import Compressor
+from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import lay_out
 from stgridpool.frames.patterns import resizing
 from stgridpool.options import LONGEST_SIDE, Pair, pair
-from stgridpool.plan import Grid, Plan
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Bilinear(Compressor):
         pair("stride", self.stride, 1, LONGEST_SIDE)
         object.__setattr__(self, "stride", self.stride if isinstance(self.stride, int) else tuple(self.stride))
 
-    def planned_shape(self, grid: Grid) -> Grid:
-        """(T, ceil(H / stride), ceil(W / stride))."""
+    def planned_shape(self, shape: Shape) -> Shape:
+        """Return (T, ceil(H / stride), ceil(W / stride))."""
         rows, columns = pair("stride", self.stride, 1, LONGEST_SIDE)
-        return grid[0], -(-grid[1] // rows), -(-grid[2] // columns)
+        return shape[0], -(-shape[1] // rows), -(-shape[2] // columns)
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """At most four weights for every new token of `tokens` (T, H, W, D)."""
-        grid = check_tokens(tokens)
-        return lay_out(resizing(grid[1:], self.planned_shape(grid)[1:], "linear"), grid, tokens.device).plan
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Give every new token at most four weights."""
+        device, shape = tokens.maps().device, tokens.shape
+        return lay_out(resizing(shape[1:], self.planned_shape(shape)[1:], "linear"), shape, device)

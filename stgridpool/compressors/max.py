@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.compressor import Compressed, check_tokens
+from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import lay_out
 from stgridpool.frames.window_pooling import WindowPooling
-from stgridpool.plan import Plan
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
 
 _CHUNK_FRAMES = 8
 
@@ -19,25 +20,27 @@ _CHUNK_FRAMES = 8
 class Max(WindowPooling):
     """The largest value of every channel in every window: the one method here that is not linear.
 
-    Its plan says which tokens a window holds, in equal shares, and does not reproduce its tokens: call the compressor.
+    Its plan says which tokens a window holds, in equal shares, and does not reproduce its values.
 
     Source: LLaVA-NeXT, ``mm_spatial_pool_mode: max``.
     """
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """The windows of `tokens` (T, H, W, D), in equal shares."""
-        grid = check_tokens(tokens)
-        return lay_out(self.windows(grid).pattern, grid, tokens.device).plan
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Name the tokens of every window, in equal shares."""
+        maps = tokens.maps()
+        return replace(lay_out(self.windows(tokens.shape).pattern, tokens.shape, maps.device), reproduces=False)
 
-    def compress(self, tokens: Tensor) -> Compressed:
-        """The channel-wise maxima (N, D) and the plan of their windows."""
-        plan = self.plan(tokens)
+    def values(self, features: Tensor, shape: Shape, plan: Plan) -> Tensor:
+        """Compute the largest value of every channel in every window."""
+        del plan
         sizes, stride, padding = self._pairs()
-        kernel = [min(size, side + 2 * pad) for size, side, pad in zip(sizes, plan.grid[1:], padding, strict=True)]
-        pooled = tokens.new_empty(*plan.shape, tokens.shape[3])
+        kernel = [min(size, side + 2 * pad) for size, side, pad in zip(sizes, shape[1:], padding, strict=True)]
+        pooled = features.new_empty(*self.planned_shape(shape), features.shape[1])
         # torch also makes an int64 index of every maximum, so a few frames at a time.
-        for frames, out in zip(tokens.split(_CHUNK_FRAMES), pooled.split(_CHUNK_FRAMES), strict=True):
+        for frames, out in zip(
+            features.view(*shape, -1).split(_CHUNK_FRAMES), pooled.split(_CHUNK_FRAMES), strict=True
+        ):
             maps = frames.permute(0, 3, 1, 2)  # (t, D, H, W), a view
             maxima = F.max_pool2d(maps, kernel, stride, padding, ceil_mode=self.ceil_mode)
             out.copy_(maxima.permute(0, 2, 3, 1))
-        return Compressed(pooled.flatten(0, 2), plan)
+        return pooled.flatten(0, 2)

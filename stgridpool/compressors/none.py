@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+import torch
 
-from stgridpool.compressor import Compressed, Compressor, check_tokens
-from stgridpool.frames.layout import lay_out
-from stgridpool.frames.patterns import every_token
-from stgridpool.plan import Grid, Plan
+from stgridpool.compressor import Compressor
+from stgridpool.evidence import Evidence
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
 class NoCompression(Compressor):
     """Keep every token: what a method has to be compared with."""
 
-    def planned_shape(self, grid: Grid) -> Grid:
-        """The grid itself."""
-        return grid
+    needs_maps: ClassVar[bool] = False
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """One row per token of `tokens` (T, H, W, D)."""
-        grid = check_tokens(tokens)
-        return lay_out(every_token(grid[1:]), grid, tokens.device).plan
+    def planned_shape(self, shape: Shape) -> Shape:
+        """Return the lattice itself."""
+        return shape
 
-    def compress(self, tokens: Tensor) -> Compressed:
-        """`tokens` as (T*H*W, D), a view where its layout allows, and the plan that keeps them all."""
-        return Compressed(tokens.flatten(0, 2), self.plan(tokens))
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the number of tokens itself."""
+        return super().planned_count(shape) if total is None else total
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Keep each token."""
+        order = torch.arange(len(tokens), device=tokens.features.device)
+        return Plan.keep(order, len(tokens), tokens.shape if tokens.cell is None else None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from stgridpool import kernels
 from stgridpool.algorithms.token_norm import token_norms
-from stgridpool.compressor import Compressed, check_tokens
-from stgridpool.frames.layout import NOTHING_REWRITTEN, RewrittenFrames, lay_out, resident
+from stgridpool.evidence import Evidence
+from stgridpool.frames.layout import RewrittenFrames, lay_out, resident
+from stgridpool.frames.patterns import Windows
 from stgridpool.frames.window_pooling import WindowPooling
 from stgridpool.options import number
-from stgridpool.plan import Plan
+from stgridpool.plan import MadeTables, Plan, make
+from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
@@ -45,50 +48,36 @@ class NSP(WindowPooling):
         object.__setattr__(self, "norm_order", _norm_order(self.norm_order))
         object.__setattr__(self, "scale", number("scale", self.scale, -1e12, 1e12))
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """Weigh the tokens of every window of `tokens` (T, H, W, D)."""
-        return self.plan_rewritten(tokens)
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Weigh the tokens of every window."""
+        return self.plan_rewritten(tokens, None)
 
-    def compress(self, tokens: Tensor) -> Compressed:
-        """The pooled tokens (N, D) and the plan; on a GPU both from reading `tokens` once."""
-        return self.compress_rewritten(tokens)
-
-    def plan_rewritten(
-        self, tokens: Tensor, rewritten: RewrittenFrames = NOTHING_REWRITTEN, mosaics: Tensor | None = None
-    ) -> Plan:
-        """As `plan`, with some frames replaced by `mosaics` (F*H*W, D), the extra rows that `rewritten` makes."""
-        return self._decide(tokens, rewritten, mosaics, with_pooled=False)[0]
-
-    def compress_rewritten(
-        self, tokens: Tensor, rewritten: RewrittenFrames = NOTHING_REWRITTEN, mosaics: Tensor | None = None
-    ) -> Compressed:
-        """As `compress`, with frames replaced as in `plan_rewritten`."""
-        plan, pooled = self._decide(tokens, rewritten, mosaics, with_pooled=True)
-        return Compressed(plan.apply(tokens, mosaics) if pooled is None else pooled, plan)
-
-    def _decide(
-        self, tokens: Tensor, rewritten: RewrittenFrames, mosaics: Tensor | None, with_pooled: bool
-    ) -> tuple[Plan, Tensor | None]:
-        """The plan, and the pooled tokens where they come with it at no cost."""
-        grid = check_tokens(tokens)
-        windows = self.windows(grid)
-        layout = lay_out(windows.pattern, grid, tokens.device, rewritten)
-        windows = resident(windows, tokens.device)
-        mosaics = mosaics if rewritten.frames else None
-        pooled = None
-        if kernels.can_run(tokens) and kernels.window_fits(windows.index.shape[1], tokens.shape[3]):
-            from stgridpool.kernels.norm_pooling import pool_by_norm  # noqa: PLC0415  # triton may be missing
-
-            order, scale = self.norm_order, self.scale
-            weights, pooled = pool_by_norm(tokens, windows.index, order, scale, mosaics, layout.slots, with_pooled)
-        else:
-            norms = token_norms(tokens, self.norm_order)  # (T, H, W)
-            if mosaics is not None:
-                mosaic_norms = token_norms(mosaics, self.norm_order).view(-1, *grid[1:])
-                norms.index_copy_(0, layout.rewritten, mosaic_norms)
-            weights = window_softmax(norms.flatten(1) * self.scale, windows.index)
+    def plan_rewritten(self, tokens: VideoTokens, rewritten: RewrittenFrames | None) -> Plan:
+        """As `plan`, with some frames replaced by mosaics first."""
+        maps = tokens.maps()
+        windows = self.windows(tokens.shape)
+        layout = lay_out(windows.pattern, tokens.shape, maps.device, rewritten)
+        made = MadeTables(tokens.features, tuple(make(tokens.features, layout.made)))
+        weights = self._weights(maps, resident(windows, maps.device), made.tables, rewritten)
         weights = weights.flatten(1)  # (T, H'*W'*k*k)
-        return layout.weighted(weights if windows.is_full else weights[:, windows.entries]), pooled
+        plan = layout.weighted((weights if windows.is_full else weights[:, windows.entries]).flatten())
+        return replace(plan, known=made)
+
+    def _weights(
+        self, maps: Tensor, windows: Windows, made: Sequence[Tensor], rewritten: RewrittenFrames | None
+    ) -> Tensor:
+        """The weights (T, H'*W', k*k) of every window; `made` are the mosaics, (F_l*H*W, D) of every level."""
+        slots = resident(rewritten, maps.device).slots if rewritten else None
+        if kernels.can_run(maps) and kernels.window_fits(windows.index.shape[1], maps.shape[3]):
+            from stgridpool.kernels.norm_weights import norm_weights  # noqa: PLC0415  # triton may be missing
+
+            mosaics = torch.cat(list(made)) if made else None
+            return norm_weights(maps, windows.index, self.norm_order, self.scale, mosaics, slots)
+        norms = token_norms(maps, self.norm_order).flatten(1)  # (T, H*W)
+        if slots is not None:
+            of_made = torch.cat([token_norms(level, self.norm_order) for level in made]).view(-1, norms.shape[1])
+            norms = torch.where((slots < 0)[:, None], norms, of_made[slots])
+        return window_softmax(norms * self.scale, windows.index)
 
 
 def _norm_order(value: Any) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from stgridpool.compressor import Compressed, Compressor, check_tokens
+from stgridpool.compressor import Compressor
+from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import RewrittenFrames, lay_out
-from stgridpool.frames.mosaics import Level, grid_frames
+from stgridpool.frames.mosaics import Level, rewrite
 from stgridpool.frames.patterns import every_token
 from stgridpool.options import whole_number, whole_numbers
-from stgridpool.plan import Grid, Plan, make_extra
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
 
 RELEASED_WINDOW, RELEASED_LEVELS = 8, 3
 LONGEST_WINDOW, MOST_LEVELS, LARGEST_GRID = 1_000_000, 16, 1024
@@ -59,27 +59,18 @@ class PTG(Compressor):
         object.__setattr__(self, "window", None)
         object.__setattr__(self, "levels", None)
 
-    def planned_shape(self, grid: Grid) -> Grid:
-        """The grid itself."""
-        return grid
+    def planned_shape(self, shape: Shape) -> Shape:
+        """Return the lattice itself."""
+        return shape
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """Mosaics for some frames of `tokens` (T, H, W, D), the others as they are."""
-        grid = check_tokens(tokens)
-        return lay_out(every_token(grid[1:]), grid, tokens.device, rewritten=self.rewritten_frames(grid)).plan
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Make mosaics for some frames, and keep the others as they are."""
+        device, shape = tokens.maps().device, tokens.shape
+        return lay_out(every_token(shape[1:]), shape, device, self.rewrite(shape))
 
-    def compress(self, tokens: Tensor) -> Compressed:
-        """What the plan gives, (T*H*W, D): the tokens copied as they are, and the mosaics written into the copy."""
-        plan = self.plan(tokens)
-        out = tokens.reshape(-1, tokens.shape[3]).clone()
-        if plan.patch is not None:
-            mosaics = make_extra(tokens.reshape(-1, tokens.shape[3]), plan.steps, plan.num_extra)
-            out.index_copy_(0, plan.patch.targets, mosaics)
-        return Compressed(out, plan)
-
-    def rewritten_frames(self, grid: Grid) -> RewrittenFrames:
-        """The mosaics of a (T, H, W) grid; none where it is too short for any."""
-        return grid_frames(grid, pyramid_levels(self.strides, self.grid_size))
+    def rewrite(self, shape: Shape) -> RewrittenFrames | None:
+        """Return the mosaics of a (T, H, W) video; None if it is too short for any."""
+        return rewrite(shape, pyramid_levels(self.strides, self.grid_size))
 
 
 def pyramid_levels(

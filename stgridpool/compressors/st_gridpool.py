@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from stgridpool.compressor import Compressed, Compressor, check_tokens
+from stgridpool.compressor import Compressor
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG, RELEASED_LEVELS, RELEASED_WINDOW
-from stgridpool.frames.layout import RewrittenFrames, resident
+from stgridpool.evidence import Evidence
 from stgridpool.options import Pair, choice
-from stgridpool.plan import Grid, Plan, make_extra
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
 
 _TEMPORAL = ("strides", "window", "levels")
 
@@ -86,22 +85,10 @@ class STGridPool(Compressor):
         """The second step."""
         return NSP(**{field.name: getattr(self, field.name) for field in fields(NSP)})
 
-    def planned_shape(self, grid: Grid) -> Grid:
-        """(T, H', W'), see `NSP`."""
-        return self.nsp.planned_shape(grid)
+    def planned_shape(self, shape: Shape) -> Shape:
+        """Return (T, H', W'), see `NSP`."""
+        return self.nsp.planned_shape(shape)
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """Mosaics and window weights for `tokens` (T, H, W, D)."""
-        return self.nsp.plan_rewritten(tokens, *self._rewrite(tokens))
-
-    def compress(self, tokens: Tensor) -> Compressed:
-        """The pooled tokens (N, D) and the plan; the mosaics that the plan had to see are used again."""
-        return self.nsp.compress_rewritten(tokens, *self._rewrite(tokens))
-
-    def _rewrite(self, tokens: Tensor) -> tuple[RewrittenFrames, Tensor]:
-        """Which frames become mosaics, and their tokens (F*H*W, D)."""
-        grid = check_tokens(tokens)
-        rewritten = self.ptg.rewritten_frames(grid)
-        steps = resident(rewritten, tokens.device).steps
-        num_extra = len(rewritten.frames) * grid[1] * grid[2]
-        return rewritten, make_extra(tokens.reshape(-1, tokens.shape[3]), steps, num_extra)
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Make mosaics for some frames, and weigh the tokens of every window."""
+        return self.nsp.plan_rewritten(tokens, self.ptg.rewrite(tokens.shape))

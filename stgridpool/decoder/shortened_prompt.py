@@ -6,13 +6,15 @@ Letters: n tokens of the prompt, M of them left, T frames of H x W tokens, N of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from stgridpool.compressor import Compressor
-from stgridpool.plan import Grid, Plan, to_device
+from stgridpool.compressor import Compressor, compress
+from stgridpool.evidence import Evidence
+from stgridpool.plan import Plan, Shape, to_device
+from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +22,18 @@ class VisualSpan:
     """Where a video stands in a prompt. Positions count the prompt's real tokens from 0, without padding.
 
     Attributes:
-        tokens: (T*H*W,) int64, ascending: the position of each visual token, in (frame, row, column) order.
-        grid: (T, H, W).
+        tokens: (N,) int64, ascending: the position of each visual token, in (frame, row, column) order.
+        shape: (T, H, W) of the lattice that they stand on.
         newlines: (n,) int64, ascending: positions of the newline tokens that belong to the video.
+        cell: (N,) int64, the cell of each token, or None if they fill the lattice.
+        evidence: About the tokens, as far as it does not come from the language model.
     """
 
     tokens: Tensor
-    grid: Grid
+    shape: Shape
     newlines: Tensor
+    cell: Tensor | None = None
+    evidence: Evidence = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +92,14 @@ def shorten(tokens: Tensor, spans: Sequence[VisualSpan], compressor: Compressor)
     keep = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
     plans, all_targets, num_newlines = [], [], 0
     for span in spans:
-        compressed = compressor.compress(tokens[span.tokens].unflatten(0, span.grid))
-        targets = span.tokens[_cells(compressed.plan).to(span.tokens.device)]  # (N,) positions of those that are left
+        compressed, plan = compress(compressor, VideoTokens(tokens[span.tokens], span.shape, span.cell), span.evidence)
+        targets = span.tokens[plan.anchor.to(span.tokens.device)]  # (N,) positions of those that are left
         survives = torch.zeros_like(keep).index_fill(0, targets, True)
         kept_newlines = _newlines_left(survives, span.newlines)
         keep = keep.index_fill(0, torch.cat([span.tokens, span.newlines]), False)
         keep = keep.index_fill(0, torch.cat([targets, kept_newlines]), True)
-        tokens = tokens.index_copy(0, targets, compressed.tokens)
-        plans.append(compressed.plan)
+        tokens = tokens.index_copy(0, targets, compressed.features)
+        plans.append(plan)
         all_targets.append(targets)
         num_newlines += len(kept_newlines)
     index = keep.nonzero().flatten()
@@ -106,19 +112,11 @@ def _newlines_left(survives: Tensor, newlines: Tensor) -> Tensor:
     return newlines[counts.diff(prepend=counts.new_zeros(1)) > 0]
 
 
-def _cells(plan: Plan) -> Tensor:
-    """The cell (N,) of the source grid that each output token stands on; of a pooled window, its first."""
-    sizes = torch.tensor([plan.grid, plan.shape], device=plan.place.device)
-    cells = plan.place * sizes[0] // sizes[1]  # (N, 3)
-    _, height, width = plan.grid
-    return (cells[:, 0] * height + cells[:, 1]) * width + cells[:, 2]
-
-
 def _even(plan: Plan) -> Plan:
     """The same plan with equal weights in every row."""
     flat = plan.flatten()
-    counts = flat.offsets.diff()
-    return replace(flat, weights=torch.repeat_interleave(1 / counts.to(flat.weights), counts))
+    counts = flat.rows.offsets.diff()
+    return flat.weighted(torch.repeat_interleave(1 / counts.to(flat.rows.weights), counts))
 
 
 def _check(spans: Sequence[VisualSpan], length: int) -> None:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import Cache
 from transformers.masking_utils import create_causal_mask
 
-from stgridpool.compressor import POSITIONS, Compressor
+from stgridpool.compressor import POSITIONS, Compressor, Step
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
 from stgridpool.decoder.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
 from stgridpool.plan import Plan
@@ -96,15 +96,15 @@ class LLMStage:
         self.positions, self.decode_gap, self.merges_evenly = positions, decode_gap, merges_evenly
 
     @classmethod
-    def of(cls, model: Any, compressor: Compressor) -> LLMStage:
-        """The stage that a compressor asks for itself.
+    def of(cls, model: Any, step: Step) -> LLMStage:
+        """The stage for a step inside the language model.
 
         Raises:
             ValueError: If it does not act inside the language model, or asks for a layer that the model does not have.
         """
-        if isinstance(compressor.stage, str):
-            raise ValueError(f"{compressor!r} acts at stage {compressor.stage!r}, not inside the language model")
-        return cls(model, compressor, compressor.stage, **compressor.llm_options())
+        if not isinstance(step.place, int):
+            raise ValueError(f"{step.compressor!r} acts at place {step.place!r}, not inside the language model")
+        return cls(model, step.compressor, step.place, step.positions, step.decode_gap, step.merges_evenly)
 
     @contextmanager
     def prompts(self, spans: Sequence[Sequence[VisualSpan]]) -> Iterator[CompressedPrompts]:

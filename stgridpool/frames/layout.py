@@ -1,8 +1,8 @@
 """One pattern laid over every frame: the plans of methods that treat frames alike.
 
-Layouts depend on sizes only. They are made once, on the CPU, and stay on the device where they are used, so that
-deciding costs no transfer and nothing waits. What is kept is never changed, and never an inference tensor, since the
-next caller may want gradients.
+Patterns depend on the size of a frame only. They are made once, on the CPU, and stay on the device where they are used,
+so that deciding costs no transfer and nothing waits. What is kept is never changed, and never an inference tensor,
+since the next caller may want gradients.
 """
 
 from __future__ import annotations
@@ -13,108 +13,74 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stgridpool.frames.patterns import FramePattern
-from stgridpool.plan import ExtraStep, Grid, Patch, Plan, Rows, to_device
+from stgridpool.plan import Plan, Shape, made_sizes, to_device
+from stgridpool.rows import Rows
 
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, eq=False)
 class RewrittenFrames:
-    """Frames whose tokens are replaced by extra rows before a pattern is laid over them.
+    """Frames whose tokens are replaced by made rows before a pattern is laid over them.
 
     Attributes:
-        frames: the frames replaced, ascending. Frame ``frames[i]`` becomes extra rows i*H*W up to (i + 1)*H*W.
-        steps: how the extra rows are made.
+        made: The rows, level by level, see `Plan.made`; each level makes whole frames of H*W rows.
+        slots: (T,) int64, for each frame which of the made frames replaces it, counted through all levels, or -1.
     """
 
-    frames: tuple[int, ...]
-    steps: tuple[ExtraStep, ...]
-
-
-NOTHING_REWRITTEN = RewrittenFrames((), ())
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """A pattern laid over every frame of a grid of T frames, F of which are rewritten.
-
-    Attributes:
-        plan: the plan with the pattern's own weights.
-        kept: (T - F,) int64, the frames drawn from the input.
-        rewritten: (F,) int64, the frames drawn from extra rows.
-        slots: (T,) int64, which of the rewritten frames each frame is, or -1.
-    """
-
-    plan: Plan
-    kept: Tensor
-    rewritten: Tensor
+    made: tuple[Rows, ...]
     slots: Tensor
-
-    def weighted(self, weights: Tensor) -> Plan:
-        """The plan with `weights` (T, m) float32 in place of the m of the pattern."""
-        if self.plan.patch is None:
-            return replace(self.plan, weights=weights.flatten())
-        extra = replace(self.plan.patch.rows, weights=weights.index_select(0, self.rewritten).flatten())
-        patch = replace(self.plan.patch, rows=extra)
-        return replace(self.plan, weights=weights.index_select(0, self.kept).flatten(), patch=patch)
 
 
 def lay_out(
-    pattern: FramePattern, grid: Grid, device: torch.device, rewritten: RewrittenFrames = NOTHING_REWRITTEN
-) -> Layout:
+    pattern: FramePattern, shape: Shape, device: torch.device, rewritten: RewrittenFrames | None = None
+) -> Plan:
     """Lay `pattern` over every frame.
 
     Args:
-        pattern: over the H*W tokens of one frame; m entries.
-        grid: (T, H, W) of the source tokens.
-        device: where the plan is wanted.
-        rewritten: frames to be drawn from extra rows instead.
+        pattern: Over the H*W tokens of one frame.
+        shape: (T, H, W) of the source tokens.
+        device: Where the plan is wanted.
+        rewritten: Frames to be drawn from made rows instead.
     """
-    return resident(_laid_out(pattern, grid, rewritten), device)
+    if rewritten is not None:
+        return resident(_with_mosaics(pattern, shape, rewritten), device)
+    return _over_frames(resident(pattern, device), torch.arange(shape[0], device=device), shape, ())
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def resident(value: _Value, device: torch.device) -> _Value:
-    """`value`, itself made once per size, with its tensors on `device`, where they stay."""
+    """Return `value`, itself made once per size, with its tensors on `device`, where they stay."""
     moved = to_device(value, device)
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()  # whoever uses it next may be on another stream
     return moved
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def _laid_out(pattern: FramePattern, grid: Grid, rewritten: RewrittenFrames) -> Layout:
-    shape, area, counts = (grid[0], *pattern.size), grid[1] * grid[2], pattern.offsets.diff()
-    frames, order = torch.tensor(rewritten.frames, dtype=torch.int64), torch.arange(len(rewritten.frames))
-    slots = torch.full((grid[0],), -1).index_copy(0, frames, order)
-    kept = (slots < 0).nonzero().flatten()
+def _with_mosaics(pattern: FramePattern, shape: Shape, rewritten: RewrittenFrames) -> Plan:
+    tables = torch.where(rewritten.slots < 0, torch.arange(shape[0]), rewritten.slots + shape[0])
+    plan = _over_frames(pattern, tables, shape, rewritten.made)
+    return replace(plan, rows=plan.rows.divided(made_sizes(plan.num_sources, rewritten.made)))
 
-    def lay(tables: Tensor, row_counts: Tensor) -> Rows:
-        sources = tables[:, None] * area + pattern.sources
-        offsets = F.pad(row_counts.flatten().cumsum(0), (1, 0))
-        return Rows(sources.flatten(), offsets, pattern.weights.repeat(len(tables)))
 
-    patch = None
-    if rewritten.frames:
-        targets = frames[:, None] * len(pattern) + torch.arange(len(pattern))
-        patch = Patch(targets.flatten(), lay(order, counts.repeat(len(frames))))
-    plan = Plan(
-        **vars(lay(kept, (slots < 0)[:, None] * counts)),
-        place=_lattice(shape),
-        grid=grid,
-        shape=shape,
-        num_extra=len(rewritten.frames) * area,
-        steps=rewritten.steps,
-        patch=patch,
+@torch.inference_mode(False)
+def _over_frames(pattern: FramePattern, tables: Tensor, shape: Shape, made: tuple[Rows, ...]) -> Plan:
+    """Lay a pattern over frames; `tables` (T,): which frame of the address space each frame is drawn from."""
+    frames, height, width = shape
+    area, entries = height * width, pattern.rows.sources.numel()
+    order = torch.arange(frames, device=tables.device)
+    sources = tables[:, None] * area + pattern.rows.sources
+    offsets = (order[:, None] * entries + pattern.rows.offsets[:-1]).flatten()
+    rows = Rows(
+        sources.flatten(),
+        torch.cat([offsets, offsets.new_full((1,), frames * entries)]),
+        pattern.rows.weights.repeat(frames),
+        selects=pattern.rows.selects,
     )
-    return Layout(plan, kept, frames, slots)
-
-
-def _lattice(shape: Grid) -> Tensor:
-    """Frame, row and column of every point of a (T, H, W) lattice, ascending: (T*H*W, 3) int64."""
-    return torch.cartesian_prod(*(torch.arange(side) for side in shape))
+    anchor = (order[:, None] * area + pattern.anchor).flatten()
+    return Plan(rows, frames * area, anchor, made, (frames, *pattern.size))

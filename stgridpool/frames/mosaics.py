@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from stgridpool.frames.layout import RewrittenFrames
 from stgridpool.frames.patterns import resizing
 from stgridpool.options import Pair
-from stgridpool.plan import ExtraStep, Grid, Patch, Rows
+from stgridpool.plan import Shape, made_sizes
+from stgridpool.rows import Rows
 
 
 class Level(NamedTuple):
@@ -57,32 +58,36 @@ def mosaic(frame: Pair, grid_size: int) -> Rows:
     height, width = frame
     rows, columns = grid_layout(grid_size)
     tile_height, tile_width = -(-height // rows), -(-width // columns)
-    tile = resizing(frame, (tile_height, tile_width), "area")
+    tile = resizing(frame, (tile_height, tile_width), "area").rows
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     drawn = tile.take(((y % tile_height) * tile_width + x % tile_width).flatten())
     which = ((y // tile_height) * columns + x // tile_width).flatten()  # (H*W,) the frame of each position
     return Rows(drawn.sources + which[drawn.row_of_entry()] * height * width, drawn.offsets, drawn.weights)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def grid_frames(grid: Grid, levels: tuple[Level, ...]) -> RewrittenFrames:
-    """The frames of a (T, H, W) grid that become mosaics, level after level; none where no grid is full.
+def rewrite(shape: Shape, levels: tuple[Level, ...]) -> RewrittenFrames | None:
+    """The frames of a (T, H, W) video that become mosaics, level after level; None if no grid is full.
 
     At each level the sampled frames are cut into grids of K in a row, and the last frame of each becomes their mosaic.
     Frames that fill no grid are left. Grids of one level do not see each other's mosaics; later levels do.
     """
-    num_frames, *frame = grid
-    grids = [_full_grids(num_frames, level) for level in levels]
-    frames = sorted({members[-1] for level in grids for members in level})
-    slot = {target: order for order, target in enumerate(frames)}
-    written: set[int] = set()
-    steps = []
-    for level, members in zip(levels, grids, strict=True):
-        if members:
-            steps.append(_level_step(mosaic((frame[0], frame[1]), level.grid_size), members, slot, written, grid))
-            written |= {frames_of_grid[-1] for frames_of_grid in members}
-    return RewrittenFrames(tuple(frames), tuple(steps))
+    num_frames, height, width = shape
+    slots = [-1] * num_frames
+    made: list[Rows] = []
+    for level in levels:
+        grids = torch.tensor(_full_grids(num_frames, level))  # (G, K)
+        if not len(grids):
+            continue
+        tables = torch.tensor([num_frames + slot if slot >= 0 else frame for frame, slot in enumerate(slots)])
+        rows = _over_grids(mosaic((height, width), level.grid_size), tables[grids], height * width)
+        sizes = made_sizes(math.prod(shape), made)
+        made.append(rows.divided(sizes) if made else rows)
+        first = sum(sizes[1:]) // (height * width)
+        for order, target in enumerate(grids[:, -1].tolist()):
+            slots[target] = first + order
+    return RewrittenFrames(tuple(made), torch.tensor(slots)) if made else None
 
 
 def _full_grids(num_frames: int, level: Level) -> list[list[int]]:
@@ -91,32 +96,9 @@ def _full_grids(num_frames: int, level: Level) -> list[list[int]]:
     return [frames[first : first + level.grid_size] for first in range(0, last + 1, level.grid_size)]
 
 
-def _level_step(
-    pattern: Rows, members: list[list[int]], slot: dict[int, int], written: set[int], grid: Grid
-) -> ExtraStep:
-    """The mosaics of one level: draws from the frames that no earlier level has written, and from those that it has."""
-    area = grid[1] * grid[2]
+def _over_grids(pattern: Rows, tables: Tensor, area: int) -> Rows:
+    """A mosaic for each grid; `tables` (G, K): which frame of the address space each member is drawn from."""
     member, token = pattern.sources // area, pattern.sources % area
-    frames = torch.tensor(members)  # (G, K)
-    is_written = torch.tensor([[frame in written for frame in row] for row in members])
-    table_frame = torch.tensor([[slot[frame] if frame in written else frame for frame in row] for row in members])
-    sources = (table_frame[:, member] * area + token).flatten()
-    offsets = (torch.arange(len(members))[:, None] * token.numel() + pattern.offsets[1:]).flatten()
-    rows = Rows(sources, F.pad(offsets, (1, 0)), pattern.weights.repeat(len(members)))
-    from_input, patch = _split(rows, is_written[:, member].flatten())
-    slots = torch.tensor([slot[int(target)] for target in frames[:, -1]])
-    return ExtraStep((slots[:, None] * area + torch.arange(area)).flatten(), from_input, patch)
-
-
-def _split(rows: Rows, is_extra: Tensor) -> tuple[Rows, Patch | None]:
-    """Entries that draw from the input, and those that draw from the extra rows."""
-    row = rows.row_of_entry()
-
-    def part(chosen: Tensor) -> tuple[Rows, Tensor]:
-        counts = torch.bincount(row[chosen], minlength=len(rows))
-        return Rows(rows.sources[chosen], F.pad(counts.cumsum(0), (1, 0)), rows.weights[chosen]), counts
-
-    from_input, _ = part(~is_extra)
-    from_extra, counts = part(is_extra)
-    targets = counts.nonzero().flatten()
-    return from_input, (Patch(targets, from_extra.take(targets)) if targets.numel() else None)
+    sources = (tables[:, member] * area + token).flatten()
+    offsets = (torch.arange(len(tables))[:, None] * token.numel() + pattern.offsets[1:]).flatten()
+    return Rows(sources, F.pad(offsets, (1, 0)), pattern.weights.repeat(len(tables)))

@@ -1,8 +1,8 @@
 """Patterns that treat every frame alike: pooling windows and resizing.
 
-A pattern is a small sparse matrix over the H*W tokens of one frame (or over K frames in a row), kept on the CPU and
-made once per size: never changed, and never an inference tensor, since the next caller may want gradients.
-`stgridpool.frames.layout` lays it over all frames.
+A pattern is a small sparse matrix over the H*W tokens of one frame, kept on the CPU and made once per size: never
+changed, and never an inference tensor, since the next caller may want gradients. `stgridpool.frames.layout` lays it
+over all frames.
 """
 
 from __future__ import annotations
@@ -17,14 +17,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.options import Pair
-from stgridpool.plan import Rows
+from stgridpool.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
-class FramePattern(Rows):
-    """Rows over the tokens of one frame, in row-major order of a `size` (H', W') lattice; on the CPU."""
+class FramePattern:
+    """What every frame becomes; on the CPU.
 
+    Attributes:
+        rows: H'*W' rows over the tokens of one frame.
+        size: (H', W') of the lattice that they fill in row-major order.
+        anchor: (H'*W',) int64, the token on whose place each row stands: of a window, its first.
+    """
+
+    rows: Rows
     size: Pair
+    anchor: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, frame: Pair, size: Pair) -> FramePattern:
+        """Pattern from rows over a frame of (H, W) tokens that fill a lattice of `size`."""
+        down, across = (torch.arange(new) * old // new for old, new in zip(frame, size, strict=True))
+        return cls(rows, size, (down[:, None] * frame[1] + across).flatten())
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +48,12 @@ class Windows:
     Attributes:
         index: (H'*W', k*k) int64: a source token, or H*W for a position in the padding, or H*W + 1 for one outside.
         entries: (m,) int64, the positions that are source tokens, counted through all windows.
-        size: (H', W'), the number of windows per column and per row.
         pattern: the source tokens of each window, with equal weights that sum to 1.
         is_full: whether every position of every window is a source token.
     """
 
     index: Tensor
     entries: Tensor
-    size: Pair
     pattern: FramePattern
     is_full: bool
 
@@ -84,8 +96,9 @@ def pooling_windows(frame: Pair, kernel: Pair, stride: Pair, padding: Pair, ceil
     counts = is_source.sum(dim=1)
     weights = torch.repeat_interleave(1 / counts, counts)
     size = (sides[0], sides[1])
-    pattern = FramePattern(index[is_source], F.pad(counts.cumsum(0), (1, 0)), weights, size)
-    return Windows(index, is_source.flatten().nonzero().flatten(), size, pattern, bool(is_source.all()))
+    rows_of_windows = Rows(index[is_source], F.pad(counts.cumsum(0), (1, 0)), weights)
+    pattern = FramePattern.of(rows_of_windows, frame, size)
+    return Windows(index, is_source.flatten().nonzero().flatten(), pattern, bool(is_source.all()))
 
 
 @lru_cache(maxsize=16)
@@ -100,7 +113,7 @@ def resizing(frame: Pair, size: Pair, mode: Literal["linear", "area"]) -> FrameP
     dense = torch.einsum("ya,xb->yxab", vertical, horizontal).reshape(math.prod(size), math.prod(frame))
     row, source = dense.nonzero(as_tuple=True)
     counts = torch.bincount(row, minlength=len(dense))
-    return FramePattern(source, F.pad(counts.cumsum(0), (1, 0)), dense[row, source], size)
+    return FramePattern.of(Rows(source, F.pad(counts.cumsum(0), (1, 0)), dense[row, source]), frame, size)
 
 
 def _axis_weights(old: int, new: int, mode: Literal["linear", "area"]) -> Tensor:
@@ -114,5 +127,4 @@ def _axis_weights(old: int, new: int, mode: Literal["linear", "area"]) -> Tensor
 @torch.inference_mode(False)
 def every_token(frame: Pair) -> FramePattern:
     """Each token of a frame of (H, W) by itself."""
-    count = math.prod(frame)
-    return FramePattern(torch.arange(count), torch.arange(count + 1), torch.ones(count), frame)
+    return FramePattern.of(Rows.of(torch.arange(math.prod(frame))), frame, frame)

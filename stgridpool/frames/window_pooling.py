@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from stgridpool.compressor import Compressor
 from stgridpool.frames.patterns import Windows, pooling_windows
 from stgridpool.options import LONGEST_SIDE, Pair, flag, pair
-from stgridpool.plan import Grid
+from stgridpool.plan import Shape
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class WindowPooling(Compressor):
         if any(2 * pad > size for pad, size in zip(padding, kernel, strict=True)):
             raise ValueError(f"padding must be at most half of kernel_size={self.kernel_size}, got {self.padding}")
 
-    def windows(self, grid: Grid) -> Windows:
-        """The windows of one frame of `grid` (T, H, W)."""
-        return pooling_windows(grid[1:], *self._pairs(), self.ceil_mode)
+    def windows(self, shape: Shape) -> Windows:
+        """Return the windows of one frame of a (T, H, W) video."""
+        return pooling_windows(shape[1:], *self._pairs(), self.ceil_mode)
 
-    def planned_shape(self, grid: Grid) -> Grid:
-        """(T, H', W'): as many frames, and one token per window."""
-        return (grid[0], *self.windows(grid).size)
+    def planned_shape(self, shape: Shape) -> Shape:
+        """Return (T, H', W'): as many frames, and one token per window."""
+        return (shape[0], *self.windows(shape).pattern.size)
 
     def _pairs(self) -> tuple[Pair, Pair, Pair]:
         stride = self.kernel_size if self.stride is None else self.stride

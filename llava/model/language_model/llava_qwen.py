@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2For
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.layout import EncodedVideo
+from llava.encoded_video import EncodedVideo
 from llava.model.compression import Visual
 from llava.model.projector import build_projector
 from llava.model.splice import splice_batch

@@ -133,6 +133,6 @@ def count_tokens(
 
 def _check_planned(stage: Any, media: Media) -> None:
     for video, plan in zip(media.inputs, stage.last.plans[0], strict=True):
-        expected = stage.compressor.planned_count(video.plan.shape)
+        expected = stage.compressor.planned_count(video.shape, None if video.cell is None else video.num_tokens)
         if expected is not None and len(plan) != expected:
             raise RuntimeError(f"{stage.compressor!r} left {len(plan)} tokens of a video, its settings give {expected}")

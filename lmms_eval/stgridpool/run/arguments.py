@@ -9,12 +9,12 @@ from typing import Any
 from lmms_eval.utils import simple_parse_args_string
 
 from llava.conversation import conv_templates
-from llava.layout import NEWLINE_POSITIONS
 from llava.video import BACKENDS, SAMPLINGS
 from llava.video_process import DEFAULT_MEMORY_GB
 from lmms_eval_stgridpool.kept.paths import check_path
 from lmms_eval_stgridpool.questions.prompt_style import PROMPT_STYLES
 from stgridpool import Compressor, build_compressor, options
+from stgridpool.newlines import NEWLINE_POSITIONS
 from stgridpool.suggestion import suggestion
 
 DETERMINISTIC_VISION_BATCH = 8

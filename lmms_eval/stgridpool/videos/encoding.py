@@ -11,12 +11,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from PIL import Image
 
-from llava.layout import EncodedVideo
+from llava.encoded_video import EncodedVideo
 from llava.mm_utils import process_images
 from llava.video import VideoReadError
 from llava.video_opening import printable
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
+from stgridpool.compressor import Step, planned_counts
 from stgridpool.finite import StageCheck
 from stgridpool.timing import StageTimer
 
@@ -121,7 +122,7 @@ class MediaEncoder:
         encoded: list[EncodedVideo] = []
         for video in videos:
             encoded.append(self.model.encode_features(video.features, timer))
-            check_count(self.model.front_compressor, encoded[-1])
+            check_count(self.model.front_steps, encoded[-1])
         hits = sum(video.is_from_cache for video in videos)
         return Media(
             inputs=encoded,
@@ -219,18 +220,18 @@ class LastMade(Generic[Made]):
         self._made = None
 
 
-def check_count(compressor: Any, video: EncodedVideo) -> None:
+def check_count(steps: Sequence[Step], video: EncodedVideo) -> None:
     """Make sure that the compressor ran: the tokens that go into the language model are those that it planned.
 
     Raises:
         RuntimeError: If their number is another one.
     """
-    entered = len(video.embeds) - video.num_newlines
-    planned = compressor.planned_count(video.plan.grid)
+    entered = video.num_tokens
+    planned = planned_counts(steps, video.source_shape)[-1]
     for expected, name in ((len(video.plan), "plan has"), (planned, "settings give")):
         if expected is not None and entered != expected:
             raise RuntimeError(
-                f"{entered} visual tokens enter the language model, but {compressor!r}'s {name} {expected}"
+                f"{entered} visual tokens enter the language model, but {steps[-1].compressor!r}'s {name} {expected}"
             )
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from llava.layout import insert_newlines
 from llava.model.builder import LlavaQwenForCausalLM
-from stgridpool import Compressor, build_compressor
+from stgridpool import Compressor, Plan, VideoTokens, build_compressor, compress
+from stgridpool.newlines import insert_newlines
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,14 @@ def encode_clips(model: LlavaQwenForCausalLM, pixel_values: Tensor, layout: Layo
     side = network.vision_tower.num_patches_per_side
     features = network.mm_projector(network.vision_tower(pixel_values.flatten(0, 1)))  # (B*T, n*n, D)
     wide = features.unflatten(0, (num_clips, seconds)).permute(1, 2, 0, 3).flatten(2)  # (T, n*n, B*D)
-    tokens, plan = layout.compressor(wide.unflatten(1, (side, side)).float())
-    place = plan.place
+    tokens, _ = compress(layout.compressor, VideoTokens.of(wide.unflatten(1, (side, side)).float()), {})
     if layout.kept < 1:
-        kept = (torch.rand(len(tokens), generator=generator) < layout.kept).nonzero().flatten().to(tokens.device)
-        tokens, place = tokens[kept], place[kept]
-    laid_out = insert_newlines(tokens, place, network.image_newline.repeat(num_clips), "grid")
+        kept = (torch.rand(len(tokens), generator=generator) < layout.kept).nonzero().flatten().to(wide.device)
+        tokens = tokens.through(Plan.keep(kept, len(tokens)))
+    laid_out = insert_newlines(tokens, network.image_newline.repeat(num_clips), "grid")
     embeds = laid_out.unflatten(1, (num_clips, -1)).transpose(0, 1)
-    frame_of_token = insert_newlines(place[:, :1] + 1, place, torch.zeros(1), "grid").flatten().cpu()  # 0: newline
+    numbered = replace(tokens, features=tokens.frames()[:, None] + 1.0)
+    frame_of_token = insert_newlines(numbered, torch.zeros(1), "grid").flatten().cpu()  # 0: newline
     last = frame_of_token.cummax(0).values
     ends = (torch.diff(last, append=last[-1:] + 1) > 0).nonzero().flatten()
     return Seen(embeds, ends, last[ends].long() - 1, features.unflatten(0, (num_clips, seconds)))

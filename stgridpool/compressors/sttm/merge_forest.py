@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from stgridpool.plan import Grid, Plan
+from stgridpool.plan import Plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,28 +53,17 @@ class MergeForest:
             roots = roots[roots]
         return roots
 
-    def plan(self, grid: Grid, weighted: bool) -> Plan:
-        """A token for every tree, on the place of its root, on the source `grid` (T, H, W).
+    def plan(self, weighted: bool) -> Plan:
+        """Make a token of every tree, on the place of its root.
 
         Args:
-            grid: (T, H, W); their product is the number of cells.
-            weighted: whether a token is the mean of its cells; else of its nodes, each as much as another.
+            weighted: Whether a token is the mean of its cells; else of its nodes, each as much as another.
         """
-        _, height, width = grid
         roots = self.roots()
         weights = torch.ones_like(self.shares) if weighted else _normalised(self.shares, self.heads)
         weights = _normalised(weights, roots)
-        sizes = torch.zeros_like(roots).scatter_add(0, roots, torch.ones_like(roots))
-        left = sizes.nonzero().flatten()
-        sources = roots.argsort(stable=True)
-        return Plan(
-            sources=sources,
-            offsets=F.pad(sizes[left].cumsum(0), (1, 0)),
-            weights=weights[sources],
-            place=torch.stack([left // (height * width), left // width % height, left % width], dim=1),
-            grid=grid,
-            shape=grid,
-        )
+        is_root = roots == _cells(roots)
+        return Plan.merge((is_root.cumsum(0) - 1)[roots], is_root.nonzero().flatten(), weights)
 
 
 def _cells(like: Tensor) -> Tensor:

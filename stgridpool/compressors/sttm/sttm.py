@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.threshold_search import highest_threshold
-from stgridpool.compressor import POSITIONS, Budget, Compressor, check_tokens
+from stgridpool.budget import Budget
+from stgridpool.compressor import POSITIONS, Compressor, Step
 from stgridpool.compressors.sttm.merge_forest import MergeForest
 from stgridpool.compressors.sttm.node_similarity import node_similarity
 from stgridpool.compressors.sttm.presets import published_settings
@@ -24,8 +25,10 @@ from stgridpool.compressors.sttm.temporal_merging import (
     join_as_released,
     join_components,
 )
+from stgridpool.evidence import Evidence
 from stgridpool.options import choice, flag, fraction, number, whole_number
-from stgridpool.plan import Grid, Plan
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
 
 MODES = ("released", "components", "directed")
 
@@ -76,7 +79,7 @@ class STTM(Compressor):
         slow: the released "most similar destination" (`drop_repeated_neighbours`), with mode ``released``; without
             `head_dim` over time.
         positions: where merged tokens stand in the language model, ``reassign``, ``survive`` or ``merge``, see
-            `stgridpool.decoder.steps.LLMStage`. In mode ``released`` generated tokens keep the released gap.
+            `stgridpool.compressor.Step`. In mode ``released`` generated tokens keep the released gap.
         weighted_positions: with positions ``merge``, average over tokens instead of over children and nodes.
         retention: fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
         tokens, tokens_per_frame: see `Budget`.
@@ -137,50 +140,42 @@ class STTM(Compressor):
             if getattr(self, field.name) != settings.get(field.name, field.default):
                 object.__setattr__(self, "preset", None)
 
-    @property
-    def stage(self) -> int:
-        """The decoder layer whose input is compressed."""
-        return self.layer
+    def steps(self) -> tuple[Step, ...]:
+        """At its decoder layer; in mode ``released`` generated tokens keep the released gap."""
+        is_released = self.mode == "released"
+        return (Step(self, self.layer, self.positions, is_released, self.weighted_positions),)
 
     @property
     def budget(self) -> Budget:
         """How many tokens are to be left; empty where the thresholds decide."""
         return Budget(self.retention, self.tokens, self.tokens_per_frame)
 
-    def llm_options(self) -> dict[str, Any]:
-        """How the decoder numbers the tokens, see `stgridpool.decoder.steps.LLMStage`."""
-        return {
-            "positions": self.positions,
-            "decode_gap": self.mode == "released",
-            "merges_evenly": self.weighted_positions,
-        }
-
-    def planned_count(self, grid: Grid) -> int | None:
-        """The budget's number of tokens, which is met exactly; None without a budget.
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the budget's number of tokens, which is met exactly; None without a budget.
 
         Raises:
-            ValueError: if that is fewer than one token of `grid` (T, H, W), or without merging over time one a frame.
+            ValueError: If that is fewer than one token of a (T, H, W) video, or without merging over time one a frame.
         """
-        count = self.budget.count(grid)
-        self._depth(grid, count)
+        count = self.budget.count(shape, total)
+        self._depth(shape, count)
         return count
 
-    def plan(self, tokens: Tensor) -> Plan:
-        """Merge `tokens` (T, H, W, D).
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Merge tokens that fill their lattice.
 
         Raises:
-            ValueError: if `tokens` is not of that shape, has no token, its width is no multiple of `head_dim`, or the
-                budget cannot be met, see `planned_count`.
+            ValueError: If they do not, their width is no multiple of `head_dim`, or the budget cannot be met, see
+                `planned_count`.
         """
-        return self.forest(tokens).plan(check_tokens(tokens), self.weighted_average)
+        return self.forest(tokens.maps()).plan(self.weighted_average)
 
     def forest(self, tokens: Tensor) -> MergeForest:
-        """What is merged into what in `tokens` (T, H, W, D).
+        """Decide what is merged into what in feature maps (T, H, W, D).
 
         Raises:
-            ValueError: see `plan`.
+            ValueError: See `plan`.
         """
-        grid = check_tokens(tokens)
+        grid = tokens.shape[0], tokens.shape[1], tokens.shape[2]
         count = self.planned_count(grid)
         video = self._video(tokens, quadtree(grid[1:], self._depth(grid, count), self.weighted_average, tokens.device))
         if count is None:
@@ -203,7 +198,7 @@ class STTM(Compressor):
         across = node_similarity(tokens, tree) if self.slow and head_dim != width else within
         return QuadtreeVideo.of(tree, within, across, as_released=self.mode == "released")
 
-    def _join(self, grid: Grid, num_rounds: int | None = None) -> Join | None:
+    def _join(self, grid: Shape, num_rounds: int | None = None) -> Join | None:
         if self.temporal_threshold <= 0 or grid[0] == 1:
             return None
         if self.mode == "directed":
@@ -217,7 +212,7 @@ class STTM(Compressor):
 
         return join
 
-    def _depth(self, grid: Grid, count: int | None) -> int:
+    def _depth(self, grid: Shape, count: int | None) -> int:
         """How many halvings above the tokens the roots lie: those of `root_level`, more where `count` needs it."""
         sizes = halved_sizes(grid[1:])
         coarsest = next(depth for depth, size in enumerate(sizes) if min(size) <= 2)

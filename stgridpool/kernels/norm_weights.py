@@ -1,9 +1,6 @@
-"""Norm-based pooling in one pass: norms, the softmax over every window, and the pooled tokens.
+"""Weights of norm-based pooling in one pass: norms, and the softmax over every window.
 
-Norms first and sums of rows afterwards read the tokens twice: with 2x2 windows that is 1 + 1 read and 1/4 written, so
-at the full rate of the memory it reaches 1.25 / 2.25 = 56 % of what a copy of the same bytes does, before the first
-launch is paid for. (64 frames of 27x27 bf16 tokens of width 3584 are 334 MB; no cache holds them between passes.)
-Here one program keeps all tokens of one window in registers: they are read once, and the pooled token is written once.
+One program keeps all tokens of one window in registers, so that norms are never written and no window is unfolded.
 """
 
 from __future__ import annotations
@@ -19,30 +16,27 @@ _LARGEST = torch.finfo(torch.float32).max
 _MAXIMUM_ORDER = 0  # stands for infinity, which is no kernel constant
 
 
-def pool_by_norm(
+def norm_weights(
     tokens: Tensor,
     index: Tensor,
     norm_order: float,
     scale: float,
     mosaics: Tensor | None = None,
     slots: Tensor | None = None,
-    with_pooled: bool = True,
-) -> tuple[Tensor, Tensor | None]:
-    """The weights (T, P, K) float32 of P windows of K positions in every frame, and the pooled tokens (T*P, D).
+) -> Tensor:
+    """Weigh P windows of K positions in every frame: (T, P, K) float32.
 
     Args:
         tokens: (T, H, W, D), bf16, fp16 or float32.
         index: (P, K) int64: a token of the frame, or H*W for a position in the padding, or H*W + 1 for one outside.
         norm_order: p of the norm, above 0, or infinity.
-        scale: factor of the norms before the softmax.
-        mosaics: (F*H*W, D), what F of the frames are replaced by, or None.
+        scale: Factor of the norms before the softmax.
+        mosaics: (F*H*W, D), replacements of frames, or None.
         slots: (T,) int64, the mosaic that replaces each frame, or -1; needed with `mosaics`.
-        with_pooled: whether the tokens are pooled; if not, None comes in their place.
     """
     frames, height, width, channels = tokens.shape
     windows, positions = index.shape
     weights = tokens.new_empty(frames, windows, positions, dtype=torch.float32)
-    pooled = tokens.new_empty(frames * windows, channels) if with_pooled else None
     tile = (triton.next_power_of_2(positions), triton.next_power_of_2(channels))
     warps = tile[0] * tile[1] // _NUMBERS_PER_THREAD // _THREADS_PER_WARP
     with torch.cuda.device_of(tokens):
@@ -52,7 +46,6 @@ def pool_by_norm(
             slots,
             index,
             weights,
-            pooled,
             windows,
             positions,
             height * width,
@@ -65,7 +58,7 @@ def pool_by_norm(
             num_warps=max(1, warps),
             enable_fp_fusion=True,  # the default until now, which triton announces to change
         )
-    return weights, pooled
+    return weights
 
 
 @triton.jit
@@ -90,7 +83,6 @@ def _pool(
     slots,
     index,
     weights,
-    pooled,
     windows,
     positions,
     area,
@@ -122,7 +114,3 @@ def _pool(
     share = tl.exp(score - tl.max(score, axis=0))
     weight = share / tl.sum(share, axis=0)
     tl.store(weights + row * positions + position, weight, mask=is_position)
-    if pooled is not None:
-        weight = weight.to(tokens.dtype.element_ty).to(tl.float32)
-        total = tl.sum(weight[:, None] * values, axis=0)
-        tl.store(pooled + row * width + column, total.to(tokens.dtype.element_ty), mask=column < width)

@@ -1,0 +1,59 @@
+"""A video as the language model gets it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from stgridpool import Need, Plan, Shape, VideoTokens
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.finite import StageCheck
+from stgridpool.newlines import insert_newlines, token_positions
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedVideo:
+    """A video ready for the language model.
+
+    Attributes:
+        embeds: (L, D) visual tokens and newline tokens in order.
+        plan: Decision of the compressors in front; its length is the number of visual tokens.
+        source_shape: (T, n, n) of the patches that `plan` begins with.
+        shape: (T', H', W') of the lattice that the visual tokens stand on.
+        cell: (N,) int64, the cell of each visual token, or None if they fill the lattice.
+        num_newlines: Newline tokens among the L.
+        newline_position: Where they stand, one of `NEWLINE_POSITIONS`.
+        checks: Whether the output of each stage is finite. Nobody has waited for them yet: `generate` reads them.
+        evidence: About the visual tokens, for compressors inside the language model.
+    """
+
+    embeds: torch.Tensor
+    plan: Plan
+    source_shape: Shape
+    shape: Shape
+    cell: torch.Tensor | None
+    num_newlines: int
+    newline_position: str = "no_token"
+    checks: tuple[StageCheck, ...] = ()
+    evidence: Mapping[Need, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, tokens: VideoTokens, plan: Plan, source_shape: Shape, newline: torch.Tensor | None, position: str
+    ) -> "EncodedVideo":
+        """Lay out tokens with newlines; for the arguments see the attributes and `insert_newlines`."""
+        embeds = insert_newlines(tokens, newline, position)
+        return cls(embeds, plan, source_shape, tokens.shape, tokens.cell, len(embeds) - len(tokens), position)
+
+    @property
+    def num_tokens(self) -> int:
+        """Visual tokens, without newlines."""
+        return len(self.embeds) - self.num_newlines
+
+    def span(self, start: int) -> VisualSpan:
+        """Return where its tokens stand in a prompt in which it begins at position `start`."""
+        places = VideoTokens(self.embeds[: self.num_tokens], self.shape, self.cell).places()
+        tokens = token_positions(places, self.newline_position)
+        is_newline = torch.ones(len(self.embeds), dtype=torch.bool, device=tokens.device).index_fill(0, tokens, False)
+        newlines = is_newline.nonzero().flatten()
+        return VisualSpan(start + tokens, self.shape, start + newlines, self.cell, self.evidence)

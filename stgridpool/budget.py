@@ -1,0 +1,146 @@
+"""Budget: how many tokens a method may leave, and how they are shared out over frames, segments and layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from stgridpool.options import fraction, whole_number
+from stgridpool.plan import Shape
+
+MOST_TOKENS = 1_000_000_000
+"""Largest number of tokens that an option may name."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Number of tokens to leave, met exactly. At most one field is set; none leaves it to the method's settings.
+
+    Attributes:
+        ratio: Fraction of the tokens kept, above 0 and at most 1; the count is rounded down, but is at least 1.
+        tokens: Tokens kept of the whole video, 1 to 10^9.
+        tokens_per_frame: Tokens kept per frame, 1 to 10^9.
+
+    Raises:
+        ValueError: If two fields are set, or one is of the wrong type or out of its range.
+    """
+
+    ratio: float | None = None
+    tokens: int | None = None
+    tokens_per_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1:
+            raise ValueError(f"a budget is given in one way, got {given}; leave out all but one")
+        fraction("ratio", given.get("ratio", 1))
+        whole_number("tokens", given.get("tokens", 1), 1, MOST_TOKENS)
+        whole_number("tokens_per_frame", given.get("tokens_per_frame", 1), 1, MOST_TOKENS)
+
+    def count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the number of tokens to leave; None if the method's own settings decide.
+
+        Args:
+            shape: (T, H, W) of the lattice.
+            total: Tokens that stand on it; None if they fill it.
+        """
+        total = math.prod(shape) if total is None else total
+        if self.ratio is not None:
+            return max(1, exact_part(self.ratio, total))
+        if self.tokens is not None:
+            return min(self.tokens, total)
+        if self.tokens_per_frame is not None:
+            return min(self.tokens_per_frame * shape[0], total)
+        return None
+
+
+def exact_part(ratio: float, total: int) -> int:
+    """Return ``ratio * total`` rounded down, for the ratio that was written: 0.7 of 10780 is 7546, 1/3 of 9 is 3."""
+    return int(Fraction(ratio).limit_denominator(10**9) * total)
+
+
+def share_out(total: int, weight: Tensor, at_most: Tensor) -> Tensor:
+    """Share whole tokens out in proportion to weights, by the method of the largest remainder.
+
+    What one may not take goes to the others, in proportion. Of equal remainders the first is rounded up. If no weight
+    of those that may still take is above 0, they count the same.
+
+    Args:
+        total: Tokens to share out, 0 to the sum of `at_most`.
+        weight: (K,), 0 or more.
+        at_most: (K,) int64, the most that each may take, 0 or more.
+
+    Returns:
+        (K,) int64, whose sum is `total`.
+
+    Raises:
+        ValueError: If `total` or a weight is out of its range.
+    """
+    weight, at_most = weight.double().cpu(), at_most.cpu()
+    if not 0 <= total <= int(at_most.sum()):
+        raise ValueError(f"{total} tokens cannot be shared out, at most {int(at_most.sum())} are there")
+    if not bool((weight >= 0).all()) or not bool(weight.isfinite().all()):
+        raise ValueError(f"weights must be finite and at least 0, got {weight.tolist()}")
+    share = torch.zeros_like(at_most)
+    is_open = at_most > 0
+    while True:
+        rest = total - int(share.sum())
+        open_weight = weight.where(is_open, 0)
+        if not float(open_weight.sum()) > 0:
+            open_weight = is_open.double()
+        ideal = rest * open_weight / open_weight.sum().clamp_min(1e-300)
+        is_full = is_open & (ideal >= at_most)
+        if not bool(is_full.any()):
+            break
+        share, is_open = at_most.where(is_full, share), is_open & ~is_full
+    floor = ideal.floor().long()
+    by_remainder = (ideal - floor).where(is_open, -1).argsort(descending=True, stable=True)
+    floor[by_remainder[: rest - int(floor.sum())]] += 1
+    return share + floor
+
+
+def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence[float | None]) -> tuple[float, ...]:
+    """Split a mean retention over the layers of a decoder into the retention of each segment of layers.
+
+    Segments whose share is a number get retentions in proportion to the shares. No retention exceeds 1; the others take
+    what such a segment leaves over. FastV at layer K of L is ``lengths=(K, L - K), shares=(None, 1)``, PyramidDrop
+    ``shares=(None, 0.5, 0.25, 0.125)``, FlashVID, which compresses in front as well, ``shares=(1, 0.3)``.
+
+    Args:
+        average: Mean over all layers, above 0 and at most 1.
+        lengths: Layers of each segment, at least one of them above 0.
+        shares: For each segment its relative retention, above 0, or None if it keeps everything.
+
+    Returns:
+        The retention of each segment, above 0 and at most 1.
+
+    Raises:
+        ValueError: If segments that keep everything hold more than `average` alone allows.
+    """
+    fraction("average", average)
+    fixed = sum(length for length, share in zip(lengths, shares, strict=True) if share is None)
+    found: dict[int, float] = {index: 1.0 for index, share in enumerate(shares) if share is None}
+    rest = average * sum(lengths) - fixed
+    if rest <= 0:
+        least = fixed / sum(lengths)
+        raise ValueError(
+            f"{fixed} of {sum(lengths)} layers keep all tokens, so that the mean over layers is above {least:.4g}, not "
+            f"{average}: ask for more or compress earlier"
+        )
+    scaled = {index: share for index, share in enumerate(shares) if share is not None}
+    while scaled:
+        scale = rest / sum(lengths[index] * share for index, share in scaled.items())
+        full = [index for index, share in scaled.items() if scale * share >= 1]
+        if not full:
+            found |= {index: scale * share for index, share in scaled.items()}
+            break
+        for index in full:
+            found[index] = 1.0
+            rest -= lengths[index]
+            del scaled[index]
+    return tuple(found[index] for index in range(len(lengths)))

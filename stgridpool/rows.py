@@ -1,0 +1,174 @@
+"""Rows: a sparse matrix in compressed rows, and how its rows are drawn from tables of features.
+
+Drawing uses `torch.nn.functional.embedding_bag`, or on a GPU a kernel of ours; both read the sources and make no
+intermediate. Several tables share one address space: the rows of the second follow those of the first, and so on.
+
+Letters: M entries, R rows, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stgridpool import kernels
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The entries of `Rows` that draw from one of several tables.
+
+    Attributes:
+        sources: (m,) int64, row of that table.
+        entries: (m,) int64, which of the M entries they are.
+        offsets: (r + 1,) int64, as in `Rows`.
+        targets: (r,) int64, row that each run of entries is added to, ascending, none twice; None for all R in order.
+    """
+
+    sources: Tensor
+    entries: Tensor
+    offsets: Tensor
+    targets: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a sparse matrix: row i owns the entries from ``offsets[i]`` up to ``offsets[i + 1]``.
+
+    Attributes:
+        sources: (M,) int64, the address that each entry draws from.
+        offsets: (R + 1,) int64, ascending from 0 to M. Equal neighbours make an empty row, which draws zeros.
+        weights: (M,) float32, the factor of each entry.
+        parts: The entries by table, where that is known already; see `divided`.
+        selects: Whether every row is one entry of weight 1, so that drawing is selecting.
+    """
+
+    sources: Tensor
+    offsets: Tensor
+    weights: Tensor
+    parts: tuple[Part, ...] | None = None
+    selects: bool = False
+
+    @classmethod
+    def of(cls, index: Tensor) -> Rows:
+        """Rows that select the addresses `index` (R,)."""
+        order = torch.arange(len(index) + 1, device=index.device)
+        return cls(index, order, torch.ones(len(index), device=index.device), selects=True)
+
+    def __len__(self) -> int:
+        return self.offsets.numel() - 1
+
+    def draw(self, tables: Sequence[Tensor]) -> Tensor:
+        """Draw weighted sums of rows of the tables, (R, D), in their dtype.
+
+        Args:
+            tables: (S_i, D) each, at least one, in the order of their addresses.
+        """
+        if len(tables) == 1 and self.selects:
+            return tables[0].index_select(0, self.sources)
+        if len(tables) == 1:
+            return _weighted_sums(tables[0], self.sources, self.offsets, self.weights)
+        parts = self.parts or self.divided([len(table) for table in tables]).parts or ()
+        if self.selects:
+            return self._select(tables, parts)
+        drawn: Tensor | None = None
+        for part, table in zip(parts, tables, strict=True):
+            if not part.sources.numel():
+                continue
+            weights = self.weights[part.entries]
+            if drawn is None:
+                drawn = _weighted_sums(table, part.sources, part.offsets, weights)
+                if part.targets is not None and len(drawn) < len(self):
+                    drawn = table.new_zeros(len(self), table.shape[1]).index_copy_(0, part.targets, drawn)
+            else:
+                drawn = _add_weighted_sums(drawn, part, table, weights)
+        return tables[0].new_zeros(len(self), tables[0].shape[1]) if drawn is None else drawn
+
+    def _select(self, tables: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
+        drawn = tables[0].new_empty(len(self), tables[0].shape[1])
+        for part, table in zip(parts, tables, strict=True):
+            drawn.index_copy_(0, part.entries, table.index_select(0, part.sources))
+        return drawn
+
+    def divided(self, sizes: Sequence[int]) -> Rows:
+        """Note for each table which entries draw from it, so that `draw` need not find out.
+
+        Args:
+            sizes: Rows of each table.
+        """
+        ends = list(accumulate(sizes))
+        table = torch.bucketize(self.sources, torch.tensor(ends, device=self.sources.device), right=True)
+        row = self.row_of_entry()
+        parts = []
+        for index, (size, end) in enumerate(zip(sizes, ends, strict=True)):
+            entries = (table == index).nonzero().flatten()
+            counts = torch.bincount(row[entries], minlength=len(self))
+            targets = counts.nonzero().flatten() if index else None
+            offsets = F.pad((counts if targets is None else counts[targets]).cumsum(0), (1, 0))
+            parts.append(Part(self.sources[entries] - (end - size), entries, offsets, targets))
+        return replace(self, parts=tuple(parts))
+
+    def take(self, index: Tensor) -> Rows:
+        """Take rows ``index`` (R',) of this matrix, in that order and as often as they are named there."""
+        if self.selects:
+            return Rows.of(self.sources[index])
+        counts = self.offsets.diff()[index]
+        offsets = F.pad(counts.cumsum(0), (1, 0))
+        shift = torch.repeat_interleave(self.offsets[:-1][index] - offsets[:-1], counts)
+        entries = torch.arange(shift.numel(), device=shift.device) + shift
+        return Rows(self.sources[entries], offsets, self.weights[entries])
+
+    def row_of_entry(self) -> Tensor:
+        """Return the row that each entry belongs to, (M,) int64."""
+        rows = torch.arange(len(self), device=self.offsets.device)
+        return torch.repeat_interleave(rows, self.offsets.diff(), output_size=self.sources.numel())
+
+    def moved(self, addresses: Tensor) -> Rows:
+        """Return the same rows with the sources `addresses` (M,)."""
+        return Rows(addresses, self.offsets, self.weights, selects=self.selects)
+
+    def times(self, inner: Rows) -> Rows:
+        """Multiply: this matrix, whose addresses are rows of `inner`; a source met twice keeps two entries."""
+        taken = inner.take(self.sources)
+        if self.selects:
+            return taken
+        weights = taken.weights * self.weights[taken.row_of_entry()]
+        return Rows(taken.sources, taken.offsets[self.offsets], weights)
+
+
+def stacked(rows: Sequence[Rows]) -> Rows:
+    """Stack matrices over the same addresses, at least one of them."""
+    starts = list(accumulate((one.sources.numel() for one in rows), initial=0))
+    offsets = [one.offsets[1:] + start for one, start in zip(rows, starts, strict=False)]
+    return Rows(
+        torch.cat([one.sources for one in rows]),
+        torch.cat([rows[0].offsets[:1], *offsets]),
+        torch.cat([one.weights for one in rows]),
+        selects=all(one.selects for one in rows),
+    )
+
+
+def _weighted_sums(table: Tensor, sources: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    if kernels.can_run(table, weights):
+        from stgridpool.kernels.weighted_gather import weighted_gather  # noqa: PLC0415  # triton may be missing
+
+        return weighted_gather(table, sources, offsets, weights)
+    return F.embedding_bag(
+        sources, table, offsets, mode="sum", per_sample_weights=weights.to(table.dtype), include_last_offset=True
+    )
+
+
+def _add_weighted_sums(onto: Tensor, part: Part, table: Tensor, weights: Tensor) -> Tensor:
+    """Add what `part` draws from `table` to its rows of `onto` (R, D), in place."""
+    if part.targets is None:
+        return onto.add_(_weighted_sums(table, part.sources, part.offsets, weights))
+    if kernels.can_run(table, weights, onto):
+        from stgridpool.kernels.weighted_gather import weighted_gather  # noqa: PLC0415  # triton may be missing
+
+        return weighted_gather(table, part.sources, part.offsets, weights, onto, part.targets)
+    return onto.index_add_(0, part.targets, _weighted_sums(table, part.sources, part.offsets, weights))

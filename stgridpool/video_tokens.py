@@ -1,0 +1,112 @@
+"""VideoTokens: the tokens of a video, and where they stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stgridpool.plan import Plan, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class VideoTokens:
+    """Tokens on a lattice of T frames of H x W places: they fill it, or stand on some of its cells.
+
+    Attributes:
+        features: (N, D), of any floating dtype.
+        shape: (T, H, W) of the lattice.
+        cell: (N,) int64, the cell of each token, counted in (frame, row, column) order; None if they fill the lattice.
+        levels: More features of the same tokens, (N, D_i) each, such as DeepStack's.
+        times: (T,) float32, the time of each frame in seconds, if known.
+
+    Raises:
+        ValueError: If there is no token, the dtype is not floating, or the number of tokens is not that of the places.
+    """
+
+    features: Tensor
+    shape: Shape
+    cell: Tensor | None = None
+    levels: tuple[Tensor, ...] = ()
+    times: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.features.dim() != 2 or 0 in self.features.shape:
+            raise ValueError(f"features must be (tokens, width), none of them 0, got {tuple(self.features.shape)}")
+        if not self.features.is_floating_point():
+            raise ValueError(f"tokens must have a floating dtype, got {self.features.dtype}")
+        places = math.prod(self.shape) if self.cell is None else len(self.cell)
+        for rows in (self.features, *self.levels):
+            if len(rows) != places:
+                raise ValueError(f"{len(rows)} tokens do not stand on {places} places of a {self.shape} lattice")
+
+    @classmethod
+    def of(cls, maps: Tensor) -> VideoTokens:
+        """Wrap feature maps (T, H, W, D), whose tokens fill the lattice (T, H, W).
+
+        Raises:
+            ValueError: If there are not four dimensions, one of them is 0, or the dtype is not floating.
+        """
+        if maps.dim() != 4 or 0 in maps.shape:
+            raise ValueError(f"tokens must be (frames, rows, columns, width), none of them 0, got {tuple(maps.shape)}")
+        frames, height, width, _ = maps.shape
+        return cls(maps.reshape(-1, maps.shape[3]), (frames, height, width))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def maps(self) -> Tensor:
+        """Return the feature maps (T, H, W, D), a view.
+
+        Raises:
+            ValueError: If the tokens do not fill their lattice; methods that can go on from here are named.
+        """
+        if self.cell is not None:
+            from stgridpool.compressors import COMPRESSORS  # noqa: PLC0415  # methods import this module
+
+            able = ", ".join(name for name, method in COMPRESSORS.items() if not method.needs_maps)
+            raise ValueError(
+                f"{len(self)} tokens do not fill a lattice of {self.shape}: behind a method that leaves no whole "
+                f"lattice, these can act: {able}"
+            )
+        return self.features.view(*self.shape, -1)
+
+    def cells(self) -> Tensor:
+        """Return the cell (N,) int64 of every token."""
+        if self.cell is not None:
+            return self.cell
+        return torch.arange(len(self), device=self.features.device)
+
+    def places(self) -> Tensor:
+        """Return frame, row and column (N, 3) int64 of every token."""
+        return unravel(self.cells(), self.shape)
+
+    def frames(self) -> Tensor:
+        """Return the frame (N,) int64 of every token."""
+        return self.cells() // (self.shape[1] * self.shape[2])
+
+    def through(self, plan: Plan, values: Callable[[Tensor], Tensor] | None = None) -> VideoTokens:
+        """Carry features, levels, places and times through a plan for these tokens.
+
+        Args:
+            plan: Decided for as many tokens.
+            values: Maps source rows to output rows in place of ``plan.apply``, for plans that do not reproduce values.
+        """
+        apply = values or plan.apply
+        features, levels = apply(self.features), tuple(apply(level) for level in self.levels)
+        if plan.shape is None:
+            return VideoTokens(features, self.shape, self.cells()[plan.anchor], levels, self.times)
+        times = self.times
+        if times is not None and plan.shape[0] != len(times):
+            firsts = plan.anchor[:: plan.shape[1] * plan.shape[2]]
+            times = times[self.frames()[firsts]]
+        return VideoTokens(features, plan.shape, None, levels, times)
+
+
+def unravel(cells: Tensor, shape: Shape) -> Tensor:
+    """Return frame, row and column (N, 3) of cells (N,) of a lattice `shape`."""
+    _, height, width = shape
+    return torch.stack([cells // (height * width), cells // width % height, cells % width], dim=1)
