@@ -120,13 +120,14 @@ def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence
         The retention of each segment, above 0 and at most 1.
 
     Raises:
-        ValueError: If segments that keep everything hold more than `average` alone allows.
+        ValueError: If segments that keep everything hold more than `average` alone allows, or an argument is out of
+            its range.
     """
-    fraction("average", average)
+    _check_segments(average, lengths, shares)
     fixed = sum(length for length, share in zip(lengths, shares, strict=True) if share is None)
     found: dict[int, float] = {index: 1.0 for index, share in enumerate(shares) if share is None}
     rest = average * sum(lengths) - fixed
-    if rest <= 0:
+    if rest < 0 or (rest == 0 and average < 1):
         least = fixed / sum(lengths)
         raise ValueError(
             f"{fixed} of {sum(lengths)} layers keep all tokens, so that the mean over layers is above {least:.4g}, not "
@@ -134,7 +135,8 @@ def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence
         )
     scaled = {index: share for index, share in enumerate(shares) if share is not None}
     while scaled:
-        scale = rest / sum(lengths[index] * share for index, share in scaled.items())
+        weight = sum(lengths[index] * share for index, share in scaled.items())
+        scale = rest / weight if weight else math.inf  # nothing bounds segments without layers
         full = [index for index, share in scaled.items() if scale * share >= 1]
         if not full:
             found |= {index: scale * share for index, share in scaled.items()}
@@ -144,3 +146,13 @@ def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence
             rest -= lengths[index]
             del scaled[index]
     return tuple(found[index] for index in range(len(lengths)))
+
+
+def _check_segments(average: float, lengths: Sequence[int], shares: Sequence[float | None]) -> None:
+    fraction("average", average)
+    if len(lengths) != len(shares):
+        raise ValueError(f"there must be as many shares as segments, got {len(shares)} and {len(lengths)}")
+    if min(lengths, default=0) < 0 or sum(lengths) == 0:
+        raise ValueError(f"lengths must be 0 or more, one of them above 0, got {tuple(lengths)}")
+    if not all(share is None or 0 < share < math.inf for share in shares):
+        raise ValueError(f"shares must be above 0, got {tuple(shares)}")

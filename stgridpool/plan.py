@@ -80,18 +80,19 @@ class Plan:
         return cls(Rows.of(index), num_sources, index, shape=shape)
 
     @classmethod
-    def merge(cls, group: Tensor, anchor: Tensor, weight: Tensor | None = None) -> Plan:
+    def merge(cls, group: Tensor, anchor: Tensor, weight: Tensor | None = None, drops: bool = True) -> Plan:
         """Plan that merges groups of tokens: every merger's.
 
         Args:
             group: (S,) int64, the output token that each source token goes into, or -1 for none.
             anchor: (N,) int64, see `Plan`.
             weight: (S,) float32, the factor of each source token; None for the mean of each group.
+            drops: False where no group is -1: the device need not be waited for to find out.
         """
         counts = torch.zeros(len(anchor) + 1, dtype=torch.int64, device=group.device)
         counts = counts.scatter_add(0, group + 1, torch.ones_like(group))
         order = group.argsort(stable=True)
-        sources = order[len(order) - int(counts[1:].sum()) :] if bool(counts[0]) else order
+        sources = order[len(order) - int(counts[1:].sum()) :] if drops and bool(counts[0]) else order
         weights = (1 / counts)[group + 1] if weight is None else weight
         offsets = F.pad(counts[1:].cumsum(0), (1, 0))
         return cls(Rows(sources, offsets, weights[sources].float()), len(group), anchor)
@@ -138,7 +139,7 @@ class Plan:
 
     def weighted(self, weights: Tensor) -> Plan:
         """Return the same plan with `weights` (M,) float32 in the entries of its rows."""
-        return replace(self, rows=replace(self.rows, weights=weights, selects=False))
+        return replace(self, rows=self.rows.weighted(weights))
 
     def then(self, following: Plan) -> Plan:
         """Combine this plan and then `following`, which is for as many tokens as this one gives.
@@ -189,8 +190,10 @@ class Plan:
         return flat.sources
 
     def sizes(self) -> Tensor:
-        """Count the tokens merged into each output token, (N,) int64."""
-        return self.flatten().rows.offsets.diff()
+        """Count the tokens merged into each output token, (N,) int64; a token drawn twice counts once."""
+        flat = self.flatten().rows
+        pairs = (flat.row_of_entry() * self.num_sources + flat.sources).unique()
+        return torch.bincount(pairs // self.num_sources, minlength=len(self))
 
     def to(self, device: torch.device | str) -> Plan:
         """Return the same plan with its tensors on `device`."""

@@ -46,6 +46,7 @@ class Rows:
         weights: (M,) float32, the factor of each entry.
         parts: The entries by table, where that is known already; see `divided`.
         selects: Whether every row is one entry of weight 1, so that drawing is selecting.
+        is_identity: Whether row i selects address i, for all addresses, so that drawing is doing nothing.
     """
 
     sources: Tensor
@@ -53,6 +54,7 @@ class Rows:
     weights: Tensor
     parts: tuple[Part, ...] | None = None
     selects: bool = False
+    is_identity: bool = False
 
     @classmethod
     def of(cls, index: Tensor) -> Rows:
@@ -60,8 +62,17 @@ class Rows:
         order = torch.arange(len(index) + 1, device=index.device)
         return cls(index, order, torch.ones(len(index), device=index.device), selects=True)
 
+    @classmethod
+    def identity(cls, count: int, device: torch.device) -> Rows:
+        """Rows that select each of `count` addresses once, in order; nothing is copied when they are drawn."""
+        return replace(cls.of(torch.arange(count, device=device)), is_identity=True)
+
     def __len__(self) -> int:
         return self.offsets.numel() - 1
+
+    def weighted(self, weights: Tensor) -> Rows:
+        """Return the same rows with `weights` (M,)."""
+        return Rows(self.sources, self.offsets, weights, self.parts)
 
     def draw(self, tables: Sequence[Tensor]) -> Tensor:
         """Draw weighted sums of rows of the tables, (R, D), in their dtype.
@@ -69,9 +80,11 @@ class Rows:
         Args:
             tables: (S_i, D) each, at least one, in the order of their addresses.
         """
-        if len(tables) == 1 and self.selects:
-            return tables[0].index_select(0, self.sources)
         if len(tables) == 1:
+            if self.is_identity:
+                return tables[0]
+            if self.selects:
+                return tables[0].index_select(0, self.sources)
             return _weighted_sums(tables[0], self.sources, self.offsets, self.weights)
         parts = self.parts or self.divided([len(table) for table in tables]).parts or ()
         if self.selects:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from stgridpool.compressor import Compressor
 from stgridpool.evidence import Evidence
 from stgridpool.plan import Plan, Shape
+from stgridpool.rows import Rows
 from stgridpool.video_tokens import VideoTokens
 
 
@@ -29,5 +28,5 @@ class NoCompression(Compressor):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Keep each token."""
-        order = torch.arange(len(tokens), device=tokens.features.device)
-        return Plan.keep(order, len(tokens), tokens.shape if tokens.cell is None else None)
+        rows = Rows.identity(len(tokens), tokens.features.device)
+        return Plan(rows, len(tokens), rows.sources, shape=tokens.shape if tokens.cell is None else None)

@@ -63,7 +63,7 @@ class MergeForest:
         weights = torch.ones_like(self.shares) if weighted else _normalised(self.shares, self.heads)
         weights = _normalised(weights, roots)
         is_root = roots == _cells(roots)
-        return Plan.merge((is_root.cumsum(0) - 1)[roots], is_root.nonzero().flatten(), weights)
+        return Plan.merge((is_root.cumsum(0) - 1)[roots], is_root.nonzero().flatten(), weights, drops=False)
 
 
 def _cells(like: Tensor) -> Tensor:

@@ -1,34 +1,41 @@
 """A compressor inside the language model of a checkpoint, behind its own pooling or another compressor."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.layout import NEWLINE_POSITIONS, EncodedVideo, insert_newlines
-from stgridpool import Bilinear, Composed, Compressor, Plan, STGridPool
+from llava.encoded_video import EncodedVideo
+from stgridpool import Bilinear, Chain, Compressor, Plan, Step, STGridPool, VideoTokens, compress
+from stgridpool.compressor import PATCHES, TOKENS, Scorer
 from stgridpool.decoder.session import VideoSession
+from stgridpool.newlines import NEWLINE_POSITIONS
 
 
 @dataclass(frozen=True)
 class Positive(Compressor):
     """Keeps the tokens whose first channel is positive, entering layer 0."""
 
-    stage: ClassVar[str | int] = 0
+    def plan(self, tokens, evidence):
+        return Plan.keep((tokens.features[:, 0] > 0).nonzero().flatten(), len(tokens))
 
-    def plan(self, tokens):
-        frames, height, width, _ = tokens.shape
-        kept = (tokens[..., 0].flatten() > 0).nonzero().flatten()
-        place = torch.stack([kept // (height * width), kept // width % height, kept % width], dim=1)
-        grid = (frames, height, width)
-        return Plan(kept, torch.arange(len(kept) + 1), torch.ones(len(kept)), place=place, grid=grid, shape=grid)
+    def steps(self):
+        return (Step(self, 0),)
 
 
 @dataclass(frozen=True)
 class PositiveLater(Positive):
-    stage: ClassVar[str | int] = 1
+    def steps(self):
+        return (Step(self, 1),)
+
+
+@dataclass(frozen=True)
+class Largest(Scorer):
+    """Keeps the tokens whose second channel is largest, in front of the language model."""
+
+    def score(self, tokens, evidence):
+        return tokens.features[:, 1]
 
 
 PROMPT = [[1, 2, 3, IMAGE_TOKEN_INDEX, 4, 5, 6]]
@@ -52,13 +59,12 @@ def test_layer_0_equals_compressing_in_front(model, video_frames, monkeypatch, p
     monkeypatch.setattr(model.config, "mm_newline_position", position)
     model.compressor = before
     pooled = model.encode_video(video_frames)
-    grid = model.front_compressor(model._as_maps(model.encode_images(video_frames))).tokens.unflatten(
-        0, pooled.plan.shape
-    )
-    tokens, plan = Positive()(grid)
-    newline = model.model.image_newline
-    by_hand = EncodedVideo(insert_newlines(tokens, plan.place, newline, position), plan, 0)
-    model.compressor = Positive() if before is None else Composed(before, Positive())
+    patches = VideoTokens.of(model._as_maps(model.encode_images(video_frames)))
+    front, _ = compress(before or Bilinear(stride=2), patches, {})
+    assert front.shape == pooled.plan.shape
+    tokens, plan = compress(Positive(), front, {})
+    by_hand = EncodedVideo.of(tokens, plan, patches.shape, model.model.image_newline, position)
+    model.compressor = Positive() if before is None else Chain((before, Positive()))
     assert answer(model, [video_frames]) == answer_without_stage(model, by_hand)
     logits = model(torch.tensor(PROMPT), images=[video_frames], modalities=["video"]).logits
     assert logits.shape[1] == len(PROMPT[0]) - 1 + len(by_hand.embeds)
@@ -93,15 +99,18 @@ def test_batches_several_videos_and_a_shared_prefix(model, video_frames):
 
 
 def test_what_is_set_and_recorded(model):
-    model.compressor = Composed(STGridPool(), PositiveLater())
-    assert model.front_compressor == STGridPool()
+    model.compressor = Chain((STGridPool(), PositiveLater()))
+    assert model.front_steps == (Step(STGridPool(), PATCHES),)
     assert repr(model.compressor) == f"{STGridPool()!r} + PositiveLater()"
     model.compressor = PositiveLater()
-    assert model.front_compressor == Bilinear(stride=2)
+    assert model.front_steps == (Step(Bilinear(stride=2), PATCHES),)
     assert model.compressor == PositiveLater()
+    model.compressor = Chain((Largest(), PositiveLater()))
+    assert model.front_steps == (Step(Bilinear(stride=2), PATCHES), Step(Largest(), TOKENS))
     model.compressor = None
     assert model.llm_stage is None
-    assert model.compressor == model.front_compressor == Bilinear(stride=2)
+    assert model.compressor == Bilinear(stride=2)
+    assert model.front_steps == (Step(Bilinear(stride=2), PATCHES),)
 
 
 @torch.no_grad()
@@ -110,6 +119,27 @@ def test_what_it_cannot_do_is_said(model, video_frames):
     ids = torch.tensor(PROMPT)
     with pytest.raises(ValueError, match="leaves no label its logit"):
         model(ids, labels=ids, images=[video_frames], modalities=["video"])
-    tokens, plan = Positive()(torch.randn(2, 3, 3, 4))
-    with pytest.raises(ValueError, match=r"tokens do not fill a grid of \(2, 3, 3\)"):
-        EncodedVideo(tokens, plan, 0).span(0)
+
+
+@torch.no_grad()
+def test_a_pruner_in_front_and_a_method_inside(model, video_frames):
+    """Ragged tokens, with newlines of the rows that are left, enter the language model and are pruned again."""
+    model.compressor = Chain((Largest(retention=0.4), Positive()))
+    video = model.encode_video(video_frames)
+    kept = VideoTokens(video.embeds[: video.num_tokens], video.shape, video.cell)
+    assert len(kept) == model.compressor.methods[0].planned_count(video.shape) == int(0.4 * len(video_frames) * 16)
+    span = video.span(3)
+    assert torch.equal(span.cell, video.cell)
+    rows = torch.unique(video.cell // 4)
+    assert video.num_newlines == len(span.newlines) == len(rows)
+    model.compressor = Largest(retention=0.4)
+    in_front = model.encode_video(video_frames)
+    assert torch.equal(in_front.embeds, video.embeds)
+    left = in_front.span(0).tokens[in_front.embeds[in_front.span(0).tokens, 0] > 0]
+    tokens = VideoTokens(in_front.embeds[in_front.span(0).tokens], video.shape, video.cell)
+    tokens, plan = compress(Positive(), tokens, {})
+    assert len(tokens) == len(left) < len(kept)
+    by_hand = EncodedVideo.of(tokens, plan, video.source_shape, model.model.image_newline, "grid")
+    expected = answer_without_stage(model, by_hand)
+    model.compressor = Chain((Largest(retention=0.4), Positive()))
+    assert answer(model, [video]) == expected

@@ -7,18 +7,20 @@ from typing import ClassVar
 import pytest
 import torch
 
-from llava.layout import EncodedVideo
+from llava.encoded_video import EncodedVideo
 from stgridpool import (
     COMPRESSORS,
     Average,
     Bilinear,
     Compressor,
     Max,
+    Need,
     NoCompression,
     Plan,
     STGridPool,
     build_compressor,
 )
+from stgridpool.evidence import ClassAttention
 from stgridpool.timing import StageTimer
 
 
@@ -32,11 +34,9 @@ def model(video_checkpoint):
 class KeepSome(Compressor):
     """Keeps a few tokens as they are: another number in every frame and row, none in some."""
 
-    def plan(self, tokens: torch.Tensor) -> Plan:
+    def plan(self, tokens, evidence) -> Plan:
         place = torch.tensor([[0, 0, 1], [0, 0, 4], [0, 3, 2], [2, 6, 6]])
-        sources = place[:, 0] * 49 + place[:, 1] * 7 + place[:, 2]
-        grid = tuple(tokens.shape[:3])
-        return Plan(sources, torch.arange(5), torch.ones(4), place, grid, grid)
+        return Plan.keep(place @ torch.tensor([49, 7, 1]), len(tokens))
 
 
 def test_the_default_is_the_checkpoints_pooling_at_the_time_of_use(model, settings):
@@ -62,16 +62,18 @@ def test_setting_and_resetting(model):
 
 @dataclass(frozen=True)
 class WithAttention(KeepSome):
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    needs: ClassVar[frozenset[Need]] = frozenset({ClassAttention()})
 
 
 def test_a_compressor_that_needs_more_than_tokens_is_rejected(model):
-    with pytest.raises(ValueError, match=r"WithAttention\(.*needs \['attention'\]; this model offers tokens alone"):
+    with pytest.raises(
+        ValueError, match=r"WithAttention\(.*needs .*ClassAttention\(layer=-1\).*; this model offers tokens alone"
+    ):
         model.compressor = WithAttention()
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [name for name in COMPRESSORS if build_compressor(name).stage == "before_llm"])
+@pytest.mark.parametrize("name", [name for name in COMPRESSORS if not build_compressor(name).steps()[0].is_inside])
 @pytest.mark.parametrize("frames", [1, 9])
 def test_counts_are_what_the_plan_says(model, video_frames, name, frames):
     model.compressor = build_compressor(name, **({"window": 4, "levels": 2} if name == "ptg" else {}))
@@ -90,7 +92,8 @@ def test_any_number_of_tokens_per_frame(model, video_frames, settings):
     expected = [features[0, 0, 1], features[0, 0, 4], newline, features[0, 3, 2], newline, features[2, 6, 6], newline]
     video = model.encode_video(video_frames[:3])
     torch.testing.assert_close(video.embeds, torch.stack(expected))
-    assert (len(video.plan), video.num_newlines) == (4, 3)
+    assert (len(video.plan), video.num_tokens, video.num_newlines) == (4, 4, 3)
+    assert (video.source_shape, video.shape, video.cell.tolist()) == ((3, 7, 7), (3, 7, 7), [1, 4, 23, 146])
     with settings(model.config, mm_newline_position="frame"):
         assert model.encode_video(video_frames[:3]).num_newlines == 2
 

@@ -21,9 +21,10 @@ def test_equals_torch(frames, options):
 
 
 def test_the_plan_names_the_tokens_of_each_window():
-    plan = Max().plan(torch.randn(1, 2, 4, 1))
-    assert plan.sources.tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
-    assert plan.offsets.tolist() == [0, 4, 8]
+    rows = Max()(torch.randn(1, 2, 4, 1)).plan.rows
+    assert rows.sources.tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
+    assert rows.offsets.tolist() == [0, 4, 8]
+    assert rows.weights.tolist() == [0.25] * 8
 
 
 def test_a_window_larger_than_the_frame_is_cut_to_it():

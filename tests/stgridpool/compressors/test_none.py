@@ -2,7 +2,7 @@
 
 import torch
 
-from stgridpool import NoCompression
+from stgridpool import NoCompression, Plan, VideoTokens
 
 
 def test_every_token_in_order():
@@ -10,7 +10,15 @@ def test_every_token_in_order():
     out, plan = NoCompression()(tokens)
     assert torch.equal(out, tokens.view(24, 5))
     assert torch.equal(plan.apply(tokens), out)
-    assert plan.place[5].tolist() == [0, 1, 1]
+    assert plan.shape == (3, 2, 4)
+    assert plan.anchor.tolist() == list(range(24))
+
+
+def test_tokens_that_fill_no_lattice():
+    tokens = VideoTokens.of(torch.randn(3, 2, 4, 5)).through(Plan.keep(torch.tensor([3, 9, 20]), 24))
+    plan = NoCompression().plan(tokens, {})
+    assert (plan.shape, plan.kept().tolist()) == (None, [0, 1, 2])
+    assert NoCompression().planned_count((3, 2, 4), 3) == 3
 
 
 def test_nothing_is_copied():

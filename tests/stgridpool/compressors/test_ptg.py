@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from stgridpool import PTG
-from stgridpool.frames.mosaics import Level, grid_frames, grid_layout, mosaic, sampled_frames
-from stgridpool.plan import Rows
+from stgridpool.frames.mosaics import Level, grid_layout, mosaic, rewrite, sampled_frames
+from stgridpool.rows import Rows
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_mosaics_equal_the_original(golden):
     for source, made in [*names, *((rest[i], rest[i + 1]) for i in range(0, len(rest), 2))]:
         frames, expected = tensors[source], tensors[made]  # (K, C, H, W), (C, H, W)
         rows = mosaic(tuple(expected.shape[1:]), len(frames))
-        tiled = rows.draw(frames.permute(0, 2, 3, 1).reshape(-1, expected.shape[0]))
+        tiled = rows.draw([frames.permute(0, 2, 3, 1).reshape(-1, expected.shape[0])])
         torch.testing.assert_close(tiled.view(*expected.shape[1:], -1).permute(2, 0, 1), expected, atol=1e-6, rtol=0)
 
 
@@ -52,7 +52,7 @@ def test_a_mosaic_is_tiles_resized_by_area(size, tiles):
     frames = torch.randn(size, 1, 6, 12)
     small = F.interpolate(frames, size=(6 // grid_layout(size)[0], 12 // grid_layout(size)[1]), mode="area")
     rows = mosaic((6, 12), size)
-    tiled = rows.draw(frames.reshape(-1, 1)).view(6, 12)
+    tiled = rows.draw([frames.reshape(-1, 1)]).view(6, 12)
     torch.testing.assert_close(tiled[: small.shape[2], : small.shape[3]], small[0, 0])
     torch.testing.assert_close(tiled[-small.shape[2] :, -small.shape[3] :], small[-1, 0])
     assert isinstance(rows, Rows)
@@ -62,11 +62,17 @@ def test_writes_equal_the_original(tables):
     """With frames of one token a mosaic is the last frame that fits, so what is written can be followed exactly."""
     levels = (Level(4, 2), Level(4, 4), Level(4, 8))
     for num_frames, trace in tables["released_update_trace"].items():
-        rewritten = grid_frames((int(num_frames), 1, 1), levels)
-        assert rewritten.frames == tuple(sorted({write["target"] for write in trace}))
+        rewritten = rewrite((int(num_frames), 1, 1), levels)
+        if not trace:
+            assert rewritten is None
+            continue
+        slots = rewritten.slots.tolist()
+        assert [frame for frame, slot in enumerate(slots) if slot >= 0] == sorted({w["target"] for w in trace})
         by_level = [[w["target"] for w in trace if w["level"] == level] for level in range(3)]
-        slots = [[rewritten.frames[slot] for slot in step.slots.tolist()] for step in rewritten.steps]
-        assert slots == [targets for targets in by_level if targets]
+        assert [len(rows) for rows in rewritten.made] == [len(targets) for targets in by_level if targets]
+        written = [target for targets in by_level for target in targets]  # the made frames are counted in this order
+        last = {target: order for order, target in enumerate(written)}
+        assert {frame: slot for frame, slot in enumerate(slots) if slot >= 0} == last
 
 
 def ptg_cases(golden_folder):
@@ -92,12 +98,13 @@ def test_equals_the_original(golden):
 
 
 def test_work_grows_with_the_frames_rewritten():
-    rewritten = grid_frames((64, 27, 27), (Level(4, 2), Level(4, 4), Level(4, 8)))
-    assert rewritten.frames == (7, 15, 23, 31, 39, 47, 55, 63)
-    assert [len(step.rows) // 729 for step in rewritten.steps] == [8, 4, 2]
-    plan = PTG(strides=(2, 4, 8)).plan(torch.zeros(64, 27, 27, 1))
-    assert plan.sources.numel() == 56 * 729
-    assert plan.num_extra == 8 * 729
+    rewritten = rewrite((64, 27, 27), (Level(4, 2), Level(4, 4), Level(4, 8)))
+    assert (rewritten.slots >= 0).nonzero().flatten().tolist() == [7, 15, 23, 31, 39, 47, 55, 63]
+    assert [len(rows) / 729 for rows in rewritten.made] == [8, 4, 2]
+    plan = PTG(strides=(2, 4, 8))(torch.zeros(64, 27, 27, 1)).plan
+    assert plan.rows.sources.numel() == 64 * 729
+    assert (plan.rows.sources < plan.num_sources).sum() == 56 * 729
+    assert [len(rows) / 729 for rows in plan.made] == [8, 4, 2]
 
 
 def test_the_two_forms_are_one():
@@ -112,7 +119,7 @@ def test_too_short_a_video_is_left_as_it_is(frames):
     tokens = torch.randn(frames, 3, 3, 2)
     out, plan = PTG(window=8, levels=3)(tokens)
     assert torch.equal(out, tokens.flatten(0, 2))
-    assert plan.num_extra == 0
+    assert plan.made == ()
 
 
 @pytest.mark.parametrize(

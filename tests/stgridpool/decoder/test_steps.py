@@ -10,6 +10,7 @@ from stgridpool import Compressor, Plan, build_compressor
 from stgridpool.compressor import POSITIONS
 from stgridpool.decoder.kv_cache import find_cache
 from stgridpool.decoder.steps import LLMStage, VisualSpan
+from stgridpool.video_tokens import unravel
 
 pytestmark = pytest.mark.contract
 
@@ -22,13 +23,8 @@ BEFORE, AFTER = 5, 7
 class Positive(Compressor):
     """Keeps the tokens whose first channel is positive: how many depends on the video."""
 
-    def plan(self, tokens):
-        frames, height, width, _ = tokens.shape
-        kept = (tokens[..., 0].flatten() > 0).nonzero().flatten()
-        place = torch.stack([kept // (height * width), kept // width % height, kept % width], dim=1)
-        ones = torch.ones(len(kept))
-        grid = (frames, height, width)
-        return Plan(kept, torch.arange(len(kept) + 1), ones, place=place, grid=grid, shape=grid)
+    def plan(self, tokens, evidence):
+        return Plan.keep((tokens.features[:, 0] > 0).nonzero().flatten(), len(tokens))
 
 
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
@@ -66,8 +62,11 @@ def by_hand(model, prompt, answer, compressor, layer, positions, gap=False):
     tables = [table[0] for table in decoder.rotary_emb(hidden[None], torch.arange(length)[None])]
     for index, block in enumerate(decoder.layers):
         if index == layer:
-            compressed, plan = compressor.compress(hidden[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH))
-            cells = (plan.place * torch.tensor(plan.grid) // torch.tensor(plan.shape)) @ torch.tensor([16, 4, 1])
+            compressed, plan = compressor(hidden[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH))
+            cells = plan.anchor
+            if plan.shape is not None:  # the first token of every window
+                places = unravel(torch.arange(len(plan)), plan.shape)
+                cells = (places * torch.tensor(GRID) // torch.tensor(plan.shape)) @ torch.tensor([16, 4, 1])
             text = torch.arange(BEFORE + NUM_VISUAL, length)
             old = torch.cat([torch.arange(BEFORE), BEFORE + cells, text])  # the position that each token had
             hidden = torch.cat([hidden[:BEFORE], compressed, hidden[text]])
@@ -99,7 +98,7 @@ def test_prompt_and_answer_equal_the_layers_called_by_hand(model, compressor, la
     expected = by_hand(model, prompt, output.sequences[0], compressor, layer, positions)[:-1]
     torch.testing.assert_close(torch.cat(output.logits), expected, atol=1e-4, rtol=0)
     lengths = [find_cache((), output).get_seq_length(index) for index in range(4)]
-    removed = NUM_VISUAL - len(compressor.plan(prompt[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH)))
+    removed = NUM_VISUAL - len(compressor(prompt[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH)).plan)
     if layer == 0 or compressor == build_compressor("average"):  # the count does not depend on deeper hidden states
         full = len(prompt) + 7
         assert lengths == [full] * layer + [full - removed] * (4 - layer)

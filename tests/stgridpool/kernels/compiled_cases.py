@@ -12,7 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from stgridpool import NSP, Average, STGridPool, kernels
+from stgridpool import NSP, Average, STGridPool, VideoTokens, kernels
 
 METHODS = [Average(), NSP(), STGridPool(), NSP(kernel_size=1), NSP(3, norm_order=math.inf), NSP(norm_order=0.5)]
 
@@ -50,7 +50,7 @@ def compiled(monkeypatch) -> list[str]:
 def test_every_launch_compiles(method, shape, compiled):
     tokens = torch.zeros(shape, dtype=torch.bfloat16)
     method(tokens)
-    method.plan(tokens).apply(tokens)
+    method.plan(VideoTokens.of(tokens), {}).apply(tokens)
     assert len(compiled) >= 2
 
 
@@ -59,6 +59,9 @@ def test_tokens_are_loaded_and_stored_by_16_bytes(dtype, compiled):
     tokens = torch.zeros((8, 4, 4, 3584), dtype=dtype)
     STGridPool()(tokens)
     Average()(tokens)
-    for source in compiled:
+    stores_tokens = ["entry _gather(" in source for source in compiled]
+    assert any(stores_tokens)
+    assert not all(stores_tokens)  # the other kernel stores weights
+    for source, stores in zip(compiled, stores_tokens, strict=True):
         assert "ld.global.v4.b32" in source
-        assert "st.global.v4.b32" in source
+        assert not stores or "st.global.v4.b32" in source

@@ -10,9 +10,10 @@ import os
 import pytest
 import torch
 
-from stgridpool import NSP, PTG, Average, Bilinear, STGridPool, kernels
-from stgridpool.kernels import norm_pooling, weighted_gather
-from stgridpool.plan import Rows
+from stgridpool import NSP, PTG, Average, Bilinear, STGridPool, VideoTokens, kernels
+from stgridpool.kernels import norm_weights, weighted_gather
+from stgridpool.plan import make
+from stgridpool.rows import Rows
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
@@ -36,7 +37,7 @@ def launched(monkeypatch) -> list[str]:
         monkeypatch.setattr(module, name, lambda *args, **named: names.append(name) or launch(*args, **named))
 
     watch(weighted_gather, "weighted_gather")
-    watch(norm_pooling, "pool_by_norm")
+    watch(norm_weights, "norm_weights")
     if IS_INTERPRETED:
         monkeypatch.setattr(kernels, "can_run", lambda *tensors: not any(tensor.requires_grad for tensor in tensors))
     else:
@@ -82,9 +83,9 @@ def test_gather_rounds_as_the_plain_path(dtype):
     """fp16 products are exact in float32, so where no sum is rounded nothing may differ."""
     table, rows = torch.randn(9, 40).to(dtype), some_rows([1, 1, 0, 1], 9)
     if dtype == torch.bfloat16 and IS_INTERPRETED:
-        close(gather(table, rows), rows.draw(table))
+        close(gather(table, rows), rows.draw([table]))
     else:
-        assert torch.equal(gather(table, rows).cpu(), rows.draw(table))
+        assert torch.equal(gather(table, rows).cpu(), rows.draw([table]))
 
 
 @pytest.mark.parametrize("table", [torch.randn(9, 20)[:, 3:14], torch.randn(11, 9).T, torch.randn(1, 11).expand(9, 11)])
@@ -144,29 +145,42 @@ METHODS = [
 def test_methods_give_what_the_plain_path_gives(method, dtype, launched, monkeypatch):
     tokens = torch.randn(8, 3, 4, 24).to(DEVICE, dtype)
     before = tokens.clone()
-    (found, plan), decided = method(tokens), method.plan(tokens)
+    (found, plan), decided = method(tokens), method.plan(VideoTokens.of(tokens), {})
     applied = decided.apply(tokens)
     assert torch.equal(tokens, before)
-    assert ("pool_by_norm" in launched) == isinstance(method, NSP | STGridPool)
+    assert ("norm_weights" in launched) == isinstance(method, NSP | STGridPool)
+    assert "weighted_gather" in launched
     monkeypatch.setattr(kernels, "can_run", lambda *tensors: False)
     launched.clear()
     expected, plain = method(tokens)
     assert not launched
     close(found, expected)
     close(applied, expected)
-    assert torch.equal(plan.weights, decided.weights)
-    torch.testing.assert_close(plan.weights, plain.weights, atol=1e-6, rtol=1e-5)
-    assert torch.equal(plan.sources, plain.sources)
-    if plain.patch is not None:
-        limit = TOLERANCES[dtype]  # the mosaics that are weighed are rounded themselves
-        torch.testing.assert_close(plan.patch.rows.weights, plain.patch.rows.weights, atol=limit, rtol=limit)
+    rows, plain_rows = plan.rows, plain.rows
+    assert torch.equal(rows.weights, decided.rows.weights)
+    assert torch.equal(rows.sources, plain_rows.sources)
+    is_input = rows.sources < plan.num_sources
+    torch.testing.assert_close(rows.weights[is_input], plain_rows.weights[is_input], atol=1e-6, rtol=1e-5)
+    limit = TOLERANCES[dtype]  # the mosaics that are weighed are rounded themselves
+    torch.testing.assert_close(rows.weights, plain_rows.weights, atol=limit, rtol=limit)
+
+
+@every_dtype
+def test_mosaics_give_what_the_plain_path_gives(dtype, launched, monkeypatch):
+    tokens = torch.randn(16, 3, 4, 24).to(DEVICE, dtype)
+    plan = PTG(strides=(1, 2, 4), grid_size=2)(tokens).plan
+    found = make(tokens.flatten(0, 2), plan.made)
+    assert launched
+    monkeypatch.setattr(kernels, "can_run", lambda *tensors: False)
+    for level, expected in zip(found, make(tokens.flatten(0, 2), plan.made), strict=True):
+        close(level, expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 1, 7, 1), (1, 2, 2, 1152), (3, 5, 4, 130)], ids=str)
 def test_pooling_of_other_shapes(shape, launched, monkeypatch):
     tokens = torch.randn(shape, device=DEVICE)
     found = NSP()(tokens).tokens
-    assert launched == ["pool_by_norm"]
+    assert launched == ["norm_weights", "weighted_gather"]
     monkeypatch.setattr(kernels, "can_run", lambda *tensors: False)
     close(found, NSP()(tokens).tokens)
 
@@ -174,7 +188,7 @@ def test_pooling_of_other_shapes(shape, launched, monkeypatch):
 def test_pooling_of_tokens_that_are_not_contiguous(launched):
     tokens = torch.randn(6, 4, 3, 8, device=DEVICE).transpose(0, 2)
     found, plan = NSP()(tokens)
-    assert launched == ["pool_by_norm"]
+    assert launched == ["norm_weights", "weighted_gather"]
     assert torch.equal(found, NSP()(tokens.contiguous()).tokens)
     close(plan.apply(tokens), found)
 
@@ -188,8 +202,8 @@ def test_norms_beyond_their_range(dtype, value, order, scale, weights, launched)
     tokens = torch.zeros(1, 2, 2, 64, dtype=dtype, device=DEVICE)
     tokens[0, 0, 0] = value
     out, plan = NSP(norm_order=order, scale=scale)(tokens)
-    assert launched == ["pool_by_norm"]
-    assert plan.weights.tolist() == pytest.approx(weights)
+    assert launched == ["norm_weights", "weighted_gather"]
+    assert plan.rows.weights.tolist() == pytest.approx(weights)
     assert out.isfinite().all()
 
 
@@ -197,18 +211,19 @@ def test_nan_spoils_its_window_alone(launched):
     tokens = torch.randn(1, 2, 4, 8, device=DEVICE)
     tokens[0, 0, 0, 0] = math.nan
     out = NSP()(tokens).tokens
-    assert launched == ["pool_by_norm"]
+    assert launched == ["norm_weights", "weighted_gather"]
     assert out[0].isnan().all()
     assert out[1].isfinite().all()
 
 
-def test_large_windows_take_two_passes(launched, monkeypatch):
+def test_large_windows_are_weighed_by_the_plain_path(launched, monkeypatch):
     tokens = torch.randn(2, 4, 4, 24, device=DEVICE)
-    one_pass = NSP()(tokens).tokens
+    by_kernel = NSP()(tokens).tokens
+    launched.clear()
     monkeypatch.setattr(kernels, "_MAX_TILE", 4 * 32 - 1)
-    two_passes = NSP()(tokens).tokens
-    assert launched == ["pool_by_norm", "weighted_gather"]
-    close(two_passes, one_pass)
+    plain = NSP()(tokens).tokens
+    assert launched == ["weighted_gather"]
+    close(plain, by_kernel)
 
 
 def test_gradients_take_the_plain_path(launched):

@@ -5,8 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from stgridpool import NSP, Average, STGridPool, kernels
-from stgridpool.plan import make_extra
+from stgridpool import NSP, Average, STGridPool, VideoTokens, kernels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -38,15 +37,15 @@ def share_of_copy(call, tokens: torch.Tensor, written: int) -> float:
 @torch.inference_mode()
 def test_apply(method, tokens):
     """With the mosaics at hand, which stand for as many rows of the input."""
-    plan = method.plan(tokens)
-    mosaics = make_extra(tokens.flatten(0, 2), plan.steps, plan.num_extra)
-    out = plan.apply(tokens, mosaics)
-    assert share_of_copy(partial(plan.apply, tokens, mosaics), tokens, out.numel()) >= 0.5
+    video = VideoTokens.of(tokens)
+    plan = method.plan(video, {})
+    out = plan.apply(video.features)
+    assert share_of_copy(partial(plan.apply, video.features), tokens, out.numel()) >= 0.5
 
 
 @torch.inference_mode()
 def test_norm_weights(tokens):
-    assert share_of_copy(partial(NSP().plan, tokens), tokens, 0) >= 0.5
+    assert share_of_copy(partial(NSP().plan, VideoTokens.of(tokens), {}), tokens, 0) >= 0.5
 
 
 @torch.inference_mode()
@@ -56,7 +55,7 @@ def test_norm_pooling_as_a_whole(tokens):
 
 @torch.inference_mode()
 def test_the_kernel_is_no_slower_than_embedding_bag(tokens, monkeypatch):
-    plan = Average().plan(tokens)
+    plan = Average()(tokens).plan
     kernel = milliseconds(partial(plan.apply, tokens))
     monkeypatch.setattr(kernels, "can_run", lambda *tensors: False)
     assert kernel <= milliseconds(partial(plan.apply, tokens))

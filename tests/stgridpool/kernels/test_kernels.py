@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stgridpool import NSP, STGridPool, kernels
+from stgridpool import NSP, STGridPool, VideoTokens, kernels
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -115,11 +115,11 @@ def test_the_cpu_needs_no_triton():
 @pytest.mark.parametrize("method", [NSP(), NSP(padding=1), STGridPool()], ids=str)
 def test_nothing_waits_for_the_device(method, switched_on):
     tokens = torch.randn(16, 9, 9, 64, device="cuda", dtype=torch.bfloat16)
-    method.plan(tokens).apply(tokens)
+    method.plan(VideoTokens.of(tokens), {}).apply(tokens)
     method(tokens)  # layouts and kernels of these sizes are made now
     torch.cuda.set_sync_debug_mode("error")
     try:
-        method.plan(tokens).apply(tokens)
+        method.plan(VideoTokens.of(tokens), {}).apply(tokens)
         method(tokens)
     finally:
         torch.cuda.set_sync_debug_mode("default")

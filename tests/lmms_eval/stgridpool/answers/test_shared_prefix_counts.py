@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import pytest
 from lmms_eval.api.instance import unwrap_generation_output
 
-from stgridpool import Bilinear
+from stgridpool import Bilinear, Step
 from stgridpool.decoder.shortened_prompt import shorten
 
 QUESTIONS = [
@@ -88,9 +87,10 @@ def test_a_count_that_is_not_the_planned_one_ends_the_run(make_model, ask, monke
 class Liar(Bilinear):
     """Says that it leaves seven tokens."""
 
-    stage: ClassVar[str | int] = 1
+    def steps(self):
+        return (Step(self, 1),)
 
-    def planned_count(self, grid):
+    def planned_count(self, shape, total=None):
         return 7
 
 

@@ -1,13 +1,14 @@
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
-from llava.layout import EncodedVideo
+from llava.encoded_video import EncodedVideo
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.videos.encoding import LastMade, Media, check_count
-from stgridpool import build_compressor
+from stgridpool import Average, Chain, Scorer, VideoTokens, build_compressor, compress
 from stgridpool.timing import StageTimer
 
 
@@ -39,14 +40,31 @@ def test_a_broken_video_is_tried_once():
 
 
 def test_a_number_whose_method_did_not_run_is_an_error():
-    features = torch.randn(4, 6, 6, 8)
     average, none = build_compressor("average", kernel_size=2), build_compressor("none")
-    tokens, plan = average(features)
-    check_count(average, EncodedVideo(torch.cat([tokens, tokens[:3]]), plan, 3))
-    with pytest.raises(RuntimeError, match=r"33 visual tokens enter .* plan has 36"):
-        check_count(average, EncodedVideo(tokens, plan, 3))
+    patches = VideoTokens.of(torch.randn(4, 6, 6, 8))
+    tokens, plan = compress(average, patches, {})
+    video = EncodedVideo.of(tokens, plan, patches.shape, torch.zeros(8), "frame")
+    assert (len(video.embeds), video.num_newlines) == (40, 4)
+    check_count(average.steps(), video)
+    with pytest.raises(RuntimeError, match=r"37 visual tokens enter .* plan has 36"):
+        check_count(average.steps(), replace(video, num_newlines=3))
     with pytest.raises(RuntimeError, match=r"36 visual tokens enter .*NoCompression.* settings give 144"):
-        check_count(none, EncodedVideo(tokens, plan, 0))
+        check_count(none.steps(), video)
+
+
+@dataclass(frozen=True)
+class Largest(Scorer):
+    def score(self, tokens, evidence):
+        return tokens.features[:, 0]
+
+
+def test_the_count_of_a_pruner_behind_pooling_is_checked():
+    patches, chain = VideoTokens.of(torch.randn(4, 6, 6, 8)), Chain((Average(), Largest(retention=0.5)))
+    tokens, plan = compress(chain, patches, {})
+    check_count(chain.steps(), EncodedVideo.of(tokens, plan, patches.shape, None, "no_token"))
+    other = Chain((Average(), Largest(retention=0.6)))
+    with pytest.raises(RuntimeError, match=r"18 visual tokens enter .*Largest\(retention=0\.6.* settings give 21"):
+        check_count(other.steps(), EncodedVideo.of(tokens, plan, patches.shape, None, "no_token"))
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stgridpool import STTM, Budget, build_compressor
+from stgridpool import STTM, Budget, Step, VideoTokens, build_compressor
 from stgridpool.compressors.sttm.merge_forest import MergeForest
 from stgridpool.compressors.sttm.quadtree import halved_sizes, quadtree
 from stgridpool.compressors.sttm.sttm import MODES
 from stgridpool.compressors.sttm.temporal_merging import join_components
+from stgridpool.video_tokens import unravel
 
 FOLDER = Path(__file__).resolve().parents[3] / "golden" / "sttm"
 CASES = json.loads((FOLDER / "manifest.json").read_text())["sttm"]
@@ -51,15 +52,24 @@ def method(case, **options):
     )
 
 
-def boxes(forest: MergeForest, plan):
+def plan_of(compressor, maps):
+    return compressor.plan(VideoTokens.of(maps), {})
+
+
+def places(plan, shape):
+    """(t, y, x) of each token."""
+    return unravel(plan.anchor, shape).tolist()
+
+
+def boxes(forest: MergeForest, plan, shape):
     """(t, y0, x0, y1, x1) of the node that each token stands on."""
-    _, height, width = plan.grid
+    _, height, width = shape
     rows = {}
     for cell, head in enumerate(forest.heads.tolist()):
         y, x = cell // width % height + 1, cell % width + 1
         low = rows.setdefault(head, [0, 0])
         rows[head] = [max(low[0], y), max(low[1], x)]
-    return [[*place, *rows[(place[0] * height + place[1]) * width + place[2]]] for place in plan.place.tolist()]
+    return [[*place, *rows[(place[0] * height + place[1]) * width + place[2]]] for place in places(plan, shape)]
 
 
 @pytest.mark.parametrize("case", EXACT, ids=case_id)
@@ -69,8 +79,8 @@ def test_equals_the_original(case, tensors):
     compressor = method(case)
     forest = compressor.forest(tokens)
     out, plan = compressor(tokens)
-    assert boxes(forest, plan) == table[f"{tag}.tlbr"].tolist()
-    assert plan.offsets.diff().tolist() == table[f"{tag}.num_patch"].tolist()
+    assert boxes(forest, plan, tokens.shape[:3]) == table[f"{tag}.tlbr"].tolist()
+    assert plan.rows.offsets.diff().tolist() == table[f"{tag}.num_patch"].tolist()
     if f"{tag}.rep" in table:
         nodes = (forest.heads == torch.arange(len(forest.heads))).nonzero().flatten()
         assert torch.searchsorted(nodes, forest.roots()[nodes]).tolist() == table[f"{tag}.rep"].tolist()
@@ -106,9 +116,12 @@ def test_merged_positions_equal_the_original(weighted_positions, tensors):
     case = next(case for case in CASES if "posmerge" in case["file"] and case.get("pos_w", False) == weighted_positions)
     table = tensors[case["file"]]
     compressor = method(case, positions="merge", weighted_positions=weighted_positions)
-    plan = compressor.plan(tokens_of(case, tensors))
-    if compressor.llm_options()["merges_evenly"]:
-        plan = replace(plan, weights=torch.repeat_interleave(1 / plan.offsets.diff(), plan.offsets.diff()))
+    plan = plan_of(compressor, tokens_of(case, tensors))
+    (step,) = compressor.steps()
+    assert step.merges_evenly == weighted_positions
+    if step.merges_evenly:
+        counts = plan.rows.offsets.diff()
+        plan = plan.weighted(torch.repeat_interleave(1 / counts, counts))
     for name in ("pos_cos", "pos_sin"):
         rows = table[name].permute(0, 2, 3, 1).flatten(0, 2)
         torch.testing.assert_close(plan.apply(rows), table[f"{case['tag']}.{name}"], atol=1e-5, rtol=0)
@@ -192,13 +205,13 @@ def test_equals_the_definition(mode, shape, root_level):
         compressor = STTM(mode=mode, spatial_threshold=spatial, temporal_threshold=temporal, root_level=root_level)
         out, plan = compressor(tokens)
         tops, features = scalar_sttm(tokens, spatial, temporal, compressor._depth(shape, None), mode)
-        assert [tuple(box) for box in boxes(compressor.forest(tokens), plan)] == tops
+        assert [tuple(box) for box in boxes(compressor.forest(tokens), plan, shape)] == tops
         torch.testing.assert_close(out, features.float(), atol=1e-5, rtol=0)
 
 
 def test_the_quirks_are_only_in_the_released_mode():
     tokens = torch.randn(2, 14, 14, 32, generator=torch.Generator().manual_seed(0))
-    counts = {mode: len(STTM(mode=mode, spatial_threshold=0.99).plan(tokens)) for mode in MODES}
+    counts = {mode: len(plan_of(STTM(mode=mode, spatial_threshold=0.99), tokens)) for mode in MODES}
     assert counts == {"released": 2 * 193, "components": 2 * 196, "directed": 2 * 196}  # one 2x2 block is never tested
 
 
@@ -207,27 +220,30 @@ def test_edges_of_the_thresholds(mode):
     tokens = torch.randn(3, 14, 14, 32)
     out, plan = STTM(mode=mode, spatial_threshold=1.1, temporal_threshold=1.1)(tokens)
     assert torch.equal(out, tokens.flatten(0, 2))
-    assert torch.equal(plan.place, torch.cartesian_prod(torch.arange(3), torch.arange(14), torch.arange(14)))
-    assert len(STTM(mode=mode, spatial_threshold=-1.1, temporal_threshold=0).plan(tokens)) == 3 * 16
-    assert len(STTM(mode=mode, spatial_threshold=-1.1, temporal_threshold=0, root_level=0).plan(tokens)) == 3 * 4
-    assert len(STTM(mode=mode, spatial_threshold=-1.1, temporal_threshold=1e-9).plan(tokens.abs())) == 16
+    every_place = torch.cartesian_prod(torch.arange(3), torch.arange(14), torch.arange(14))
+    assert places(plan, (3, 14, 14)) == every_place.tolist()
+    assert len(plan_of(STTM(mode=mode, spatial_threshold=-1.1, temporal_threshold=0), tokens)) == 3 * 16
+    assert len(plan_of(STTM(mode=mode, spatial_threshold=-1.1, temporal_threshold=0, root_level=0), tokens)) == 3 * 4
+    assert len(plan_of(STTM(mode=mode, spatial_threshold=-1.1, temporal_threshold=1e-9), tokens.abs())) == 16
     still = tokens[:1].expand(7, -1, -1, -1)
-    assert len(STTM(mode=mode, spatial_threshold=1.1, temporal_threshold=0.99).plan(still)) == 196
-    assert len(STTM(mode=mode).plan(torch.zeros(3, 14, 14, 8))) == 3 * 196
+    assert len(plan_of(STTM(mode=mode, spatial_threshold=1.1, temporal_threshold=0.99), still)) == 196
+    assert len(plan_of(STTM(mode=mode), torch.zeros(3, 14, 14, 8))) == 3 * 196
 
 
 def test_equality_passes():
     # Of ones of width 4 every norm is 2 and every cosine exactly 1.
-    plan = STTM(mode="components", spatial_threshold=1, temporal_threshold=0, root_level=0).plan(torch.ones(1, 4, 4, 4))
+    plan = plan_of(
+        STTM(mode="components", spatial_threshold=1, temporal_threshold=0, root_level=0), torch.ones(1, 4, 4, 4)
+    )
     assert len(plan) == 4
-    assert len(STTM(spatial_threshold=2, temporal_threshold=1).plan(torch.ones(3, 1, 2, 4))) == 2
+    assert len(plan_of(STTM(spatial_threshold=2, temporal_threshold=1), torch.ones(3, 1, 2, 4))) == 2
 
 
 def test_slow_ignores_heads_over_time():
     # The cosine is nearly 1, and of the two halves 1 and -1.
     tokens = torch.tensor([[10.0, 0.0, 0.1, 0.0], [10.0, 0.0, -0.1, 0.0]]).view(2, 1, 1, 4)
-    assert len(STTM(head_dim=2).plan(tokens)) == 2
-    assert len(STTM(head_dim=2, slow=True).plan(tokens)) == 1
+    assert len(plan_of(STTM(head_dim=2), tokens)) == 2
+    assert len(plan_of(STTM(head_dim=2, slow=True), tokens)) == 1
 
 
 def test_slow_takes_the_most_similar_of_the_matches_of_one_node():
@@ -248,10 +264,10 @@ def test_budgets_are_met_exactly(mode, budget):
     for seed in range(50):
         frames, height, width = [(8, 14, 14), (16, 7, 7), (1, 14, 14), (5, 9, 13), (6, 5, 4)][seed % 5]
         tokens = torch.randn(frames, height, width, 16) if seed % 2 else natural(frames, height, width, 16, seed)
-        plan = compressor.plan(tokens)
+        plan = plan_of(compressor, tokens)
         count = int(budget["retention"] * frames * height * width)
         assert len(plan) == compressor.planned_count((frames, height, width)) == count
-        assert torch.equal(plan.sources.sort().values, torch.arange(frames * height * width))
+        assert torch.equal(plan.rows.sources.sort().values, torch.arange(frames * height * width))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -259,22 +275,24 @@ def test_budgets_are_met_exactly(mode, budget):
 def test_every_count_can_be_met(mode, make):
     tokens = make(3, 5, 6, 8)
     for count in range(1, 91, 4):
-        assert len(STTM(mode=mode, tokens=count).plan(tokens)) == count
-    assert len(STTM(mode=mode, tokens=1000).plan(tokens)) == 90
-    assert len(STTM(mode=mode, tokens_per_frame=7).plan(tokens)) == 21
+        assert len(plan_of(STTM(mode=mode, tokens=count), tokens)) == count
+    assert len(plan_of(STTM(mode=mode, tokens=1000), tokens)) == 90
+    assert len(plan_of(STTM(mode=mode, tokens_per_frame=7), tokens)) == 21
 
 
 def test_ties_are_settled_by_place():
-    plan = STTM(tokens=3, spatial_threshold=1.1).plan(torch.ones(1, 2, 2, 4))
-    assert plan.offsets.diff().tolist() == [2, 1, 1]  # all merges are equal; the first one is kept
-    assert plan.sources.tolist() == [0, 1, 2, 3]
+    plan = plan_of(STTM(tokens=3, spatial_threshold=1.1), torch.ones(1, 2, 2, 4))
+    assert plan.rows.offsets.diff().tolist() == [2, 1, 1]  # all merges are equal; the first one is kept
+    assert plan.rows.sources.tolist() == [0, 1, 2, 3]
 
 
 def test_a_budget_keeps_the_most_similar_merges():
     # Four frames of one token; angles to the one before of 10, 30 and 20 degrees.
     angles = torch.tensor([0.0, 10.0, 40.0, 60.0]).deg2rad()
     tokens = torch.stack([angles.cos(), angles.sin()], dim=1).view(4, 1, 1, 2)
-    groups = {count: STTM(mode="directed", tokens=count).plan(tokens).offsets.tolist() for count in (1, 2, 3, 4)}
+    groups = {
+        count: plan_of(STTM(mode="directed", tokens=count), tokens).rows.offsets.tolist() for count in (1, 2, 3, 4)
+    }
     assert groups == {4: [0, 1, 2, 3, 4], 3: [0, 2, 3, 4], 2: [0, 2, 4], 1: [0, 4]}
 
 
@@ -285,7 +303,7 @@ def test_a_count_that_cannot_be_met():
     ):
         compressor.planned_count((3, 5, 6))
     with pytest.raises(ValueError, match="at least 3 tokens"):
-        compressor.plan(torch.randn(3, 5, 6, 8))
+        plan_of(compressor, torch.randn(3, 5, 6, 8))
     assert STTM(temporal_threshold=0, tokens_per_frame=1).planned_count((3, 5, 6)) == 3
     assert STTM(retention=0.5).planned_count((3, 5, 6)) == 45
     assert STTM().planned_count((3, 5, 6)) is None
@@ -321,7 +339,7 @@ class HostReads(TorchDispatchMode):
 def test_at_most_two_host_reads(mode, budget):
     tokens = natural(64, 14, 14, 8, seed=0)
     compressor = STTM(mode=mode, **budget)
-    compressor.plan(tokens)  # index tables are made once per size
+    plan_of(compressor, tokens)  # index tables are made once per size
     with HostReads() as reads:
         compressor(tokens)
     assert 1 <= reads.count <= 2
@@ -335,7 +353,7 @@ def test_an_input_of_any_layout_is_left_as_it_is():
     same, _ = STTM(retention=0.4)(tokens.contiguous())
     assert torch.equal(out, same)
     dense = torch.zeros(len(plan), plan.num_sources)
-    dense[plan.row_of_entry(), plan.sources] = plan.weights
+    dense[plan.rows.row_of_entry(), plan.rows.sources] = plan.rows.weights
     torch.testing.assert_close(out, dense @ tokens.reshape(-1, 8))
 
 
@@ -349,19 +367,15 @@ def test_published_settings():
     for preset in STTM.PRESETS:
         compressor = STTM(preset=preset)
         assert compressor.preset == preset
-        assert compressor.stage == compressor.layer
-        assert compressor.llm_options() == {
-            "positions": compressor.positions,
-            "decode_gap": True,
-            "merges_evenly": False,
-        }
+        step = Step(compressor, compressor.layer, compressor.positions, decode_gap=True, merges_evenly=False)
+        assert compressor.steps() == (step,)
 
 
-def test_an_option_goes_before_the_preset():
+def test_options_take_precedence_over_the_preset():
     compressor = STTM(preset="llava-video-7b/vnbench/50", layer=3)
     assert (compressor.preset, compressor.layer, compressor.temporal_threshold) == (None, 3, 0.65)
     assert STTM(preset="llava-video-7b/vnbench/50", layer=2).preset == "llava-video-7b/vnbench/50"
-    assert STTM(mode="components").llm_options()["decode_gap"] is False
+    assert STTM(mode="components").steps()[0].decode_gap is False
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,10 @@ def forest():
 
 def test_a_forest_as_a_plan():
     assert forest().num_trees() == 1
-    plan = forest().plan((1, 2, 3), weighted=False)
-    assert plan.place.tolist() == [[0, 0, 0]]
-    torch.testing.assert_close(plan.weights, torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 12, 1 / 12, 1 / 3]))
-    torch.testing.assert_close(forest().plan((1, 2, 3), weighted=True).weights, torch.full((6,), 1 / 6))
+    plan = forest().plan(weighted=False)
+    assert (plan.anchor.tolist(), plan.num_sources, plan.shape) == ([0], 6, None)
+    torch.testing.assert_close(plan.rows.weights, torch.tensor([1 / 6, 1 / 6, 1 / 6, 1 / 12, 1 / 12, 1 / 3]))
+    torch.testing.assert_close(forest().plan(weighted=True).rows.weights, torch.full((6,), 1 / 6))
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,17 @@ def test_a_forest_as_a_plan():
 def test_the_weakest_links_are_cut(count, roots):
     cut = forest().cut(count)
     assert cut.roots().tolist() == roots
-    plan = cut.plan((1, 2, 3), weighted=False)
+    plan = cut.plan(weighted=False)
     assert len(plan) == count
     torch.testing.assert_close(plan.apply(torch.ones(6, 1)), torch.ones(count, 1))
     if count == 4:
-        assert plan.weights.tolist()[2:4] == pytest.approx([2 / 3, 1 / 3])
+        assert plan.rows.weights.tolist()[2:4] == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_a_node_that_lost_a_cell_counts_as_much_as_before():
     strength = torch.tensor(
         [-torch.inf, 0.5, 0.9, 0.3, 0.3, 0.8]
     )  # cell 4 leaves its node, which stays with the others
-    plan = replace(forest(), strength=strength).cut(2).plan((1, 2, 3), weighted=False)
-    assert plan.sources.tolist() == [0, 1, 2, 3, 5, 4]
-    torch.testing.assert_close(plan.weights, torch.tensor([1 / 6, 1 / 6, 2 / 9, 1 / 9, 1 / 3, 1.0]))
+    plan = replace(forest(), strength=strength).cut(2).plan(weighted=False)
+    assert plan.rows.sources.tolist() == [0, 1, 2, 3, 5, 4]
+    torch.testing.assert_close(plan.rows.weights, torch.tensor([1 / 6, 1 / 6, 2 / 9, 1 / 9, 1 / 3, 1.0]))

@@ -1,0 +1,184 @@
+"""Budgets: counts, shares of frames and segments, averages over layers."""
+
+import math
+
+import pytest
+import torch
+
+from stgridpool import Budget
+from stgridpool.budget import exact_part, share_out, split_layer_average
+
+
+def test_budget_counts():
+    shape = (4, 3, 5)
+    assert Budget().count(shape) is None
+    assert Budget(ratio=0.5).count(shape) == 30
+    assert Budget(ratio=0.001).count(shape) == 1
+    assert Budget(ratio=1.0).count(shape) == 60
+    assert Budget(tokens=17).count(shape) == 17
+    assert Budget(tokens=100).count(shape) == 60
+    assert Budget(tokens_per_frame=7).count(shape) == 28
+
+
+def test_budget_counts_of_tokens_that_do_not_fill_their_lattice():
+    shape = (4, 3, 5)
+    assert Budget().count(shape, 33) is None
+    assert Budget(ratio=0.5).count(shape, 33) == 16
+    assert Budget(ratio=0.001).count(shape, 33) == 1
+    assert Budget(tokens=40).count(shape, 33) == 33
+    assert Budget(tokens=17).count(shape, 33) == 17
+    assert Budget(tokens_per_frame=7).count(shape, 33) == 28
+    assert Budget(tokens_per_frame=9).count(shape, 33) == 33
+
+
+def test_seven_tenths_of_55_frames_of_196():
+    assert Budget(ratio=0.7).count((55, 14, 14)) == 7546  # 0.7 * 10780 is 7545.999... in floating point
+    assert exact_part(0.7, 55 * 196) == 7546
+    assert exact_part(1 / 3, 9) == 3
+
+
+@pytest.mark.parametrize("shape", [(55, 14, 14), (64, 14, 14), (10, 1, 1), (1, 3, 3), (100, 27, 27), (4096, 27, 27)])
+def test_no_share_loses_a_token_to_rounding(shape):
+    total = math.prod(shape)
+    for percent in range(1, 101):  # 0.7 * 10780 is 7545.999... in floating point
+        assert Budget(ratio=percent / 100).count(shape) == max(1, percent * total // 100)
+    for tokens in range(1, min(total, 2000) + 1):
+        assert Budget(ratio=tokens / total).count(shape) == tokens
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.0}, "ratio must be a number above 0 and at most 1, got 0.0"),
+        ({"ratio": 1.5}, "got 1.5"),
+        ({"tokens": 0}, "tokens must be a whole number from 1 to 1000000000, got 0"),
+        ({"tokens_per_frame": -1}, "tokens_per_frame must be a whole number from 1 to 1000000000, got -1"),
+        ({"ratio": 0.5, "tokens": 3}, "given in one way"),
+        ({"ratio": True}, "got True"),
+        ({"ratio": math.nan}, "got nan"),
+        ({"tokens": True}, "got True"),
+    ],
+)
+def test_bad_budgets(options, message):
+    with pytest.raises(ValueError, match=message):
+        Budget(**options)
+
+
+def shares(total, weight, at_most):
+    return share_out(total, torch.tensor(weight), torch.tensor(at_most)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("total", "weight", "at_most", "expected"),
+    [
+        (10, [1.0, 1.0, 2.0], [9, 9, 9], [3, 2, 5]),  # 2.5, 2.5, 5: of equal remainders the first is rounded up
+        (7, [1.0, 1.0, 1.0], [9, 9, 9], [3, 2, 2]),
+        (5, [6.0, 3.0, 1.0], [9, 9, 9], [3, 2, 0]),  # 3, 1.5, 0.5: one token for two equal remainders
+        (5, [0.62, 0.32, 0.06], [9, 9, 9], [3, 2, 0]),  # 3.1, 1.6, 0.3
+        (10, [3.0, 1.0, 1.0], [4, 9, 9], [4, 3, 3]),  # 6 is more than 4; the 2 left over are shared alike
+        (12, [8.0, 2.0, 1.0, 1.0], [3, 2, 9, 9], [3, 2, 4, 3]),  # filling the first fills the second, too
+        (6, [0.0, 1.0, 0.0], [4, 4, 4], [1, 4, 1]),  # what is above 0 is full, the others count the same
+        (3, [0.0, 0.0], [9, 9], [2, 1]),
+        (4, [1.0, 5.0], [9, 0], [4, 0]),
+        (0, [1.0, 2.0], [3, 3], [0, 0]),
+        (6, [1.0, 100.0], [3, 3], [3, 3]),
+        (0, [], [], []),
+    ],
+)
+def test_shares_by_hand(total, weight, at_most, expected):
+    assert shares(total, weight, at_most) == expected
+
+
+def test_every_total_is_shared_out_within_the_bounds():
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(30):
+        weight = torch.rand(7, generator=generator).pow(4) * (torch.rand(7, generator=generator) > 0.3)
+        at_most = torch.randint(12, (7,), generator=generator)
+        before = weight.clone(), at_most.clone()
+        for total in range(int(at_most.sum()) + 1):
+            share = share_out(total, weight, at_most)
+            assert int(share.sum()) == total
+            assert bool((share >= 0).all() and (share <= at_most).all()), (seed, total)
+            # What nobody had to cut is within one token of its part.
+            is_open = share < at_most
+            if bool(is_open.any()) and bool((weight[~is_open] == 0).all()) and float(weight.sum()) > 0:
+                assert (share - total * weight / weight.sum())[is_open].abs().max() < 1
+        assert torch.equal(weight, before[0])
+        assert torch.equal(at_most, before[1])
+
+
+def test_weights_of_any_magnitude():
+    assert shares(3, [1e30, 2e30], [9, 9]) == [1, 2]
+    assert shares(3, [1e-30, 2e-30], [9, 9]) == [1, 2]
+    assert share_out(3, torch.tensor([1, 2], dtype=torch.bfloat16), torch.tensor([9, 9])).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("total", "weight", "message"),
+    [
+        (7, [1.0, 1.0], "7 tokens cannot be shared out, at most 6 are there"),
+        (-1, [1.0, 1.0], "-1 tokens cannot be shared out"),
+        (2, [1.0, -1.0], r"weights must be finite and at least 0, got \[1.0, -1.0\]"),
+        (2, [1.0, math.nan], "must be finite"),
+        (2, [1.0, math.inf], "must be finite"),
+    ],
+)
+def test_shares_that_cannot_be(total, weight, message):
+    with pytest.raises(ValueError, match=message):
+        shares(total, weight, [3, 3])
+
+
+@pytest.mark.parametrize(
+    ("average", "lengths", "relative", "expected"),
+    [
+        (0.5, (2, 6), (None, 1), (1, 1 / 3)),  # FastV behind layer 2 of 8: 2 + 6 r = 4
+        (0.25, (0, 8), (None, 1), (1, 0.25)),
+        # PyramidDrop, 4 segments of 8 layers: 8 + s (4 + 2 + 1) = 0.6 * 32, s = 1.6, and 0.8, 0.4, 0.2 of the tokens
+        (0.6, (8,) * 4, (None, 0.5, 0.25, 0.125), (1, 0.8, 0.4, 0.2)),
+        (15 / 32, (8,) * 4, (1, 0.5, 0.25, 0.125), (1, 0.5, 0.25, 0.125)),
+        # FlashVID, in front and behind layer 20 of 28: r (20 + 0.3 * 8) = 0.2 * 28
+        (0.2, (20, 8), (1, 0.3), (0.25, 0.075)),
+        # 20 + 2.4 of 28 would need r = 1.125 for 25.2: the first keeps all, the second takes (25.2 - 20) / 8
+        (0.9, (20, 8), (1, 0.3), (1, 0.65)),
+        # 8 + s * 7 = 0.9 * 32 = 28.8, s = 2.97: the second is full, and so is the third; 28.8 - 24 over 8 for the last
+        (0.9, (8,) * 4, (None, 0.5, 0.25, 0.125), (1, 1, 1, 0.6)),
+        (1, (4, 4), (None, 0.5), (1, 1)),
+        (0.3, (10,), (7,), (0.3,)),
+        (1, (3,), (None,), (1,)),
+        (0.5, (8, 0), (1, 0.5), (0.5, 0.25)),
+        (1, (4, 4, 0), (1, 0.5, 0.1), (1, 1, 1)),  # nothing bounds a segment without layers
+        (1, (4, 0), (None, 1), (1, 1)),
+    ],
+)
+def test_averages_over_layers(average, lengths, relative, expected):
+    found = split_layer_average(average, lengths, relative)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert sum(length * part for length, part in zip(lengths, found, strict=True)) == pytest.approx(
+        average * sum(lengths), rel=1e-12
+    )
+    assert all(0 < part <= 1 for part in found)
+
+
+@pytest.mark.parametrize(
+    ("average", "lengths", "relative", "message"),
+    [
+        (
+            0.2,
+            (8, 24),
+            (None, 1),
+            r"8 of 32 layers keep all tokens, so that the mean over layers is above 0\.25, not 0\.2",
+        ),
+        (0.25, (8, 24), (None, 1), "ask for more or compress earlier"),
+        (0.5, (8,), (None,), "8 of 8 layers keep all tokens"),
+        (0, (8,), (1,), "average must be a number above 0 and at most 1, got 0"),
+        (1.2, (8,), (1,), r"got 1\.2"),
+        (0.5, (0, 0), (1, 1), "lengths must be 0 or more, one of them above 0, got"),
+        (0.5, (4, -1), (1, 1), "lengths must be 0 or more, one of them above 0, got"),
+        (0.5, (4, 4), (1, 0), "shares must be above 0, got"),
+        (0.5, (4, 4), (1, math.nan), "shares must be above 0, got"),
+        (0.5, (4, 4), (1,), "as many shares as segments, got 1 and 2"),
+    ],
+)
+def test_averages_that_cannot_be(average, lengths, relative, message):
+    with pytest.raises(ValueError, match=message):
+        split_layer_average(average, lengths, relative)

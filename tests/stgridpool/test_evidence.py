@@ -1,0 +1,116 @@
+"""Evidence: what may be asked for, and how it follows the tokens."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from stgridpool import Average, Max, Plan, Scorer, VideoTokens
+from stgridpool.compressor import compress_steps
+from stgridpool.evidence import (
+    AttentionReceived,
+    ClassAttention,
+    FrameVectors,
+    PoolHeadAttention,
+    QueryAttention,
+    Question,
+    TowerKeys,
+    check_offered,
+    through,
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AttentionReceived(0), "layer must be a whole number from -1000 to -1, got 0"),
+        (lambda: ClassAttention(-1001), "got -1001"),
+        (lambda: TowerKeys(-1.0), "got -1.0"),
+        (lambda: AttentionReceived(True), "got True"),
+        (lambda: FrameVectors("cls"), "source cannot be 'cls'"),
+        (lambda: Question("text"), "space cannot be 'text'"),
+        (lambda: QueryAttention(-1), "layer must be a whole number from 0 to 1000, got -1"),
+        (lambda: QueryAttention(2, rows="first"), "rows cannot be 'first'"),
+        (lambda: QueryAttention(2, reduce="sum"), "reduce cannot be 'sum'"),
+    ],
+)
+def test_needs_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_needs_are_keys_whose_text_says_all():
+    assert repr(QueryAttention(3)) == "QueryAttention(layer=3, rows='last', reduce='mean')"
+    assert repr(PoolHeadAttention()) == "PoolHeadAttention()"
+    assert {AttentionReceived(-2): 1}[AttentionReceived(-2)] == 1
+    assert len({AttentionReceived(), ClassAttention(), TowerKeys(), AttentionReceived(-1)}) == 3
+
+
+def test_which_look_at_the_question():
+    needs = [AttentionReceived(), ClassAttention(), PoolHeadAttention(), TowerKeys(), FrameVectors()]
+    assert not any(need.query_aware for need in needs)
+    assert Question().query_aware
+    assert QueryAttention().query_aware
+
+
+def test_rows_follow_their_tokens_and_all_else_stays():
+    attention, keys = torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.arange(8.0).view(4, 2)
+    vectors, question = torch.randn(1, 3), torch.randn(5, 7)
+    evidence = {AttentionReceived(): attention, TowerKeys(): keys, FrameVectors(): vectors, Question(): question}
+    kept = through(evidence, Plan.keep(torch.tensor([3, 1]), 4))
+    assert kept[AttentionReceived()].tolist() == [6.0, 2.0]
+    assert kept[TowerKeys()].tolist() == [[6.0, 7.0], [2.0, 3.0]]
+    assert kept[FrameVectors()] is vectors
+    assert kept[Question()] is question
+    pooled = Average()(torch.randn(1, 2, 2, 3)).plan
+    assert through(evidence, pooled)[AttentionReceived()].tolist() == [3.0]
+    assert through(evidence, pooled)[TowerKeys()].tolist() == [[3.0, 4.0]]
+
+
+def test_evidence_is_averaged_and_not_summed():
+    """A merger whose weights sum to 2, and a window of which only the tokens are known."""
+    plan = Plan.merge(torch.tensor([0, 0]), torch.tensor([0]), torch.tensor([1.5, 0.5]))
+    assert through({AttentionReceived(): torch.tensor([2.0, 4.0])}, plan)[AttentionReceived()].tolist() == [2.5]
+    largest = Max()(torch.randn(1, 2, 2, 3)).plan
+    assert through({ClassAttention(): torch.tensor([1.0, 2.0, 3.0, 6.0])}, largest)[ClassAttention()].tolist() == [3.0]
+
+
+@dataclass(frozen=True)
+class MostAttended(Scorer):
+    @property
+    def needs(self):
+        return frozenset({ClassAttention()})
+
+    def score(self, tokens, evidence):
+        assert set(evidence) == {ClassAttention()}
+        assert len(evidence[ClassAttention()]) == len(tokens)
+        return evidence[ClassAttention()]
+
+
+def test_each_method_gets_what_it_asked_for_about_the_tokens_that_it_sees():
+    maps = torch.arange(16.0).view(1, 4, 4, 1)
+    windows = torch.tensor([[1.0, 4.0], [3.0, 2.0]])
+    attention = windows.repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
+    steps = (*Average().steps(), *MostAttended(tokens=2).steps(), *MostAttended(tokens=1).steps())
+    tokens, plan, evidence = compress_steps(steps, VideoTokens.of(maps), {ClassAttention(): attention})
+    assert tokens.cell.tolist() == [1]  # the window at the top on the right
+    assert plan.anchor.tolist() == [2]
+    assert evidence[ClassAttention()].tolist() == [4.0]
+
+
+def test_evidence_that_is_missing_is_named():
+    with pytest.raises(ValueError, match=r"MostAttended\(.* needs evidence: ClassAttention\(layer=-1\)"):
+        MostAttended(tokens=1)(torch.randn(1, 2, 2, 3))
+    out, _ = MostAttended(tokens=1)(torch.eye(4).view(1, 2, 2, 4), {ClassAttention(): torch.tensor([0.0, 1, 3, 2])})
+    assert out.tolist() == [[0, 0, 1, 0]]
+
+
+def test_a_model_refuses_what_it_does_not_offer():
+    check_offered({ClassAttention()}, {ClassAttention}, "x")
+    check_offered((), (), "x")
+    with pytest.raises(
+        ValueError, match=r"'me' needs TowerKeys\(layer=-1\); this model offers ClassAttention, Question"
+    ):
+        check_offered([TowerKeys(), Question()], {Question, ClassAttention}, "me")
+    with pytest.raises(ValueError, match="this model offers tokens alone"):
+        check_offered([Question()], set(), "me")
