@@ -38,6 +38,12 @@ class StageTimer:
                 end.record(stream)
                 self._events.append((name, begin, end))
             return
+        with self.on_host(name):
+            yield
+
+    @contextmanager
+    def on_host(self, name: str) -> Iterator[None]:
+        """Count wall-clock time towards `name`: work of the CPU, which events on a GPU's stream do not see."""
         started = time.perf_counter()
         try:
             yield

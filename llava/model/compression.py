@@ -12,6 +12,7 @@ from llava.model.splice import deal_visuals, visual_starts
 from stgridpool import Compressor, Step, build_compressor
 from stgridpool.compressor import PATCHES
 from stgridpool.decoder.steps import LLMStage, VisualSpan
+from stgridpool.evidence import Need, QueryAttention, Question, check_offered
 
 Visual = EncodedVideo | torch.Tensor
 
@@ -24,6 +25,7 @@ class Compression:
     """
 
     config: Any
+    get_vision_tower: Any
     llm_stage: LLMStage | None = None
     _compressor: Compressor | None = None
 
@@ -42,13 +44,17 @@ class Compression:
         if compressor is not None and not isinstance(compressor, Compressor):
             raise TypeError(f"compressor must be a Compressor, a name or None, got {type(value).__name__}")
         steps = () if compressor is None else compressor.steps()
-        if compressor is not None and compressor.needs:
-            raise ValueError(
-                f"{compressor!r} needs {sorted(map(repr, compressor.needs))}; this model offers tokens alone"
-            )
+        if compressor is not None:
+            check_offered(compressor.needs, self.offers, compressor)
+            self.get_vision_tower().check_needs([need for need in compressor.needs if not need.query_aware])
         inside = [step for step in steps if step.is_inside]
         self.llm_stage = LLMStage.of(self, inside[0]) if inside else None
         self._compressor = compressor
+
+    @property
+    def offers(self) -> frozenset[type[Need]]:
+        """Kinds of evidence that a compressor may ask for."""
+        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:

@@ -11,13 +11,11 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.progress import make_progress
 from loguru import logger
 
-from llava.model.builder import load_pretrained_model
-from llava.model.tower_evidence import needs_of_tower
+from llava.video_model import load_video_model
 from lmms_eval_stgridpool.answers.answering import RequestAnswerer
 from lmms_eval_stgridpool.answers.generation import Answerer
-from lmms_eval_stgridpool.answers.prompts import PromptBuilder
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
-from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version, weights_digest
+from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version
 from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.output import RunFiles, end_run
 from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts, describe, run_record
@@ -36,6 +34,7 @@ from lmms_eval_stgridpool.videos.encoding import MediaEncoder
 from lmms_eval_stgridpool.videos.feature_cache import open_feature_cache
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool import Compressor, kernels
+from stgridpool.model import VideoModel
 from stgridpool.timing import StageTimer
 
 
@@ -79,28 +78,18 @@ class LlavaVideo(lmms):
         self.exchange = Exchange(self.rank, self.world_size, timedelta(seconds=self.arguments.barrier_timeout_s))
         if self.rank == 0:
             warn_of_untested_versions()
-        self.tokenizer, self.model, image_processor = self._load_model()
-        self.model.eval()
+        self.model = self._load_model()
         self.model.compressor = self.arguments.build_compressor()
         self.model.vision_batch_size = self.arguments.fixed_vision_batch_size()
-        config, dtype = self.model.config, self.placement.dtype
-        self._prompts = PromptBuilder(
-            self.arguments.conv_template,
-            self.tokenizer,
-            bool(config.mm_use_im_start_end),
-            self.arguments.add_time_instruction,
-        )
         self._tasks = Tasks(self.task_dict, self.arguments.answer_without_visuals, self.arguments.prompt_style)
-        tower = self.model.get_vision_tower()
         keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
-        weights = weights_digest(tower.vision_tower) if keeps else None
-        self._tower = weights or checkpoint_version(tower.name, None)
-        pool_head = weights_digest(tower.pool_head.modules()) if keeps and tower.pool_head is not None else None
-        if pool_head is not None:
-            self._tower = answer_key({"tower": self._tower, "pool_head": pool_head})
-        cache = open_feature_cache(self.arguments, tower, config, weights, pool_head)
-        self._loader = VideoLoader(image_processor, self.arguments, dtype, self.device.type == "cuda", cache)
-        self.encoder = MediaEncoder(self.model, image_processor, self._loader, self.device, dtype, cache)
+        identity = self.model.identity() if keeps else None
+        tower = self.model.facts()["vision_tower"]
+        self._tower = answer_key(identity) if identity else checkpoint_version(tower, None)
+        cache = open_feature_cache(self.arguments, identity)
+        pin = self.device.type == "cuda"
+        self._loader = VideoLoader(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
+        self.encoder = MediaEncoder(self.model, self._loader, self.device, cache)
         self.run_record: dict[str, Any] | None = None
         self.verdict: Verdict | None = None
         self._ask_tower([self.model.compressor])
@@ -127,13 +116,8 @@ class LlavaVideo(lmms):
         return cls(**given)
 
     def _ask_tower(self, compressors: Sequence[Compressor]) -> None:
-        """Have the tower give what any of `compressors` needs of it, about every video.
-
-        Raises:
-            ValueError: If the tower cannot give it.
-        """
-        needs = {need for compressor in compressors for need in needs_of_tower(compressor.needs)}
-        self.model.get_vision_tower().check_needs(needs)
+        """Have the tower compute what any of `compressors` needs of it, about every video."""
+        needs = {need for compressor in compressors for need in compressor.needs if not need.query_aware}
         self._loader.needs = sorted(needs, key=repr)
 
     def _use(self, compressor: Compressor) -> None:
@@ -144,19 +128,12 @@ class LlavaVideo(lmms):
         self._answerer = RequestAnswerer(
             self._tasks,
             self.encoder,
-            self._prompts,
-            Answerer(
-                self.model,
-                self.tokenizer,
-                self.device,
-                self._prompts.stop_text,
-                SharedPrefix(self.model, shares_prefix),
-            ),
+            Answerer(self.model, SharedPrefix(self.model, shares_prefix)),
             self._sums,
         )
         is_batched = shares_prefix and not self.arguments.deterministic  # who shares a batch changes the rounding
         self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
-        self._setup = describe(self.arguments, self.placement, self.model.config, compressor, shares_prefix)
+        self._setup = describe(self.arguments, self.placement, self.model.facts(), compressor, shares_prefix)
         self._journal = Journal(self.arguments, self.rank, self._setup, self._tower)
 
     @property
@@ -194,20 +171,19 @@ class LlavaVideo(lmms):
             self.__dict__.pop(holder_of_the_model, None)
         super().clean()
 
-    def _load_model(self) -> tuple[Any, Any, Any]:
-        """Tokenizer, model and image processor of the checkpoint."""
-        position = self.arguments.mm_newline_position
-        tokenizer, model, image_processor, _ = load_pretrained_model(
-            self.arguments.pretrained,
-            None,
-            self.arguments.model_name,
+    def _load_model(self) -> VideoModel:
+        arguments = self.arguments
+        return load_video_model(
+            arguments.pretrained,
+            model_name=arguments.model_name,
+            conv_template=arguments.conv_template,
+            add_time_instruction=arguments.add_time_instruction,
             device_map=self.placement.device_map,
-            torch_dtype=self.placement.dtype,
-            attn_implementation=self.arguments.attn_implementation,
-            overwrite_config=None if position is None else {"mm_newline_position": position},
-            pool_head=self.arguments.pool_head,
+            dtype=self.placement.dtype,
+            attn_implementation=arguments.attn_implementation,
+            mm_newline_position=arguments.mm_newline_position,
+            pool_head=arguments.pool_head,
         )
-        return tokenizer, model, image_processor
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]

@@ -52,9 +52,7 @@ class SweptModel(LlavaVideo):
         if self.world_size > 1:
             raise ValueError(f"a sweep runs in one process, not in {self.world_size}")
         plain = self.encoder
-        self.encoder = SharingEncoder(
-            plain.model, plain.image_processor, plain.loader, plain.device, plain.dtype, plain.cache
-        )
+        self.encoder = SharingEncoder(plain.model, plain.loader, plain.device, plain.cache)
         self._sweep = [self]
         self._found: dict[Any, GenerationResult] = {}
 

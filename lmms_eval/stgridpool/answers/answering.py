@@ -1,16 +1,16 @@
 """One request answered: visuals encoded, prompt built, model asked, facts of the answer filled in."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 
 from lmms_eval_stgridpool.answers.generation import Answerer
 from lmms_eval_stgridpool.answers.generation_settings import GenerationSettings
-from lmms_eval_stgridpool.answers.prompts import PromptBuilder
 from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request, Tasks, video_key
-from lmms_eval_stgridpool.videos.encoding import LastMade, Media, MediaEncoder
+from lmms_eval_stgridpool.videos.encoding import EncodedMedia, LastMade, Media, MediaEncoder
 from stgridpool.finite import NonFiniteError
 from stgridpool.timing import StageTimer
 
@@ -20,17 +20,15 @@ class RequestAnswerer:
 
     Args:
         tasks: What the tasks know about their questions.
-        encoder: Turns visuals into what the model takes.
-        prompts: Builds prompts.
+        encoder: Encodes and compresses visuals.
         answerer: Asks the language model.
         sums: Counts the videos that are encoded.
     """
 
-    def __init__(
-        self, tasks: Tasks, encoder: MediaEncoder, prompts: PromptBuilder, answerer: Answerer, sums: RankSums
-    ) -> None:
+    def __init__(self, tasks: Tasks, encoder: MediaEncoder, answerer: Answerer, sums: RankSums) -> None:
         self._tasks, self._sums = tasks, sums
-        self.encoder, self.prompts, self.answerer = encoder, prompts, answerer
+        self.encoder, self.answerer = encoder, answerer
+        self._encoded: LastMade[EncodedMedia] = LastMade()
         self._media: LastMade[Media] = LastMade()
 
     def answer(self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer) -> list[Any]:
@@ -63,15 +61,31 @@ class RequestAnswerer:
         return [self._converse(request, visuals, facts[0], timer)]
 
     def forget(self) -> None:
-        """Free the last video: its tokens and its prefix."""
+        """Free the last video: its features, its tokens and its prefix."""
+        self._encoded.forget()
         self._media.forget()
         self.answerer.shared.forget()
 
-    def _encode(self, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer) -> Media:
-        def encode() -> Media:
+    def _show(self, visuals: Sequence[Any], question: str, facts: SampleFacts, timer: StageTimer) -> Media:
+        """Encode and compress visuals; what neighbouring questions share is not computed again.
+
+        The encoding is shared by all questions about a video, its compressed tokens by those for which the compressor
+        sees the same: all of them, unless it looks at the question.
+        """
+        compressor = self.encoder.model.compressor
+        key = video_key(visuals)
+
+        def encode() -> EncodedMedia:
+            self._media.forget()
             self.answerer.shared.forget()
             with torch.inference_mode():
-                media = self.encoder.encode(visuals, timer)
+                return self.encoder.encode(visuals, timer)
+
+        def compress() -> Media:
+            self.answerer.shared.forget()
+            encoded = self._encoded.get(key, encode)
+            with torch.inference_mode():
+                media = self.encoder.compress(encoded, question, timer)
             self._sums.add_videos(
                 len(media.clips),
                 media.frames,
@@ -82,9 +96,10 @@ class RequestAnswerer:
             )
             return media
 
-        media = self._media.get(video_key(visuals), encode)
+        asked = None if key is None else (key, question if compressor.query_aware else None)
+        media = self._media.get(asked, compress)
         if media.frames:
-            facts.compressor = repr(self.encoder.model.compressor)
+            facts.compressor = repr(compressor)
         facts.frames += media.frames
         facts.damaged_videos |= media.damaged
         facts.visual_tokens += media.visual_tokens
@@ -99,33 +114,31 @@ class RequestAnswerer:
         facts: Sequence[SampleFacts],
         timer: StageTimer,
     ) -> list[str | NonFiniteError]:
-        prompts = []
-        for context, own_facts in zip(contexts, facts, strict=True):
-            media = self._encode(visuals, own_facts, timer)
-            question = self.prompts.question(context, media.num_visuals, media.clips)
-            prompts.append(self.prompts.ids(self.prompts.prompt(question), media.num_visuals))
+        model = self.encoder.model
         texts: list[str | NonFiniteError] = []
-        answers = self.answerer.generate(prompts, media, settings, timer)
-        for ids, own_facts, answer in zip(prompts, facts, answers, strict=True):
-            own_facts.answered_together = answer.together
-            if answer.error is None:
-                _count(own_facts, len(ids), media, answer.num_tokens)
-                own_facts.add_counts(answer.counts)
-            texts.append(answer.error or answer.text)
+        asked = []
+        for context, own_facts in zip(contexts, facts, strict=True):
+            media = self._show(visuals, context, own_facts, timer)
+            asked.append((model.prompt(context, media.visuals, media.clips), media))
+        for media, group in groupby(asked, key=lambda one: one[1]):
+            prompts = [prompt for prompt, _ in group]
+            first = len(texts)
+            answers = self.answerer.generate(prompts, media, settings[first : first + len(prompts)], timer)
+            for prompt, own_facts, answer in zip(prompts, facts[first:], answers, strict=False):
+                own_facts.answered_together = answer.together
+                if answer.error is None:
+                    _count(own_facts, len(prompt), answer.num_tokens)
+                    own_facts.add_counts(answer.counts)
+                texts.append(answer.error or answer.text)
         return texts
 
     def _score(
         self, request: Request, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer
     ) -> tuple[float, bool]:
-        continuation = request.argument
-        media = self._encode(visuals, facts, timer)
-        question = self.prompts.question(request.context, media.num_visuals, media.clips)
-        opened, closed = self.prompts.prompt(question), self.prompts.prompt(question, continuation)
-        context_ids = self.prompts.ids(opened, media.num_visuals)
-        closing_ids = self.prompts.ids(closed[closed.index(continuation, len(opened)) + len(continuation) :], 0)
-        ids = self.prompts.ids(closed, media.num_visuals)
-        loss, is_greedy, counts = self.answerer.score(ids, len(context_ids), len(closing_ids), media, timer)
-        _count(facts, len(ids), media, 0)
+        media = self._show(visuals, request.context, facts, timer)
+        prompt = self.encoder.model.prompt(request.context, media.visuals, media.clips, request.argument)
+        loss, is_greedy, counts = self.answerer.score(prompt, media, timer)
+        _count(facts, len(prompt), 0)
         facts.add_counts(counts)
         return loss, is_greedy
 
@@ -156,7 +169,7 @@ class RequestAnswerer:
                 return answers
 
 
-def _count(facts: SampleFacts, num_ids: int, media: Media, num_generated: int) -> None:
+def _count(facts: SampleFacts, num_prompt: int, num_generated: int) -> None:
     """Add the tokens of one question and its answer."""
-    facts.input_tokens = (facts.input_tokens or 0) + media.prompt_length(num_ids)
+    facts.input_tokens = (facts.input_tokens or 0) + num_prompt
     facts.output_tokens = (facts.output_tokens or 0) + num_generated

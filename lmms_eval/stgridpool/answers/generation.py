@@ -15,6 +15,7 @@ from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix, count_token
 from lmms_eval_stgridpool.answers.stopping import FirstToken, Limits, Until, cut
 from lmms_eval_stgridpool.videos.encoding import Media
 from stgridpool.finite import LANGUAGE_MODEL, LogitsWatch, NonFiniteError, all_finite, fetch, first_failure, flags_of
+from stgridpool.model import Prompt, VideoModel, generate, last_logits
 from stgridpool.retention import LayerLengths, VisualCounts
 from stgridpool.timing import StageTimer
 
@@ -43,22 +44,16 @@ class Answerer:
     """Asks the language model.
 
     Attributes:
-        model: The model of ``llava``.
-        tokenizer: Its tokenizer.
-        device: Where token ids go.
-        stop_text: Text with which the prompt template closes an answer.
+        model: The model.
         shared: Prefixes that questions about one video share.
     """
 
-    model: Any
-    tokenizer: Any
-    device: torch.device
-    stop_text: str
+    model: VideoModel
     shared: SharedPrefix
 
     def generate(
         self,
-        prompts: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
         media: Media,
         settings: Sequence[GenerationSettings],
         timer: StageTimer,
@@ -71,8 +66,8 @@ class Answerer:
         those of the same batch whose own logits are finite have none.
 
         Args:
-            prompts: (L_i,) token ids with placeholders.
-            media: What the placeholders stand for.
+            prompts: The prompts.
+            media: What they show.
             settings: How to generate each answer.
             timer: Gets the stages.
 
@@ -80,11 +75,10 @@ class Answerer:
             RuntimeError: If another number of visual tokens went through the model than the compressors planned.
             ValueError: If a prompt is longer than the checkpoint's longest.
         """
-        for ids in prompts:
-            self._check_length(ids, media)
         groups: dict[Any, list[int]] = {}
-        for index, ids in enumerate(prompts):
-            prefix = self.shared.prefix(ids, media)
+        for index, prompt in enumerate(prompts):
+            self._check_length(prompt)
+            prefix = self.shared.ids(prompt)
             groups.setdefault(index if prefix is None else tuple(prefix.tolist()), []).append(index)
         answers: dict[int, Generated] = {}
         for group in groups.values():
@@ -94,52 +88,52 @@ class Answerer:
 
     def _generate_group(
         self,
-        prompts: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
         media: Media,
         settings: Sequence[GenerationSettings],
         timer: StageTimer,
     ) -> list[Generated]:
         """Continue prompts with one prefix, or a single prompt that shares none."""
         with torch.inference_mode(), timer.stage("prefill"):
-            opened = [one for one in (self.shared.open(ids, media) for ids in prompts) if one is not None]
+            opened = [one for one in (self.shared.open(prompt, media) for prompt in prompts) if one is not None]
         if not opened:
-            [ids] = prompts
-            generate = partial(self.model.generate, ids[None].to(self.device), **_visual_arguments(media))
-            with LayerLengths(self.model).of_first_forward() as entering:
-                [answer] = self._generate(prompts, settings, media, timer, generate)
-            return [replace(answer, counts=self._count(ids, media, entering))]
+            [prompt] = prompts
+            with LayerLengths(self.model.language_model).of_first_forward() as entering:
+                [answer] = self._generate(prompts, settings, media, timer, partial(generate, self.model, prompt))
+            return [replace(answer, counts=self._count(prompt, entering))]
         session, counts = opened[0].session, opened[0].counts
         suffixes = [one.suffix for one in opened]
         if all(one.do_sample is False and one.num_beams == 1 for one in settings):
             found = self._generate(prompts, settings, media, timer, partial(session.generate, suffixes))
             return [replace(answer, counts=counts, together=len(found)) for answer in found]
         answers = []
-        for ids, one, suffix in zip(prompts, settings, suffixes, strict=True):
-            [answer] = self._generate([ids], [one], media, timer, partial(session.generate, [suffix]))
+        for prompt, one, suffix in zip(prompts, settings, suffixes, strict=True):
+            [answer] = self._generate([prompt], [one], media, timer, partial(session.generate, [suffix]))
             answers.append(replace(answer, counts=counts))
         return answers
 
     def _generate(
         self,
-        prompts: Sequence[torch.Tensor],
+        prompts: Sequence[Prompt],
         settings: Sequence[GenerationSettings],
         media: Media,
         timer: StageTimer,
-        generate: Callable[..., torch.Tensor],
+        proceed: Callable[..., torch.Tensor],
     ) -> list[Generated]:
         """Answers to prompts with the same settings but for the length and the end of each."""
+        tokenizer, stop = self.model.tokenizer, [self.model.stop_text]
         criteria = [
-            [KeywordsStoppingCriteria([self.stop_text], self.tokenizer, ids[None]), Until(one.until, self.tokenizer)]
-            for ids, one in zip(prompts, settings, strict=True)
+            [KeywordsStoppingCriteria(stop, tokenizer, prompt.ids[None]), Until(one.until, tokenizer)]
+            for prompt, one in zip(prompts, settings, strict=True)
         ]
         limits = Limits(criteria, [one.max_new_tokens for one in settings])
         longest = max(one.max_new_tokens for one in settings)
-        watch = LogitsWatch(self.model)
+        watch = LogitsWatch(self.model.language_model)
         with ExitStack() as stages, torch.inference_mode():
             stages.enter_context(timer.stage("prefill"))
-            output = generate(
+            output = proceed(
                 watch=watch,
-                pad_token_id=self.tokenizer.pad_token_id,
+                pad_token_id=tokenizer.pad_token_id,
                 stopping_criteria=[FirstToken(stages, timer), limits],
                 use_cache=True,
                 **settings[0].for_model() | {"max_new_tokens": longest},
@@ -151,33 +145,29 @@ class Answerer:
         of_answers = steps.view(len(steps), len(rows), -1).unbind(1)  # (steps, beams) of each
         for row, is_finite, length, one in zip(rows, of_answers, limits.lengths, settings, strict=True):
             tokens = row[: self._length(row, length)]
-            text = cut(self.tokenizer.decode(tokens, skip_special_tokens=True), one.until)
+            text = cut(tokenizer.decode(tokens, skip_special_tokens=True), one.until)
             is_lost = not is_finite[: None if is_searched else len(tokens)].all()
             answers.append(Generated(text, len(tokens), of_media or (of_logits if is_lost else None)))
         return answers
 
     def _length(self, row: torch.Tensor, limit: int | None) -> int:
         """Tokens of an answer, the one that ends it included; what follows in a batch is padding."""
-        ends = self.model.generation_config.eos_token_id
+        ends = self.model.language_model.generation_config.eos_token_id
         length = len(row) if limit is None else limit
         if ends is None:
             return length
         found = torch.isin(row, torch.as_tensor(ends, device=row.device)).nonzero().flatten().tolist()
         return min(length, found[0] + 1) if found else length
 
-    def score(
-        self, ids: torch.Tensor, num_context: int, num_closing: int, media: Media, timer: StageTimer
-    ) -> tuple[float, bool, VisualCounts | None]:
-        """Mean loss of a continuation, and whether greedy decoding would give it; stage "prefill".
+    def score(self, prompt: Prompt, media: Media, timer: StageTimer) -> tuple[float, bool, VisualCounts | None]:
+        """Mean loss of the answer that a prompt holds, and whether greedy decoding would give it; stage "prefill".
 
         lmms-eval's multiple-choice tasks take the smallest number as the answer, hence a loss and no log-likelihood.
         The loss counts the closing of the turn as well, as that of the original clients does.
 
         Args:
-            ids: (L,) token ids of the context, the continuation and the closing of the turn.
-            num_context: Ids of the context.
-            num_closing: Ids of the closing.
-            media: What the placeholders stand for.
+            prompt: A prompt with an answer.
+            media: What it shows.
             timer: Gets the stage.
 
         Returns:
@@ -188,11 +178,11 @@ class Answerer:
             ValueError: If the prompt is longer than the checkpoint's longest.
             NonFiniteError: If the loss comes from features or logits that are not finite.
         """
-        self._check_length(ids, media)
-        scored = ids[num_context:].to(self.device)
-        end = len(scored) - num_closing
+        self._check_length(prompt)
+        scored = prompt.ids[len(prompt.ids) - prompt.num_answer :]
+        end = len(scored) - prompt.num_closing
         with timer.stage("prefill"), torch.inference_mode():
-            logits, counts = self._last_logits(ids, media, len(scored) + 1)
+            logits, counts = self._last_logits(prompt, media, len(scored) + 1)
             dtype, logits = logits.dtype, logits[:-1].float()  # (number scored, vocabulary): each predicts the next id
             scored = scored.to(logits.device)
             loss = F.cross_entropy(logits, scored)
@@ -205,37 +195,29 @@ class Answerer:
             raise NonFiniteError(LANGUAGE_MODEL, dtype)
         return float(found[0]), bool(found[1]), counts
 
-    def _last_logits(self, ids: torch.Tensor, media: Media, count: int) -> tuple[torch.Tensor, VisualCounts | None]:
+    def _last_logits(self, prompt: Prompt, media: Media, count: int) -> tuple[torch.Tensor, VisualCounts | None]:
         """Logits (count, vocabulary) at the last positions of a prompt, and its visual tokens."""
-        opened = self.shared.open(ids, media)
+        opened = self.shared.open(prompt, media)
         if opened is not None:
             return opened.session.logits(opened.suffix, num_last=count), opened.counts
-        prompt = ids[None].to(self.device)
-        with LayerLengths(self.model).of_first_forward() as entering:
-            output = self.model(input_ids=prompt, use_cache=False, logits_to_keep=count, **_visual_arguments(media))
-        return output.logits[0], self._count(ids, media, entering)
+        with LayerLengths(self.model.language_model).of_first_forward() as entering:
+            logits = last_logits(self.model, prompt, count)
+        return logits, self._count(prompt, entering)
 
-    def _count(self, ids: torch.Tensor, media: Media, entering: Sequence[int]) -> VisualCounts | None:
+    def _count(self, prompt: Prompt, entering: Sequence[int]) -> VisualCounts | None:
         """Visual tokens of a prompt that shares nothing; each layer caches what enters it."""
-        if not media.clips:
+        if not prompt.videos:
             return None
-        return count_tokens(self.model, media, len(ids) - len(media.clips), entering, entering)
+        videos = [video for _, video in prompt.videos]
+        num_text = len(prompt) - sum(video.num_tokens + video.num_newlines for video in videos)
+        return count_tokens(self.model, videos, num_text, entering, entering)
 
-    def _check_length(self, ids: torch.Tensor, media: Media) -> None:
+    def _check_length(self, prompt: Prompt) -> None:
         """The model would cut a longer prompt, and with it the question: its answer would say nothing."""
-        longest, length = self.model.config.tokenizer_model_max_length, media.prompt_length(len(ids))
+        longest, length = self.model.longest, len(prompt)
         if longest is not None and length > longest:
+            visual = sum(video.num_tokens for _, video in prompt.videos)
             raise ValueError(
-                f"a prompt of {length} tokens, {media.visual_tokens} of them visual, is longer than the checkpoint's "
+                f"a prompt of {length} tokens, {visual} of them visual, is longer than the checkpoint's "
                 f"tokenizer_model_max_length = {longest}: lower max_frames_num or choose a stronger compressor"
             )
-
-
-def _visual_arguments(media: Media) -> dict[str, Any]:
-    if media.inputs is None:
-        return {}
-    return {
-        "images": media.inputs,
-        "modalities": list(media.modalities),
-        "image_sizes": None if media.image_sizes is None else list(media.image_sizes),
-    }

@@ -2,29 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from llava.constants import IMAGE_TOKEN_INDEX
 from lmms_eval_stgridpool.videos.encoding import Media
 from stgridpool.decoder.session import VideoSession
+from stgridpool.model import Prompt, Video, VideoModel
 from stgridpool.retention import LayerLengths, VisualCounts
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A prefix that is in memory, and what a prompt adds to it.
+    """A prefix that is in memory, and the rest of a prompt.
 
     Attributes:
         session: The prefix.
-        suffix: Embeddings (n, D) of what follows it.
+        suffix: Embeddings (n, D) of the rest.
         counts: Visual tokens of the prefix.
     """
 
     session: VideoSession
     suffix: torch.Tensor
-    counts: VisualCounts | None
+    counts: VisualCounts
 
 
 class SharedPrefix:
@@ -33,76 +32,62 @@ class SharedPrefix:
     Prompts without a video, with several videos or with images share nothing.
 
     Args:
-        model: The model of ``llava``.
+        model: The model.
         is_on: Whether to share at all; a compressor that looks at the question must not.
     """
 
-    def __init__(self, model: Any, is_on: bool) -> None:
+    def __init__(self, model: VideoModel, is_on: bool) -> None:
         self._model = model
         self._is_on = is_on
         self._media: Media | None = None
-        self._prefix_ids = torch.empty(0)
+        self._ids = torch.empty(0)
         self._session: VideoSession | None = None
         self._counts: VisualCounts | None = None
 
-    def prefix(self, ids: torch.Tensor, media: Media) -> torch.Tensor | None:
-        """Return the ids (l,) before the video of a prompt, which decide its prefix; None if it shares nothing.
+    def ids(self, prompt: Prompt) -> torch.Tensor | None:
+        """Return the ids (l,) before the video of a prompt, which decide its prefix; None if it shares nothing."""
+        return prompt.shared_ids if self._is_on else None
+
+    def open(self, prompt: Prompt, media: Media) -> Opened | None:
+        """Open the session for a prompt; that of another prefix is forgotten. None if the prompt shares nothing.
 
         Args:
-            ids: (L,) token ids, a placeholder where the video goes.
-            media: What the question shows.
+            prompt: The prompt.
+            media: What it shows; the same object for all questions about a video.
         """
-        places = (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
-        if not self._is_on or len(media.clips) != 1 or len(places) != 1 or places[0] + 1 == len(ids):
-            return None
-        return ids[: places[0]]
-
-    def open(self, ids: torch.Tensor, media: Media) -> Opened | None:
-        """Open the session for a prompt; the one of another prefix is forgotten. None if the prompt shares nothing.
-
-        Args:
-            ids: (L,) token ids, a placeholder where the video goes.
-            media: What the question shows.
-        """
-        prefix_ids = self.prefix(ids, media)
-        if prefix_ids is None:
+        ids = self.ids(prompt)
+        if ids is None:
             return None
         with torch.inference_mode():
-            is_in_memory = media is self._media and torch.equal(prefix_ids, self._prefix_ids)
-            session = self._session if is_in_memory else None
-            if session is None:
+            is_in_memory = media is self._media and torch.equal(ids, self._ids)
+            session, counts = (self._session, self._counts) if is_in_memory else (None, None)
+            if session is None or counts is None:
                 self.forget()
-                session = self._prefill(prefix_ids, media)
-            return Opened(session, self._embed(ids[len(prefix_ids) + 1 :]).to(session.prefix), self._counts)
+                session, counts = self._prefill(prompt)
+                self._session, self._counts, self._media, self._ids = session, counts, media, ids
+            return Opened(session, prompt.pieces[2].to(session.prefix), counts)
 
-    def _prefill(self, prefix_ids: torch.Tensor, media: Media) -> VideoSession:
-        video = media.inputs[0].embeds
-        prefix = torch.cat([self._embed(prefix_ids).to(video), video])
-        stage = self._model.llm_stage
-        spans = [] if stage is None else [media.inputs[0].span(len(prefix_ids))]
-        with LayerLengths(self._model).of_first_forward() as entering:
-            session = VideoSession(self._model, prefix, stage, spans)
-        self._counts = count_tokens(self._model, media, len(prefix_ids), entering, session.layer_lengths())
-        self._session, self._media, self._prefix_ids = session, media, prefix_ids
-        return session
+    def _prefill(self, prompt: Prompt) -> tuple[VideoSession, VisualCounts]:
+        text, video = prompt.pieces[:2]
+        model, inside = self._model.language_model, self._model.inside
+        with LayerLengths(model).of_first_forward() as entering:
+            session = VideoSession(model, torch.cat([text, video]), inside, prompt.spans() if inside else ())
+        videos = [video for _, video in prompt.videos]
+        return session, count_tokens(self._model, videos, len(text), entering, session.layer_lengths())
 
     def forget(self) -> None:
         """Free the last video's keys and values."""
         self._session = self._media = None
 
-    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
-        embeddings = self._model.get_input_embeddings()
-        return embeddings(ids.to(embeddings.weight.device, non_blocking=True))
-
 
 def count_tokens(
-    model: Any, media: Media, num_text: int, entering: Sequence[int], cached: Sequence[int]
+    model: VideoModel, videos: Sequence[Video], num_text: int, entering: Sequence[int], cached: Sequence[int]
 ) -> VisualCounts:
-    """Counts of the prompt that the model has just read.
+    """Count the visual tokens of the prompt that the model has just read, and compare them with what was planned.
 
     Args:
-        model: The model of ``llava``.
-        media: The prompt's videos.
+        model: The model.
+        videos: The prompt's videos.
         num_text: Other tokens among the positions counted.
         entering: Positions that entered each decoder layer.
         cached: Positions of the prompt that each layer's cache holds.
@@ -110,14 +95,15 @@ def count_tokens(
     Raises:
         RuntimeError: If a layer got another number of visual tokens than the compressors planned.
     """
-    own = [model.own_counts(len(clip.times)) for clip in media.clips]
-    planned, newlines = [media.visual_tokens] * len(entering), [media.newline_tokens] * len(entering)
-    stage = model.llm_stage
-    if stage is not None:
-        shortened = len(entering) - stage.layer
-        planned[stage.layer :] = [sum(map(len, stage.last.plans[0]))] * shortened
-        newlines[stage.layer :] = [stage.last.num_newlines[0]] * shortened
-        _check_planned(stage, media)
+    own = [model.own_counts(video.source_shape[0]) for video in videos]
+    planned = [sum(video.num_tokens for video in videos)] * len(entering)
+    newlines = [sum(video.num_newlines for video in videos)] * len(entering)
+    inside = model.inside
+    if inside is not None and inside.last is not None:
+        shortened = len(entering) - inside.layer
+        planned[inside.layer :] = [sum(map(len, inside.last.plans[0]))] * shortened
+        newlines[inside.layer :] = [inside.last.num_newlines[0]] * shortened
+        _check_planned(model, videos)
     for layer, (count, tokens, breaks) in enumerate(zip(entering, planned, newlines, strict=True)):
         entered = count - num_text - breaks
         if entered != tokens:
@@ -131,8 +117,13 @@ def count_tokens(
     )
 
 
-def _check_planned(stage: Any, media: Media) -> None:
-    for video, plan in zip(media.inputs, stage.last.plans[0], strict=True):
-        expected = stage.compressor.planned_count(video.shape, None if video.cell is None else video.num_tokens)
+def _check_planned(model: VideoModel, videos: Sequence[Video]) -> None:
+    inside = model.inside
+    if inside is None or inside.last is None:
+        return
+    for video, plan in zip(videos, inside.last.plans[0], strict=True):
+        expected = inside.compressor.planned_count(video.shape, None if video.cell is None else video.num_tokens)
         if expected is not None and len(plan) != expected:
-            raise RuntimeError(f"{stage.compressor!r} left {len(plan)} tokens of a video, its settings give {expected}")
+            raise RuntimeError(
+                f"{inside.compressor!r} left {len(plan)} tokens of a video, its settings give {expected}"
+            )

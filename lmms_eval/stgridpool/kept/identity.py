@@ -9,9 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from torch import nn
 
 import llava
 import lmms_eval_stgridpool
@@ -57,36 +55,20 @@ def visual_identity(visual: Any) -> Any:
     return video_identity(visual) if isinstance(visual, str | os.PathLike) else repr(visual)
 
 
-def checkpoint_version(folder_or_name: str, config: Any) -> str | None:
+def checkpoint_version(folder_or_name: str, revision: str | None) -> str | None:
     """What tells a checkpoint from another one of its name: a digest of its files, or the commit on the hub.
 
     Every file in the folder counts, hidden ones apart: weights, settings, and the tokenizer in whatever format.
 
     Args:
         folder_or_name: The checkpoint as the user names it.
-        config: Its configuration, as transformers loaded it.
+        revision: Its commit on the hub, if that is where it was loaded from.
     """
     folder = Path(folder_or_name)
     if not folder.is_dir():
-        return getattr(config, "_commit_hash", None)
+        return revision
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     return answer_key({"files": [file_identity(file) for file in files]})
-
-
-def weights_digest(module: nn.Module) -> str | None:
-    """A digest of all names, shapes and values of a module's weights; None where some are offloaded."""
-    digest = hashlib.sha256()
-    for name, weights in sorted(module.state_dict().items()):
-        if weights.is_meta:
-            return None
-        digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
-        digest.update(tensor_bytes(weights))
-    return digest.hexdigest()
-
-
-def tensor_bytes(tensor: torch.Tensor) -> memoryview:
-    """The numbers of a tensor, as they lie in memory."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def source_digest(*sources: Path) -> str:

@@ -199,17 +199,16 @@ class RankSums:
 
 
 def describe(
-    arguments: Arguments, placement: Placement, config: Any, compressor: Compressor, shares_prefix: bool
+    arguments: Arguments, placement: Placement, model: Mapping[str, Any], compressor: Compressor, shares_prefix: bool
 ) -> dict[str, Any]:
-    """What a run is made of, for its record; `config` is that of the loaded model."""
+    """Describe what a run is made of, for its record; `model` are the facts of the loaded model."""
     device = placement.device
     return {
         "model": "llava_video",
         "checkpoint": arguments.pretrained,
-        "checkpoint_version": checkpoint_version(arguments.pretrained, config),
+        "checkpoint_version": checkpoint_version(arguments.pretrained, model["revision"]),
         "compressor": repr(compressor),
         "shares_prefix": shares_prefix,
-        "mm_newline_position": config.mm_newline_position,
         "max_frames_num": arguments.max_frames_num,
         "fps": arguments.fps,
         "sampling": arguments.sampling,
@@ -220,12 +219,12 @@ def describe(
         "conv_template": arguments.conv_template,
         "video_decode_backend": arguments.video_decode_backend,
         "dtype": str(placement.dtype).removeprefix("torch."),
-        "attn_implementation": getattr(config, "_attn_implementation", None),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "deterministic": arguments.deterministic,
         "triton_kernels": arguments.triton_kernels,
         "resume_any_version": arguments.resume_any_version,
         "num_processes": placement.world_size,
+        **{name: value for name, value in model.items() if name != "revision"},
     }
 
 

@@ -1,40 +1,24 @@
-"""What a question shows, ready for the language model: videos decoded, encoded and compressed; images as pixels."""
+"""What a question shows, ready for the language model: videos decoded, encoded and compressed; images encoded."""
 
-import copy
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from PIL import Image
 
-from llava.encoded_video import EncodedVideo
-from llava.mm_utils import process_images
 from llava.video import VideoReadError
 from llava.video_opening import printable
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool.compressor import Step, planned_counts
+from stgridpool.evidence import Evidence
 from stgridpool.finite import StageCheck
+from stgridpool.model import ClipTimes, Video, VideoModel, Visual
 from stgridpool.timing import StageTimer
 
 Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class ClipTimes:
-    """When the frames of a video are shown.
-
-    Attributes:
-        times: One per frame, in seconds.
-        duration: Length of the video, in seconds.
-    """
-
-    times: tuple[float, ...]
-    duration: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,64 +26,70 @@ class Media:
     """The visuals of a question. Without any, everything is empty.
 
     Attributes:
-        inputs: What the model's ``images`` argument gets, or None.
-        modalities: "video" or "image" for each visual.
-        image_sizes: (width, height) of each image in pixels; None for videos.
-        clips: Times of each video.
-        frames: Video frames over all videos.
-        visual_tokens: Tokens of the videos that the compressor left, without newline tokens.
-        newline_tokens: Newline tokens among them.
-        image_tokens: Tokens of the images.
+        visuals: Videos or images, as the language model reads them.
+        clips: Times of each video; none for images.
         cache_hits: Videos whose features came from the feature cache.
         cache_misses: Videos whose features were put into it.
-        checks: Whether what each stage gave for the visuals is finite. Nobody has waited for them yet.
         damaged: Signs of damage by path of a video; without those that gave none.
     """
 
-    inputs: Any = None
-    modalities: tuple[str, ...] = ()
-    image_sizes: tuple[tuple[int, int], ...] | None = None
+    visuals: Sequence[Visual] = ()
     clips: tuple[ClipTimes, ...] = ()
-    frames: int = 0
-    visual_tokens: int = 0
-    newline_tokens: int = 0
-    image_tokens: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
-    checks: tuple[StageCheck, ...] = ()
     damaged: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def num_visuals(self) -> int:
-        """Placeholders that the prompt must hold."""
-        return len(self.modalities)
+    def frames(self) -> int:
+        """Video frames over all videos."""
+        return sum(len(clip.times) for clip in self.clips)
 
-    def prompt_length(self, num_ids: int) -> int:
-        """Tokens of a prompt of `num_ids` ids, each placeholder replaced by the tokens of its video or image."""
-        return num_ids + self.visual_tokens + self.newline_tokens + self.image_tokens - self.num_visuals
+    @property
+    def visual_tokens(self) -> int:
+        """Tokens of the videos that the compressor left, without newline tokens."""
+        return sum(visual.num_tokens for visual in self.visuals) if self.clips else 0
+
+    @property
+    def newline_tokens(self) -> int:
+        """Newline tokens of the videos."""
+        return sum(visual.num_newlines for visual in self.visuals)
+
+    @property
+    def checks(self) -> tuple[StageCheck, ...]:
+        """Whether the output of each stage is finite. Nobody has waited for them yet."""
+        return tuple(check for visual in self.visuals for check in visual.checks)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedMedia:
+    """The visuals of a question before compression.
+
+    Attributes:
+        videos: Features of each video.
+        media: The visuals without their tokens; of images, with them.
+    """
+
+    videos: Sequence[VideoFeatures]
+    media: Media
 
 
 @dataclass(frozen=True, eq=False)
 class MediaEncoder:
-    """Turns visuals into `Media`.
+    """Encodes visuals, and compresses them.
 
     Attributes:
-        model: The model of ``llava``.
-        image_processor: Its image processor.
+        model: The model.
         loader: Reads videos.
         device: Where pixels go.
-        dtype: Of the pixels.
         cache: Where the features of videos are kept, or None.
     """
 
-    model: Any
-    image_processor: Any
+    model: VideoModel
     loader: VideoLoader
     device: torch.device
-    dtype: torch.dtype
     cache: FeatureCache | None = None
 
-    def encode(self, visuals: Sequence[Any], timer: StageTimer) -> Media:
+    def encode(self, visuals: Sequence[Any], timer: StageTimer) -> EncodedMedia:
         """Encode paths of videos, or PIL images.
 
         Raises:
@@ -107,42 +97,56 @@ class MediaEncoder:
             TypeError: If the visuals are neither all paths nor all images.
         """
         if not visuals:
-            return Media()
+            return EncodedMedia((), Media())
         if all(isinstance(visual, str | Path) for visual in visuals):
             if not all(str(visual).strip() for visual in visuals):
                 raise VideoReadError("", "the task names an empty path")  # it would be the working directory
             return self._encode_videos([Path(visual) for visual in visuals], timer)
         if all(isinstance(visual, Image.Image) for visual in visuals):
-            return self._encode_images(visuals, timer)
+            return EncodedMedia((), Media(self.model.encode_images(visuals, timer)))
         kinds = sorted({type(visual).__name__ for visual in visuals})
         raise TypeError(f"visuals must be paths of videos or PIL images, got {', '.join(kinds)}")
 
-    def _encode_videos(self, paths: Sequence[Path], timer: StageTimer) -> Media:
+    def compress(self, encoded: EncodedMedia, question: str, timer: StageTimer) -> Media:
+        """Compress videos, for a question if the compressor looks at it.
+
+        Args:
+            encoded: What `encode` returned.
+            question: Text of the question.
+            timer: Gets the stages.
+
+        Raises:
+            RuntimeError: If another number of tokens remains than the compressor planned.
+        """
+        if not encoded.videos:
+            return encoded.media
+        steps = self.model.front_steps
+        needs = [need for step in steps for need in step.compressor.needs if need.query_aware]
+        about_question = self.model.evidence(question, needs) if needs else {}
+        videos: list[Video] = []
+        for video in encoded.videos:
+            videos.append(self.model.compress(video.features, {**video.evidence, **about_question}, timer))
+            check_count(steps, videos[-1])
+        return replace(encoded.media, visuals=videos)
+
+    def _encode_videos(self, paths: Sequence[Path], timer: StageTimer) -> EncodedMedia:
         videos = self.features(paths, timer)
-        encoded: list[EncodedVideo] = []
-        for video in videos:
-            encoded.append(self.model.encode_features(video.features, timer))
-            check_count(self.model.front_steps, encoded[-1])
         hits = sum(video.is_from_cache for video in videos)
-        return Media(
-            inputs=encoded,
-            modalities=("video",) * len(encoded),
+        damaged = {
+            printable(str(path)): video.num_damaged
+            for path, video in zip(paths, videos, strict=True)
+            if video.num_damaged
+        }
+        media = Media(
             clips=tuple(ClipTimes(video.times, video.duration) for video in videos),
-            frames=sum(len(video.times) for video in videos),
-            visual_tokens=sum(len(video.embeds) - video.num_newlines for video in encoded),
-            newline_tokens=sum(video.num_newlines for video in encoded),
             cache_hits=hits,
-            damaged={
-                printable(str(path)): video.num_damaged
-                for path, video in zip(paths, videos, strict=True)
-                if video.num_damaged
-            },
             cache_misses=0 if self.cache is None else len(videos) - hits,
-            checks=tuple(check for video in encoded for check in video.checks),
+            damaged=damaged,
         )
+        return EncodedMedia(videos, media)
 
     def features(self, paths: Sequence[Path], timer: StageTimer) -> list[VideoFeatures]:
-        """What the vision tower gives for videos, now or, where it is in the cache, then.
+        """Return the vision tower's features of videos, from the cache if they are there.
 
         Raises:
             VideoReadError: If a video cannot be read.
@@ -150,42 +154,19 @@ class MediaEncoder:
         return [self._features(path, timer) for path in paths]
 
     def _features(self, path: Path, timer: StageTimer) -> VideoFeatures:
-        with on_host(timer, "wait_for_video"):
+        with timer.on_host("wait_for_video"):
             loaded = self.loader.get(path)
         for stage, seconds in loaded.seconds.items():
             timer.add(stage, seconds)
         features = loaded.frames.to(self.device, non_blocking=True)
-        evidence = {need: value.to(self.device, non_blocking=True) for need, value in loaded.evidence.items()}
+        evidence: Evidence = {need: value.to(self.device, non_blocking=True) for need, value in loaded.evidence.items()}
         if not loaded.is_encoded:
-            features, evidence = self.model.vision_features(features, timer, self.loader.needs)
+            features, evidence = self.model.encode(features, self.loader.needs, timer)
         video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged, evidence)
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
-            with on_host(timer, "write_features"):
+            with timer.on_host("write_features"):
                 self.cache.add(loaded.name, video)
         return video
-
-    def _encode_images(self, images: Sequence[Image.Image], timer: StageTimer) -> Media:
-        """Tokens of images; several images of one question are padded to squares instead of tiled, as in training."""
-        config = self.model.config
-        if len(images) > 1:
-            config = copy.copy(config)
-            config.image_aspect_ratio = "pad"
-        with on_host(timer, "preprocess"):
-            pixels = process_images(list(images), self.image_processor, config)
-            if isinstance(pixels, torch.Tensor):
-                pixels = pixels.to(self.device, self.dtype)
-            else:
-                pixels = [image.to(self.device, self.dtype) for image in pixels]
-        modalities, sizes = ("image",) * len(images), tuple(image.size for image in images)
-        with timer.stage("vision"):
-            tokens = self.model.encode_visuals(pixels, modalities, sizes)
-        return Media(
-            inputs=tokens,
-            modalities=modalities,
-            image_sizes=sizes,
-            image_tokens=sum(len(image) for image in tokens),
-            checks=tuple(StageCheck.of("vision tower or projector", image) for image in tokens),
-        )
 
 
 class LastMade(Generic[Made]):
@@ -220,26 +201,15 @@ class LastMade(Generic[Made]):
         self._made = None
 
 
-def check_count(steps: Sequence[Step], video: EncodedVideo) -> None:
+def check_count(steps: Sequence[Step], video: Video) -> None:
     """Make sure that the compressor ran: the tokens that go into the language model are those that it planned.
 
     Raises:
         RuntimeError: If their number is another one.
     """
-    entered = video.num_tokens
     planned = planned_counts(steps, video.source_shape)[-1]
-    for expected, name in ((len(video.plan), "plan has"), (planned, "settings give")):
-        if expected is not None and entered != expected:
-            raise RuntimeError(
-                f"{entered} visual tokens enter the language model, but {steps[-1].compressor!r}'s {name} {expected}"
-            )
-
-
-@contextmanager
-def on_host(timer: StageTimer, name: str) -> Iterator[None]:
-    """Count wall-clock time: work of the CPU, which events on a GPU's stream do not see."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        timer.add(name, time.perf_counter() - started)
+    if planned is not None and video.num_tokens != planned:
+        raise RuntimeError(
+            f"{video.num_tokens} visual tokens enter the language model, but the settings of "
+            f"{steps[-1].compressor!r} give {planned}"
+        )

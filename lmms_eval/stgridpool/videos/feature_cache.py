@@ -26,8 +26,6 @@ from typing import Any
 from loguru import logger
 
 import llava
-from llava.model.tower import VisionTower
-from llava.model.tower_evidence import uses_pool_head
 from lmms_eval_stgridpool.kept.identity import answer_key, source_digest, video_identity
 from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regular_file
 from lmms_eval_stgridpool.run.arguments import Arguments
@@ -85,7 +83,6 @@ class FeatureCache:
         facts: dict[str, Any] = {"setup": self._setup, "files": video_identity(video.resolve())}
         if needs:
             facts["needs"] = sorted(map(repr, needs))
-        if any(map(uses_pool_head, needs)):
             facts["pool_head"] = self._pool_head
         return answer_key(facts)
 
@@ -178,17 +175,12 @@ class FeatureCache:
         return found
 
 
-def open_feature_cache(
-    arguments: Arguments, tower: VisionTower, config: Any, weights: str | None, pool_head: str | None = None
-) -> FeatureCache | None:
+def open_feature_cache(arguments: Arguments, identity: Mapping[str, Any] | None) -> FeatureCache | None:
     """The cache that the arguments ask for; None where they ask for none.
 
     Args:
         arguments: See `feature_cache` and `feature_cache_gb`.
-        tower: The vision tower.
-        config: The checkpoint's configuration.
-        weights: A digest of the tower's weights; None where they are offloaded.
-        pool_head: A digest of its pooling head's weights; None where there is none.
+        identity: See `VideoModel.identity`.
 
     Raises:
         OSError: If the folder cannot be made, or is not the cache's own.
@@ -196,13 +188,13 @@ def open_feature_cache(
     """
     if arguments.feature_cache is None:
         return None
-    if weights is None:
+    if identity is None:
         raise ValueError("feature_cache cannot be used while the vision tower is offloaded")
-    setup = feature_setup(arguments, tower, config, weights)
-    return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup, pool_head)
+    setup = feature_setup(arguments, identity)
+    return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup, identity["pool_head"])
 
 
-def feature_setup(arguments: Arguments, tower: VisionTower, config: Any, weights: str) -> dict[str, Any]:
+def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str, Any]:
     """What the features of a run depend on, besides the video: frames, tower, and the code that reads and encodes.
 
     Towers of one name differ where they were trained further, so that all weights count. Of our own code ``llava``
@@ -210,28 +202,19 @@ def feature_setup(arguments: Arguments, tower: VisionTower, config: Any, weights
 
     Args:
         arguments: How videos are read.
-        tower: The vision tower.
-        config: The checkpoint's configuration.
-        weights: A digest of the tower's weights.
+        identity: See `VideoModel.identity`; of it, all but the pooling head.
     """
-    encoder = getattr(tower.vision_tower, "config", None)  # OpenCLIP's have none, and one attention
     sources = [Path(llava.__path__[0]), Path(__file__).with_name("prefetch.py")]
     return {
         "format": FORMAT,
         "versions": {name: package_version(name) for name in PACKAGES},
         "source": source_digest(*sources),
-        "image_processor": repr(tower.image_processor),
-        "attention": getattr(encoder, "_attn_implementation", None),
         "frames": arguments.frame_options(),
         "video_decode_backend": arguments.video_decode_backend,
         "sampling": arguments.sampling,
         "damaged_videos": arguments.damaged_videos,
         "deterministic": arguments.deterministic and arguments.fixed_vision_batch_size(),
-        "tower": tower.name,
-        "layer": config.mm_vision_select_layer,
-        "feature": config.mm_vision_select_feature,
-        "weights": weights,
-        "dtype": str(tower.dtype),
+        **{name: value for name, value in identity.items() if name != "pool_head"},
     }
 
 

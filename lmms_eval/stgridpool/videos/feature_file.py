@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from lmms_eval_stgridpool.kept.identity import tensor_bytes
 from stgridpool.evidence import Evidence, Need
+from stgridpool.weights_digest import tensor_bytes
 
 DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading a file may raise that is no such file, or is damaged."""

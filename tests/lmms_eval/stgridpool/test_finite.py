@@ -23,7 +23,7 @@ def poisoned(make_model, tmp_path):
     def poisoned(name, value=math.nan, **arguments):
         model = make_model(**{"resume_dir": str(tmp_path / "journal")} | arguments)
         with torch.no_grad():
-            model.model.get_parameter(name).view(-1)[3] = value
+            model.model.language_model.get_parameter(name).view(-1)[3] = value
         return model
 
     return poisoned
@@ -121,7 +121,7 @@ def test_numbers_that_overflow_float16(make_model, ask, part, stage, kind):
     for dtype in ("float16", "bfloat16"):
         model = make_model(torch_dtype=dtype)
         with torch.no_grad():
-            for name, weight in model.model.named_parameters():
+            for name, weight in model.model.language_model.named_parameters():
                 if part in name:
                     weight.copy_(weight / weight.abs().max() * 30_000)
                 assert weight.isfinite().all()
@@ -139,9 +139,9 @@ def test_only_the_question_concerned_fails(make_model, ask, kept, tmp_path, shar
     documents = questions(4)
     expected, _ = outcome(ask(make_model(), "generate_until", documents))
     documents[2]["context"] += WORD
-    own = model.tokenizer(WORD).input_ids[-1]
+    own = model.model.tokenizer(WORD).input_ids[-1]
     with torch.no_grad():
-        model.model.get_input_embeddings().weight[own] = math.nan
+        model.model.language_model.get_input_embeddings().weight[own] = math.nan
     logged = []
     handler = logger.add(logged.append, level="ERROR")
     answers, failures = outcome(ask(model, "generate_until", documents))
@@ -158,11 +158,11 @@ def test_only_the_token_after_which_it_happens_ends_an_answer(make_model, ask):
     model = make_model()
     [document] = questions(1, max_new_tokens=6)
     ids = []
-    handle = model.model.register_forward_hook(lambda *_: ids.append(_[2].logits[0, -1].argmax().item()))
+    handle = model.model.language_model.register_forward_hook(lambda *_: ids.append(_[2].logits[0, -1].argmax().item()))
     ask(model, "generate_until", [document])
     handle.remove()
     with torch.no_grad():
-        model.model.get_input_embeddings().weight[ids[1]] = math.nan
+        model.model.language_model.get_input_embeddings().weight[ids[1]] = math.nan
     short, long = dict(document, gen_kwargs={"max_new_tokens": 1}), document
     _, failures = outcome(ask(model, "generate_until", [short, long]))
     assert failures[0] is None

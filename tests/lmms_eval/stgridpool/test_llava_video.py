@@ -26,11 +26,13 @@ def model(make_model):
 
 def pixels_of(model, path):
     frames = read_video(path, 8).frames
-    return model.model.get_vision_tower().image_processor.preprocess(frames, return_tensors="pt")["pixel_values"]
+    return model.model.language_model.get_vision_tower().image_processor.preprocess(frames, return_tensors="pt")[
+        "pixel_values"
+    ]
 
 
 def ids_of(model, text):
-    return tokenizer_image_token(text, model.tokenizer, return_tensors="pt")[None]
+    return tokenizer_image_token(text, model.model.tokenizer, return_tensors="pt")[None]
 
 
 def texts(results):
@@ -45,7 +47,7 @@ def test_it_is_the_compressor_that_was_asked_for(model, make_model):
     assert model.compressor == model.model.compressor == build_compressor("st_gridpool")
     other = make_model(compressor="bilinear", mm_newline_position="no_token")
     assert other.compressor == build_compressor("bilinear")
-    assert other.model.config.mm_newline_position == "no_token"
+    assert other.model.facts()["mm_newline_position"] == "no_token"
     assert (model.rank, model.world_size, model.device, model.batch_size) == (0, 1, torch.device("cpu"), 1)
 
 
@@ -69,10 +71,10 @@ def test_answers_are_those_of_the_model_and_come_in_the_order_asked(model, ask, 
     assert documents == before
     for name, question, text in zip(names, questions, texts(results), strict=True):
         ids = ids_of(model, PROMPT.format(f"<image>\n{question}"))
-        expected = model.model.generate(
+        expected = model.model.language_model.generate(
             ids, images=[pixels_of(model, clips / name)], modalities=["video"], do_sample=False, max_new_tokens=5
         )
-        assert text == model.tokenizer.decode(expected[0], skip_special_tokens=True).strip()
+        assert text == model.model.tokenizer.decode(expected[0], skip_special_tokens=True).strip()
 
 
 def test_a_video_is_read_and_encoded_once_for_its_questions(model, ask, monkeypatch):
@@ -127,8 +129,10 @@ def test_images_text_and_several_videos_are_answered(make_model, ask):
     text_ids = [ids_of(model, PROMPT.format(f"{start}What is shown?")).shape[1] for start in before]
     image_tokens = [fact["input_tokens"] - own for fact, own in zip(facts(results), text_ids, strict=False)]
     assert image_tokens == [0, 7 * 7 + 7 * (12 + 1), 2 * 7 * 7]  # as in test_encoding.py
-    expected = model.model.generate(ids_of(model, PROMPT.format("What is shown?")), do_sample=False, max_new_tokens=4)
-    assert texts(results)[0] == model.tokenizer.decode(expected[0], skip_special_tokens=True).strip()
+    expected = model.model.language_model.generate(
+        ids_of(model, PROMPT.format("What is shown?")), do_sample=False, max_new_tokens=4
+    )
+    assert texts(results)[0] == model.model.tokenizer.decode(expected[0], skip_special_tokens=True).strip()
 
 
 def test_an_unreadable_video_leaves_its_questions_unanswered(make_model, ask):
@@ -230,7 +234,9 @@ def test_the_loss_of_a_continuation_is_that_of_the_whole_sequence(model, ask, cl
     for document, (loss, _) in zip(documents, results, strict=True):
         ids = ids_of(model, PROMPT.format("<image>\nWhat is shown?") + document["continuation"] + "<|im_end|>\n")
         with torch.no_grad():
-            logits = model.model(ids, images=[pixels_of(model, clips / "v1.mp4")], modalities=["video"]).logits[0]
+            logits = model.model.language_model(
+                ids, images=[pixels_of(model, clips / "v1.mp4")], modalities=["video"]
+            ).logits[0]
         scored = ids[0, context.shape[1] :]
         expected = F.cross_entropy(logits[-len(scored) - 1 : -1], scored)
         assert loss == pytest.approx(expected.item(), abs=1e-4)
@@ -238,11 +244,11 @@ def test_the_loss_of_a_continuation_is_that_of_the_whole_sequence(model, ask, cl
 
 def test_a_continuation_that_greedy_decoding_gives_is_marked(model, ask, clips):
     ids = ids_of(model, PROMPT.format("<image>\nWhat is shown?"))
-    generated = model.model.generate(
+    generated = model.model.language_model.generate(
         ids, images=[pixels_of(model, clips / "v1.mp4")], modalities=["video"], do_sample=False, max_new_tokens=1
     )
-    word = model.tokenizer.decode(generated[0])
-    if list(model.tokenizer(word).input_ids) != generated[0].tolist():
+    word = model.model.tokenizer.decode(generated[0])
+    if list(model.model.tokenizer(word).input_ids) != generated[0].tolist():
         pytest.skip("the token is no text of its own")
     documents = [{"visuals": ["v1.mp4"], "continuation": text} for text in (word, "another")]
     assert [greedy for _, greedy in texts(ask(model, "loglikelihood", documents))] == [True, False]
@@ -297,13 +303,15 @@ def test_a_question_may_speak_of_placeholders(model, ask, kind):
     document = {"visuals": ["v0.mp4"], "context": "<image> or <image>?", "continuation": "<image>"}
     (fact,) = facts(ask(model, kind, [document]))
     text = PROMPT.format("\n<image> or <image>?") + (kind == "loglikelihood") * "<image><|im_end|>\n"
-    assert fact["input_tokens"] == len(model.tokenizer(text).input_ids) + 60
+    assert fact["input_tokens"] == len(model.model.tokenizer(text).input_ids) + 60
 
 
 @pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
 def test_a_video_that_would_push_the_question_out_ends_the_run(make_model, ask, kind):
     model, logged = make_model(compressor="none"), []
-    model.model.config.tokenizer_model_max_length = 300  # 5 frames of 7 x 7 tokens and 7 newlines are 280
+    model.model.language_model.config.tokenizer_model_max_length = (
+        300  # 5 frames of 7 x 7 tokens and 7 newlines are 280
+    )
     handler = logger.add(logged.append, level="CRITICAL")
     with pytest.raises(SystemExit):
         ask(model, kind, [{"visuals": ["v0.mp4"], "continuation": "A"}])
@@ -326,7 +334,7 @@ def test_the_time_instruction_reaches_the_model(make_model, ask):
         "The video lasts for 5.00 seconds, and 5 frames are uniformly sampled from it. These frames are located at "
         "0.00s,1.00s,2.00s,3.00s,4.00s.Please answer the following questions related to this video.\n"
     )
-    added = len(told.tokenizer(sentence).input_ids)
+    added = len(told.model.tokenizer(sentence).input_ids)
     assert abs(with_times["input_tokens"] - without["input_tokens"] - added) <= 2
 
 
@@ -343,7 +351,9 @@ def test_a_rate_takes_the_last_frame_too(make_model, ask):
 def test_the_vision_tower_runs_in_batches_of_the_size_asked_for(make_model, ask):
     model = make_model(vision_batch_size=3)
     sizes = []
-    handle = model.model.get_vision_tower().register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    handle = model.model.language_model.get_vision_tower().register_forward_pre_hook(
+        lambda _, inputs: sizes.append(len(inputs[0]))
+    )
     ask(model, "generate_until", [{"visuals": ["v1.mp4"]}])
     handle.remove()
     assert sizes == [3, 3, 1]

@@ -74,7 +74,7 @@ def test_a_compressor_that_keeps_everything_changes_nothing(watcher, videos):
 
 
 def test_packed_answers_are_those_that_the_model_generates(watcher, videos):
-    from lmms_eval_stgridpool.answers.prompts import PromptBuilder
+    from llava.prompts import PromptBuilder
 
     asked = videos[1]
     watcher.model.compressor = watcher.own_pooling
@@ -93,7 +93,7 @@ def test_packed_answers_are_those_that_the_model_generates(watcher, videos):
 
 
 def test_shared_and_whole_prompts_give_the_same_letters(shipped, videos):
-    from lmms_eval_stgridpool.answers.prompts import PromptBuilder
+    from llava.prompts import PromptBuilder
 
     tokenizer, model, image_processor, _ = load_pretrained_model(
         str(shipped), None, "llava_qwen", device_map="cpu", torch_dtype="float32", attn_implementation="sdpa"

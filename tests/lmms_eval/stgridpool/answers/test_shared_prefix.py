@@ -8,7 +8,6 @@ import pytest
 import torch
 from lmms_eval.api.instance import unwrap_generation_output
 
-from llava.constants import IMAGE_TOKEN_INDEX
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.videos.encoding import Media
 from stgridpool import COMPRESSORS, STGridPool
@@ -28,7 +27,7 @@ def both(make_model, **arguments):
 def counting(model):
     """Positions that go through the first decoder layer, call by call."""
     lengths = []
-    layer = model.model.model.layers[0]
+    layer = model.model.language_model.model.layers[0]
     handle = layer.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append((args[0] if args else kwargs["hidden_states"]).shape[1]),
         with_kwargs=True,
@@ -59,7 +58,7 @@ def test_every_compressor(make_model, ask, compressor):
 def test_a_repetition_penalty_and_beams(make_model, ask, golden):
     arguments = {"pretrained": str(golden / "llava" / "ckpt-ov"), "compressor": "bilinear"}
     shared, plain = both(make_model, **arguments)
-    assert shared.model.generation_config.repetition_penalty > 1
+    assert shared.model.language_model.generation_config.repetition_penalty > 1
     settings = [{"max_new_tokens": 12}, {"max_new_tokens": 8, "num_beams": 2}]
     documents = [
         {"visuals": ["v1.mp4"], "context": text, "gen_kwargs": one} for text in QUESTIONS[:4] for one in settings
@@ -86,12 +85,14 @@ def test_logits_equal_those_of_the_whole_prompt(make_model, clips):
     model = make_model()
     from stgridpool.timing import StageTimer
 
+    encoder, timer = model.encoder, StageTimer("cpu")
     with torch.inference_mode():
-        media = model._answerer.encoder.encode([str(clips / "v2.mp4")], StageTimer("cpu"))
+        media = encoder.compress(encoder.encode([str(clips / "v2.mp4")], timer), "", timer)
         for question in QUESTIONS[:4]:
-            ids = model._answerer.prompts.ids(model._answerer.prompts.prompt(f"<image>\n{question}"))
-            opened = model._answerer.answerer.shared.open(ids, media)
-            whole = model.model(input_ids=ids[None], images=list(media.inputs), modalities=["video"]).logits[0]
+            prompt = model.model.prompt(question, media.visuals, media.clips)
+            opened = model._answerer.answerer.shared.open(prompt, media)
+            language_model = model.model.language_model
+            whole = language_model(prompt.ids[None], images=list(media.visuals), modalities=["video"]).logits[0]
             torch.testing.assert_close(
                 opened.session.logits(opened.suffix), whole[-len(opened.suffix) :], atol=1e-4, rtol=0
             )
@@ -110,9 +111,8 @@ def test_the_video_is_prefilled_once(make_model, ask):
     finally:
         handle.remove()
     video = {"v0.mp4": 5 * 9 + 15, "v1.mp4": 7 * 9 + 21}  # 3x3 tokens and 3 newlines a frame
-    system = int(
-        (model._answerer.prompts.ids(model._answerer.prompts.prompt("<image>")) == IMAGE_TOKEN_INDEX).nonzero()
-    )
+    opening = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+    system = len(model.model.tokenizer(opening).input_ids)
     assert [lengths[0], lengths[2]] == [system + video["v0.mp4"], system + video["v1.mp4"]]
     assert max(lengths[1], lengths[3]) < 100  # the three questions of a video, as one batch
     assert len(lengths) == 4
@@ -181,7 +181,7 @@ def test_other_prompts_share_nothing(make_model, ask):
         {"visuals": ["v0.mp4"], "context": "before <image> after"},
     ]
     assert texts(ask(shared, "generate_until", documents)) == texts(ask(plain, "generate_until", documents))
-    assert SharedPrefix(shared.model, is_on=True).open(torch.tensor([1, 2]), Media()) is None
+    assert SharedPrefix(shared.model, is_on=True).open(shared.model.prompt("Who?", [], []), Media()) is None
 
 
 def test_a_compressor_that_looks_at_the_question_switches_it_off(make_model, monkeypatch):

@@ -58,7 +58,7 @@ def test_every_definition_of_retention_is_recorded(make_model, ask):
     frames = video["frames"]
     full, kept = frames * 16, frames * 16 // 4  # 7x7 features, pooled to 4x4
     assert (video["full_tokens"], video["full_newlines"], video["visual_tokens"]) == (full, 0, full)
-    layers = model.model.config.num_hidden_layers
+    layers = model.model.language_model.config.num_hidden_layers
     average = (full + (layers - 1) * kept) / layers
     expected = {"entering_llm": full, "layer_average": average, "last_layer": kept, "kv_read": average}
     expected |= {f"{name}_with_newlines": count for name, count in expected.items()}

@@ -12,7 +12,7 @@ from lmms_eval.api.instance import unwrap_generation_output
 from loguru import logger
 from PIL import Image
 
-from lmms_eval_stgridpool import llava_video
+from llava import video_model
 from lmms_eval_stgridpool.kept import journal as module
 from lmms_eval_stgridpool.kept.identity import git_commit
 from lmms_eval_stgridpool.kept.journal import Journal
@@ -213,7 +213,7 @@ def test_a_tower_from_elsewhere_counts(make_model, ask, tmp_path, count):
     ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
     for expected, digest in ((2, "1"), (2, "1"), (3, "2")):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(llava_video, "weights_digest", lambda module, digest=digest: digest)
+            patch.setattr(video_model, "weights_digest", lambda module, digest=digest: digest)
             ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
         assert len(count) == expected
 

@@ -76,12 +76,12 @@ def encoder(make_model):
 def test_videos_are_encoded_and_counted(encoder, clips):
     timer = StageTimer("cpu")
     with torch.inference_mode():
-        media = encoder.encode([str(clips / "v0.mp4"), str(clips / "v2.mp4")], timer)
-    assert media.modalities == ("video", "video")
+        encoded = encoder.encode([str(clips / "v0.mp4"), str(clips / "v2.mp4")], timer)
+        media = encoder.compress(encoded, "What?", timer)
     assert media.frames == 5 + 8  # one a second, and the most of 12
     assert media.visual_tokens == 13 * 9  # 7x7 patches in windows of 2x2
     assert media.newline_tokens == 13 * 3
-    assert [len(video.embeds) for video in media.inputs] == [5 * 12, 8 * 12]
+    assert [len(video.embeds) for video in media.visuals] == [5 * 12, 8 * 12]
     assert media.clips[0].times == (0, 1, 2, 3, 4)
     assert media.clips[0].duration == 5
     assert set(timer.seconds()) == {"decode", "preprocess", "vision", "projector", "compress", "wait_for_video"}
@@ -91,7 +91,7 @@ def test_a_folder_of_pictures_is_a_video(encoder, tmp_path):
     for index in range(3):
         Image.new("RGB", (20, 10), (index * 50, 0, 0)).save(tmp_path / f"{index}.png")
     with torch.inference_mode():
-        assert encoder.encode([str(tmp_path)], StageTimer("cpu")).frames == 3
+        assert encoder.encode([str(tmp_path)], StageTimer("cpu")).media.frames == 3
 
 
 def test_an_empty_path_is_not_the_working_directory(encoder, tmp_path, monkeypatch):
@@ -104,18 +104,16 @@ def test_an_empty_path_is_not_the_working_directory(encoder, tmp_path, monkeypat
 def test_one_image_is_tiled_and_several_are_padded_to_squares(encoder):
     image = Image.new("RGB", (150, 90))
     with torch.inference_mode():
-        one = encoder.encode([image], StageTimer("cpu"))
-        two = encoder.encode([image, image], StageTimer("cpu"))
+        one, two = (encoder.encode([image] * count, StageTimer("cpu")).media for count in (1, 2))
     # 7 x 7 tokens of the whole, and 7 rows of 2 tiles: 12 of 14 columns are no padding, and a newline follows
-    assert [len(tokens) for tokens in one.inputs] == [7 * 7 + 7 * (12 + 1)]
-    assert one.image_sizes == ((150, 90),)
-    assert [len(tokens) for tokens in two.inputs] == [7 * 7, 7 * 7]
-    assert two.modalities == ("image", "image")
-    assert two.prompt_length(10) == 10 - 2 + 2 * 7 * 7
-    assert encoder.model.config.image_aspect_ratio == "anyres_max_9"
+    assert [image.num_tokens for image in one.visuals] == [7 * 7 + 7 * (12 + 1)]
+    assert [len(image.embeds) for image in two.visuals] == [7 * 7, 7 * 7]
+    prompt, text = encoder.model.prompt("Who?", two.visuals, []), encoder.model.prompt("Who?", [], [])
+    assert len(prompt) == len(prompt.ids) - 2 + 2 * 7 * 7 > len(text) + 2 * 7 * 7
+    assert encoder.model.language_model.config.image_aspect_ratio == "anyres_max_9"
 
 
 def test_other_visuals_are_refused(encoder):
-    assert encoder.encode([], StageTimer("cpu")).inputs is None
+    assert encoder.encode([], StageTimer("cpu")).media == Media()
     with pytest.raises(TypeError, match="paths of videos or PIL images, got SimpleNamespace, str"):
         encoder.encode(["a.mp4", SimpleNamespace()], StageTimer("cpu"))

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,16 @@ from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos import feature_cache
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, feature_setup, open_feature_cache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
-from stgridpool.evidence import AttentionReceived, ClassAttention, FrameVectors, PoolHeadAttention, Question, TowerKeys
+from stgridpool import NoCompression
+from stgridpool.evidence import (
+    AttentionReceived,
+    ClassAttention,
+    FrameVectors,
+    Need,
+    PoolHeadAttention,
+    Question,
+    TowerKeys,
+)
 from stgridpool.timing import StageTimer
 
 
@@ -189,19 +199,17 @@ def test_a_folder_of_pictures_is_known_by_its_pictures(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tower(make_model):
-    model = make_model().model
-    return model.get_vision_tower(), model.config
+def identity(make_model):
+    return make_model().model.identity()
 
 
-def test_the_setup_tells_towers_and_frames_apart(tower):
-    tower, config = tower
+def test_the_setup_tells_towers_and_frames_apart(identity, make_model):
     arguments = Arguments(pretrained="x", max_frames_num=8)
-    setup = feature_setup(arguments, tower, config, "1")
-    assert setup["tower"] == tower.name
+    setup = feature_setup(arguments, identity)
+    assert setup["tower"] == make_model().model.language_model.get_vision_tower().name
     assert setup["dtype"] == "torch.float32"
-    assert feature_setup(arguments, tower, config, "1") == setup
-    assert feature_setup(arguments, tower, config, "2") != setup
+    assert feature_setup(arguments, make_model().model.identity()) == setup
+    assert feature_setup(arguments, {**identity, "weights": "2"}) != setup
     [other_backend, *_] = set(BACKENDS) - {arguments.video_decode_backend}
     for change in (
         {"max_frames_num": 9},
@@ -211,10 +219,11 @@ def test_the_setup_tells_towers_and_frames_apart(tower):
         {"deterministic": True},
     ):
         changed = Arguments(**{"pretrained": "x", "max_frames_num": 8} | change)
-        assert feature_setup(changed, tower, config, "1") != setup
-    other = SimpleNamespace(mm_vision_select_layer=-5, mm_vision_select_feature=config.mm_vision_select_feature)
-    assert feature_setup(arguments, tower, other, "1") != setup
-    assert feature_setup(Arguments(pretrained="x", max_frames_num=8, compressor="none"), tower, config, "1") == setup
+        assert feature_setup(changed, identity) != setup
+    model = make_model().model
+    model.language_model.config.mm_vision_select_layer = -5
+    assert feature_setup(arguments, model.identity()) != setup
+    assert feature_setup(Arguments(pretrained="x", max_frames_num=8, compressor="none"), identity) == setup
 
 
 def test_the_attention_that_runs_counts_not_the_one_asked_for(make_model):
@@ -223,17 +232,16 @@ def test_the_attention_that_runs_counts_not_the_one_asked_for(make_model):
     for asked in ("sdpa", "eager", "flash_attention_2"):
         arguments = Arguments(pretrained="x", attn_implementation=asked)
         model = make_model(attn_implementation=asked).model
-        setups[asked] = feature_setup(arguments, model.get_vision_tower(), model.config, "1")
+        setups[asked] = feature_setup(arguments, model.identity())
     assert setups["sdpa"]["attention"] == "sdpa"
     assert setups["eager"]["attention"] == "eager"
     if find_spec("flash_attn") is None:
         assert setups["flash_attention_2"] == setups["sdpa"]
 
 
-def test_other_code_or_versions_make_other_features(tower, monkeypatch):
-    tower, config = tower
+def test_other_code_or_versions_make_other_features(identity, monkeypatch):
     arguments = Arguments(pretrained="x")
-    setup = feature_setup(arguments, tower, config, "1")
+    setup = feature_setup(arguments, identity)
     assert setup["versions"]["torch"] == version("torch")
     assert setup["versions"]["av"] == version("av")
     for name, other in (
@@ -241,15 +249,14 @@ def test_other_code_or_versions_make_other_features(tower, monkeypatch):
         ("source_digest", lambda *sources: "other"),
     ):
         monkeypatch.setattr(feature_cache, name, other)
-        assert feature_setup(arguments, tower, config, "1") != setup
+        assert feature_setup(arguments, identity) != setup
         monkeypatch.undo()
 
 
-def test_an_offloaded_tower_is_refused(tower):
-    tower, config = tower
+def test_an_offloaded_tower_is_refused():
     arguments = Arguments(pretrained="x", feature_cache="features")
     with pytest.raises(ValueError, match="feature_cache cannot be used while the vision tower is offloaded"):
-        open_feature_cache(arguments, tower, config, None)
+        open_feature_cache(arguments, None)
 
 
 def test_damage_is_detected_and_repaired(cache, warnings):
@@ -512,7 +519,7 @@ def forbid(monkeypatch):
             raise AssertionError("this was not to be called")
 
         monkeypatch.setattr(VideoReader, "read", fail)
-        monkeypatch.setattr(model.model.get_vision_tower(), "forward", fail)
+        monkeypatch.setattr(model.model.language_model.get_vision_tower(), "forward", fail)
 
     return forbid
 
@@ -543,13 +550,24 @@ def test_another_compressor_neither_decodes_nor_encodes(make_model, ask, clips, 
     assert not {"decode", "preprocess", "vision"} & set(second._sums.seconds)
     with torch.inference_mode():
         other = second._answerer.encoder.encode([str(clips / "v2.mp4")], StageTimer("cpu"))
-    assert torch.equal(other.inputs[0].embeds, one.inputs[0].embeds)
-    assert other.clips == one.clips
+    assert torch.equal(other.videos[0].features, one.videos[0].features)
+    assert other.media.clips == one.media.clips
 
 
 def asking(*needs):
     """Something that needs evidence, as compressors do."""
     return SimpleNamespace(needs=frozenset(needs))
+
+
+@dataclass(frozen=True)
+class Asking(NoCompression):
+    """Needs evidence, and keeps every token."""
+
+    need: Need
+
+    @property
+    def needs(self):
+        return frozenset({self.need})
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -581,10 +599,10 @@ def test_evidence_is_computed_once_and_kept(make_model, clips, tmp_path, forbid,
 
 def test_what_the_tower_cannot_give_is_refused_before_any_video(make_model):
     model = make_model()
-    with pytest.raises(ValueError, match="asks for a class token"):
-        model._ask_tower([asking(), asking(ClassAttention())])
+    with pytest.raises(ValueError, match=r"ClassAttention.*this model offers"):
+        model.model.compressor = Asking(ClassAttention())
     with pytest.raises(ValueError, match="load the model with the option pool_head"):
-        model._ask_tower([asking(FrameVectors("pool_head"))])
+        model.model.compressor = Asking(FrameVectors("pool_head"))
 
 
 def test_the_pooling_head_is_loaded_and_told_apart(make_model, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import SeparatorStyle, conv_templates
 from llava.mm_utils import tokenizer_image_token
-from lmms_eval_stgridpool.videos.encoding import ClipTimes
+from stgridpool.model import ClipTimes
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from llava.conversation import conv_templates
-from lmms_eval_stgridpool.answers.prompts import PromptBuilder, time_instruction
+from llava.prompts import PromptBuilder, time_instruction
 from lmms_eval_stgridpool.videos.encoding import ClipTimes
 
 CLIP = ClipTimes(times=(0.0, 1.0, 2.0), duration=2.5)

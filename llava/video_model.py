@@ -1,0 +1,261 @@
+"""LLaVA as a `stgridpool.model.VideoModel`: what evaluation and tools know of it."""
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.encoded_video import EncodedVideo
+from llava.image_processing import VisionImageProcessor
+from llava.mm_utils import process_images
+from llava.model.builder import load_pretrained_model
+from llava.model.own_pooling import pooling_compressor
+from llava.prompts import PromptBuilder
+from stgridpool import Compressor, Evidence, Need, Step
+from stgridpool.decoder.steps import LLMStage
+from stgridpool.evidence import Question, check_offered
+from stgridpool.finite import StageCheck
+from stgridpool.model import ClipTimes, Prompt, Visual
+from stgridpool.timing import StageTimer
+from stgridpool.weights_digest import weights_digest
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image as the language model reads it.
+
+    Attributes:
+        embeds: (n, D) visual tokens.
+        checks: Whether they are finite.
+    """
+
+    embeds: torch.Tensor
+    checks: tuple[StageCheck, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the image."""
+        return len(self.embeds)
+
+    @property
+    def num_newlines(self) -> int:
+        """Always 0: newlines of images count as tokens of theirs."""
+        return 0
+
+
+class LlavaVideoModel:
+    """A LLaVA-Video or LLaVA-OneVision checkpoint; for attributes and methods see `stgridpool.model.VideoModel`.
+
+    Args:
+        model: The model of ``llava``.
+        tokenizer: Its tokenizer.
+        image_processor: Its image processor.
+        conv_template: Name of the conversation template.
+        add_time_instruction: Whether prompts state the length of each video and the times of its frames.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: VisionImageProcessor,
+        conv_template: str = "qwen_1_5",
+        add_time_instruction: bool = False,
+    ) -> None:
+        self.language_model, self.tokenizer, self.recipe = model, tokenizer, image_processor
+        self._prompts = PromptBuilder(
+            conv_template, tokenizer, bool(model.config.mm_use_im_start_end), add_time_instruction
+        )
+        self.stop_text = self._prompts.stop_text
+
+    @property
+    def longest(self) -> int | None:
+        """Positions of the longest prompt; None if there is no limit."""
+        return self.language_model.config.tokenizer_model_max_length
+
+    @property
+    def compressor(self) -> Compressor:
+        """See `llava.model.compression.Compression`."""
+        return self.language_model.compressor
+
+    @compressor.setter
+    def compressor(self, value: Compressor | str | None) -> None:
+        self.language_model.compressor = value
+
+    @property
+    def vision_batch_size(self) -> int | None:
+        """See `llava.model.visual_inputs.VisualInputs`."""
+        return self.language_model.vision_batch_size
+
+    @vision_batch_size.setter
+    def vision_batch_size(self, value: int | None) -> None:
+        self.language_model.vision_batch_size = value
+
+    @property
+    def offers(self) -> Collection[type[Need]]:
+        """Kinds of evidence that a compressor may ask for."""
+        return self.language_model.offers
+
+    @property
+    def front_steps(self) -> Sequence[Step]:
+        """Steps in front of the language model."""
+        return self.language_model.front_steps
+
+    @property
+    def inside(self) -> LLMStage | None:
+        """Steps inside the language model."""
+        return self.language_model.llm_stage
+
+    def own_pooling(self) -> Compressor:
+        """Return the pooling that the checkpoint was trained with."""
+        return pooling_compressor(self.language_model.config.mm_spatial_pool_mode)
+
+    def own_counts(self, num_frames: int) -> tuple[int, int]:
+        """Count the tokens and newline tokens that its own pooling leaves of a video."""
+        return self.language_model.own_counts(num_frames)
+
+    def encode(self, pixels: torch.Tensor, needs: Collection[Need], timer: StageTimer) -> tuple[torch.Tensor, Evidence]:
+        """Run the vision tower on frames (T, 3, S, S): features (T, P, C), and evidence about them."""
+        return self.language_model.vision_features(pixels, timer, needs)
+
+    def evidence(self, question: str, needs: Collection[Need]) -> Evidence:
+        """Embed a question (n, D), without a template around it.
+
+        Raises:
+            ValueError: If a need is of another kind, or asks for the tower's text half, which LLaVA does not hold.
+        """
+        check_offered(needs, (Question,), "a question")
+        found: dict[Need, torch.Tensor] = {}
+        for need in needs:
+            if need != Question("decoder"):
+                raise ValueError(f"{need!r}: LLaVA's checkpoints hold no text half of the vision tower")
+            ids = torch.as_tensor(self.tokenizer(question, add_special_tokens=False).input_ids)
+            found[need] = self._embed(ids)
+        return found
+
+    def compress(self, features: torch.Tensor, evidence: Evidence, timer: StageTimer) -> EncodedVideo:
+        """Project and compress the features of a video."""
+        return self.language_model.encode_features(features, timer, evidence)
+
+    def encode_images(self, images: Sequence[Image.Image], timer: StageTimer) -> list[EncodedImage]:
+        """Encode images; several images of one question are padded to squares instead of tiled, as in training."""
+        model = self.language_model
+        config = model.config
+        if len(images) > 1:
+            config = copy.copy(config)
+            config.image_aspect_ratio = "pad"
+        weight = model.get_input_embeddings().weight
+        with timer.on_host("preprocess"):
+            pixels = process_images(list(images), self.recipe, config)
+            if isinstance(pixels, torch.Tensor):
+                pixels = pixels.to(weight.device, weight.dtype)
+            else:
+                pixels = [image.to(weight.device, weight.dtype) for image in pixels]
+        with timer.stage("vision"):
+            tokens = model.encode_visuals(pixels, ("image",) * len(images), tuple(image.size for image in images))
+        return [EncodedImage(one, (StageCheck.of("vision tower or projector", one),)) for one in tokens]
+
+    def prompt(
+        self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes], answer: str | None = None
+    ) -> Prompt:
+        """Put a question and its visuals into the conversation template."""
+        question = self._prompts.question(context, len(visuals), clips)
+        text = self._prompts.prompt(question, answer)
+        ids = self._prompts.ids(text, len(visuals))
+        num_answer = num_closing = 0
+        if answer is not None:
+            opened = self._prompts.prompt(question)
+            num_closing = len(self._prompts.ids(text[text.index(answer, len(opened)) + len(answer) :], 0))
+            num_answer = len(ids) - len(self._prompts.ids(opened, len(visuals)))
+        return self._embedded(ids, visuals, num_answer, num_closing)
+
+    def _embedded(self, ids: torch.Tensor, visuals: Sequence[Visual], num_answer: int, num_closing: int) -> Prompt:
+        is_text = ids != IMAGE_TOKEN_INDEX
+        places = (~is_text).nonzero().flatten().tolist()
+        if len(places) != len(visuals):
+            raise ValueError(f"the prompt has {len(places)} placeholders and {len(visuals)} visuals")
+        lengths = [end - start - 1 for start, end in zip([-1, *places], [*places, len(ids)], strict=True)]
+        texts = self._embed(ids[is_text]).split(lengths)
+        pieces, videos, start = [texts[0]], [], len(texts[0])
+        for visual, text in zip(visuals, texts[1:], strict=True):
+            if isinstance(visual, EncodedVideo):
+                videos.append((start, visual))
+            pieces += [visual.embeds.to(text), text]
+            start += len(visual.embeds) + len(text)
+        return Prompt(ids, tuple(pieces), tuple(videos), num_answer, num_closing)
+
+    def identity(self) -> Mapping[str, Any] | None:
+        """Say what features depend on, besides the frames; None if the tower is offloaded."""
+        tower, config = self.language_model.get_vision_tower(), self.language_model.config
+        weights = weights_digest(tower.vision_tower)
+        if weights is None:
+            return None
+        head = None if tower.pool_head is None else weights_digest(tower.pool_head.modules())
+        encoder = getattr(tower.vision_tower, "config", None)  # OpenCLIP's have none, and one attention
+        return {
+            "image_processor": repr(tower.image_processor),
+            "attention": getattr(encoder, "_attn_implementation", None),
+            "tower": tower.name,
+            "layer": config.mm_vision_select_layer,
+            "feature": config.mm_vision_select_feature,
+            "weights": weights,
+            "dtype": str(tower.dtype),
+            "pool_head": head,
+        }
+
+    def facts(self) -> Mapping[str, Any]:
+        """Say what a record should hold about the model."""
+        config = self.language_model.config
+        return {
+            "revision": getattr(config, "_commit_hash", None),
+            "vision_tower": self.language_model.get_vision_tower().name,
+            "mm_newline_position": config.mm_newline_position,
+            "attn_implementation": getattr(config, "_attn_implementation", None),
+        }
+
+    def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        embeddings = self.language_model.get_input_embeddings()
+        return embeddings(ids.to(embeddings.weight.device, non_blocking=True))
+
+
+def load_video_model(
+    checkpoint: str,
+    *,
+    model_name: str | None,
+    conv_template: str,
+    add_time_instruction: bool,
+    device_map: str,
+    dtype: torch.dtype,
+    attn_implementation: str | None,
+    mm_newline_position: str | None,
+    pool_head: str | None,
+) -> LlavaVideoModel:
+    """Load a checkpoint in LLaVA-NeXT's format.
+
+    Args:
+        checkpoint: Folder or hub name.
+        model_name: A hint of LLaVA-NeXT's scripts; the checkpoint's configuration decides.
+        conv_template: Name of the conversation template.
+        add_time_instruction: See `LlavaVideoModel`.
+        device_map: See `load_pretrained_model`.
+        dtype: Of the weights.
+        attn_implementation: See `load_pretrained_model`.
+        mm_newline_position: Where videos get newlines; None leaves it to the checkpoint.
+        pool_head: See `load_pretrained_model`.
+    """
+    tokenizer, model, image_processor, _ = load_pretrained_model(
+        checkpoint,
+        None,
+        model_name,
+        device_map=device_map,
+        torch_dtype=dtype,
+        attn_implementation=attn_implementation,
+        overwrite_config=None if mm_newline_position is None else {"mm_newline_position": mm_newline_position},
+        pool_head=pool_head,
+    )
+    model.eval()
+    return LlavaVideoModel(model, tokenizer, image_processor, conv_template, add_time_instruction)
