@@ -22,7 +22,7 @@ from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import LLMStage
 from stgridpool.evidence import Evidence, Need
 from stgridpool.finite import LogitsWatch, StageCheck
-from stgridpool.plan import Shape
+from stgridpool.plan import Plan, Shape
 from stgridpool.timing import StageTimer
 
 
@@ -72,6 +72,10 @@ class Visual(Protocol):
 
 class Video(Visual, Protocol):
     """A video as the language model reads it."""
+
+    @property
+    def plan(self) -> Plan:
+        """Decision of the compressors in front of the language model: where every visual token came from."""
 
     @property
     def source_shape(self) -> Shape:

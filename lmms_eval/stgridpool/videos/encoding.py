@@ -208,8 +208,9 @@ def check_count(steps: Sequence[Step], video: Video) -> None:
         RuntimeError: If their number is another one.
     """
     planned = planned_counts(steps, video.source_shape)[-1]
-    if planned is not None and video.num_tokens != planned:
-        raise RuntimeError(
-            f"{video.num_tokens} visual tokens enter the language model, but the settings of "
-            f"{steps[-1].compressor!r} give {planned}"
-        )
+    for expected, name in ((len(video.plan), "plan has"), (planned, "settings give")):
+        if expected is not None and video.num_tokens != expected:
+            raise RuntimeError(
+                f"{video.num_tokens} visual tokens enter the language model, but {steps[-1].compressor!r}'s {name} "
+                f"{expected}"
+            )

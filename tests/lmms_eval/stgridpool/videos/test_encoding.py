@@ -16,7 +16,7 @@ def test_neighbouring_questions_share_their_video():
     cache, encoded = LastMade(), []
 
     def encode(key):
-        return cache.get(key, lambda: encoded.append(key) or Media(frames=len(encoded)))
+        return cache.get(key, lambda: encoded.append(key) or Media(cache_hits=len(encoded)))
 
     assert encode(("a",)) is encode(("a",))
     encode(("b",))
@@ -114,6 +114,6 @@ def test_one_image_is_tiled_and_several_are_padded_to_squares(encoder):
 
 
 def test_other_visuals_are_refused(encoder):
-    assert encoder.encode([], StageTimer("cpu")).media == Media()
+    assert not encoder.encode([], StageTimer("cpu")).media.visuals
     with pytest.raises(TypeError, match="paths of videos or PIL images, got SimpleNamespace, str"):
         encoder.encode(["a.mp4", SimpleNamespace()], StageTimer("cpu"))
