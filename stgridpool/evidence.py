@@ -152,6 +152,11 @@ def _carried(value: Tensor, plan: Plan) -> Tensor:
     return plan.mean(value[:, None])[:, 0] if value.dim() == 1 else plan.mean(value)
 
 
+def uses_pool_head(need: Need) -> bool:
+    """Tell whether `need` is computed by SigLIP's pooling head."""
+    return isinstance(need, PoolHeadAttention) or need == FrameVectors("pool_head")
+
+
 def check_offered(needs: Collection[Need], offers: Collection[type[Need]], asker: object) -> None:
     """Refuse a method that asks for what a model does not offer.
 

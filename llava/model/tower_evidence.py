@@ -26,6 +26,7 @@ from stgridpool.evidence import (
     Need,
     PoolHeadAttention,
     TowerKeys,
+    uses_pool_head,
 )
 
 BLOCK_BYTES = 2**24
@@ -166,17 +167,6 @@ class TowerEvidence:
             "with the option pool_head, a folder or hub name of the original tower such as "
             "pool_head=google/siglip-so400m-patch14-384"
         )
-
-
-def needs_of_tower(needs: Collection[Any]) -> frozenset[Need]:
-    """Select the needs that only the vision tower can meet."""
-    kinds = (AttentionReceived, ClassAttention, FrameVectors, PoolHeadAttention, TowerKeys)
-    return frozenset(need for need in needs if isinstance(need, kinds))
-
-
-def uses_pool_head(need: Need) -> bool:
-    """Tell whether `need` is computed by SigLIP's pooling head."""
-    return isinstance(need, PoolHeadAttention) or need == FrameVectors("pool_head")
 
 
 def split_heads(num_heads: int, tokens: Tensor) -> Tensor:

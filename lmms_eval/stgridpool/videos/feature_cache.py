@@ -31,7 +31,7 @@ from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regula
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.versions import package_version
 from lmms_eval_stgridpool.videos.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
-from stgridpool.evidence import Need
+from stgridpool.evidence import Need, uses_pool_head
 from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
@@ -83,6 +83,7 @@ class FeatureCache:
         facts: dict[str, Any] = {"setup": self._setup, "files": video_identity(video.resolve())}
         if needs:
             facts["needs"] = sorted(map(repr, needs))
+        if any(map(uses_pool_head, needs)):
             facts["pool_head"] = self._pool_head
         return answer_key(facts)
 

@@ -41,7 +41,7 @@ def sweep(checkpoint):
 def counts(monkeypatch, sweep):
     """Names of the videos that are read, and numbers of the frames that go through the tower."""
     read, encoded = [], []
-    plain_read, tower = VideoReader.read, sweep[0].model.get_vision_tower()
+    plain_read, tower = VideoReader.read, sweep[0].model.language_model.get_vision_tower()
     plain_forward = tower.forward
 
     def reading(self, path, **options):

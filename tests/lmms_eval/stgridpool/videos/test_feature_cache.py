@@ -606,7 +606,7 @@ def test_what_the_tower_cannot_give_is_refused_before_any_video(make_model):
 
 
 def test_the_pooling_head_is_loaded_and_told_apart(make_model, tmp_path):
-    config = copy.deepcopy(make_model().model.get_vision_tower().vision_tower.config)
+    config = copy.deepcopy(make_model().model.language_model.get_vision_tower().vision_tower.config)
     config.num_hidden_layers, config.vision_use_head = config.num_hidden_layers + 1, True
     for name in ("one", "other"):
         SiglipVisionModel(config).save_pretrained(tmp_path / name)
