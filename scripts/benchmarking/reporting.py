@@ -9,6 +9,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -42,13 +44,24 @@ def report(
 
 
 def provenance() -> dict[str, object]:
-    """Command, commit and versions of a measurement."""
+    """Command, commit, date (UTC) and versions of a measurement."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     described = subprocess.run(git, capture_output=True, text=True, check=False)
     return {
         "command": f"python scripts/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}",
         "commit": described.stdout.strip() or None,
+        "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "transformers": _version("transformers"),
+        "triton": _version("triton"),
         "processor": platform.machine(),
     }
+
+
+def _version(package: str) -> str | None:
+    """The version of a package that is installed; None if it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
