@@ -163,5 +163,5 @@ class LogitsWatch:
         ending = logits.new_zeros(logits.shape[-1])
         ends = self._model.generation_config.eos_token_id
         for end in [] if ends is None else [ends] if isinstance(ends, int) else ends:
-            ending[end] = _END_LOGIT
+            ending[end].fill_(_END_LOGIT)  # `ending[end] = number` would copy it from the host, for which a GPU waits
         return ending
