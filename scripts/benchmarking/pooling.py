@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -114,13 +115,19 @@ def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, round
 
 @torch.inference_mode()
 def _add_decoder_layer_ratio(rows: list[dict[str, object]], tokens: torch.Tensor, size: str, rounds: int) -> None:
-    """Divide the time of each row by that of a decoder layer of `size` on as many tokens."""
+    """Divide the time of each row by that of a decoder layer of `size` on as many tokens; None if that does not fit.
+
+    In float32 torch has no attention for grouped heads on a GPU that does without the whole matrix of scores.
+    """
     from benchmarking.decoder_layer import decoder_layer_call  # noqa: PLC0415 - transformers loads for seconds
 
     call = decoder_layer_call(GEOMETRIES[size], tokens[..., 0].numel(), tokens.dtype, tokens.device)
-    (layer_ms,) = best_ms([call], rounds, tokens.device)
     for row in rows:
-        row["decoder_layer_ratio"] = round(row["ms"] / layer_ms, 3)  # type: ignore[operator]
+        row["decoder_layer_ratio"] = None
+    with suppress(torch.OutOfMemoryError):
+        (layer_ms,) = best_ms([call], rounds, tokens.device)
+        for row in rows:
+            row["decoder_layer_ratio"] = round(row["ms"] / layer_ms, 3)  # type: ignore[operator]
 
 
 def extra_memory(call: Callable[[], Compressed | Pooled], tokens: torch.Tensor) -> int | None:
@@ -146,7 +153,7 @@ def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) 
     for column in columns:
         table.add_column(column, justify="left" if column in ("method", "dtype") else "right")
     for row in rows:
-        extra = row["extra_memory_share"]
+        extra, ratio = row["extra_memory_share"], row.get("decoder_layer_ratio")
         table.add_row(
             str(row["method"]),
             str(row["dtype"]),
@@ -155,7 +162,7 @@ def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) 
             f"{row['bytes_moved'] / MIB:.0f}",  # type: ignore[operator]
             f"{row['copy_bandwidth_share']:.0%}",
             "unknown" if extra is None else f"{extra:.0%} of the input",
-            *([f"{row['decoder_layer_ratio']:.3f}"] if "decoder_layer_ratio" in row else []),
+            *(["does not fit" if ratio is None else f"{ratio:.3f}"] if "decoder_layer_ratio" in row else []),
         )
     Console(width=140).print(table)
 
