@@ -12,7 +12,7 @@ from llava.model.splice import deal_visuals, visual_starts
 from stgridpool import Compressor, Step, build_compressor
 from stgridpool.compressor import PATCHES
 from stgridpool.decoder.steps import LLMStage, VisualSpan
-from stgridpool.evidence import Need, QueryAttention, Question, check_offered
+from stgridpool.evidence import Need, Question, check_offered
 
 Visual = EncodedVideo | torch.Tensor
 
@@ -48,13 +48,18 @@ class Compression:
             check_offered(compressor.needs, self.offers, compressor)
             self.get_vision_tower().check_needs([need for need in compressor.needs if not need.query_aware])
         inside = [step for step in steps if step.is_inside]
+        if len(inside) > 1:
+            raise ValueError(
+                f"one method can act inside the language model, got {len(inside)}: "
+                f"{', '.join(repr(step.compressor) for step in inside)}"
+            )
         self.llm_stage = LLMStage.of(self, inside[0]) if inside else None
         self._compressor = compressor
 
     @property
     def offers(self) -> frozenset[type[Need]]:
         """Kinds of evidence that a compressor may ask for."""
-        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention}
+        return self.get_vision_tower().evidence_offered() | {Question}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:

@@ -7,7 +7,7 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.encoded_video import EncodedVideo
-from stgridpool import Bilinear, Chain, Compressor, Plan, Step, STGridPool, VideoTokens, compress
+from stgridpool import STTM, Bilinear, Chain, Compressor, Plan, Step, STGridPool, VideoTokens, compress
 from stgridpool.compressor import PATCHES, TOKENS, Scorer
 from stgridpool.decoder.session import VideoSession
 from stgridpool.newlines import NEWLINE_POSITIONS
@@ -143,3 +143,8 @@ def test_a_pruner_in_front_and_a_method_inside(model, video_frames):
     expected = answer_without_stage(model, by_hand)
     model.compressor = Chain((Largest(retention=0.4), Positive()))
     assert answer(model, [video]) == expected
+
+
+def test_two_methods_inside_the_language_model_are_refused(model):
+    with pytest.raises(ValueError, match=r"one method can act inside the language model, got 2: .*PositiveLater.*STTM"):
+        model.compressor = Chain((PositiveLater(), STTM(layer=1)))
