@@ -1,21 +1,33 @@
 """What lmms-eval reads when it starts: the names of our models and where their classes are."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lmms_eval_stgridpool.run.launcher import end_with_launcher
 
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
 
+_NAME = "llava_video"
+
+
 def manifests() -> list["ModelManifest"]:
     """The models of this plug-in, for the entry-point group ``lmms_eval.models``.
 
-    lmms-eval is imported here and not at the top: it calls this function while its own ``models`` package loads.
+    lmms-eval is imported here and not at the top: it calls this function while its own ``models`` package loads. That
+    is the first moment of a run at which code of ours can make sure that the process ends with its launcher.
+
+    Raises:
+        SystemExit: If the command line names our model and the launcher of this process has ended.
     """
     from lmms_eval.models.registry_v2 import ModelManifest  # noqa: PLC0415
 
-    return [ModelManifest(model_id="llava_video", simple_class_path="lmms_eval_stgridpool.manifest.LlavaVideo")]
+    if any(word.endswith(_NAME) for word in sys.argv):
+        end_with_launcher()
+    return [ModelManifest(model_id=_NAME, simple_class_path="lmms_eval_stgridpool.manifest.LlavaVideo")]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,3 +49,19 @@ def test_the_installed_lmms_eval_is_not_hidden_by_our_folder():
     code = "import lmms_eval; print(lmms_eval.__file__)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert result.stdout.strip() == lmms_eval.__file__
+
+
+@pytest.mark.parametrize(
+    ("words", "ends"),
+    [
+        (("--model", "llava_video", "--tasks", "x"), True),
+        (("--model=llava_video",), True),
+        (("--model", "llava_vid"), False),
+    ],
+)
+def test_a_run_of_our_model_ends_with_its_launcher_from_the_first_moment_on(monkeypatch, words, ends):
+    calls = []
+    monkeypatch.setattr(manifest, "end_with_launcher", lambda: calls.append(words))
+    monkeypatch.setattr(sys, "argv", ["lmms_eval", *words])
+    manifest.manifests()
+    assert calls == [words] * ends

@@ -9,15 +9,27 @@ from pathlib import Path
 import psutil
 import pytest
 
-RANK = """
+IMPORTS = """
 import os, sys, threading
 from lmms_eval_stgridpool.run.launcher import end_with_launcher
-end_with_launcher()
+parent = os.getppid()
+"""
+READY = """
 with open(os.path.join(sys.argv[1], f"{os.getpid()}.tmp"), "w"):
     pass
 os.rename(os.path.join(sys.argv[1], f"{os.getpid()}.tmp"), os.path.join(sys.argv[1], f"{os.getpid()}.ready"))
+"""
+ORPHANED = """
+while os.getppid() == parent:
+    os.sched_yield()
+"""
+END = """
+end_with_launcher()
+"""
+WAIT = """
 threading.Event().wait()
 """
+RANK = IMPORTS + END + READY + WAIT
 LAUNCHER = "import subprocess, sys; subprocess.Popen([sys.executable, *sys.argv[1:]]).wait()"
 LONG = 300  # seconds until a test gives up
 
@@ -26,12 +38,13 @@ LONG = 300  # seconds until a test gives up
 def launch(tmp_path):
     """Function that starts ranks with a command, and returns the command's process and theirs once all are ready."""
     script, ready = tmp_path / "rank.py", tmp_path / "ready"
-    script.write_text(RANK)
     ready.mkdir()
     started = []
 
-    def launch(*command, ranks=1):
-        process = subprocess.Popen([sys.executable, *command, str(script), str(ready)])
+    def launch(*command, ranks=1, program=RANK, **environment):
+        script.write_text(program)
+        command = [sys.executable, *command, str(script), str(ready)]
+        process = subprocess.Popen(command, env=os.environ | environment)
         started.append(psutil.Process(process.pid))
         while len(found := list(ready.glob("*.ready"))) < ranks:
             assert process.poll() is None
@@ -57,6 +70,19 @@ def test_a_single_process_of_accelerate_ends_with_it(launch, tmp_path, how):
     launcher.send_signal(how)
     launcher.wait(LONG)
     _, alive = psutil.wait_procs(ranks, LONG)
+    assert not alive
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"])
+def test_a_process_that_imports_while_its_launcher_ends_ends_as_soon_as_it_can(launch, tmp_path, variable):
+    launcher, [rank] = launch(
+        stand_in(tmp_path, "accelerate"), program=IMPORTS + READY + ORPHANED + END + WAIT, **{variable: "no"}
+    )
+    launcher.kill()
+    launcher.wait(LONG)
+    if rank.is_running() and rank.ppid() != 1 and psutil.Process(rank.ppid()).name() != "systemd":
+        pytest.skip("orphans are adopted by an unusual process here")
+    _, alive = psutil.wait_procs([rank], LONG)
     assert not alive
 
 
