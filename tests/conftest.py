@@ -1,7 +1,12 @@
 """Fixtures for the whole suite."""
 
+import json
 import os
+import socket
 import struct
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +27,100 @@ def _golden_root() -> Path:
 def golden() -> Path:
     """Folder with the golden numbers, one subfolder per original system; each has a README.md."""
     return _golden_root()
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """Environment of the processes that tests start: on the CPU, one thread, no network, and no cache of others.
+
+    The file `NETWORK_LOG` gets the hosts that are tried all the same.
+    """
+    site_packages = Path(find_spec("lmms_eval").origin).parents[1]
+    return {
+        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+        "ACCELERATE_USE_CPU": "true",
+        "CUDA_VISIBLE_DEVICES": "",
+        # lmms-eval's response cache belongs to a commit: of the checkout that .venv lies in, where one is found.
+        "GIT_CEILING_DIRECTORIES": str(site_packages.parent),
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(tmp_path_factory.mktemp("hf")),
+        "HF_HUB_OFFLINE": "1",
+        "NETWORK_LOG": str(tmp_path_factory.mktemp("network") / "hosts"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(Path(__file__).with_name("offline")), os.environ.get("PYTHONPATH")])
+        ),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+@pytest.fixture(scope="session")
+def start_programs(tmp_path_factory, environment):
+    """Function that starts Python programs beside each other, at once, as `python_server.py` says.
+
+    Each is a list of arguments of `python`. Further arguments: their working directory, and what each one's environment
+    holds besides `environment`. What it returns has `processes`, `logs`, a pair of files each, and `wait()`, which
+    returns `statuses` and `peak`.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("python_server.py"))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(command, env=environment, **pipes)
+
+    def start(*programs, cwd=None, environments=None):
+        folder = tmp_path_factory.mktemp("programs")
+        logs = [(folder / f"stdout{number}", folder / f"stderr{number}") for number in range(len(programs))]
+        requests = [
+            {
+                "arguments": list(map(str, arguments)),
+                "cwd": str(cwd or folder),
+                "environment": environment | more,
+                "stdout": str(stdout),
+                "stderr": str(stderr),
+            }
+            for arguments, more, (stdout, stderr) in zip(
+                programs, environments or [{}] * len(programs), logs, strict=True
+            )
+        ]
+        print(json.dumps(requests), file=server.stdin, flush=True)
+        processes = json.loads(server.stdout.readline())
+
+        def wait():
+            return SimpleNamespace(**json.loads(server.stdout.readline()))
+
+        return SimpleNamespace(processes=processes, logs=logs, wait=wait)
+
+    yield start
+    server.stdin.close()
+    server.wait(timeout=1200)
+
+
+@pytest.fixture(scope="session")
+def run_python(start_programs):
+    """Function that runs one Python program; returns `returncode`, `stdout` and `stderr`, as `subprocess.run` does."""
+
+    def run(*arguments, cwd=None, **environment):
+        started = start_programs(arguments, cwd=cwd, environments=[environment])
+        [status] = started.wait().statuses
+        stdout, stderr = (path.read_text() for path in started.logs[0])
+        return SimpleNamespace(returncode=status, stdout=stdout, stderr=stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def environments_of_ranks():
+    """Function that returns what a launcher puts into the environment of each of its ranks."""
+
+    def environments_of_ranks(num_processes):
+        if num_processes == 1:
+            return [{}]
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            port = server.getsockname()[1]
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_processes)}
+        return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
+
+    return environments_of_ranks
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """Eight small benchmarks on disk, and a way to run Python on them without a network."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,25 +123,16 @@ def saved_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def run_offline(tmp_path_factory):
+def run_offline(tmp_path_factory, run_python, environment):
     """Run Python in a folder; returns exit status, output and the hosts that it tried to reach."""
     hf_home = tmp_path_factory.mktemp("hf_home")
 
     def run(arguments, folder):
         log = tmp_path_factory.mktemp("network") / "hosts"
-        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")} | {
-            "HF_HOME": str(hf_home),
-            "HF_HUB_OFFLINE": "1",
-            "NETWORK_LOG": str(log),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE / "offline"), os.environ.get("PYTHONPATH")])),
-        }
-        command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1200, check=False
-        )
-        hosts = log.read_text().split() if log.exists() else []
-        return SimpleNamespace(status=done.returncode, output=done.stdout + done.stderr, hosts=hosts, hf_home=hf_home)
+        done = run_python(*arguments, cwd=folder, HF_HOME=str(hf_home), NETWORK_LOG=str(log))
+        logs = [path for path in (log, Path(environment["NETWORK_LOG"])) if path.exists()]  # the second: of imports
+        hosts = [host for path in logs for host in path.read_text().split()]
+        return SimpleNamespace(status=done.returncode, output=done.stdout + done.stderr, hosts=hosts)
 
     run.hf_home = hf_home
     return run

@@ -5,9 +5,6 @@ with those that the model gives here.
 """
 
 import json
-import os
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,7 +89,7 @@ def media(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(tmp_path):
+def evaluate(tmp_path, run_python):
     """Runs `python -m lmms_eval`; returns samples by task."""
 
     def run(model, arguments, tasks):
@@ -110,15 +107,10 @@ def evaluate(tmp_path):
             (tmp_path / f"{name}.yaml").write_text(text)
         (tmp_path / "utils.py").write_text(UTILS)
         settings = {"device_map": "auto", "device": "cpu", "conv_template": "qwen_1_5", **arguments}
-        command = [sys.executable, "-m", "lmms_eval", "--model", model, "--tasks", ",".join(tasks)]
-        command += ["--model_args", ",".join(f"{key}={value}" for key, value in settings.items())]
-        command += ["--include_path", str(tmp_path), "--batch_size", "1", "--log_samples"]
-        command += ["--output_path", str(tmp_path / "logs")]
-        offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-        environment = {**os.environ, **offline, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=1200, check=False
-        )
+        command = ["-m", "lmms_eval", "--model", model, "--tasks", ",".join(tasks), "--batch_size", "1"]
+        command += ["--model_args", ",".join(f"{key}={value}" for key, value in settings.items()), "--log_samples"]
+        command += ["--include_path", tmp_path, "--output_path", tmp_path / "logs"]
+        done = run_python(*command, cwd=REPOSITORY)
         samples = {}
         for name, documents in tasks.items():
             files = list((tmp_path / "logs").rglob(f"*samples_{name}.jsonl"))

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,37 +184,31 @@ def tasks(tmp_path_factory, clips):
 
 
 @pytest.fixture(scope="session")
-def evaluate(tmp_path_factory, checkpoint, tasks, read_results, run_environment):
-    """Function that runs lmms-eval on real processes, as `evaluation_server.py` says; other arguments are the model's.
+def evaluate(tmp_path_factory, checkpoint, tasks, read_results, start_programs, environments_of_ranks):
+    """Function that runs lmms-eval on real processes, as `evaluation.py` says; other arguments are the model's.
 
-    Returns exit statuses, scores and samples by task and document, each process's messages, and the peak memory in MiB.
+    `kill` is a function that is called with the processes' IDs while they run. Returns exit statuses, scores and
+    samples by task and document, each process's messages, and the peak memory in MiB.
     """
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("evaluation_server.py"))],
-        env=run_environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    program = Path(__file__).with_name("evaluation.py")
 
-    def evaluate(task, num_processes=1, kill=None, command_line=None, limit=None, use_cache=None, **arguments):
-        output = tmp_path_factory.mktemp("evaluation")
+    def evaluate(task, num_processes=1, kill=None, limit=None, use_cache=None, **arguments):
+        results = tmp_path_factory.mktemp("evaluation") / "results.json"
         arguments = {"pretrained": checkpoint, "max_frames_num": 8, "torch_dtype": "float32"} | arguments
         evaluation = {"tasks": task.split(","), "batch_size": 1, "bootstrap_iters": 0, "limit": limit}
         evaluation["model_args"] = ",".join(f"{name}={value}" for name, value in arguments.items())
         evaluation["use_cache"] = use_cache
-        run = {"num_processes": num_processes, "output": str(output), "include_path": str(tasks), "kill": kill}
-        server.stdin.write(json.dumps(run | {"evaluation": evaluation, "command_line": command_line}) + "\n")
-        server.stdin.flush()
-        ended = json.loads(server.stdout.readline())
-        messages = [(output / f"rank{rank}.log").read_text() for rank in range(num_processes)]
-        results = output / "results.json"
+        run = {"output": str(results), "include_path": str(tasks)}
+        words = (program, json.dumps(run | {"evaluation": evaluation}))
+        started = start_programs(*[words] * num_processes, environments=environments_of_ranks(num_processes))
+        if kill:
+            kill(started.processes)
+        ended = started.wait()
+        messages = ["".join(path.read_text() for path in logs) for logs in started.logs]
         scores, samples = read_results(json.loads(results.read_text())) if results.exists() else (None, None)
-        return SimpleNamespace(**ended, scores=scores, samples=samples, messages=messages)
+        return SimpleNamespace(**vars(ended), scores=scores, samples=samples, messages=messages)
 
-    yield evaluate
-    server.stdin.close()
-    server.wait(timeout=1200)
+    return evaluate
 
 
 @pytest.fixture(scope="session")
@@ -237,18 +229,6 @@ def read_results():
         return scores, samples
 
     return read_results
-
-
-@pytest.fixture(scope="session")
-def run_environment(tmp_path_factory):
-    """Environment in which several processes share the CPU and nothing is downloaded."""
-    return os.environ | {
-        "ACCELERATE_USE_CPU": "true",
-        "HF_HOME": str(tmp_path_factory.mktemp("hf")),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """Whole runs of lmms-eval's command line, on one and on several processes."""
 
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import psutil
@@ -16,48 +17,35 @@ from safetensors.torch import load_file, save_file
 pytestmark = pytest.mark.slow
 QUESTIONS = 21  # seven in free text and two choices for each of seven
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
-LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0", "--num_processes"]
+LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0", "--num_processes", "2"]
+SMALL = "max_frames_num=8,torch_dtype=float32"
 COMMAS = 'max_frames_num=8,compressor_args={"preset":"paper","kernel_size":3}'
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, checkpoint, tasks, run_environment):
-    """Function that starts lmms-eval; returns the process, whose output goes into files, and the folder of results."""
+def start(tmp_path_factory, checkpoint, tasks, start_programs, environments_of_ranks):
+    """Function that starts lmms-eval's command line; returns what `start_programs` does, and the folder of results."""
 
-    def start(
-        task,
-        num_processes=1,
-        model_args="max_frames_num=8,torch_dtype=float32",
-        cwd=None,
-        pretrained=checkpoint,
-        **environment,
-    ):
+    def start(task, num_processes=1, model_args=SMALL, cwd=None, pretrained=checkpoint, launch=(), **environment):
         output = tmp_path_factory.mktemp("output")
-        command = [sys.executable, *([*LAUNCH, str(num_processes)] if num_processes > 1 else []), "-m", "lmms_eval"]
-        command += ["--model", "llava_video", "--batch_size", "1", "--tasks", task, "--include_path", str(tasks)]
-        command += ["--model_args", f"pretrained={pretrained},{model_args}", "--log_samples"]
-        with open(output / "stdout", "w") as stdout, open(output / "stderr", "w") as stderr:
-            process = subprocess.Popen(
-                [*command, "--output_path", str(output)],
-                stdout=stdout,
-                stderr=stderr,
-                env=run_environment | environment,
-                cwd=cwd or output,
-            )
-        return process, output
+        command = [*launch, "-m", "lmms_eval", "--model", "llava_video", "--batch_size", "1", "--tasks", task]
+        command += ["--include_path", tasks, "--output_path", output, "--log_samples"]
+        command += ["--model_args", f"pretrained={pretrained},{model_args}"]
+        environments = [environment | one for one in environments_of_ranks(num_processes)]
+        return start_programs(*[command] * num_processes, cwd=cwd or output, environments=environments), output
 
     return start
 
 
 @pytest.fixture(scope="module")
 def run(start):
-    """Function that runs lmms-eval to its end; returns exit status, messages and the folder of its output."""
+    """Function that runs lmms-eval to its end; returns exit statuses, messages and the folder of its output."""
 
     def run(*arguments, **options):
-        process, output = start(*arguments, **options)
-        process.wait(timeout=1200)
-        stdout, stderr = ((output / name).read_text() for name in ("stdout", "stderr"))
-        return SimpleNamespace(status=process.returncode, stdout=stdout, messages=stdout + stderr), output
+        started, output = start(*arguments, **options)
+        statuses = started.wait().statuses
+        messages = "".join(path.read_text() for logs in started.logs for path in logs)
+        return SimpleNamespace(statuses=statuses, stdout=started.logs[0][0].read_text(), messages=messages), output
 
     return run
 
@@ -82,11 +70,11 @@ def read_run(read_results):
 
 @pytest.fixture(scope="module")
 def both_runs(run, read_run):
-    """The same two tasks on one and on two processes, with options that hold commas."""
+    """The same two tasks on one and, started by accelerate, on two processes, with options that hold commas."""
     runs = []
-    for num_processes in (1, 2):
-        done, output = run("clips,clips_choice", num_processes, COMMAS)
-        assert done.status == 0, done.messages
+    for launch in ((), LAUNCH):
+        done, output = run("clips,clips_choice", model_args=COMMAS, launch=launch)
+        assert done.statuses == [0], done.messages
         runs.append((done, *read_run(output)))
     return runs
 
@@ -100,16 +88,17 @@ def test_one_and_two_processes_give_the_same_scores_and_samples(both_runs):
 
 
 def test_a_killed_run_goes_on_with_three_processes(both_runs, start, run, read_run, tmp_path):
-    process, _ = start("clips,clips_choice", 2, f"{COMMAS},resume_dir={tmp_path}")
+    started, _ = start("clips,clips_choice", 2, f"{COMMAS},resume_dir={tmp_path}")
     while not list(tmp_path.glob("*.jsonl")):
-        assert process.poll() is None
+        assert all(map(psutil.pid_exists, started.processes))
         time.sleep(0.002)
-    for one in [process, *psutil.Process(process.pid).children(recursive=True)]:
-        one.kill()
-    process.wait(timeout=1200)
+    for process in started.processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    started.wait()
     kept = sum(len(file.read_bytes().splitlines()) for file in tmp_path.glob("*.jsonl"))
     done, output = run("clips,clips_choice", 3, f"{COMMAS},resume_dir={tmp_path}")
-    assert done.status == 0, done.messages
+    assert done.statuses == [0, 0, 0], done.messages
     scores, samples, record = read_run(output)
     assert scores == pytest.approx(both_runs[0][1], rel=1e-12)
     assert samples == both_runs[0][2]
@@ -168,7 +157,7 @@ def test_a_run_that_float16_overflows_in_fails_and_keeps_no_answer(run, read_run
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     arguments = f"max_frames_num=8,torch_dtype=float16,resume_dir={tmp_path / 'journal'}"
     done, output = run("clips", model_args=arguments, pretrained=folder)
-    assert done.status == 1
+    assert done.statuses == [1]
     reasons = "NaN or infinity: 6, unreadable video: 1"
     assert f"the run failed: 7 of 7 questions could not be answered ({reasons})" in done.messages
     assert "NaN or infinity in the projector with torch_dtype=float16: use torch_dtype=bfloat16" in done.messages
@@ -180,15 +169,15 @@ def test_a_run_that_float16_overflows_in_fails_and_keeps_no_answer(run, read_run
 
 def test_a_failure_of_the_aggregation_is_a_failure_of_the_run(run):
     done, output = run("clips_bad_end")
-    assert done.status == 1
+    assert done.statuses == [1]
     assert "the server is down" in done.messages
     assert list(output.glob("*/*_run.json"))
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_a_run_that_leaves_too_much_unanswered_marks_its_results_and_fails(run, num_processes):
-    done, output = run("clips", num_processes, "max_frames_num=8,torch_dtype=float32,max_failed=0.1")
-    assert done.status == 1
+    done, output = run("clips", num_processes, f"{SMALL},max_failed=0.1")
+    assert 1 in done.statuses
     sentence = "the run failed: 1 of 7 questions could not be answered (unreadable video: 1), more than max_failed=0.1"
     assert sentence in done.stdout.splitlines()[-1]
     (results,) = output.glob("*/*_results.json")
@@ -210,9 +199,9 @@ def test_the_response_cache_is_refused_before_anything_is_loaded(evaluate, tmp_p
 
 def test_a_failure_of_one_rank_ends_all_and_names_rank_and_document(run):
     done, output = run("clips_bad_document", 2)
-    assert done.status != 0
+    assert any(done.statuses)
     named = r"rank \d, task clips_bad_document, document [0-9, ]*5[0-9, ]*, videos .*mp4.*: ValueError: a prompt of"
-    assert re.search(named, done.stdout)
+    assert re.search(named, done.messages)
     assert not list(output.glob("*/*_results.json"))
 
 
@@ -245,7 +234,7 @@ def test_a_stock_multiple_choice_task_works_by_name(run, read_run, tmp_path, cli
     (tmp_path / "hf" / "egoschema").mkdir(parents=True)
     (tmp_path / "hf" / "egoschema" / "videos").symlink_to(clips)
     done, output = run("egoschema_subset_mcppl", cwd=tmp_path, HF_HOME=str(tmp_path / "hf"))
-    assert done.status == 0, done.messages
+    assert done.statuses == [0], done.messages
     _, samples, record = read_run(output)
     losses = [float(loss) for loss, _ in samples["egoschema_subset_mcppl", 0]["filtered_resps"]]
     assert len(losses) == 5

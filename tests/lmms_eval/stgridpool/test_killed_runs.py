@@ -1,8 +1,13 @@
 """Runs that are killed at any moment, and go on with the same command on any number of processes."""
 
 import json
+import os
 import random
+import signal
+import time
+from contextlib import suppress
 
+import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -30,6 +35,10 @@ def names_of_answers(folder):
     return [json.loads(line)["key"] for line in lines if line.endswith(b"\n")]
 
 
+def num_lines(folder):
+    return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
+
+
 @pytest.mark.parametrize("num_processes", [2, 3])
 def test_any_number_of_processes_gives_the_same_scores_and_answers(evaluate, undisturbed, num_processes):
     run = evaluate("clips,clips_choice", num_processes)
@@ -42,7 +51,16 @@ def test_any_number_of_processes_gives_the_same_scores_and_answers(evaluate, und
 @pytest.mark.parametrize(("moment", "num_processes"), list(zip(MOMENTS, [1, 2, 3, 2, 1, 3, 2, 1, 2, 3], strict=True)))
 def test_a_killed_run_goes_on(evaluate, undisturbed, tmp_path, moment, num_processes):
     answers, delay = moment
-    kill = {"folder": str(tmp_path), "answers": answers, "delay": delay}
+
+    def kill(processes):
+        while num_lines(tmp_path) < answers and all(map(psutil.pid_exists, processes)):
+            time.sleep(0.002)
+        time.sleep(delay)
+        for how in (signal.SIGSTOP, signal.SIGKILL):  # no process sees another one end
+            for process in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process, how)
+
     killed = evaluate("clips,clips_choice", 2, resume_dir=tmp_path, kill=kill)
     kept = names_of_answers(tmp_path)
     assert len(kept) >= answers
