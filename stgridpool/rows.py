@@ -87,8 +87,6 @@ class Rows:
                 return tables[0].index_select(0, self.sources)
             return _weighted_sums(tables[0], self.sources, self.offsets, self.weights)
         parts = self.parts or self.divided([len(table) for table in tables]).parts or ()
-        if self.selects:
-            return self._select(tables, parts)
         drawn: Tensor | None = None
         for part, table in zip(parts, tables, strict=True):
             if not part.sources.numel():
@@ -101,12 +99,6 @@ class Rows:
             else:
                 drawn = _add_weighted_sums(drawn, part, table, weights)
         return tables[0].new_zeros(len(self), tables[0].shape[1]) if drawn is None else drawn
-
-    def _select(self, tables: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
-        drawn = tables[0].new_empty(len(self), tables[0].shape[1])
-        for part, table in zip(parts, tables, strict=True):
-            drawn.index_copy_(0, part.entries, table.index_select(0, part.sources))
-        return drawn
 
     def divided(self, sizes: Sequence[int]) -> Rows:
         """Note for each table which entries draw from it, so that `draw` need not find out.
@@ -184,4 +176,6 @@ def _add_weighted_sums(onto: Tensor, part: Part, table: Tensor, weights: Tensor)
         from stgridpool.kernels.weighted_gather import weighted_gather  # noqa: PLC0415  # triton may be missing
 
         return weighted_gather(table, part.sources, part.offsets, weights, onto, part.targets)
-    return onto.index_add_(0, part.targets, _weighted_sums(table, part.sources, part.offsets, weights))
+    # No row is met twice; index_add_ cannot know and takes one row at a time on the CPU.
+    sums = _weighted_sums(table, part.sources, part.offsets, weights).add_(onto.index_select(0, part.targets))
+    return onto.index_copy_(0, part.targets, sums)

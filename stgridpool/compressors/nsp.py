@@ -67,7 +67,7 @@ class NSP(WindowPooling):
         self, maps: Tensor, windows: Windows, made: Sequence[Tensor], rewritten: RewrittenFrames | None
     ) -> Tensor:
         """The weights (T, H'*W', k*k) of every window; `made` are the mosaics, (F_l*H*W, D) of every level."""
-        slots = resident(rewritten, maps.device).slots if rewritten else None
+        slots = resident(rewritten.slots, maps.device) if rewritten else None
         if kernels.can_run(maps) and kernels.window_fits(windows.index.shape[1], maps.shape[3]):
             from stgridpool.kernels.norm_weights import norm_weights  # noqa: PLC0415  # triton may be missing
 

@@ -50,7 +50,7 @@ def lay_out(
     return _over_frames(resident(pattern, device), torch.arange(shape[0], device=device), shape, ())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=160)  # a plan and its slots for each of 64 lengths, and the patterns
 @torch.inference_mode(False)
 def resident(value: _Value, device: torch.device) -> _Value:
     """Return `value`, itself made once per size, with its tensors on `device`, where they stay."""

@@ -46,6 +46,15 @@ def test_ratio_to_a_decoder_layer(tmp_path):
     assert row["decoder_layer_ratio"] > 0
 
 
+def test_clips_of_many_lengths():
+    sizes = ("--clips", "12", "--frames", "3", "9", "--grid", "4", "3", "--width", "2", "--rounds", "1")
+    command = [sys.executable, "scripts/benchmark.py", "layouts", "--device", "cpu", *sizes, "--json"]
+    rows = json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout)
+    assert [row["method"] for row in rows] == [name for name in COMPRESSORS if name != "sttm"]
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["seconds_many_lengths"] / row["seconds_one_length"], rel=0.2)
+
+
 @pytest.mark.slow
 def test_little_memory():
     arguments = ("--width", "2048", "--dtypes", "float32", "--rounds", "1", "--json", "--methods", "nsp", "st_gridpool")
