@@ -6,17 +6,23 @@ IDs; the second one, when all have ended, is an object: their `statuses` and `pe
 under torchrun, the first program that fails ends the others.
 """
 
+import atexit
+import ctypes
 import functools
+import gc
 import json
 import os
 import runpy
 import signal
 import sys
+import threading
+import traceback
 from pathlib import Path
 
-import lmms_eval.__main__  # noqa: F401 - this and the next import are the point
+import lmms_eval.evaluator  # noqa: F401 - this and the last import are the point
 from lmms_eval import tasks
 from lmms_eval.tasks import TaskManager
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import lmms_eval_stgridpool.llava_video  # noqa: F401
 
@@ -85,8 +91,27 @@ def remember_stock_tasks():
     TaskManager._get_task_and_group = find
 
 
+def end(status):
+    """End as the interpreter does, but do not free what was imported, which takes longer than most programs."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ctypes.CDLL(None).exit(status)  # calls what is registered with the C library
+
+
 if __name__ == "__main__":
-    del sys.modules["lmms_eval.__main__"]  # programs run it
+    get_checkpoint_conversion_mapping("llava")  # makes a table that every model needs
+    gc.freeze()  # programs that collect garbage look at their own
     program = serve()
     if program is not None:
-        become(program)
+        try:
+            become(program)
+        except SystemExit as ending:
+            if isinstance(ending.code, str):
+                print(ending.code, file=sys.stderr)
+            end(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
+        except BaseException:  # noqa: BLE001 - as at the end of any program
+            traceback.print_exc()
+            end(1)
+        end(0)

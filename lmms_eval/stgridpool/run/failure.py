@@ -15,6 +15,7 @@ import ctypes
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -87,11 +88,16 @@ def _is_report(record: Any) -> bool:
 
 def functions_of(module: str, name: str) -> list[ast.FunctionDef]:
     """Functions of this name in the source of a module; it is not imported, as lmms-eval's ``__main__`` would run."""
+    return [function for function in _functions(module) if function.name == name]
+
+
+@cache
+def _functions(module: str) -> tuple[ast.FunctionDef, ...]:
     found = find_spec(module)
     if found is None or found.origin is None:
-        return []
+        return ()
     nodes = ast.walk(ast.parse(Path(found.origin).read_text(encoding="utf-8")))
-    return [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == name]
+    return tuple(node for node in nodes if isinstance(node, ast.FunctionDef))
 
 
 def _says(module: str, name: str, beginning: str) -> bool:
