@@ -109,7 +109,7 @@ if __name__ == "__main__":
             become(program)
         except SystemExit as ending:
             if isinstance(ending.code, str):
-                print(ending.code, file=sys.stderr)
+                sys.stderr.write(f"{ending.code}\n")
             end(ending.code if isinstance(ending.code, int) else int(ending.code is not None))
         except BaseException:  # noqa: BLE001 - as at the end of any program
             traceback.print_exc()
