@@ -15,6 +15,7 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from benchmarking.measuring import peak_bytes, reset_peak, synchronise
 from benchmarking.random_model import RandomModel
 from benchmarking.variants import Measured, Question, Variant
+from llava.video_model import LlavaVideoModel
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 
 MAX_NEW_TOKENS = 16  # as Video-MME's task says
@@ -32,8 +33,8 @@ class MadeModel(LlavaVideo):
         self._parts = parts
         super().__init__(pretrained="random weights", **arguments)
 
-    def _load_model(self) -> tuple[Any, Any, Any]:
-        return self._parts.tokenizer, self._parts.model, self._parts.image_processor
+    def _load_model(self) -> LlavaVideoModel:
+        return LlavaVideoModel(self._parts.model, self._parts.tokenizer, self._parts.image_processor)
 
 
 class Asker:

@@ -90,7 +90,7 @@ class Arguments:
         feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, 10^-6 to 10^6; the oldest make room.
         deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
             can be repeated bit for bit.
-        triton_kernels: Pool with Triton kernels on a GPU; off, as no GPU has run their present version.
+        triton_kernels: Pool with Triton kernels on a GPU; off until they reach the bandwidth that their tests ask for.
         max_failed: Largest fraction of the questions, 0 to 1, that may stay unanswered; a run with more, or with all
             unanswered, has failed and ends with a non-zero status.
         answer_without_visuals: Answer questions also where a task shows nothing, instead of taking the video for
