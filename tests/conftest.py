@@ -62,7 +62,8 @@ def start_programs(tmp_path_factory, environment):
     holds besides `environment`. What it returns has `processes`, `logs`, a pair of files each, and `wait()`, which
     returns `statuses` and `peak`.
     """
-    command = [sys.executable, str(Path(__file__).with_name("python_server.py"))]
+    # -P: `tests/stgridpool` beside the server is not the package of that name.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("python_server.py"))]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     server = subprocess.Popen(command, env=environment, **pipes)
 
