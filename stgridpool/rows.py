@@ -28,12 +28,14 @@ class Part:
         entries: (m,) int64, which of the M entries they are.
         offsets: (r + 1,) int64, as in `Rows`.
         targets: (r,) int64, row that each run of entries is added to, ascending, none twice; None for all R in order.
+        is_first: Whether no earlier table feeds these rows.
     """
 
     sources: Tensor
     entries: Tensor
     offsets: Tensor
     targets: Tensor | None
+    is_first: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +111,16 @@ class Rows:
         ends = list(accumulate(sizes))
         table = torch.bucketize(self.sources, torch.tensor(ends, device=self.sources.device), right=True)
         row = self.row_of_entry()
+        is_fed = torch.zeros(len(self), dtype=torch.bool, device=row.device)
         parts = []
         for index, (size, end) in enumerate(zip(sizes, ends, strict=True)):
             entries = (table == index).nonzero().flatten()
             counts = torch.bincount(row[entries], minlength=len(self))
             targets = counts.nonzero().flatten() if index else None
             offsets = F.pad((counts if targets is None else counts[targets]).cumsum(0), (1, 0))
-            parts.append(Part(self.sources[entries] - (end - size), entries, offsets, targets))
+            is_first = not bool(is_fed[row[entries]].any())
+            is_fed[row[entries]] = True
+            parts.append(Part(self.sources[entries] - (end - size), entries, offsets, targets, is_first))
         return replace(self, parts=tuple(parts))
 
     def take(self, index: Tensor) -> Rows:
@@ -176,6 +181,7 @@ def _add_weighted_sums(onto: Tensor, part: Part, table: Tensor, weights: Tensor)
         from stgridpool.kernels.weighted_gather import weighted_gather  # noqa: PLC0415  # triton may be missing
 
         return weighted_gather(table, part.sources, part.offsets, weights, onto, part.targets)
-    # No row is met twice; index_add_ cannot know and takes one row at a time on the CPU.
-    sums = _weighted_sums(table, part.sources, part.offsets, weights).add_(onto.index_select(0, part.targets))
+    sums = _weighted_sums(table, part.sources, part.offsets, weights)
+    if not part.is_first:  # index_add_ cannot know that no row is met twice, and takes several times as long
+        sums += onto.index_select(0, part.targets)
     return onto.index_copy_(0, part.targets, sums)

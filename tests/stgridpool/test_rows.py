@@ -35,6 +35,14 @@ def test_several_tables_share_one_address_space(mixed, matrix, is_divided):
         assert torch.equal(table, copy)
 
 
+def test_rows_that_one_table_alone_feeds_are_copied_and_others_added(mixed, make_rows, matrix):
+    assert [part.is_first for part in mixed.divided(SIZES).parts] == [True, False, False]
+    apart = make_rows([(4, 1.0), (7, 2.0)], [(1, 3.0)], [(3, 1.0)], [(0, 1.0), (2, 1.0)]).divided(SIZES)
+    assert [part.is_first for part in apart.parts] == [True, True, True]
+    drawn_from = tables()
+    torch.testing.assert_close(apart.draw(drawn_from), matrix(apart, 8) @ torch.cat(drawn_from))
+
+
 @pytest.mark.parametrize("is_divided", [False, True])
 @pytest.mark.parametrize("only", [0, 1, 2])
 def test_tables_that_nothing_is_drawn_from(make_rows, matrix, only, is_divided):
