@@ -9,12 +9,16 @@ from stgridpool.compressor import Budgeted, Compressed, Compressor, Scorer, Step
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
+from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG
+from stgridpool.compressors.random import Random
 from stgridpool.compressors.st_gridpool import STGridPool
+from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm import STTM
+from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.evidence import Evidence, Need
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
@@ -32,15 +36,19 @@ __all__ = [
     "Compressed",
     "Compressor",
     "Evidence",
+    "FasterVLM",
     "Max",
     "Need",
     "NoCompression",
     "Plan",
+    "Random",
     "STGridPool",
     "Scorer",
     "Shape",
     "Step",
+    "Stride",
     "VideoTokens",
+    "VisionZip",
     "build_compressor",
     "compress",
 ]

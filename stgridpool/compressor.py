@@ -230,6 +230,10 @@ class Budgeted(Compressor):
         """See `Compressor.planned_count`."""
         return self.budget.count(shape, total)
 
+    def steps(self) -> tuple[Step, ...]:
+        """Return where it acts: behind the checkpoint's own pooling."""
+        return (Step(self, TOKENS),)
+
 
 @dataclass(frozen=True)
 class Scorer(Budgeted):
@@ -242,11 +246,13 @@ class Scorer(Budgeted):
         ValueError: If an option is out of its range.
     """
 
+    SCOPES: ClassVar[tuple[str, ...]] = ("frame", "video")
+
     scope: str = "frame"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("scope", self.scope, ("frame", "video"))
+        choice("scope", self.scope, self.SCOPES)
 
     @abstractmethod
     def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
@@ -257,12 +263,8 @@ class Scorer(Budgeted):
         scores, count = self.score(tokens, evidence).float(), self.count(tokens)
         if self.scope == "video":
             return Plan.keep(highest(scores, count), len(tokens))
-        frames = tokens.frames()
-        return Plan.keep(highest_per_group(scores, frames, equal_shares(frames, tokens.shape[0], count)), len(tokens))
-
-    def steps(self) -> tuple[Step, ...]:
-        """Behind the checkpoint's own pooling."""
-        return (Step(self, TOKENS),)
+        shares = equal_shares(tokens.frame_sizes(), count)
+        return Plan.keep(highest_per_group(scores, tokens.frames(), shares), len(tokens))
 
 
 def highest(scores: Tensor, count: int) -> Tensor:
@@ -289,7 +291,6 @@ def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
     return order[taken].sort().values
 
 
-def equal_shares(group: Tensor, num_groups: int, count: int) -> Tensor:
-    """Share `count` tokens out equally over groups, (K,) int64 on the CPU; a small group leaves room to the others."""
-    sizes = torch.bincount(group, minlength=num_groups).cpu()
-    return share_out(count, torch.ones(num_groups), sizes)
+def equal_shares(sizes: Tensor, count: int) -> Tensor:
+    """Share `count` tokens out equally over frames of sizes (T,), (T,) int64; a small one leaves room to the others."""
+    return share_out(count, torch.ones(len(sizes)), sizes)

@@ -77,6 +77,14 @@ class PoolHeadAttention(Need):
     """
 
 
+IMPORTANCE: dict[str, Need] = {
+    "received": AttentionReceived(),
+    "class": ClassAttention(),
+    "pool_head": PoolHeadAttention(),
+}
+"""How important the tower finds each token, by the names that options have for it; "received" exists in every tower."""
+
+
 @dataclass(frozen=True)
 class TowerKeys(_TowerLayer):
     """The keys of each patch in a layer of the tower, the mean over heads; (N, width of a head) float32."""

@@ -88,6 +88,13 @@ class VideoTokens:
         """Return the frame (N,) int64 of every token."""
         return self.cells() // (self.shape[1] * self.shape[2])
 
+    def frame_sizes(self) -> Tensor:
+        """Count the tokens of each frame, (T,) int64 on the CPU; known without waiting if they fill the lattice."""
+        frames, height, width = self.shape
+        if self.cell is None:
+            return torch.full((frames,), height * width)
+        return torch.bincount(self.frames(), minlength=frames).cpu()
+
     def through(self, plan: Plan, values: Callable[[Tensor], Tensor] | None = None) -> VideoTokens:
         """Carry features, levels, places and times through a plan for these tokens.
 

@@ -10,12 +10,16 @@ from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
+from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG
+from stgridpool.compressors.random import Random
 from stgridpool.compressors.st_gridpool import STGridPool
+from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
+from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.suggestion import suggestion
 
 COMPRESSORS: dict[str, type[Compressor]] = {
@@ -27,6 +31,10 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "ptg": PTG,
     "st_gridpool": STGridPool,
     "sttm": STTM,
+    "random": Random,
+    "stride": Stride,
+    "fastervlm": FasterVLM,
+    "visionzip": VisionZip,
 }
 
 

@@ -1,0 +1,103 @@
+"""Tokens kept at even distances: every n-th frame, every n-th token, or as many as a budget allows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stgridpool.compressor import Budgeted
+from stgridpool.evidence import Evidence
+from stgridpool.options import LONGEST_SIDE, Pair, pair, whole_number
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
+
+LARGEST_STRIDE = 100_000
+
+
+@dataclass(frozen=True)
+class Stride(Budgeted):
+    """Keep tokens at even distances: by strides, which leave a lattice, or to a budget, which is met exactly.
+
+    * `temporal` keeps ``k = ceil(T / temporal)`` frames, frame ``round(i (T - 1) / (k - 1))`` for i from 0, halves
+      rounded up: the first, the last, and evenly between them. One frame is the first.
+    * `spatial` keeps ``ceil(H / stride)`` rows and ``ceil(W / stride)`` columns. What the last stride lacks lies half
+      above and half below: of 27 rows a stride of 3 keeps 1, 4, ..., 25, a stride of 2 keeps 0, 2, ..., 26.
+    * A budget of K of N tokens keeps token ``floor((2 i + 1) N / (2 K))``, the middle one of each of K equal blocks in
+      (frame, row, column) order. If K is a multiple of T, every frame keeps the same places.
+
+    Without any option a quarter of the tokens is kept.
+
+    Attributes:
+        temporal: Frames per frame kept, 1 to 100000; without a budget only.
+        spatial: Tokens per token kept along a side, a number or (rows, columns), 1 to 256; without a budget only.
+
+    Raises:
+        ValueError: If an option is out of its range, or strides and a budget are given.
+    """
+
+    temporal: int | None = None
+    spatial: int | Pair | None = None
+
+    def __post_init__(self) -> None:
+        if self.temporal is self.spatial is None:
+            super().__post_init__()
+            return
+        budget = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
+        if given := {name: value for name, value in budget.items() if value is not None}:
+            raise ValueError(f"strides decide how many tokens remain: give strides or a budget, not both, got {given}")
+        if self.temporal is not None:
+            whole_number("temporal", self.temporal, 1, LARGEST_STRIDE)
+        if self.spatial is not None:
+            spatial = pair("spatial", self.spatial, 1, LONGEST_SIDE)
+            object.__setattr__(self, "spatial", self.spatial if isinstance(self.spatial, int) else spatial)
+
+    @property
+    def strides(self) -> tuple[int, int, int] | None:
+        """Frames, rows and columns per one that is kept; None if a budget decides."""
+        if self.temporal is self.spatial is None:
+            return None
+        rows, columns = pair("spatial", self.spatial or 1, 1, LONGEST_SIDE)
+        return self.temporal or 1, rows, columns
+
+    def planned_shape(self, shape: Shape) -> Shape | None:
+        """Return the lattice that strides leave, each side ``ceil(side / stride)``; None for a budget."""
+        if self.strides is None:
+            return None
+        frames, height, width = (-(-side // stride) for side, stride in zip(shape, self.strides, strict=True))
+        return frames, height, width
+
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the budget, or the number of places of the lattice that strides leave."""
+        planned = self.planned_shape(shape)
+        return super().planned_count(shape, total) if planned is None else math.prod(planned)
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Keep tokens at even distances."""
+        total, device = len(tokens), tokens.features.device
+        if self.strides is None:
+            count = self.count(tokens)
+            return Plan.keep((2 * torch.arange(count, device=device) + 1) * total // (2 * count), total)
+        if tokens.cell is not None:
+            raise ValueError(
+                f"strides need a whole lattice, and {total} tokens do not fill one of {tokens.shape}; give a budget "
+                "instead, such as retention=0.5"
+            )
+        (num_frames, height, width), (temporal, down, across) = tokens.shape, self.strides
+        frames = _between_ends(num_frames, -(-num_frames // temporal))
+        rows, columns = _centred(height, down), _centred(width, across)
+        kept = (frames[:, None, None] * height + rows[:, None]) * width + columns
+        return Plan.keep(kept.flatten().to(device), total, self.planned_shape(tokens.shape))
+
+
+def _between_ends(length: int, count: int) -> Tensor:
+    """Return `count` whole numbers from 0 to ``length - 1``, both included, at even distances."""
+    last = max(count - 1, 1)
+    return (2 * torch.arange(count) * (length - 1) + last) // (2 * last)
+
+
+def _centred(length: int, stride: int) -> Tensor:
+    """Return every `stride`-th whole number below `length`, as far from 0 as from ``length - 1``."""
+    return torch.arange((length - 1) % stride // 2, length, stride)
