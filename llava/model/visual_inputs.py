@@ -104,8 +104,9 @@ class VisualInputs(Compression):
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
-        features, _ = self.vision_features(pixel_values, timer)
-        return self.encode_features(features, timer)
+        needs = [need for need in self.compressor.needs if not need.query_aware]
+        features, evidence = self.vision_features(pixel_values, timer, needs)
+        return self.encode_features(features, timer, evidence)
 
     def encode_features(
         self, features: torch.Tensor, timer: StageTimer | None = None, evidence: Evidence | None = None

@@ -7,7 +7,8 @@ machine.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +21,11 @@ from benchmarking.geometry import GEOMETRIES
 from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.reporting import add_output_options, report
 from benchmarking.unfolding import UNFOLDED, Pooled, unfolded_nsp
-from stgridpool import COMPRESSORS, Compressed, build_compressor, kernels
+from stgridpool import COMPRESSORS, Compressed, Need, build_compressor, kernels
+from stgridpool.evidence import TowerKeys
+
+KEY_WIDTH = 72
+"""Width of a head of SigLIP, the vision tower of LLaVA-Video."""
 
 
 class Case(NamedTuple):
@@ -68,7 +73,7 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
     device = torch.device(arguments.device)
     if arguments.triton_kernels:
         kernels.switch_on(device)
-    cases = [Case(name, build_compressor(name)) for name in arguments.methods]
+    cases = [Case(name, _with_evidence(name, arguments.frames, arguments.grid, device)) for name in arguments.methods]
     if "nsp" in arguments.methods:
         cases.append(Case(UNFOLDED, unfolded_nsp))
     rows: list[dict[str, object]] = []
@@ -81,6 +86,18 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
             _add_decoder_layer_ratio(new, tokens, arguments.decoder_layer, arguments.rounds)
         rows += new
     return rows
+
+
+def _with_evidence(
+    name: str, frames: int, grid: Sequence[int], device: torch.device
+) -> Callable[[torch.Tensor], Compressed]:
+    """Build the method `name`, with random evidence about every token if it asks for some."""
+    compressor, total = build_compressor(name), frames * math.prod(grid)
+    evidence: dict[Need, torch.Tensor] = {
+        need: torch.rand((total, KEY_WIDTH) if isinstance(need, TowerKeys) else total, device=device)
+        for need in compressor.needs
+    }
+    return partial(compressor, evidence=evidence)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from stgridpool import (
     STGridPool,
     build_compressor,
 )
+from stgridpool.compressor import PATCHES
 from stgridpool.evidence import ClassAttention
 from stgridpool.timing import StageTimer
 
@@ -72,7 +73,7 @@ def test_a_compressor_that_needs_what_no_siglip_tower_offers_is_rejected(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [name for name in COMPRESSORS if not build_compressor(name).steps()[0].is_inside])
+@pytest.mark.parametrize("name", [name for name in COMPRESSORS if build_compressor(name).steps()[0].place == PATCHES])
 @pytest.mark.parametrize("frames", [1, 9])
 def test_counts_are_what_the_plan_says(model, video_frames, name, frames):
     model.compressor = build_compressor(name, **({"window": 4, "levels": 2} if name == "ptg" else {}))
