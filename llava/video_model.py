@@ -16,7 +16,8 @@ from llava.model.builder import load_pretrained_model
 from llava.model.own_pooling import pooling_compressor
 from llava.prompts import PromptBuilder
 from stgridpool import Compressor, Evidence, Need, Step
-from stgridpool.decoder.steps import LLMStage
+from stgridpool.decoder.decoder import Decoder, TransformersDecoder
+from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import Question, check_offered
 from stgridpool.finite import StageCheck
 from stgridpool.model import ClipTimes, Prompt, Visual
@@ -106,9 +107,14 @@ class LlavaVideoModel:
         return self.language_model.front_steps
 
     @property
-    def inside(self) -> LLMStage | None:
+    def decoder(self) -> Decoder:
+        """The layers of the language model."""
+        return TransformersDecoder(self.language_model)
+
+    @property
+    def inside(self) -> DecoderSteps | None:
         """Steps inside the language model."""
-        return self.language_model.llm_stage
+        return self.language_model.decoder_steps
 
     def own_pooling(self) -> Compressor:
         """Return the pooling that the checkpoint was trained with."""

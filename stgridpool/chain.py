@@ -44,6 +44,10 @@ class Chain(Compressor):
         """Return those of all methods."""
         return tuple(step for method in self.methods for step in method.steps())
 
+    def for_depth(self, num_layers: int) -> Chain:
+        """See `Compressor.for_depth`."""
+        return Chain(tuple(method.for_depth(num_layers) for method in self.methods))
+
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Decide one method after the other, each on the output of the one before."""
         return compress(self, tokens, evidence)[1]

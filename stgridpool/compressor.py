@@ -36,7 +36,7 @@ class Step:
         positions: Inside the language model, where the remaining tokens stand from that layer on. "reassign": all
             tokens are counted again, so that no gap remains. "survive": every token keeps its position. "merge": the
             rotary tables of merged tokens are averaged like the tokens, text keeps its own.
-        decode_gap: With "reassign", whether generated tokens have the positions that they have without a compressor.
+        decode_gap: With "reassign", whether generated tokens have the positions that they have without this step.
         merges_evenly: With "merge", whether every source token weighs the same.
     """
 
@@ -69,6 +69,11 @@ class Compressor(ABC):
     """
 
     needs_maps: ClassVar[bool] = True
+
+    @property
+    def counts_from(self) -> int:
+        """How many steps earlier its budget counts: 1 for what was in front of the step before; 0 for its own input."""
+        return 0
 
     @abstractmethod
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
@@ -107,6 +112,15 @@ class Compressor(ABC):
         """Where it acts, in order; in place of the checkpoint's own pooling unless a method says otherwise."""
         return (Step(self, PATCHES),)
 
+    def for_depth(self, num_layers: int) -> Compressor:
+        """Return the method with options that count layers settled for a language model of `num_layers` layers.
+
+        Raises:
+            ValueError: If such a model is not deep enough.
+        """
+        del num_layers
+        return self
+
     def planned_shape(self, shape: Shape) -> Shape | None:
         """Return the lattice (T', H', W') that the output fills for a source lattice; None if the tokens decide."""
         del shape
@@ -117,7 +131,7 @@ class Compressor(ABC):
 
         Args:
             shape: (T, H, W) of the source lattice.
-            total: Tokens that stand on it; None if they fill it.
+            total: Tokens that stand on it, or stood there `counts_from` steps earlier; None if they fill it.
         """
         del total
         planned = self.planned_shape(shape)
@@ -183,9 +197,14 @@ def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None
         total: Tokens that stand on it; None if they fill it.
     """
     counts: list[int | None] = []
+    before: list[int] = []  # tokens in front of each step
     for step in steps:
-        is_known = not counts or counts[-1] is not None
-        counts.append(step.compressor.planned_count(shape, total) if is_known else None)
+        if counts and counts[-1] is None:
+            counts.append(None)
+            continue
+        before.append(math.prod(shape) if total is None else total)
+        steps_back = step.compressor.counts_from
+        counts.append(step.compressor.planned_count(shape, before[-1 - steps_back] if steps_back else total))
         planned = step.compressor.planned_shape(shape) if total is None else None
         shape, total = (shape, counts[-1]) if planned is None else (planned, None)
     return counts
@@ -193,9 +212,10 @@ def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None
 
 @dataclass(frozen=True)
 class Budgeted(Compressor):
-    """Options of methods that meet a budget exactly; without one of them a quarter of the tokens is kept.
+    """Options of methods that meet a budget exactly; without one of them `default_retention` is kept, a quarter.
 
     Attributes:
+        default_retention: Class attribute.
         retention: Fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
         tokens: Tokens to keep of the video.
         tokens_per_frame: Tokens to keep per frame.
@@ -205,6 +225,7 @@ class Budgeted(Compressor):
     """
 
     needs_maps: ClassVar[bool] = False
+    default_retention: ClassVar[float] = 0.25
 
     retention: float | None = None
     tokens: int | None = None
@@ -212,7 +233,7 @@ class Budgeted(Compressor):
 
     def __post_init__(self) -> None:
         if self.retention is self.tokens is self.tokens_per_frame is None:
-            object.__setattr__(self, "retention", 0.25)
+            object.__setattr__(self, "retention", self.default_retention)
         if self.retention is not None:
             object.__setattr__(self, "retention", fraction("retention", self.retention))
         Budget(self.retention, self.tokens, self.tokens_per_frame)
@@ -224,7 +245,8 @@ class Budgeted(Compressor):
 
     def count(self, tokens: VideoTokens) -> int:
         """Return the number of tokens to leave of `tokens`."""
-        return self.budget.count(tokens.shape, len(tokens)) or 1
+        total = tokens.before[-self.counts_from] if self.counts_from else len(tokens)
+        return self.budget.count(tokens.shape, total) or 1
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
         """See `Compressor.planned_count`."""

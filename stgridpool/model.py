@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from stgridpool.compressor import Compressor, Step
+from stgridpool.decoder.decoder import Decoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
-from stgridpool.decoder.steps import LLMStage
+from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import Evidence, Need
 from stgridpool.finite import LogitsWatch, StageCheck
 from stgridpool.plan import Plan, Shape
@@ -173,7 +174,11 @@ class VideoModel(Protocol):
         """Steps in front of the language model, the checkpoint's own pooling among them."""
 
     @property
-    def inside(self) -> LLMStage | None:
+    def decoder(self) -> Decoder:
+        """The layers of the language model."""
+
+    @property
+    def inside(self) -> DecoderSteps | None:
         """The steps at work inside the language model; None if there are none."""
 
     def own_pooling(self) -> Compressor:
@@ -218,7 +223,9 @@ class VideoModel(Protocol):
 
 def compressing(model: VideoModel, prompt: Prompt) -> AbstractContextManager[Any]:
     """Return a block in which the videos of a prompt are compressed inside the language model, if anything does."""
-    return nullcontext() if model.inside is None else model.inside.prompts([prompt.spans()])
+    if model.inside is None:
+        return nullcontext()
+    return model.inside.prompts([prompt.spans()], [prompt.num_answer])
 
 
 def generate(model: VideoModel, prompt: Prompt, watch: LogitsWatch, **options: Any) -> Tensor:

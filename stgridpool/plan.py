@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -270,7 +270,7 @@ def _shifted(rows: Rows, num_sources: int, shift: int) -> Rows:
 
 
 def to_device(value: _Value, device: torch.device) -> _Value:
-    """Return `value` with every tensor in it on `device`; it is a tensor, or a tuple or dataclass of such."""
+    """Return `value` with every tensor in it on `device`; it is a tensor, or a tuple, mapping or dataclass of such."""
     return _moved(value, device)
 
 
@@ -280,6 +280,8 @@ def _moved(value: Any, device: torch.device) -> Any:
         return value.to(device, non_blocking=device.type != "cpu")
     if isinstance(value, tuple):
         return tuple(_moved(item, device) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _moved(item, device) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
     return value

@@ -17,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 DEFINITIONS = ("entering_llm", "layer_average", "last_layer", "kv_read")
 WITH_NEWLINES = "_with_newlines"
 
@@ -104,17 +106,17 @@ class LayerLengths:
     """Reads how many positions enter each decoder layer of a language model.
 
     Args:
-        model: A causal language model of transformers.
+        layers: The layers, in order, such as `stgridpool.decoder.decoder.Decoder.layers`.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._layers = model.base_model.layers
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self._layers = layers
 
     @contextmanager
     def of_first_forward(self) -> Iterator[list[int]]:
         """A list that the first forward of the block fills: the positions that enter each layer, padding included.
 
-        Hooks are put on the layers, behind those of an `LLMStage`, and taken off at the end.
+        Hooks are put on the layers, behind those of `DecoderSteps`, and taken off at the end.
         """
         lengths: list[int] = []
 

@@ -22,6 +22,7 @@ class VideoTokens:
         cell: (N,) int64, the cell of each token, counted in (frame, row, column) order; None if they fill the lattice.
         levels: More features of the same tokens, (N, D_i) each, such as DeepStack's.
         times: (T,) float32, the time of each frame in seconds, if known.
+        before: Number of tokens in front of each earlier step, first step first.
 
     Raises:
         ValueError: If there is no token, the dtype is not floating, or the number of tokens is not that of the places.
@@ -32,6 +33,7 @@ class VideoTokens:
     cell: Tensor | None = None
     levels: tuple[Tensor, ...] = ()
     times: Tensor | None = None
+    before: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.features.dim() != 2 or 0 in self.features.shape:
@@ -104,13 +106,14 @@ class VideoTokens:
         """
         apply = values or plan.apply
         features, levels = apply(self.features), tuple(apply(level) for level in self.levels)
+        before = (*self.before, len(self))
         if plan.shape is None:
-            return VideoTokens(features, self.shape, self.cells()[plan.anchor], levels, self.times)
+            return VideoTokens(features, self.shape, self.cells()[plan.anchor], levels, self.times, before)
         times = self.times
         if times is not None and plan.shape[0] != len(times):
             firsts = plan.anchor[:: plan.shape[1] * plan.shape[2]]
             times = times[self.frames()[firsts]]
-        return VideoTokens(features, plan.shape, None, levels, times)
+        return VideoTokens(features, plan.shape, None, levels, times, before)
 
 
 def unravel(cells: Tensor, shape: Shape) -> Tensor:

@@ -11,8 +11,10 @@ from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import deal_visuals, visual_starts
 from stgridpool import Compressor, Step, build_compressor
 from stgridpool.compressor import PATCHES
-from stgridpool.decoder.steps import LLMStage, VisualSpan
-from stgridpool.evidence import Need, Question, check_offered
+from stgridpool.decoder.decoder import TransformersDecoder
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import DecoderSteps
+from stgridpool.evidence import Need, QueryAttention, Question, check_offered
 
 Visual = EncodedVideo | torch.Tensor
 
@@ -21,12 +23,12 @@ class Compression:
     """The compressors of a model; mixed into `VisualInputs`.
 
     Attributes:
-        llm_stage: The compressor at work inside the language model, or None.
+        decoder_steps: What acts inside the language model, or None.
     """
 
     config: Any
     get_vision_tower: Any
-    llm_stage: LLMStage | None = None
+    decoder_steps: DecoderSteps | None = None
     _compressor: Compressor | None = None
 
     @property
@@ -43,23 +45,19 @@ class Compression:
         compressor = build_compressor(value) if isinstance(value, str) else value
         if compressor is not None and not isinstance(compressor, Compressor):
             raise TypeError(f"compressor must be a Compressor, a name or None, got {type(value).__name__}")
-        steps = () if compressor is None else compressor.steps()
         if compressor is not None:
+            compressor = compressor.for_depth(self.config.num_hidden_layers)
             check_offered(compressor.needs, self.offers, compressor)
             self.get_vision_tower().check_needs([need for need in compressor.needs if not need.query_aware])
+        steps = () if compressor is None else compressor.steps()
         inside = [step for step in steps if step.is_inside]
-        if len(inside) > 1:
-            raise ValueError(
-                f"one method can act inside the language model, got {len(inside)}: "
-                f"{', '.join(repr(step.compressor) for step in inside)}"
-            )
-        self.llm_stage = LLMStage.of(self, inside[0]) if inside else None
+        self.decoder_steps = DecoderSteps(TransformersDecoder(self), inside) if inside else None
         self._compressor = compressor
 
     @property
     def offers(self) -> frozenset[type[Need]]:
         """Kinds of evidence that a compressor may ask for."""
-        return self.get_vision_tower().evidence_offered() | {Question}
+        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:
@@ -81,11 +79,11 @@ class Compression:
             ids: (n_i,) ids of each prompt, without padding, with a placeholder for each visual.
             visuals: The images and videos of all prompts, in order.
         """
-        if self.llm_stage is None:
+        if self.decoder_steps is None:
             return nullcontext()
         starts = [visual_starts(row) for row in ids]
         dealt = deal_visuals([len(row) for row in starts], visuals)
-        return self.llm_stage.prompts([video_spans(row, shown) for row, shown in zip(starts, dealt, strict=True)])
+        return self.decoder_steps.prompts([video_spans(row, shown) for row, shown in zip(starts, dealt, strict=True)])
 
 
 def video_spans(starts: Sequence[int], visuals: Sequence[Visual]) -> list[VisualSpan]:

@@ -218,7 +218,7 @@ class VisualInputs(Compression):
 
         The arguments are those of `prepare_inputs_labels_for_multimodal`, which takes the visuals as its `images`.
         """
-        if self.llm_stage is None or images is None or not len(images) or input_ids.shape[1] == 1:
+        if self.decoder_steps is None or images is None or not len(images) or input_ids.shape[1] == 1:
             return images, nullcontext()
         visuals = self.encode_visuals(images, modalities, image_sizes)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask

@@ -5,8 +5,8 @@ keys and values are computed once; every question, or a batch of them, goes on f
 and the arithmetic are those of whole prompts, so the answers are the same up to rounding.
 
 Only for compressors that do not look at the question, and for models whose cache grows by appending (any decoder of
-transformers that attends to all earlier positions). A compressor inside the language model shortens the prefix once;
-every question goes on from layers of unequal length.
+transformers that attends to all earlier positions). Steps inside the language model shorten the prefix once; every
+question goes on from layers of unequal length.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
-from stgridpool.decoder.steps import CompressedPrompts, LLMStage, VisualSpan
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import CompressedPrompts, DecoderSteps
 from stgridpool.finite import LogitsWatch, StageCheck
 
 
-class StageCache(DynamicCache):
-    """A cache that tells its length in positions of the whole prompt, also where a stage at layer 0 left fewer there.
+class PrefixCache(DynamicCache):
+    """A cache that tells its length in positions of the whole prompt, also where a step at layer 0 left fewer there.
 
     ``generate`` asks for that length to find the part of a prompt that is new.
 
@@ -53,30 +54,37 @@ class VideoSession:
     Args:
         model: A causal language model of transformers.
         prefix: (P, D) embeddings of what all prompts begin with, video included; P is at least 1.
-        stage: A compressor inside the language model, or None.
-        spans: Where the prefix holds videos, for `stage`.
+        steps: What acts inside the language model, or None.
+        spans: Where the prefix holds videos, for `steps`.
 
     Attributes:
-        compressed: What became of the prefix inside the language model; None without `stage`.
+        compressed: What became of the prefix inside the language model; None without `steps`.
 
     Raises:
-        ValueError: If `prefix` is empty or has another shape, or the model's cache does not grow by appending.
+        ValueError: If `prefix` is empty or has another shape, the model's cache does not grow by appending, or a step
+            looks at the question.
     """
 
     def __init__(
-        self, model: Any, prefix: Tensor, stage: LLMStage | None = None, spans: Sequence[VisualSpan] = ()
+        self, model: Any, prefix: Tensor, steps: DecoderSteps | None = None, spans: Sequence[VisualSpan] = ()
     ) -> None:
         if prefix.dim() != 2 or prefix.shape[0] < 1:
             raise ValueError(f"prefix must be (positions, width) with at least one position, got {tuple(prefix.shape)}")
+        if steps is not None and steps.query_aware:
+            aware = [repr(step.compressor) for step in steps.steps if step.compressor.query_aware]
+            raise ValueError(
+                f"{', '.join(aware)} looks at the question, so that questions share no prefix: run every prompt as a "
+                "whole inside DecoderSteps.prompts"
+            )
         self.model = model
         self.prefix = prefix
-        self._stage = stage
-        self._cache = StageCache(config=model.config)
+        self._steps = steps
+        self._cache = PrefixCache(config=model.config)
         if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
             kinds = sorted({type(layer).__name__ for layer in self._cache.layers})
             raise ValueError(f"a prefix can be shared where every layer keeps all positions, got layers of {kinds}")
         self.compressed: CompressedPrompts | None = None
-        with torch.inference_mode(), nullcontext() if stage is None else stage.prompts([spans]) as self.compressed:
+        with torch.inference_mode(), nullcontext() if steps is None else steps.prompts([spans]) as self.compressed:
             model.base_model(inputs_embeds=prefix[None], use_cache=True, **{CACHE_ARGUMENT: self._cache})
         self._cache.num_removed = len(self) - self._cache.get_query_offset(0)
 
@@ -135,9 +143,9 @@ class VideoSession:
             ).logits[0]
 
     def _continuing(self) -> AbstractContextManager[None]:
-        if self._stage is None or self.compressed is None:
+        if self._steps is None or self.compressed is None:
             return nullcontext()
-        return self._stage.continuing(self.compressed)
+        return self._steps.continuing(self.compressed)
 
     def _prompts(self, suffixes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Whole prompts (B, P + n, D) and their mask; shorter suffixes are padded on the left, behind the prefix."""

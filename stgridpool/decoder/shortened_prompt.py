@@ -1,18 +1,18 @@
-"""A prompt with videos in it, shortened: the tokens of each video, a grid, go through a compressor, text passes.
+"""A prompt with videos in it, shortened: the tokens of each video go through a compressor, text passes.
 
-Letters: n tokens of the prompt, M of them left, T frames of H x W tokens, N of those left, D width.
+Letters: n tokens of the prompt, M tokens that remain, T frames of H x W tokens, N tokens of a video, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from stgridpool.compressor import Compressor, compress
-from stgridpool.evidence import Evidence
+from stgridpool.evidence import Evidence, through
 from stgridpool.plan import Plan, Shape, to_device
 from stgridpool.video_tokens import VideoTokens
 
@@ -22,11 +22,12 @@ class VisualSpan:
     """Where a video stands in a prompt. Positions count the prompt's real tokens from 0, without padding.
 
     Attributes:
-        tokens: (N,) int64, ascending: the position of each visual token, in (frame, row, column) order.
+        tokens: (N,) int64, the position of each visual token, in the order in which compressors get them.
         shape: (T, H, W) of the lattice that they stand on.
         newlines: (n,) int64, ascending: positions of the newline tokens that belong to the video.
         cell: (N,) int64, the cell of each token, or None if they fill the lattice.
-        evidence: About the tokens, as far as it does not come from the language model.
+        evidence: About the tokens: from the vision tower, and from layers of the language model that have run.
+        before: Number of visual tokens in front of each earlier step, first step first.
     """
 
     tokens: Tensor
@@ -34,20 +35,21 @@ class VisualSpan:
     newlines: Tensor
     cell: Tensor | None = None
     evidence: Evidence = field(default_factory=dict)
+    before: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class ShortenedPrompt:
-    """What is left of a prompt.
+    """What a step leaves of a prompt.
 
     Attributes:
         tokens: (M, D).
         index: (M,) int64, ascending: which tokens of the prompt they are. A token that stands for several is the one
             that the compressor's plan puts it on.
         spans: The videos of the prompt.
-        targets: For each video (N,) int64: positions in the whole prompt of those of its tokens that are left.
+        targets: For each video (N,) int64: positions in the whole prompt of its tokens that remain.
         plans: For each video what the compressor decided.
-        num_newlines: Newline tokens that are left.
+        remaining: Where the videos stand among the M tokens.
     """
 
     tokens: Tensor
@@ -55,14 +57,19 @@ class ShortenedPrompt:
     spans: Sequence[VisualSpan]
     targets: list[Tensor]
     plans: list[Plan]
-    num_newlines: int
+    remaining: list[VisualSpan]
+
+    @property
+    def num_newlines(self) -> int:
+        """Newline tokens that remain."""
+        return sum(len(span.newlines) for span in self.remaining)
 
     def select(self, table: Tensor) -> Tensor:
-        """The rows of a table (n, d) that are left: (M, d)."""
+        """Select the rows of a table (n, d) that remain: (M, d)."""
         return table[self.index]
 
     def merge(self, table: Tensor, evenly: bool = False) -> Tensor:
-        """The rows of a table (n, d) put through the plans like the tokens: (M, d).
+        """Put the rows of a table (n, d) through the plans like the tokens: (M, d).
 
         Args:
             table: One row per token of the prompt.
@@ -82,28 +89,33 @@ def shorten(tokens: Tensor, spans: Sequence[VisualSpan], compressor: Compressor)
     Args:
         tokens: (n, D), the whole prompt; it is not changed.
         spans: Its videos, in order.
-        compressor: Works on token grids (T, H, W, D).
+        compressor: The method.
 
     Raises:
-        ValueError: If a video ends behind the prompt.
+        ValueError: If a video ends behind the prompt, evidence is missing, or two tokens get the same place.
     """
     spans = [to_device(span, tokens.device) for span in spans]
     _check(spans, len(tokens))
     keep = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
-    plans, all_targets, num_newlines = [], [], 0
+    plans, all_targets, remaining = [], [], []
     for span in spans:
-        compressed, plan = compress(compressor, VideoTokens(tokens[span.tokens], span.shape, span.cell), span.evidence)
-        targets = span.tokens[plan.anchor.to(span.tokens.device)]  # (N,) positions of those that are left
+        before = VideoTokens(tokens[span.tokens], span.shape, span.cell, before=span.before)
+        after, plan = compress(compressor, before, span.evidence)
+        targets = span.tokens[plan.anchor.to(span.tokens.device)]  # (N,)
         survives = torch.zeros_like(keep).index_fill(0, targets, True)
-        kept_newlines = _newlines_left(survives, span.newlines)
+        newlines = _newlines_left(survives, span.newlines)
         keep = keep.index_fill(0, torch.cat([span.tokens, span.newlines]), False)
-        keep = keep.index_fill(0, torch.cat([targets, kept_newlines]), True)
-        tokens = tokens.index_copy(0, targets, compressed.features)
+        keep = keep.index_fill(0, torch.cat([targets, newlines]), True)
+        tokens = tokens.index_copy(0, targets, after.features)
         plans.append(plan)
         all_targets.append(targets)
-        num_newlines += len(kept_newlines)
+        evidence = through(span.evidence, plan)
+        remaining.append(VisualSpan(targets, after.shape, newlines, after.cell, evidence, after.before))
     index = keep.nonzero().flatten()
-    return ShortenedPrompt(tokens[index], index, spans, all_targets, plans, num_newlines)
+    _check_places(len(tokens) - len(index), spans, remaining, compressor)
+    place = keep.cumsum(0) - 1
+    moved = [replace(span, tokens=place[span.tokens], newlines=place[span.newlines]) for span in remaining]
+    return ShortenedPrompt(tokens[index], index, spans, all_targets, plans, moved)
 
 
 def _newlines_left(survives: Tensor, newlines: Tensor) -> Tensor:
@@ -121,8 +133,22 @@ def _even(plan: Plan) -> Plan:
 
 def _check(spans: Sequence[VisualSpan], length: int) -> None:
     for span in spans:
-        if len(span.tokens) and int(span.tokens[-1]) >= length:
+        last = int(span.tokens.max()) if len(span.tokens) else -1
+        if last >= length:
             raise ValueError(
-                f"a video ends at position {int(span.tokens[-1])} of a prompt of {length} tokens; the first forward "
-                "must hold the whole prompt (no chunked prefill), and the prompt must not be cut"
+                f"a video ends at position {last} of a prompt of {length} tokens; the first forward must hold the "
+                "whole prompt (no chunked prefill), and the prompt must not be cut"
             )
+
+
+def _check_places(
+    removed: int, before: Sequence[VisualSpan], after: Sequence[VisualSpan], compressor: Compressor
+) -> None:
+    """Inside a prompt a position holds one token."""
+    expected = sum(len(span.tokens) + len(span.newlines) for span in before)
+    expected -= sum(len(span.tokens) + len(span.newlines) for span in after)
+    if removed != expected:
+        raise ValueError(
+            f"{compressor!r} puts {removed - expected} tokens on the places of others; inside the language model every "
+            "token needs a place of its own"
+        )

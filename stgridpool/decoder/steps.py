@@ -1,32 +1,37 @@
-"""LLMStage: a compressor at work inside a language model, on the hidden states that enter decoder layer k.
+"""DecoderSteps: compressors at work inside a language model, each on the hidden states that enter its layer.
 
-Layers below k see the whole prompt. What enters layer k is shortened: the visual tokens of each video, a grid, go
-through the compressor; text passes untouched. From there on every layer has a shorter sequence and a shorter cache, so
-masks and positions are made anew for layers k and up, for the prompt and for everything that follows it.
+Layers below the first step see the whole prompt. What enters the layer of a step is shortened: the visual tokens of
+each video go through the compressor; text passes untouched. From there on every layer has a shorter sequence and a
+shorter cache, up to the next step, so each segment of layers gets masks and positions of its own, for the prompt and
+for everything that follows it.
+
+A step may ask for attention from the text to the visual tokens (`QueryAttention`). It is computed from the queries of
+the rows asked for and the keys of the layer named, on what enters that layer. Of its own layer a step sees what enters
+its compressor; of an earlier one what remains behind the steps there. The attention that the model runs with does not
+matter and stays as it is.
 
 Nothing is patched: hooks are put on the decoder's own layers while a `with` block runs, and taken off at its end.
 
-Source: STTM (https://arxiv.org/abs/2507.07990), section 3, for where it acts and for the ways to place what is left;
-the rest is for any compressor.
+Source: STTM (https://arxiv.org/abs/2507.07990), section 3, for where a step acts and for the ways to place what
+remains; the rest is for any compressor.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import Cache
-from transformers.masking_utils import create_causal_mask
 
-from stgridpool.compressor import POSITIONS, Compressor, Step
-from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
-from stgridpool.decoder.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
+from stgridpool.compressor import POSITIONS, Step
+from stgridpool.decoder.decoder import Decoder
+from stgridpool.decoder.kv_cache import find_cache
+from stgridpool.decoder.passes import Continuation, Prefill
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.evidence import QueryAttention
 from stgridpool.plan import Plan
 
 
@@ -35,90 +40,76 @@ class CompressedPrompts:
     """What became of a batch of prompts; empty until they went through the model.
 
     Attributes:
-        kept: (B, M) bool, true on the real tokens that layers k and up have of each prompt; padding is on the left.
-        plans: What the compressor decided about the videos of each prompt.
-        num_newlines: Newline tokens left in each prompt; one goes when nothing is left of its row or frame.
+        kept: Of each step (B, M) bool, true on the real tokens that each prompt has behind it; padding is on the left.
+        plans: What was decided: ``plans[row][step][video]``.
+        num_newlines: Newline tokens behind each step: ``num_newlines[row][step]``; one goes when nothing remains of its
+            row or frame.
     """
 
-    kept: Tensor | None = None
-    plans: list[list[Plan]] = field(default_factory=list)
-    num_newlines: list[int] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    plans: list[list[list[Plan]]] = field(default_factory=list)
+    num_newlines: list[list[int]] = field(default_factory=list)
 
 
-class LLMStage:
-    """A compressor in front of decoder layer `layer` of a language model.
+class DecoderSteps:
+    """Steps in front of layers of a language model, any number at any layers.
 
     Prompts may be a batch, padded on either side, with several videos each. A prompt's first forward must hold all of
     its videos: prefilling in chunks is not supported.
 
     Args:
-        model: A causal language model of transformers whose layers all attend to every earlier position (Qwen2, Llama).
-        compressor: Works on token grids.
-        layer: k; 0 compresses the embeddings.
-        positions: Where the tokens that are left stand from layer k on. "reassign": all tokens are counted anew, so
-            that no gap remains. "survive": every token keeps its position. "merge": the rotary tables of merged
-            tokens are averaged like the tokens, text keeps its own.
-        decode_gap: With "reassign", give generated tokens the positions that they have without a compressor, as STTM's
-            released code does. In layers k and up that leaves a gap behind the prompt, as long as what was removed.
-        merges_evenly: With "merge", average rotary tables with the same weight for every source token instead of the
-            compressor's weights.
+        decoder: The layers of a language model that attend to every earlier position.
+        steps: At least one, in the order of their layers; those at the same layer act one after the other.
 
     Attributes:
+        decoder: See above.
+        steps: See above.
+        layers: The layer of each step.
         last: The prompts that were compressed last, or None.
 
     Raises:
-        ValueError: If an option is out of range, or a layer of the model attends to a window only.
+        ValueError: If a step does not act inside the language model or asks for what the decoder does not have.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        compressor: Compressor,
-        layer: int,
-        positions: str = "reassign",
-        decode_gap: bool = False,
-        merges_evenly: bool = False,
-    ) -> None:
-        self._decoder = model.base_model
-        num_layers = len(self._decoder.layers)
-        if not 0 <= layer < num_layers:
-            raise ValueError(
-                f"layer must be at least 0 and below the model's {num_layers} layers, got {layer}; choose it in the "
-                "compressor's options"
-            )
-        if positions not in POSITIONS:
-            raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
-        kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
-            raise ValueError(f"a compressor inside the language model needs full attention, got layers of {kinds}")
+    def __init__(self, decoder: Decoder, steps: Sequence[Step]) -> None:
+        if not steps:
+            raise ValueError("there must be at least one step inside the language model, got none")
+        self.decoder, self.steps = decoder, tuple(steps)
+        self.layers = tuple(_layer_of(step, decoder) for step in steps)
         self.last: CompressedPrompts | None = None
-        self.compressor, self.layer = compressor, layer
-        self.positions, self.decode_gap, self.merges_evenly = positions, decode_gap, merges_evenly
+        if list(self.layers) != sorted(self.layers):
+            raise ValueError(f"steps must be in the order of their layers, got layers {list(self.layers)}")
+        if decoder.num_position_axes != 1:
+            raise ValueError(f"steps place tokens on one axis of positions, the model has {decoder.num_position_axes}")
+        decoder.check_attends_to_all()
+        for step, layer in zip(self.steps, self.layers, strict=True):
+            for need in attention_needs(step):
+                if need.layer > layer:
+                    raise ValueError(f"{step.compressor!r} acts at layer {layer}, where {need!r} is not known yet")
+                decoder.check_attention(need.layer)
 
-    @classmethod
-    def of(cls, model: Any, step: Step) -> LLMStage:
-        """The stage for a step inside the language model.
-
-        Raises:
-            ValueError: If it does not act inside the language model, or asks for a layer that the model does not have.
-        """
-        if not isinstance(step.place, int):
-            raise ValueError(f"{step.compressor!r} acts at place {step.place!r}, not inside the language model")
-        return cls(model, step.compressor, step.place, step.positions, step.decode_gap, step.merges_evenly)
+    @property
+    def query_aware(self) -> bool:
+        """Whether a step looks at the question; prompts then share nothing."""
+        return any(step.compressor.query_aware for step in self.steps)
 
     @contextmanager
-    def prompts(self, spans: Sequence[Sequence[VisualSpan]]) -> Iterator[CompressedPrompts]:
+    def prompts(
+        self, spans: Sequence[Sequence[VisualSpan]], num_answer: Sequence[int] | None = None
+    ) -> Iterator[CompressedPrompts]:
         """Compress while the block runs: the first forward prefills prompts, later ones continue them.
 
         Args:
             spans: The videos of each prompt of the batch, in order; a batch of n times as many rows (beams) repeats
                 each n times.
+            num_answer: For each prompt its tokens at the end that are part of an answer, at which no step looks; None
+                for prompts that end with the question.
 
         Raises:
             ValueError: If the first forward does not hold all videos.
         """
         compressed = self.last = CompressedPrompts()
-        with self._attached(_Run(self, spans, compressed)):
+        with self._attached(_Run(self, spans, num_answer or [0] * len(spans), compressed)):
             yield compressed
 
     @contextmanager
@@ -127,153 +118,89 @@ class LLMStage:
 
         The first forward of the block still belongs to the prompts (it may be a question about their video); tokens
         after it count as generated.
+
+        Raises:
+            ValueError: If they have not been prefilled.
         """
-        if prompts.kept is None:
+        if not prompts.kept:
             raise ValueError("these prompts have not been prefilled; run them inside `prompts` first")
-        with self._attached(_Run(self, (), prompts)):
+        with self._attached(_Run(self, (), (), prompts)):
             yield
-
-    def placed(self, prompts: Sequence[ShortenedPrompt], table: Tensor, real: Sequence[Tensor]) -> Tensor:
-        """What is left of the prompts' rotary table where positions are not counted anew.
-
-        Args:
-            prompts: The prompts, shortened.
-            table: (B, L, d), of whole padded prompts.
-            real: Where the tokens of each prompt stand among the L.
-
-        Returns:
-            (B, M, d), padded on the left.
-        """
-        rows = [row[places] for row, places in zip(table, real, strict=True)]
-        if self.positions == "merge":
-            return _pad_left([p.merge(row, self.merges_evenly) for p, row in zip(prompts, rows, strict=True)])
-        return _pad_left([prompt.select(row) for prompt, row in zip(prompts, rows, strict=True)])
 
     @contextmanager
     def _attached(self, run: _Run) -> Iterator[None]:
+        looked_at = [need.layer for step in self.steps for need in attention_needs(step)]
+        first = min((*self.layers, *looked_at))
         with ExitStack() as hooks:
-            handle = self._decoder.register_forward_pre_hook(run.enter_decoder, prepend=True, with_kwargs=True)
+            handle = self.decoder.body.register_forward_pre_hook(run.enter_body, prepend=True, with_kwargs=True)
             hooks.callback(handle.remove)
-            for index, layer in enumerate(self._decoder.layers[self.layer :]):
-                hook = run.later_layer if index else run.first_layer
-                hooks.callback(layer.register_forward_pre_hook(hook, prepend=True, with_kwargs=True).remove)
+            for index, layer in enumerate(self.decoder.layers):
+                if index >= first:
+                    hook = partial(run.enter_layer, index)
+                    hooks.callback(layer.register_forward_pre_hook(hook, prepend=True, with_kwargs=True).remove)
             yield
-
-    def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The model's rotary tables for positions (B, n): cosines and sines (B, n, d)."""
-        return self._decoder.rotary_emb(hidden, positions)
-
-    def causal_mask(self, hidden: Tensor, mask: Tensor, cache: Cache | None, positions: Tensor) -> Any:
-        """The attention mask of queries `hidden` (B, n, D) in layers k and up; `mask` (B, cached + n): what is real."""
-        return create_causal_mask(
-            config=self._decoder.config,
-            inputs_embeds=hidden,
-            attention_mask=mask,
-            position_ids=positions,
-            layer_idx=None if cache is None else self.layer,
-            **{CACHE_ARGUMENT: cache},
-        )
 
 
 class _Run:
-    """The hooks of one `with` block, and what they tell each other during a forward."""
+    """The hooks of one `with` block."""
 
-    def __init__(self, stage: LLMStage, spans: Sequence[Sequence[VisualSpan]], prompts: CompressedPrompts) -> None:
-        self._stage, self._spans, self._prompts = stage, spans, prompts
-        self._is_prompt = True  # the next forward still belongs to the prompts
-        self._mask: Tensor | None = None  # (B, all positions so far), as the decoder got it
-        self._inputs: dict[str, Any] = {}  # what layers k and up get
-
-    def enter_decoder(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note which positions are real; the layers only get masks made from it."""
-        mask = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments.get("attention_mask")
-        if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
-            raise ValueError("a compressor inside the language model needs a mask of (batch, positions), or none")
-        self._mask = mask
-
-    def first_layer(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002
-        """Shorten what enters layer k, or continue what was shortened."""
-        hidden, cache = args[0], find_cache(args, kwargs)
-        if self._prompts.kept is None:
-            hidden = self._compress(hidden, cache, kwargs)
-        else:
-            self._continue(hidden, cache, kwargs)
-        self._is_prompt = False
-        return (hidden, *args[1:]), kwargs | self._inputs
-
-    def later_layer(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002
-        """The same masks and positions as in layer k."""
-        return args, kwargs | self._inputs
-
-    def _compress(self, hidden: Tensor, cache: Cache | None, kwargs: dict[str, Any]) -> Tensor:
-        """The prompts (B, L, D) shortened to (B, M, D), shorter ones padded on the left."""
-        stage = self._stage
-        batch, length, _ = hidden.shape
-        mask = hidden.new_ones(batch, length) if self._mask is None else self._mask.to(hidden.device)
-        if mask.shape[1] != length:
-            raise ValueError("the first forward must hold the whole prompts, from an empty cache")
-        real = [row.nonzero().flatten() for row in mask]  # where the tokens of each prompt stand in the padded row
-        rows = [
-            shorten(hidden[row][places], spans, stage.compressor)
-            for row, (places, spans) in enumerate(zip(real, _repeated(self._spans, batch), strict=True))
-        ]
-        shortened = _pad_left([row.tokens for row in rows])  # (B, M, D)
-        kept = _pad_left([torch.ones_like(row.index, dtype=torch.bool) for row in rows])  # (B, M)
-        self._prompts.kept = kept
-        self._prompts.plans = [row.plans for row in rows]
-        self._prompts.num_newlines = [row.num_newlines for row in rows]
-        order = _count(kept)
-        tables = stage.rotary(shortened, order)
-        if stage.positions != "reassign":
-            cosines, sines = (table.expand(batch, -1, -1).to(hidden.device) for table in kwargs["position_embeddings"])
-            tables = stage.placed(rows, cosines, real), stage.placed(rows, sines, real)
-        self._set_inputs(shortened, kept, order, tables, cache)
-        return shortened
-
-    def _continue(self, hidden: Tensor, cache: Cache | None, kwargs: dict[str, Any]) -> None:
-        """Masks and positions of tokens that follow the shortened prompts."""
-        stage = self._stage
-        batch, new, _ = hidden.shape
-        kept = self._prompts.kept
-        if kept is None or cache is None:
-            raise ValueError("tokens after a shortened prompt need its cache")
-        kept = kept.repeat_interleave(batch // len(kept), dim=0).to(hidden.device)  # (B, M)
-        count = cache.get_query_offset(stage.layer) + new - kept.shape[1]  # positions behind the prompts' own
-        added = kept.new_ones(batch, count) if self._mask is None else self._mask[:, -count:].bool()
-        mask = torch.cat([kept, added.to(kept.device)], dim=1)
-        order = _count(mask)[:, -new:]
-        is_plain = stage.positions == "reassign" and (self._is_prompt or not stage.decode_gap)
-        tables = stage.rotary(hidden, order) if is_plain else kwargs["position_embeddings"]
-        self._set_inputs(hidden, mask, order, tables, cache)
-
-    def _set_inputs(
-        self, hidden: Tensor, mask: Tensor, order: Tensor, tables: tuple[Tensor, Tensor], cache: Cache | None
+    def __init__(
+        self,
+        steps: DecoderSteps,
+        spans: Sequence[Sequence[VisualSpan]],
+        num_answer: Sequence[int],
+        prompts: CompressedPrompts,
     ) -> None:
-        self._inputs = {
-            "attention_mask": self._stage.causal_mask(hidden, mask, cache, order),
-            # Counted without gaps: flash attention takes a gap here for the seam of two packed prompts.
-            "position_ids": order,
-            "position_embeddings": tables,
-        }
+        self._steps, self._spans, self._num_answer, self._prompts = steps, spans, num_answer, prompts
+        self._is_prompt = True  # the next forward still belongs to the prompts
+        self._pass: Prefill | Continuation | None = None
+
+    def enter_body(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002
+        """Begin a forward, and note which positions are real; the layers only get masks made from that."""
+        decoder, steps = self._steps.decoder, self._steps.steps
+        mask = decoder.padding_mask(args, kwargs)
+        if self._prompts.kept:
+            self._pass = Continuation(decoder, steps, mask, self._prompts.kept, self._is_prompt)
+        else:
+            self._pass = Prefill(decoder, steps, mask, self._spans, self._num_answer)
+        self._is_prompt = False
+
+    def enter_layer(
+        self,
+        index: int,
+        module: Any,  # noqa: ARG002
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Any, dict[str, Any]]:
+        """Hand a layer its shortened inputs."""
+        if self._pass is None:
+            raise ValueError("layers inside a block of steps must be called by the language model")
+        hidden, inputs = self._pass.enter(index, args[0], find_cache(args, kwargs), kwargs)
+        if isinstance(self._pass, Prefill) and index == self._steps.layers[-1]:
+            self._prompts.kept = self._pass.kept
+            self._prompts.plans, self._prompts.num_newlines = self._pass.plans, self._pass.num_newlines
+        return (hidden, *args[1:]), kwargs | inputs
 
 
-def _count(mask: Tensor) -> Tensor:
-    """Positions (B, n) of real tokens, counted from 0; 0 on padding before them."""
-    return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+def attention_needs(step: Step) -> list[QueryAttention]:
+    """Return what a step asks the decoder for."""
+    return [need for need in step.compressor.needs if isinstance(need, QueryAttention)]
 
 
-def _pad_left(rows: Sequence[Tensor]) -> Tensor:
-    """Rows (n_i, ...) as one tensor, shorter ones with zeros before them."""
-    longest = max(map(len, rows))
-    return torch.stack([F.pad(row, (0, 0) * (row.dim() - 1) + (longest - len(row), 0)) for row in rows])
-
-
-def _repeated(spans: Sequence[Sequence[VisualSpan]], batch: int) -> list[Sequence[VisualSpan]]:
-    """The spans of every row of a batch.
+def _layer_of(step: Step, decoder: Decoder) -> int:
+    """Return the layer of a step.
 
     Raises:
-        ValueError: If the rows are no multiple of the prompts.
+        ValueError: If it has none, or an option is out of its range.
     """
-    if not spans or batch % len(spans):
-        raise ValueError(f"videos of {len(spans)} prompts were announced, and the batch has {batch} rows")
-    return [row for row in spans for _ in range(batch // len(spans))]
+    if not isinstance(step.place, int):
+        raise ValueError(f"{step.compressor!r} acts at place {step.place!r}, not inside the language model")
+    first, count = decoder.first_layer, len(decoder.layers)
+    if not first <= step.place < count:
+        raise ValueError(
+            f"layer must be at least {first} and below the model's {count} layers, got {step.place}; choose it in the "
+            "compressor's options"
+        )
+    if step.positions not in POSITIONS:
+        raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {step.positions!r}")
+    return step.place

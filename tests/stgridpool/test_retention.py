@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from stgridpool import build_compressor
-from stgridpool.decoder.steps import LLMStage, VisualSpan
+from stgridpool import Step, build_compressor
+from stgridpool.decoder.decoder import TransformersDecoder
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.retention import LayerLengths, RetentionSums, VisualCounts, fractions
 
 # 100 tokens and 10 newlines; layer 0 has them all, layers 1 to 3 have 20 and 4; one of them reads less when generating.
@@ -49,12 +51,13 @@ def test_the_mean_over_questions_and_the_total_differ():
 
 def test_lengths_are_read_where_layers_are_entered(make_decoder):
     model = make_decoder(num_layers=3)
+    decoder = TransformersDecoder(model)
     span = VisualSpan(torch.arange(2, 18), (1, 4, 4), torch.empty(0, dtype=torch.long))
     embeds = torch.randn(1, 20, 32)
     with (
         torch.inference_mode(),
-        LLMStage(model, build_compressor("average"), 1).prompts([[span]]),
-        LayerLengths(model).of_first_forward() as lengths,
+        DecoderSteps(decoder, [Step(build_compressor("average"), 1)]).prompts([[span]]),
+        LayerLengths(decoder.layers).of_first_forward() as lengths,
     ):
         model.generate(inputs_embeds=embeds, max_new_tokens=3, do_sample=False, pad_token_id=0)
     assert lengths == [20, 8, 8]

@@ -98,7 +98,7 @@ class Answerer:
             opened = [one for one in (self.shared.open(prompt, media) for prompt in prompts) if one is not None]
         if not opened:
             [prompt] = prompts
-            with LayerLengths(self.model.language_model).of_first_forward() as entering:
+            with LayerLengths(self.model.decoder.layers).of_first_forward() as entering:
                 [answer] = self._generate(prompts, settings, media, timer, partial(generate, self.model, prompt))
             return [replace(answer, counts=self._count(prompt, entering))]
         session, counts = opened[0].session, opened[0].counts
@@ -200,7 +200,7 @@ class Answerer:
         opened = self.shared.open(prompt, media)
         if opened is not None:
             return opened.session.logits(opened.suffix, num_last=count), opened.counts
-        with LayerLengths(self.model.language_model).of_first_forward() as entering:
+        with LayerLengths(self.model.decoder.layers).of_first_forward() as entering:
             logits = last_logits(self.model, prompt, count)
         return logits, self._count(prompt, entering)
 

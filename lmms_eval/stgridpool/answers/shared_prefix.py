@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from lmms_eval_stgridpool.videos.encoding import Media
+from stgridpool.compressor import planned_counts
 from stgridpool.decoder.session import VideoSession
+from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.model import Prompt, Video, VideoModel
+from stgridpool.plan import Plan
 from stgridpool.retention import LayerLengths, VisualCounts
 
 
@@ -70,7 +73,7 @@ class SharedPrefix:
     def _prefill(self, prompt: Prompt) -> tuple[VideoSession, VisualCounts]:
         text, video = prompt.pieces[:2]
         model, inside = self._model.language_model, self._model.inside
-        with LayerLengths(model).of_first_forward() as entering:
+        with LayerLengths(self._model.decoder.layers).of_first_forward() as entering:
             session = VideoSession(model, torch.cat([text, video]), inside, prompt.spans() if inside else ())
         videos = [video for _, video in prompt.videos]
         return session, count_tokens(self._model, videos, len(text), entering, session.layer_lengths())
@@ -100,10 +103,11 @@ def count_tokens(
     newlines = [sum(video.num_newlines for video in videos)] * len(entering)
     inside = model.inside
     if inside is not None and inside.last is not None:
-        shortened = len(entering) - inside.layer
-        planned[inside.layer :] = [sum(map(len, inside.last.plans[0]))] * shortened
-        newlines[inside.layer :] = [inside.last.num_newlines[0]] * shortened
-        _check_planned(model, videos)
+        plans, num_newlines = inside.last.plans[0], inside.last.num_newlines[0]  # all beams have the same
+        for layer, of_videos, breaks in zip(inside.layers, plans, num_newlines, strict=True):
+            planned[layer:] = [sum(map(len, of_videos))] * (len(entering) - layer)
+            newlines[layer:] = [breaks] * (len(entering) - layer)
+        _check_planned(inside, plans, videos)
     for layer, (count, tokens, breaks) in enumerate(zip(entering, planned, newlines, strict=True)):
         entered = count - num_text - breaks
         if entered != tokens:
@@ -117,13 +121,11 @@ def count_tokens(
     )
 
 
-def _check_planned(model: VideoModel, videos: Sequence[Video]) -> None:
-    inside = model.inside
-    if inside is None or inside.last is None:
-        return
-    for video, plan in zip(videos, inside.last.plans[0], strict=True):
-        expected = inside.compressor.planned_count(video.shape, None if video.cell is None else video.num_tokens)
-        if expected is not None and len(plan) != expected:
-            raise RuntimeError(
-                f"{inside.compressor!r} left {len(plan)} tokens of a video, its settings give {expected}"
-            )
+def _check_planned(inside: DecoderSteps, plans: Sequence[Sequence[Plan]], videos: Sequence[Video]) -> None:
+    """Compare the tokens that steps left of each video, ``plans[step][video]``, with what their settings give."""
+    for number, video in enumerate(videos):
+        planned = planned_counts(inside.steps, video.shape, None if video.cell is None else video.num_tokens)
+        for step, of_videos, expected in zip(inside.steps, plans, planned, strict=True):
+            left = len(of_videos[number])
+            if expected is not None and left != expected:
+                raise RuntimeError(f"{step.compressor!r} left {left} tokens of a video, its settings give {expected}")

@@ -13,7 +13,7 @@ from llava.video_opening import printable
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool.compressor import Step, planned_counts
-from stgridpool.evidence import Evidence
+from stgridpool.evidence import Evidence, Question
 from stgridpool.finite import StageCheck
 from stgridpool.model import ClipTimes, Video, VideoModel, Visual
 from stgridpool.timing import StageTimer
@@ -121,7 +121,7 @@ class MediaEncoder:
         if not encoded.videos:
             return encoded.media
         steps = self.model.front_steps
-        needs = [need for step in steps for need in step.compressor.needs if need.query_aware]
+        needs = [need for need in self.model.compressor.needs if isinstance(need, Question)]
         about_question = self.model.evidence(question, needs) if needs else {}
         videos: list[Video] = []
         for video in encoded.videos:

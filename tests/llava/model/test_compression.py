@@ -65,17 +65,17 @@ def test_layer_0_equals_compressing_in_front(model, video_frames, monkeypatch, p
     tokens, plan = compress(Positive(), front, {})
     by_hand = EncodedVideo.of(tokens, plan, patches.shape, model.model.image_newline, position)
     model.compressor = Positive() if before is None else Chain((before, Positive()))
-    assert answer(model, [video_frames]) == answer_without_stage(model, by_hand)
+    assert answer(model, [video_frames]) == answer_without_steps(model, by_hand)
     logits = model(torch.tensor(PROMPT), images=[video_frames], modalities=["video"]).logits
     assert logits.shape[1] == len(PROMPT[0]) - 1 + len(by_hand.embeds)
 
 
-def answer_without_stage(model, video):
-    stage, model.llm_stage = model.llm_stage, None
+def answer_without_steps(model, video):
+    steps, model.decoder_steps = model.decoder_steps, None
     try:
         return answer(model, [video])
     finally:
-        model.llm_stage = stage
+        model.decoder_steps = steps
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def test_batches_several_videos_and_a_shared_prefix(model, video_frames):
     assert answer(model, one_by_one, two) == answer(model, [video_frames, video_frames[:2].flip(0)], two)
     embed = model.get_input_embeddings()
     prefix = torch.cat([embed(torch.tensor(PROMPT[0][:3])), first.embeds])
-    session = VideoSession(model, prefix, model.llm_stage, [first.span(3)])
+    session = VideoSession(model, prefix, model.decoder_steps, [first.span(3)])
     suffix = embed(torch.tensor(PROMPT[0][4:]))
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "repetition_penalty": 1.0}
     assert session.generate([suffix], **options).tolist() == [singles[0]]
@@ -108,7 +108,7 @@ def test_what_is_set_and_recorded(model):
     model.compressor = Chain((Largest(), PositiveLater()))
     assert model.front_steps == (Step(Bilinear(stride=2), PATCHES), Step(Largest(), TOKENS))
     model.compressor = None
-    assert model.llm_stage is None
+    assert model.decoder_steps is None
     assert model.compressor == Bilinear(stride=2)
     assert model.front_steps == (Step(Bilinear(stride=2), PATCHES),)
 
@@ -140,11 +140,23 @@ def test_a_pruner_in_front_and_a_method_inside(model, video_frames):
     tokens, plan = compress(Positive(), tokens, {})
     assert len(tokens) == len(left) < len(kept)
     by_hand = EncodedVideo.of(tokens, plan, video.source_shape, model.model.image_newline, "grid")
-    expected = answer_without_stage(model, by_hand)
+    expected = answer_without_steps(model, by_hand)
     model.compressor = Chain((Largest(retention=0.4), Positive()))
     assert answer(model, [video]) == expected
 
 
-def test_two_methods_inside_the_language_model_are_refused(model):
-    with pytest.raises(ValueError, match=r"one method can act inside the language model, got 2: .*PositiveLater.*STTM"):
-        model.compressor = Chain((PositiveLater(), STTM(layer=1)))
+@torch.no_grad()
+def test_two_methods_inside_the_language_model(model, video_frames):
+    """At layer 0 both do what they do in front of it, one after the other."""
+    later = STTM(layer=0, mode="components", retention=0.5)
+    model.compressor = Chain((later, Positive()))
+    assert [step.compressor for step in model.decoder_steps.steps] == [later, Positive()]
+    inside = answer(model, [video_frames])
+    plans = model.decoder_steps.last.plans[0]
+    model.compressor = None
+    front = model.encode_video(video_frames)
+    span = front.span(0)
+    tokens, plan = compress(Chain((later, Positive())), VideoTokens(front.embeds[span.tokens], span.shape), {})
+    assert [len(step[0]) for step in plans] == [8 * len(video_frames), len(tokens)]
+    by_hand = EncodedVideo.of(tokens, plan, front.source_shape, model.model.image_newline, "grid")
+    assert answer(model, [by_hand]) == inside

@@ -4,10 +4,12 @@ import pytest
 import torch
 from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
 
-from stgridpool import build_compressor
+from stgridpool import Step, build_compressor
 from stgridpool.compressor import POSITIONS
+from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.session import VideoSession
-from stgridpool.decoder.steps import LLMStage, VisualSpan
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import DecoderSteps
 
 pytestmark = pytest.mark.contract
 
@@ -121,16 +123,16 @@ def test_layers_that_forget_are_refused():
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("decode_gap", [False, True])
-def test_a_prefix_that_a_stage_shortens_is_shared(model, prompts, layer, positions, decode_gap):
+def test_a_prefix_that_steps_shorten_is_shared(model, prompts, layer, positions, decode_gap):
     prefix, suffixes = prompts
     span = VisualSpan(torch.arange(4, 40), (4, 3, 3), torch.empty(0, dtype=torch.long))
-    stage = LLMStage(model, build_compressor("bilinear"), layer, positions, decode_gap)
-    session = VideoSession(model, prefix, stage, [span])
-    assert session.compressed.kept.sum() == 4 + 4 * 2 * 2  # 3x3 tokens of a frame become 2x2
+    steps = DecoderSteps(TransformersDecoder(model), [Step(build_compressor("bilinear"), layer, positions, decode_gap)])
+    session = VideoSession(model, prefix, steps, [span])
+    assert session.compressed.kept[0].sum() == 4 + 4 * 2 * 2  # 3x3 tokens of a frame become 2x2
     options = {"do_sample": False, "max_new_tokens": 10}
 
     def unshared(suffix):
-        with stage.prompts([[span]]):
+        with steps.prompts([[span]]):
             return whole(model, prefix, suffix, **options).tolist()
 
     expected = [unshared(suffix) for suffix in suffixes]
@@ -138,6 +140,6 @@ def test_a_prefix_that_a_stage_shortens_is_shared(model, prompts, layer, positio
     assert [session.generate([suffix], **options)[0].tolist() for suffix in suffixes] == expected
     assert session.generate(suffixes[:1], num_beams=2, **options).tolist()  # rows of one prompt
     for suffix in suffixes:
-        with stage.prompts([[span]]), torch.inference_mode():
+        with steps.prompts([[span]]), torch.inference_mode():
             logits = model(inputs_embeds=torch.cat([prefix, suffix])[None]).logits[0, -len(suffix) :]
         torch.testing.assert_close(session.logits(suffix), logits, atol=1e-4, rtol=0)

@@ -6,10 +6,12 @@ import pytest
 import torch
 from transformers import GenerationMixin
 
-from stgridpool import Compressor, Plan, build_compressor
+from stgridpool import Compressor, Plan, Step, build_compressor
 from stgridpool.compressor import POSITIONS
+from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.kv_cache import find_cache
-from stgridpool.decoder.steps import LLMStage, VisualSpan
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.video_tokens import unravel
 
 pytestmark = pytest.mark.contract
@@ -40,16 +42,20 @@ def span(start=BEFORE):
     return VisualSpan(torch.arange(start, start + NUM_VISUAL), GRID, torch.empty(0, dtype=torch.long))
 
 
-def generate(model, prompts, stage=None, spans=None, **options):
+def steps_of(model, *steps):
+    return DecoderSteps(TransformersDecoder(model), steps)
+
+
+def generate(model, prompts, steps=None, spans=None, **options):
     """Greedy answers to prompts (n_i, D) as one batch, padded on the left."""
     longest = max(map(len, prompts))
     embeds = torch.stack([torch.cat([prompt.new_ones(longest - len(prompt), WIDTH), prompt]) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     options = {"max_new_tokens": 8, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
     with torch.inference_mode():
-        if stage is None:
+        if steps is None:
             return GenerationMixin.generate(model, **options)
-        with stage.prompts(spans or [[span()]] * len(prompts)):
+        with steps.prompts(spans or [[span()]] * len(prompts)):
             return GenerationMixin.generate(model, **options)
 
 
@@ -93,8 +99,8 @@ def by_hand(model, prompt, answer, compressor, layer, positions, gap=False):
 @pytest.mark.parametrize("layer", [0, 1, 3])
 @pytest.mark.parametrize("compressor", [Positive(), build_compressor("average")], ids=["positive", "average"])
 def test_prompt_and_answer_equal_the_layers_called_by_hand(model, compressor, layer, positions):
-    prompt, stage = make_prompt(1), LLMStage(model, compressor, layer, positions)
-    output = generate(model, [prompt], stage, output_logits=True, return_dict_in_generate=True)
+    prompt, steps = make_prompt(1), steps_of(model, Step(compressor, layer, positions))
+    output = generate(model, [prompt], steps, output_logits=True, return_dict_in_generate=True)
     expected = by_hand(model, prompt, output.sequences[0], compressor, layer, positions)[:-1]
     torch.testing.assert_close(torch.cat(output.logits), expected, atol=1e-4, rtol=0)
     lengths = [find_cache((), output).get_seq_length(index) for index in range(4)]
@@ -106,8 +112,8 @@ def test_prompt_and_answer_equal_the_layers_called_by_hand(model, compressor, la
 
 def test_released_sttm_leaves_a_gap_before_generated_tokens(model):
     prompt, compressor = make_prompt(1), build_compressor("average")
-    stage = LLMStage(model, compressor, 2, decode_gap=True)
-    output = generate(model, [prompt], stage, output_logits=True, return_dict_in_generate=True)
+    steps = steps_of(model, Step(compressor, 2, decode_gap=True))
+    output = generate(model, [prompt], steps, output_logits=True, return_dict_in_generate=True)
     logits = torch.cat(output.logits)
     expected = by_hand(model, prompt, output.sequences[0], compressor, 2, "reassign", gap=True)[:-1]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
@@ -122,7 +128,9 @@ def test_layer_0_equals_compressing_before_the_language_model(model, name):
     tokens, _ = compressor(prompt[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH))
     before = torch.cat([prompt[:BEFORE], tokens, prompt[BEFORE + NUM_VISUAL :]])
     expected = generate(model, [before], output_logits=True, return_dict_in_generate=True)
-    inside = generate(model, [prompt], LLMStage(model, compressor, 0), output_logits=True, return_dict_in_generate=True)
+    inside = generate(
+        model, [prompt], steps_of(model, Step(compressor, 0)), output_logits=True, return_dict_in_generate=True
+    )
     assert inside.sequences.tolist() == expected.sequences.tolist()
     torch.testing.assert_close(torch.cat(inside.logits), torch.cat(expected.logits), atol=1e-4, rtol=0)
 
@@ -132,8 +140,8 @@ def test_keeping_everything_changes_no_logit(model, positions):
     prompt = make_prompt(3)
     plain = generate(model, [prompt], output_logits=True, return_dict_in_generate=True)
     for layer in range(4):
-        stage = LLMStage(model, build_compressor("none"), layer, positions, decode_gap=True)
-        output = generate(model, [prompt], stage, output_logits=True, return_dict_in_generate=True)
+        steps = steps_of(model, Step(build_compressor("none"), layer, positions, decode_gap=True))
+        output = generate(model, [prompt], steps, output_logits=True, return_dict_in_generate=True)
         assert torch.equal(torch.cat(output.logits), torch.cat(plain.logits))
 
 
@@ -142,25 +150,25 @@ def test_keeping_everything_changes_no_logit(model, positions):
 @pytest.mark.parametrize("layer", [0, 2])
 def test_a_padded_batch_equals_single_prompts(model, layer, positions, options):
     prompts = [make_prompt(seed, after) for seed, after in ((4, 7), (5, 2), (6, 11))]
-    stage = LLMStage(model, Positive(), layer, positions)
-    batch = generate(model, prompts, stage, **options)
-    singles = [generate(model, [prompt], stage, **options)[0].tolist() for prompt in prompts]
+    steps = steps_of(model, Step(Positive(), layer, positions))
+    batch = generate(model, prompts, steps, **options)
+    singles = [generate(model, [prompt], steps, **options)[0].tolist() for prompt in prompts]
     assert batch.tolist() == singles
-    with stage.prompts([[span()]] * 3) as prompted, torch.inference_mode():
+    with steps.prompts([[span()]] * 3) as prompted, torch.inference_mode():
         model(inputs_embeds=torch.stack([prompt[:54] for prompt in prompts]))
-    assert prompted.kept.sum(dim=1).unique().numel() == 3  # the rows keep different numbers of tokens
+    assert prompted.kept[0].sum(dim=1).unique().numel() == 3  # the rows keep different numbers of tokens
 
 
 def test_prompts_padded_on_the_right(model):
     prompts = [make_prompt(seed, after) for seed, after in ((4, 7), (5, 2))]
-    stage = LLMStage(model, Positive(), 2)
+    steps = steps_of(model, Step(Positive(), 2))
     embeds = torch.stack([prompts[0], torch.cat([prompts[1], torch.ones(5, WIDTH)])])
     mask = torch.tensor([[1] * 60, [1] * 55 + [0] * 5])
     with torch.inference_mode():
-        with stage.prompts([[span()]] * 2):
+        with steps.prompts([[span()]] * 2):
             both = model(inputs_embeds=embeds, attention_mask=mask).logits
         for row, prompt in enumerate(prompts):
-            with stage.prompts([[span()]]):
+            with steps.prompts([[span()]]):
                 alone = model(inputs_embeds=prompt[None]).logits[0]
             torch.testing.assert_close(both[row, -len(alone) :], alone, atol=1e-4, rtol=0)
 
@@ -169,8 +177,8 @@ def test_two_videos_and_a_prompt_without_one(model):
     double = torch.cat([make_prompt(7), make_prompt(8)])
     text = make_prompt(9)[:20]
     spans = [[span(), span(BEFORE + 60)], []]
-    stage = LLMStage(model, Positive(), 0)
-    batch = generate(model, [double, text], stage, spans)
+    steps = steps_of(model, Step(Positive(), 0))
+    batch = generate(model, [double, text], steps, spans)
     pieces = [make_prompt(seed) for seed in (7, 8)]
     kept = [
         torch.cat([piece[:BEFORE], Positive()(piece[BEFORE:53].view(*GRID, WIDTH))[0], piece[53:]]) for piece in pieces
@@ -186,33 +194,33 @@ def test_newlines_stay_where_a_token_of_their_row_does(model):
     prompt[:, 0] = 1
     prompt[tokens[20:28], 0] = -1  # rows 5 and 6 lose all tokens
     prompt[tokens[31], 0] = -1  # row 7 loses its last
-    stage = LLMStage(model, Positive(), 0)
-    with stage.prompts([[VisualSpan(tokens, GRID, rows + 4)]]) as prompted, torch.inference_mode():
+    steps = steps_of(model, Step(Positive(), 0))
+    with steps.prompts([[VisualSpan(tokens, GRID, rows + 4)]]) as prompted, torch.inference_mode():
         inside = model(inputs_embeds=prompt[None]).logits[0]
         gone = torch.cat([tokens[20:28], tokens[31:32], rows[5:7] + 4])
         left = torch.tensor([index for index in range(len(prompt)) if index not in gone.tolist()])
     with torch.inference_mode():
         before = model(inputs_embeds=prompt[left][None]).logits[0]
     torch.testing.assert_close(inside, before, atol=1e-4, rtol=0)
-    assert prompted.num_newlines == [10]
-    assert prompted.kept.sum() == len(left)
+    assert prompted.num_newlines == [[10]]
+    assert prompted.kept[0].sum() == len(left)
 
 
 def test_hooks_are_gone_after_the_block_and_after_an_error(model):
-    stage = LLMStage(model, Positive(), 1)
+    steps = steps_of(model, Step(Positive(), 1))
     with pytest.raises(ValueError, match="a video ends at position 52 of a prompt of 30 tokens"):
-        generate(model, [make_prompt(1)[:30]], stage)
+        generate(model, [make_prompt(1)[:30]], steps)
     modules = [model.model, *model.model.layers]
     assert not any(module._forward_pre_hooks for module in modules)
-    generate(model, [make_prompt(1)], stage)
+    generate(model, [make_prompt(1)], steps)
     assert not any(module._forward_pre_hooks for module in modules)
 
 
 def test_bad_options_are_named(model):
     with pytest.raises(ValueError, match="layer must be at least 0 and below the model's 4 layers, got 4"):
-        LLMStage(model, Positive(), 4)
+        steps_of(model, Step(Positive(), 4))
     with pytest.raises(ValueError, match="positions must be one of reassign, survive, merge, got 'keep'"):
-        LLMStage(model, Positive(), 1, "keep")
-    stage = LLMStage(model, Positive(), 1)
+        steps_of(model, Step(Positive(), 1, "keep"))
+    steps = steps_of(model, Step(Positive(), 1))
     with pytest.raises(ValueError, match="videos of 2 prompts were announced, and the batch has 1 rows"):
-        generate(model, [make_prompt(1)], stage, [[span()]] * 2)
+        generate(model, [make_prompt(1)], steps, [[span()]] * 2)

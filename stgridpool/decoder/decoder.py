@@ -1,0 +1,210 @@
+"""Decoder: all that steps inside a language model know of it; TransformersDecoder: that of Qwen2, Llama and their like.
+
+Everything that depends on how transformers names the parts of a decoder, or the inputs of its layers, is in this file
+and in `kv_cache`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from transformers import Cache
+from transformers.masking_utils import create_causal_mask
+
+from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
+
+Tables = tuple[Tensor, Tensor]
+"""Cosines and sines of rotary embeddings, (B, n, d) each."""
+
+LAYER_INPUTS = ("attention_mask", "position_ids", "position_embeddings")
+ATTENTION_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm"})
+
+
+class Decoder(Protocol):
+    """The layers of a language model.
+
+    Letters: B prompts, n positions, D width, h heads, g key heads, d width of a head.
+    """
+
+    @property
+    def body(self) -> nn.Module:
+        """The module that calls the layers, one after the other."""
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers, which get hidden states (B, n, D) as their first input."""
+
+    @property
+    def first_layer(self) -> int:
+        """The first layer in front of which a step may act."""
+
+    @property
+    def num_position_axes(self) -> int:
+        """Axes on which a token has a position: 1, or 3 with M-RoPE."""
+
+    def check_attends_to_all(self) -> None:
+        """Raise a ValueError if a layer does not attend to all earlier positions."""
+
+    def check_attention(self, layer: int) -> None:
+        """Raise a ValueError if queries and keys of a layer cannot be computed; it names what is missing."""
+
+    def padding_mask(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+        """Return the mask (B, positions so far) among the inputs of `body`, or None."""
+
+    def tables(self, kwargs: Mapping[str, Any]) -> Tables:
+        """Return the rotary tables among the inputs of a layer."""
+
+    def rotary(self, hidden: Tensor, positions: Tensor) -> Tables:
+        """Return the rotary tables of positions (B, n), on the device and in the dtype of `hidden`."""
+
+    def layer_inputs(
+        self, layer: int, hidden: Tensor, mask: Tensor, positions: Tensor, tables: Tables, cache: Cache | None
+    ) -> dict[str, Any]:
+        """Return what layers from `layer` on get besides hidden states.
+
+        Args:
+            layer: The first of the layers, whose cache entries tell how many positions were there before.
+            hidden: (B, n, D), what enters it.
+            mask: (B, cached + n) bool, the positions that are real.
+            positions: (B, n), counted without gaps.
+            tables: Rotary tables of the n positions.
+            cache: The cache, if there is one.
+        """
+
+    def queries(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
+        """Return the queries (h, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+
+    def keys(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
+        """Return the keys (g, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+
+    def scaling(self, layer: int) -> float:
+        """Return the factor of the products of queries and keys."""
+
+
+class TransformersDecoder:
+    """The layers of a causal language model of transformers; for attributes and methods see `Decoder`.
+
+    Args:
+        model: The model, such as a Qwen2ForCausalLM.
+
+    Raises:
+        ValueError: If it is built otherwise than Qwen2 and Llama are; the message names what is missing.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.body: Any = model.base_model
+        missing = [name for name in ("config", "layers", "rotary_emb") if not hasattr(self.body, name)]
+        if not missing:
+            known = inspect.signature(self.body.layers[0].forward).parameters
+            missing = [f"layers[0].forward({name})" for name in LAYER_INPUTS if name not in known]
+        if missing:
+            raise ValueError(
+                f"{type(model).__name__} is no decoder like Qwen2 or Llama: it has no {', '.join(missing)}"
+            )
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The layers."""
+        return self.body.layers
+
+    @property
+    def first_layer(self) -> int:
+        """Always 0: a step may act in front of every layer."""
+        return 0
+
+    @property
+    def num_position_axes(self) -> int:
+        """Axes on which a token has a position: 3 with M-RoPE, else 1."""
+        return 3 if "mrope_section" in (getattr(self.body.config, "rope_parameters", None) or {}) else 1
+
+    def check_attends_to_all(self) -> None:
+        """Raise a ValueError if a layer does not attend to all earlier positions."""
+        kinds = set(getattr(self.body.config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise ValueError(f"a compressor inside the language model needs full attention, got layers of {kinds}")
+
+    def check_attention(self, layer: int) -> None:
+        """Raise a ValueError if the attention of a layer has other parts than that of Qwen2, Qwen3 and Llama."""
+        missing = [] if hasattr(self.layers[layer], "input_layernorm") else ["input_layernorm"]
+        attention = getattr(self.layers[layer], "self_attn", None)
+        parts = {name.split(".")[0] for name, _ in attention.named_parameters()} if attention is not None else set()
+        missing += sorted(f"self_attn.{name}" for name in {"q_proj", "k_proj"} - parts)
+        missing += [f"self_attn.{name}" for name in ("scaling", "head_dim") if not hasattr(attention, name)]
+        if attention is not None and not hasattr(_source(attention), "apply_rotary_pos_emb"):
+            missing.append("apply_rotary_pos_emb")
+        if missing:
+            raise ValueError(f"attention of layer {layer} cannot be computed: it has no {', '.join(missing)}")
+        if parts - ATTENTION_PARTS:
+            unknown = ", ".join(sorted(parts - ATTENTION_PARTS))
+            raise ValueError(f"attention of layer {layer} cannot be computed: it also has {unknown}")
+
+    def padding_mask(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
+        """Return the mask among the inputs of the body.
+
+        Raises:
+            ValueError: If it is not one of (batch, positions).
+        """
+        mask = inspect.signature(self.body.forward).bind_partial(*args, **kwargs).arguments.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
+            raise ValueError("a compressor inside the language model needs a mask of (batch, positions), or none")
+        return mask
+
+    def tables(self, kwargs: Mapping[str, Any]) -> Tables:
+        """Return the rotary tables among the inputs of a layer."""
+        cosines, sines = kwargs["position_embeddings"]
+        return cosines, sines
+
+    def rotary(self, hidden: Tensor, positions: Tensor) -> Tables:
+        """Return the rotary tables of positions (B, n)."""
+        return self.body.rotary_emb(hidden, positions)
+
+    def layer_inputs(
+        self, layer: int, hidden: Tensor, mask: Tensor, positions: Tensor, tables: Tables, cache: Cache | None
+    ) -> dict[str, Any]:
+        """Return what layers from `layer` on get besides hidden states."""
+        causal = create_causal_mask(
+            config=self.body.config,
+            inputs_embeds=hidden,
+            attention_mask=mask,
+            position_ids=positions,
+            layer_idx=None if cache is None else layer,
+            **{CACHE_ARGUMENT: cache},
+        )
+        # Positions are counted without gaps: flash attention takes a gap for the seam of two packed prompts.
+        return dict(zip(LAYER_INPUTS, (causal, positions, tables), strict=True))
+
+    def queries(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
+        """Return the queries (h, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+        return self._projected(layer, "q", hidden, tables)
+
+    def keys(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
+        """Return the keys (g, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+        return self._projected(layer, "k", hidden, tables)
+
+    def scaling(self, layer: int) -> float:
+        """Return the factor of the products of queries and keys."""
+        attention: Any = self.layers[layer].self_attn
+        return attention.scaling
+
+    def _projected(self, layer: int, kind: str, hidden: Tensor, tables: Tables) -> Tensor:
+        block: Any = self.layers[layer]
+        attention = block.self_attn
+        project, norm = getattr(attention, f"{kind}_proj"), getattr(attention, f"{kind}_norm", None)
+        device = next(block.parameters()).device  # a model on several devices moves hidden states in the layer itself
+        projected = project(block.input_layernorm(hidden.to(device)))  # (n, h * d)
+        if norm is not None:  # over each head, as in Qwen3, or over all of them, as in OLMo
+            width = norm.weight.shape[-1]
+            projected = norm(projected.unflatten(-1, (-1, width))).flatten(-2)
+        heads = projected.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)[None]  # (1, h, n, d)
+        cosines, sines = (table[None].to(device) for table in tables)
+        # The model's own function: some families turn other pairs of channels. It turns no heads of the other kind.
+        return _source(attention).apply_rotary_pos_emb(heads, heads[:, :0], cosines, sines)[0][0]
+
+
+def _source(module: nn.Module) -> Any:
+    """Return the Python module in which the class of a module is defined."""
+    return sys.modules[type(module).__module__]
