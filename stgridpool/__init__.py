@@ -10,10 +10,12 @@ from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.fastervlm import FasterVLM
+from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG
+from stgridpool.compressors.pyramid_drop import PyramidDrop
 from stgridpool.compressors.random import Random
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
@@ -36,11 +38,13 @@ __all__ = [
     "Compressed",
     "Compressor",
     "Evidence",
+    "FastV",
     "FasterVLM",
     "Max",
     "Need",
     "NoCompression",
     "Plan",
+    "PyramidDrop",
     "Random",
     "STGridPool",
     "Scorer",

@@ -11,10 +11,12 @@ from stgridpool.compressor import Compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.fastervlm import FasterVLM
+from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG
+from stgridpool.compressors.pyramid_drop import PyramidDrop
 from stgridpool.compressors.random import Random
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
@@ -35,6 +37,8 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "stride": Stride,
     "fastervlm": FasterVLM,
     "visionzip": VisionZip,
+    "fastv": FastV,
+    "pyramid_drop": PyramidDrop,
 }
 
 

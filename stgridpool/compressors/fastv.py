@@ -1,0 +1,98 @@
+"""FastV: pruning inside the language model by the attention of the prompt's last token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from stgridpool.budget import Budget, split_layer_average
+from stgridpool.compressor import POSITIONS, Compressor, Scorer, Step
+from stgridpool.evidence import Evidence, Need, QueryAttention
+from stgridpool.options import choice, fraction, whole_number
+from stgridpool.video_tokens import VideoTokens
+
+
+@dataclass(frozen=True)
+class FastV(Scorer):
+    """Keep the visual tokens that the last token of the prompt attends to most in the layer before `layer`.
+
+    Attention is the mean over heads; the tokens kept enter layer `layer`, at the positions that they had. Without a
+    budget half of them is kept.
+
+    Source: FastV (ECCV 2024), arXiv 2403.06764, and its released code. The code takes an absolute number of tokens and
+    the attention of the first prompt of a batch for all of them; here every prompt decides for itself. Of equal scores
+    the first are kept.
+
+    Attributes:
+        retention: See `Budgeted`; it is of the tokens that reach the layer, 0.5 if no budget is given.
+        scope: See `Scorer`.
+        layer: The decoder layer K whose input is pruned, 1 to 1000.
+        positions: Where the tokens kept stand from there on, see `Step`.
+        layer_average: In place of a budget, the mean retention over all layers of the language model, above 0 and at
+            most 1: layers below K count as 1. `for_depth` turns it into `retention`.
+
+    Raises:
+        ValueError: If an option is out of its range, or two budgets are given.
+    """
+
+    default_retention: ClassVar[float] = 0.5
+
+    scope: str = "video"
+    layer: int = 2
+    positions: str = "survive"
+    layer_average: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.layer_average is None:
+            super().__post_init__()
+        else:
+            fraction("layer_average", self.layer_average)
+            given = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
+            given = {name: value for name, value in given.items() if value is not None}
+            if given:
+                raise ValueError(f"a budget is given in one way, got layer_average and {given}; leave out all but one")
+            choice("scope", self.scope, self.SCOPES)
+        whole_number("layer", self.layer, 1, 1000)
+        choice("positions", self.positions, POSITIONS)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Attention of the layer before."""
+        return frozenset({QueryAttention(self.layer - 1)})
+
+    @property
+    def budget(self) -> Budget:
+        """Number of tokens to leave.
+
+        Raises:
+            ValueError: If that depends on the number of layers, which is not known yet.
+        """
+        if self.layer_average is not None:
+            raise ValueError(f"layer_average={self.layer_average} depends on the language model: call for_depth first")
+        return super().budget
+
+    def for_depth(self, num_layers: int) -> Compressor:
+        """Turn `layer_average` into the retention from `layer` on.
+
+        Raises:
+            ValueError: If layers below `layer` alone hold more, or there is no such layer.
+        """
+        if self.layer_average is None:
+            return self
+        if self.layer >= num_layers:
+            raise ValueError(f"layer must be below the model's {num_layers} layers, got {self.layer}")
+        lengths = (self.layer, num_layers - self.layer)
+        return replace(
+            self, layer_average=None, retention=split_layer_average(self.layer_average, lengths, (None, 1))[1]
+        )
+
+    def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
+        """Return the attention that every token receives."""
+        del tokens
+        return evidence[QueryAttention(self.layer - 1)]
+
+    def steps(self) -> tuple[Step, ...]:
+        """At its decoder layer."""
+        return (Step(self, self.layer, self.positions),)

@@ -1,0 +1,136 @@
+"""PyramidDrop: pruning in front of several layers of the language model, each time by the attention of that layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor
+
+from stgridpool.budget import split_layer_average
+from stgridpool.compressor import POSITIONS, Compressor, Scorer, Step, compress, planned_counts
+from stgridpool.evidence import Evidence, Need, QueryAttention
+from stgridpool.options import choice, fraction, whole_numbers
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
+
+RELEASED_DEPTH = 32
+"""Layers of the model that the released code is for."""
+
+
+@dataclass(frozen=True)
+class PyramidDropLayer(Scorer):
+    """Keep the visual tokens that the last token of the prompt attends to most in a layer: one drop of `PyramidDrop`.
+
+    Attributes:
+        retention: Of the tokens in front of the first drop.
+        layer: The decoder layer whose input is pruned.
+        drops_before: How many drops of the same pyramid there are before it.
+    """
+
+    scope: str = "video"
+    layer: int = 0
+    drops_before: int = 0
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Attention of the layer in front of which it drops."""
+        return frozenset({QueryAttention(self.layer)})
+
+    @property
+    def counts_from(self) -> int:
+        """The first drop."""
+        return self.drops_before
+
+    def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
+        """Return the attention that every token receives."""
+        del tokens
+        return evidence[QueryAttention(self.layer)]
+
+
+@dataclass(frozen=True)
+class PyramidDrop(Compressor):
+    """Drop visual tokens in front of several decoder layers, those that the last token of the prompt attends to least.
+
+    Attention is that of the layer whose input is pruned, from its own queries and keys, the mean over heads. What
+    remains is counted in parts of the tokens in front of the first drop, rounded down, but at least 1.
+
+    Source: PyramidDrop (CVPR 2025), arXiv 2410.17247, and its released code, which counts positions again at every
+    drop, as here. That code cannot run models with grouped heads, and cuts prompts at 2048 tokens unless it is told
+    otherwise. It may drop all tokens of a short video; here one remains.
+
+    Attributes:
+        layers: Decoder layers whose input is pruned, ascending, each from 0 to 1000; None for a quarter, a half and
+            three quarters of the depth of the language model: the released 8, 16 and 24 of 32 layers. They are those of
+            32 layers until `for_depth` names the depth.
+        keep: Fraction kept from each of the layers on, above 0 and at most 1, falling.
+        layer_average: Mean retention over all layers of the language model, above 0 and at most 1: `for_depth` scales
+            `keep` to meet it.
+        positions: Where the tokens kept stand from there on, see `Step`.
+
+    Raises:
+        ValueError: If an option is out of its range, or layers and fractions differ in number.
+    """
+
+    needs_maps: ClassVar[bool] = False
+
+    layers: tuple[int, ...] | None = None
+    keep: tuple[float, ...] = (0.5, 0.25, 0.125)
+    layer_average: float | None = None
+    positions: str = "reassign"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, list | tuple) or not self.keep:
+            raise ValueError(f"keep must be a list of fractions, at least one, got {self.keep!r}")
+        object.__setattr__(self, "keep", tuple(fraction("keep", one) for one in self.keep))
+        if any(after > before for before, after in pairwise(self.keep)):
+            raise ValueError(f"keep must fall from layer to layer, got {self.keep}")
+        if self.layers is not None:
+            object.__setattr__(self, "layers", whole_numbers("layers", self.layers, 0, 1000, 1000))
+        layers = self._layers(RELEASED_DEPTH)
+        if len(layers) != len(self.keep):
+            raise ValueError(f"layers and keep must be equally many, got {layers} and {self.keep}")
+        if any(after <= before for before, after in pairwise(layers)):
+            raise ValueError(f"layers must ascend, got {layers}")
+        if self.layer_average is not None:
+            fraction("layer_average", self.layer_average)
+        choice("positions", self.positions, POSITIONS)
+
+    def _layers(self, num_layers: int) -> tuple[int, ...]:
+        return (num_layers // 4, num_layers // 2, num_layers * 3 // 4) if self.layers is None else self.layers
+
+    def for_depth(self, num_layers: int) -> Compressor:
+        """Name the layers, and turn `layer_average` into the fractions kept.
+
+        Raises:
+            ValueError: If the model has no such layers, or layers below the first alone hold more than the average.
+        """
+        layers, keep = self._layers(num_layers), self.keep
+        lengths = [after - before for before, after in pairwise((0, *layers, num_layers))]
+        if min(lengths[1:]) <= 0:
+            raise ValueError(f"layers must ascend and be below the model's {num_layers} layers, got {layers}")
+        if self.layer_average is not None:
+            keep = split_layer_average(self.layer_average, lengths, (None, *keep))[1:]
+        return replace(self, layers=layers, keep=keep, layer_average=None)
+
+    def steps(self) -> tuple[Step, ...]:
+        """One at each of its layers.
+
+        Raises:
+            ValueError: If the fractions kept depend on the number of layers, which is not known yet.
+        """
+        if self.layer_average is not None:
+            raise ValueError(f"layer_average={self.layer_average} depends on the language model: call for_depth first")
+        return tuple(
+            Step(PyramidDropLayer(share, layer=layer, drops_before=number), layer, self.positions)
+            for number, (layer, share) in enumerate(zip(self._layers(RELEASED_DEPTH), self.keep, strict=True))
+        )
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Drop one time after the other."""
+        return compress(self, tokens, evidence)[1]
+
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the number of tokens behind the last drop."""
+        return planned_counts(self.steps(), shape, total)[-1]
