@@ -67,8 +67,10 @@ class WithAttention(KeepSome):
 
 
 def test_a_compressor_that_needs_what_no_siglip_tower_offers_is_rejected(model):
-    offered = "this model offers AttentionReceived, FrameVectors, PoolHeadAttention, Question, TowerKeys"
-    with pytest.raises(ValueError, match=rf"WithAttention\(.*needs ClassAttention\(layer=-1\); {offered}"):
+    offered = "AttentionReceived, FrameVectors, PoolHeadAttention, QueryAttention, Question, TowerKeys"
+    with pytest.raises(
+        ValueError, match=rf"WithAttention\(.*needs ClassAttention\(layer=-1\); this model offers {offered}"
+    ):
         model.compressor = WithAttention()
 
 
