@@ -1,4 +1,4 @@
-"""Attention from a few rows of a prompt to some of its positions, from queries and keys.
+"""Attention from a few rows of a prompt to its visual tokens, from the queries and keys of a decoder's layer.
 
 Only the rows asked for are computed, in blocks, in float32, so that memory stays small however long the prompt is.
 
@@ -7,13 +7,48 @@ Letters: h heads, g key heads (h is a multiple of g), r rows, n positions, d wid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from stgridpool.decoder.decoder import Decoder, Tables
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.evidence import QueryAttention
+
 MOST_ENTRIES = 1 << 24
 """Attention weights that are in memory at a time: 64 MB."""
+
+
+def attention_to(
+    decoder: Decoder, need: QueryAttention, hidden: Tensor, tables: Tables, spans: Sequence[VisualSpan], end: int
+) -> list[Tensor]:
+    """Return the attention (N,) float32 that each video of a prompt receives in a layer.
+
+    Args:
+        decoder: The layers.
+        need: What is wanted.
+        hidden: (n, D), what enters the layer, without padding.
+        tables: Rotary tables (n, d) of the prompt.
+        spans: Its videos.
+        end: Position at which the question ends.
+
+    Raises:
+        ValueError: If the text behind the last video is asked for, and there is none.
+    """
+    start = end - 1
+    if need.rows == "question":
+        start = 1 + max(int(torch.cat([span.tokens, span.newlines]).max()) for span in spans)
+    if start >= end:
+        raise ValueError(f"{need!r} needs text behind the last video, got a prompt that ends with it")
+    rows = torch.arange(start, end, device=hidden.device)
+    queries = decoder.queries(need.layer, hidden[rows], (tables[0][rows], tables[1][rows]))
+    keys = decoder.keys(need.layer, hidden, tables)
+    columns = torch.cat([span.tokens for span in spans]).to(keys.device)
+    received = attention_received(
+        queries, keys, rows.to(keys.device), columns, decoder.scaling(need.layer), need.reduce
+    )
+    return list(received.split([len(span.tokens) for span in spans]))
 
 
 def attention_received(

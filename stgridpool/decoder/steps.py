@@ -27,9 +27,10 @@ from typing import Any
 from torch import Tensor
 
 from stgridpool.compressor import POSITIONS, Step
+from stgridpool.decoder.continuation import Continuation
 from stgridpool.decoder.decoder import Decoder
 from stgridpool.decoder.kv_cache import find_cache
-from stgridpool.decoder.passes import Continuation, Prefill
+from stgridpool.decoder.prefill import Prefill
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.evidence import QueryAttention
 from stgridpool.plan import Plan

@@ -8,8 +8,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.phi3 import Phi3Config, Phi3ForCausalLM
 
+from stgridpool.decoder.attention_rows import attention_to
 from stgridpool.decoder.decoder import TransformersDecoder
-from stgridpool.decoder.passes import attention_to
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.evidence import QueryAttention
 

@@ -75,7 +75,7 @@ def test_every_definition_of_retention_is_recorded(make_model, ask):
 def test_a_count_that_is_not_the_planned_one_ends_the_run(make_model, ask, monkeypatch):
     model = make_model(compressor="sttm", compressor_args={"layer": 1, "retention": 0.3})
     with monkeypatch.context() as patches:
-        patches.setattr("stgridpool.decoder.passes.shorten", one_token_less)
+        patches.setattr("stgridpool.decoder.prefill.shorten", one_token_less)
         with pytest.raises(SystemExit):
             ask(model, "generate_until", QUESTIONS[:1])
     model.model.compressor = Liar()

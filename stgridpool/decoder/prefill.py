@@ -1,4 +1,4 @@
-"""What the layers of a decoder get during one forward: Prefill shortens prompts, Continuation goes on behind them.
+"""Prefill: what the layers of a decoder get during the forward in which prompts are shortened.
 
 Each step begins a segment of layers, all of which get the same mask, positions and rotary tables. The hooks of
 `DecoderSteps` call `enter` for one layer after the other.
@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import Cache
 
 from stgridpool.compressor import Step
-from stgridpool.decoder.attention_rows import attention_received
+from stgridpool.decoder.attention_rows import attention_to
 from stgridpool.decoder.decoder import Decoder, Tables
-from stgridpool.decoder.shortened_prompt import ShortenedPrompt, VisualSpan, shorten
+from stgridpool.decoder.positions import counted, pad_left, placed
+from stgridpool.decoder.shortened_prompt import VisualSpan, shorten
 from stgridpool.evidence import QueryAttention
 from stgridpool.plan import Plan
 
@@ -147,121 +147,3 @@ class Prefill:
             raise ValueError("layers must be entered in order")
         cosines, sines = self._tables
         return cosines.to(hidden.device), sines.to(hidden.device)
-
-
-class Continuation:
-    """A forward of tokens that follow shortened prompts.
-
-    Args:
-        decoder: The layers.
-        steps: In the order of their layers.
-        mask: (B, all positions so far), those that are real, or None for all.
-        kept: Of each step (B, M) bool, the real tokens of the prompts behind it; fewer rows are repeated.
-        is_prompt: Whether the tokens still belong to the prompts.
-    """
-
-    def __init__(
-        self, decoder: Decoder, steps: Sequence[Step], mask: Tensor | None, kept: Sequence[Tensor], is_prompt: bool
-    ) -> None:
-        self._decoder, self._steps, self._mask, self._kept = decoder, steps, mask, kept
-        self._is_prompt = is_prompt
-        self._tables: Tables | None = None  # of the current segment
-        self._inputs: dict[str, Any] = {}
-
-    def enter(
-        self, index: int, hidden: Tensor, cache: Cache | None, kwargs: Mapping[str, Any]
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Return the hidden states (B, n, D) as they are, and what a layer gets in place of its other inputs.
-
-        Args:
-            index: The layer.
-            hidden: What enters it.
-            cache: The cache.
-            kwargs: The layer's other inputs.
-
-        Raises:
-            ValueError: If there is no cache.
-        """
-        acting = [number for number, step in enumerate(self._steps) if step.place == index]
-        if not acting:
-            return hidden, self._inputs
-        if cache is None:
-            raise ValueError("tokens after a shortened prompt need its cache")
-        new = hidden.shape[1]
-        added = cache.get_query_offset(index) + new - self._kept[acting[-1]].shape[1]
-        tables = self._decoder.tables(kwargs) if self._tables is None else self._tables
-        for number in acting:
-            step, mask = self._steps[number], self._mask_of(number, hidden, added)
-            order = counted(mask)[:, -new:]
-            if step.positions == "reassign" and (self._is_prompt or not step.decode_gap):
-                tables = self._decoder.rotary(hidden, order)
-        self._tables = tables
-        self._inputs = self._decoder.layer_inputs(index, hidden, mask, order, tables, cache)
-        return hidden, self._inputs
-
-    def _mask_of(self, number: int, hidden: Tensor, added: int) -> Tensor:
-        """Return the real positions (B, M + added) of a segment."""
-        batch, kept = len(hidden), self._kept[number]
-        kept = kept.repeat_interleave(batch // len(kept), dim=0).to(hidden.device)
-        behind = kept.new_ones(batch, added) if self._mask is None else self._mask[:, -added:].bool()
-        return torch.cat([kept, behind.to(kept.device)], dim=1)
-
-
-def attention_to(
-    decoder: Decoder, need: QueryAttention, hidden: Tensor, tables: Tables, spans: Sequence[VisualSpan], end: int
-) -> list[Tensor]:
-    """Return the attention (N,) float32 that each video of a prompt receives in a layer.
-
-    Args:
-        decoder: The layers.
-        need: What is wanted.
-        hidden: (n, D), what enters the layer, without padding.
-        tables: Rotary tables (n, d) of the prompt.
-        spans: Its videos.
-        end: Position at which the question ends.
-
-    Raises:
-        ValueError: If the text behind the last video is asked for, and there is none.
-    """
-    start = end - 1
-    if need.rows == "question":
-        start = 1 + max(int(torch.cat([span.tokens, span.newlines]).max()) for span in spans)
-    if start >= end:
-        raise ValueError(f"{need!r} needs text behind the last video, got a prompt that ends with it")
-    rows = torch.arange(start, end, device=hidden.device)
-    queries = decoder.queries(need.layer, hidden[rows], (tables[0][rows], tables[1][rows]))
-    keys = decoder.keys(need.layer, hidden, tables)
-    columns = torch.cat([span.tokens for span in spans]).to(keys.device)
-    received = attention_received(
-        queries, keys, rows.to(keys.device), columns, decoder.scaling(need.layer), need.reduce
-    )
-    return list(received.split([len(span.tokens) for span in spans]))
-
-
-def placed(step: Step, rows: Sequence[ShortenedPrompt], table: Tensor, real: Sequence[Tensor]) -> Tensor:
-    """Return what remains of a rotary table where positions are not counted again.
-
-    Args:
-        step: Its policy of positions is "survive" or "merge".
-        rows: The prompts, shortened.
-        table: (B, L, d), of whole padded prompts.
-        real: Where the tokens of each prompt stand among the L.
-
-    Returns:
-        (B, M, d), padded on the left.
-    """
-    tables = [row[places] for row, places in zip(table, real, strict=True)]
-    if step.positions == "merge":
-        return pad_left([p.merge(one, step.merges_evenly) for p, one in zip(rows, tables, strict=True)])
-    return pad_left([prompt.select(one) for prompt, one in zip(rows, tables, strict=True)])
-
-
-def counted(mask: Tensor) -> Tensor:
-    """Return positions (B, n) of real tokens, counted from 0; 0 on padding before them."""
-    return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
-
-
-def pad_left(rows: Sequence[Tensor]) -> Tensor:
-    """Stack rows (n_i, ...), shorter ones with zeros before them."""
-    longest = max(map(len, rows))
-    return torch.stack([F.pad(row, (0, 0) * (row.dim() - 1) + (longest - len(row), 0)) for row in rows])

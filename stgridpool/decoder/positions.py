@@ -1,0 +1,44 @@
+"""Where the tokens of shortened prompts stand: counted again, or at the positions that they had.
+
+Letters: B prompts, L positions with padding, M of a shortened prompt, d width of the rotary tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stgridpool.compressor import Step
+from stgridpool.decoder.shortened_prompt import ShortenedPrompt
+
+
+def placed(step: Step, rows: Sequence[ShortenedPrompt], table: Tensor, real: Sequence[Tensor]) -> Tensor:
+    """Return what remains of a rotary table where positions are not counted again.
+
+    Args:
+        step: Its policy of positions is "survive" or "merge".
+        rows: The prompts, shortened.
+        table: (B, L, d), of whole padded prompts.
+        real: Where the tokens of each prompt stand among the L.
+
+    Returns:
+        (B, M, d), padded on the left.
+    """
+    tables = [row[places] for row, places in zip(table, real, strict=True)]
+    if step.positions == "merge":
+        return pad_left([p.merge(one, step.merges_evenly) for p, one in zip(rows, tables, strict=True)])
+    return pad_left([prompt.select(one) for prompt, one in zip(rows, tables, strict=True)])
+
+
+def counted(mask: Tensor) -> Tensor:
+    """Return positions (B, n) of real tokens, counted from 0; 0 on padding before them."""
+    return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+
+
+def pad_left(rows: Sequence[Tensor]) -> Tensor:
+    """Stack rows (n_i, ...), shorter ones with zeros before them."""
+    longest = max(map(len, rows))
+    return torch.stack([F.pad(row, (0, 0) * (row.dim() - 1) + (longest - len(row), 0)) for row in rows])
