@@ -1,8 +1,6 @@
 """What the README shows runs, and what it names exists."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -32,8 +30,8 @@ def workplace(tmp_path, monkeypatch, golden):
 
 
 @pytest.mark.parametrize("index", range(len(EXAMPLES)))
-def test_python_examples_run(workplace, index):
-    run = subprocess.run([sys.executable, "-c", EXAMPLES[index]], capture_output=True, text=True, check=False)
+def test_python_examples_run(workplace, index, run_python):
+    run = run_python("-c", EXAMPLES[index], cwd=workplace)
     assert run.returncode == 0, run.stderr
     assert ["torch.Size([10816, 896])", "visual tokens and", "from a prefix of"][index] in run.stdout
 

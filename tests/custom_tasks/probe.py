@@ -13,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from lmms_eval.tasks import TaskManager
+from loguru import logger
 
 
 def describe(task, answers, output_path):
@@ -37,6 +38,8 @@ def describe(task, answers, output_path):
 
 
 def main(request_path, report_path):
+    logger.remove()
+    logger.add(sys.stderr)  # lmms-eval's models, once imported, leave out what is not a warning
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     random.choice = lambda choices: choices[0]  # the stock parsers guess; here they always guess the first option
     manager = TaskManager(

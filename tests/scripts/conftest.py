@@ -1,7 +1,6 @@
 """Fixtures for the tests of the scripts."""
 
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,9 +37,10 @@ def miniature() -> Path:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory) -> Path:
+def workplace(tmp_path_factory, run_python) -> Path:
     """A folder to evaluate in: its data/videomme holds two clips with eight questions each for videomme_local."""
     folder = tmp_path_factory.mktemp("workplace")
-    command = [sys.executable, str(SCRIPTS / "nano" / "make_data.py"), "data", "--clips", "2", "--needles", "0"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    command = [str(SCRIPTS / "nano" / "make_data.py"), "data", "--clips", "2", "--needles", "0"]
+    done = run_python(*command, cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,12 +14,19 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = {"method", "device", "dtype", "ms", "ratio_to_average", "copy_bandwidth_share", "extra_memory_share"}
 
 
-def run(*arguments: str) -> str:
-    command = [sys.executable, "scripts/benchmark.py", "pooling", "--device", "cpu", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+@pytest.fixture(scope="module")
+def run(run_python):
+    """Function that runs a measurement on the CPU; returns what it prints."""
+
+    def run(*arguments: str, name: str = "pooling") -> str:
+        done = run_python("scripts/benchmark.py", name, "--device", "cpu", *arguments, cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
-def test_json_rows():
+def test_json_rows(run):
     rows = json.loads(run("--frames", "9", "--grid", "6", "5", "--width", "16", "--rounds", "1", "--json"))
     assert {row["dtype"] for row in rows} == {"float32", "bfloat16"}
     assert {row["method"] for row in rows} == {*COMPRESSORS, "nsp, unfolded"}
@@ -32,13 +37,13 @@ def test_json_rows():
     assert moved == 9 * (6 * 5 + 3 * 2) * 16 * 4
 
 
-def test_table():
+def test_table(run):
     table = run("--frames", "4", "--grid", "4", "4", "--width", "8", "--rounds", "1", "--methods", "nsp", "average")
     assert "4 frames of 4x4 random tokens of width 8" in table
     assert "nsp, unfolded" in table
 
 
-def test_ratio_to_a_decoder_layer(tmp_path):
+def test_ratio_to_a_decoder_layer(run, tmp_path):
     arguments = ("--frames", "8", "--grid", "6", "6", "--width", "384", "--rounds", "2", "--dtypes", "float32")
     arguments += ("--methods", "sttm", "--decoder-layer", "tiny", "--output", str(tmp_path / "rows.json"))
     assert "a tiny decoder" in run(*arguments).replace("\n", " ")
@@ -46,17 +51,16 @@ def test_ratio_to_a_decoder_layer(tmp_path):
     assert row["decoder_layer_ratio"] > 0
 
 
-def test_clips_of_many_lengths():
+def test_clips_of_many_lengths(run):
     sizes = ("--clips", "12", "--frames", "3", "9", "--grid", "4", "3", "--width", "2", "--rounds", "1")
-    command = [sys.executable, "scripts/benchmark.py", "layouts", "--device", "cpu", *sizes, "--json"]
-    rows = json.loads(subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout)
+    rows = json.loads(run(*sizes, "--json", name="layouts"))
     assert [row["method"] for row in rows] == ["none", "average", "bilinear", "max", "nsp", "ptg", "st_gridpool"]
     for row in rows:
         assert row["ratio"] == pytest.approx(row["seconds_many_lengths"] / row["seconds_one_length"], rel=0.2)
 
 
 @pytest.mark.slow
-def test_little_memory():
+def test_little_memory(run):
     arguments = ("--width", "2048", "--dtypes", "float32", "--rounds", "1", "--json", "--methods", "nsp", "st_gridpool")
     rows = [row for row in json.loads(run(*arguments)) if row["method"] != "nsp, unfolded"]
     assert len(rows) == 2

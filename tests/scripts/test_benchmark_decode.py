@@ -1,8 +1,6 @@
 """The comparison of decoders: what it prints, and that all of them give the same frames."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory, run_python):
     """What the command writes about short clips, and the table that it prints."""
     output = tmp_path_factory.mktemp("decode") / "numbers.json"
-    command = [sys.executable, "scripts/benchmark.py", "decode", "--seconds", "17", "--size", "64", "48"]
+    command = ["scripts/benchmark.py", "decode", "--seconds", "17", "--size", "64", "48"]
     command += ["--frames", "5", "--rounds", "1", "--output", str(output)]
-    table = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.read_text()), table
+    done = run_python(*command, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return json.loads(output.read_text()), done.stdout
 
 
 def test_all_decoders_give_the_same_frames_of_all_clips(measured):

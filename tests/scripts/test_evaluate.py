@@ -26,8 +26,8 @@ if [[ -n "$RESULTS" ]]; then
   echo "$WRITES" >"$RESULTS"
   touch -t 203801010000 "$RESULTS" # file times are coarse
 fi
-if [[ -n "$PIDS" ]]; then # a launcher with a rank, both deaf to all but the last signal
-  trap '' TERM
+if [[ -n "$PIDS" ]]; then # a launcher with a rank
+  [[ -z "$DEAF" ]] || trap '' TERM # both hear the last signal alone
   tail -f /dev/null &
   echo "$$ $!" >"$PIDS.new"
   mv "$PIDS.new" "$PIDS"
@@ -60,6 +60,7 @@ def start(tmp_path):
             "RESULTS": str(results or ""),
             "WRITES": json.dumps(more.get("writes", {})),
             "PIDS": str(more.get("pids", "")),
+            "DEAF": "yes" if more.get("is_deaf") else "",
             "STATUS": str(status),
             "NUM_GPUS": str(num_gpus),
             "REAL_PYTHON": sys.executable,
@@ -190,9 +191,18 @@ def test_a_comma_in_a_path_is_refused(evaluate, words, name):
     assert not lines
 
 
-@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_run_ends_with_the_script(start, tmp_path, how):
-    process = start("quiz", pids=tmp_path / "pids")
+@pytest.mark.parametrize(
+    ("how", "is_deaf"),
+    [
+        (signal.SIGHUP, False),
+        (signal.SIGINT, False),
+        (signal.SIGTERM, False),
+        (signal.SIGKILL, False),
+        (signal.SIGKILL, True),
+    ],
+)
+def test_the_run_ends_with_the_script(start, tmp_path, how, is_deaf):
+    process = start("quiz", pids=tmp_path / "pids", is_deaf=is_deaf)
     while not (tmp_path / "pids").exists():
         assert process.poll() is None
         os.sched_yield()

@@ -1,8 +1,6 @@
 """Features are extracted ahead of time, by one process or several, and only once."""
 
 import math
-import os
-import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -15,8 +13,6 @@ from lmms_eval_stgridpool.questions.exchange import Exchange
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "extract_features.py"
-LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--num_processes", "2"]
-LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
 @pytest.fixture
@@ -34,22 +30,19 @@ def extract(load_script, workplace, monkeypatch):
 
 
 @pytest.mark.slow
-def test_videos_are_extracted_once(extract, workplace, miniature, tmp_path, capsys):
+def test_videos_are_extracted_once(
+    extract, workplace, miniature, tmp_path, capsys, start_programs, environments_of_ranks
+):
     cache, model_args = tmp_path / "cache", f"pretrained={miniature},max_frames_num=16,feature_cache={tmp_path}/cache"
     (tmp_path / "bad.mp4").write_text("no video")
     (tmp_path / "list.txt").write_text(f"{tmp_path / 'bad.mp4'}\n\n")
     words = ["--tasks", "videomme_local", "--model_args", model_args, tmp_path / "list.txt"]
-    first = subprocess.run(
-        [sys.executable, *LAUNCH, SCRIPT, *words],
-        cwd=workplace,
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert first.returncode == 1
-    assert "3 videos: 2 encoded, 0 were there, 1 failed" in first.stdout
-    assert f"cannot read video {tmp_path / 'bad.mp4'}" in first.stderr
+    program = [SCRIPT, *words]
+    both = start_programs(program, program, cwd=workplace, environments=environments_of_ranks(2))
+    assert 1 in both.wait().statuses
+    stdout, stderr = ("".join(log.read_text() for log in logs) for logs in zip(*both.logs, strict=True))
+    assert "3 videos: 2 encoded, 0 were there, 1 failed" in stdout
+    assert f"cannot read video {tmp_path / 'bad.mp4'}" in stderr
     assert len(list(cache.rglob("*.safetensors"))) == 2
     assert extract("--model_args", f"{model_args},device=cpu", "data/videomme") == 0
     assert "2 videos: 0 encoded, 2 were there, 0 failed" in capsys.readouterr().out

@@ -3,8 +3,6 @@
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -287,7 +285,7 @@ print((peak - before) / weights)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-def test_loading_holds_the_weights_once(make_checkpoint, llava_golden):
+def test_loading_holds_the_weights_once(make_checkpoint, llava_golden, run_python):
     sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 5, "vocab_size": 6000}
     vision = json.loads((llava_golden / "ckpt-video" / "config.json").read_text())["vision_config"]
     folder, model = make_checkpoint(vision_config=vision, **sizes)
@@ -295,6 +293,6 @@ def test_loading_holds_the_weights_once(make_checkpoint, llava_golden):
     del model
     # The file is float32 and what is loaded float16, so that every weight takes private memory. Mapped pages of the
     # file can be dropped and are no copy.
-    command = [sys.executable, "-c", MEMORY_PROBE, str(llava_golden / "ckpt-video"), str(folder)]
-    run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    run = run_python("-c", MEMORY_PROBE, llava_golden / "ckpt-video", folder)
+    assert run.returncode == 0, run.stderr
     assert 0.9 < float(run.stdout.split()[-1]) < 1.4

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,13 +13,11 @@ MODEL_STAGES = {"vision", "projector", "compress", "prefill", "generate"}
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory):
+def printed(tmp_path_factory, run_python):
     """What the command prints and writes."""
     file = tmp_path_factory.mktemp("results") / "eval.json"
-    command = [sys.executable, "scripts/benchmark.py", "eval", *OPTIONS, "--device", "cpu", "--json"]
-    done = subprocess.run(
-        [*command, "--output", str(file)], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    command = ["scripts/benchmark.py", "eval", *OPTIONS, "--device", "cpu", "--json"]
+    done = run_python(*command, "--output", file, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), json.loads(file.read_text())
 

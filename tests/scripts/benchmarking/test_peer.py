@@ -1,8 +1,6 @@
 """The comparison with lmms-eval's own model."""
 
 import json
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -23,9 +21,9 @@ def test_numbers_of_both_models(benchmarking):
 
 
 @pytest.mark.slow
-def test_both_models_answer_alike():
-    command = [sys.executable, "scripts/benchmark.py", "peer", "--clips", "2", "--device", "cpu", "--json"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+def test_both_models_answer_alike(run_python):
+    command = ["scripts/benchmark.py", "peer", "--clips", "2", "--device", "cpu", "--json"]
+    done = run_python(*command, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr[-3000:]
     numbers = json.loads(done.stdout)
     assert (numbers["questions"], numbers["equal_answers_share"]) == (16, 1)

@@ -3,8 +3,6 @@
 import json
 import os
 import resource
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
@@ -158,14 +156,14 @@ def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch, folde
     assert not list(tmp_path.iterdir())
 
 
-def test_answers_survive_a_process_that_is_killed(tmp_path):
+def test_answers_survive_a_process_that_is_killed(tmp_path, run_python):
     code = (
         "import os, signal, sys; from lmms_eval_stgridpool.kept.journal_files import JournalFiles\n"
         "journal = JournalFiles(sys.argv[1], 0, {})\n"
         "for number in range(5): journal.add(str(number), number)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    done = run_python("-c", code, tmp_path)
     assert done.returncode == -9
     again = JournalFiles(tmp_path, 0, {})
     assert [again.get(str(number)).answer for number in range(5)] == [0, 1, 2, 3, 4]
@@ -200,7 +198,7 @@ def test_a_disk_that_is_full_for_a_moment_costs_no_answer(tmp_path, messages):
     assert len(messages) == 2  # nothing is said about torn lines: there are none
 
 
-def test_answers_that_wait_are_written_at_the_end_of_the_process(tmp_path):
+def test_answers_that_wait_are_written_at_the_end_of_the_process(tmp_path, run_python):
     code = (
         "import resource, sys; from lmms_eval_stgridpool.kept.journal_files import JournalFiles\n"
         "journal = JournalFiles(sys.argv[1], 0, {})\n"
@@ -210,7 +208,7 @@ def test_answers_that_wait_are_written_at_the_end_of_the_process(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, limits)\n"
         "sys.exit(1)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    done = run_python("-c", code, tmp_path)
     assert done.returncode == 1
     assert JournalFiles(tmp_path, 0, {}).get("a").answer == 1
 

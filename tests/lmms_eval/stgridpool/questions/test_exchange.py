@@ -1,9 +1,6 @@
 """Questions change places between processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -51,21 +48,14 @@ sys.exit(max(os.waitpid(process, 0)[1] for process in processes))
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(tmp_path_factory, run_python):
     """What three processes were dealt, what came back, and the error of gathering again, which the first one does not.
 
     The second one is asked nothing.
     """
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent), folder=str(folder)))
-    done = subprocess.run(
-        [sys.executable, str(folder / "worker.py")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
+    done = run_python(folder / "worker.py")
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
 
