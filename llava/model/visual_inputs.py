@@ -23,7 +23,7 @@ from llava.model.tower import VisionTower
 from llava.model.vision_batches import fitting_batch_size, map_batches
 from stgridpool import Evidence, Need, VideoTokens
 from stgridpool.compressor import compress_steps
-from stgridpool.finite import StageCheck
+from stgridpool.finite import StageCheck, all_finite
 from stgridpool.newlines import count_newlines
 from stgridpool.timing import StageTimer
 
@@ -121,14 +121,15 @@ class VisualInputs(Compression):
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
-        projected = self.project(features, timer)
+        projected, given = self.project(features, timer), evidence or {}
         with _stage(timer, "compress"):
             patches = VideoTokens.of(self._as_maps(projected))
-            tokens, plan, evidence = compress_steps(self.front_steps, patches, evidence or {})
+            tokens, plan, evidence = compress_steps(self.front_steps, patches, given)
             position = self._newline_position()
             video = EncodedVideo.of(tokens, plan, patches.shape, self.model.image_newline, position)
-        stages = {"vision tower": features, "projector": projected, "compressor": video.embeds}
-        checks = tuple(StageCheck.of(stage, given) for stage, given in stages.items())
+        stages = {"vision tower": features, **{repr(need): value for need, value in given.items()}}
+        stages |= {"projector": projected, "compressor": video.embeds}
+        checks = tuple(StageCheck(stage, features.dtype, all_finite(value)) for stage, value in stages.items())
         return replace(video, checks=checks, evidence=evidence)
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:

@@ -17,11 +17,12 @@ from stgridpool import (
     Need,
     NoCompression,
     Plan,
+    Scorer,
     STGridPool,
     build_compressor,
 )
 from stgridpool.compressor import PATCHES
-from stgridpool.evidence import ClassAttention
+from stgridpool.evidence import AttentionReceived, ClassAttention
 from stgridpool.timing import StageTimer
 
 
@@ -148,6 +149,37 @@ def test_batches_become_smaller_where_memory_runs_out(model, video_frames, monke
     assert [record.getMessage() for record in caplog.records] == [
         "out of memory in vision with 16 images at a time: from now on 5"
     ]
+
+
+@dataclass(frozen=True)
+class MostAttended(Scorer):
+    """Keeps the patches of each frame that receive most attention in the tower, behind the checkpoint's pooling."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset({AttentionReceived()})
+
+    def score(self, tokens, evidence):
+        return evidence[AttentionReceived()]
+
+
+@torch.no_grad()
+def test_a_video_is_encoded_with_the_evidence_that_its_compressor_needs(model, video_frames):
+    frames = video_frames[:3]
+    model.compressor = MostAttended(tokens_per_frame=4)
+    features, evidence = model.vision_features(frames, needs=[AttentionReceived()])
+    video = model.encode_video(frames)
+    assert len(video.plan) == 12
+    assert torch.equal(video.embeds, model.encode_features(features, evidence=evidence).embeds)
+    assert "AttentionReceived(layer=-1)" in [check.stage for check in video.checks]
+
+
+@torch.no_grad()
+def test_evidence_that_is_not_finite_is_noticed(model, video_frames):
+    model.compressor = MostAttended(tokens_per_frame=4)
+    features, evidence = model.vision_features(video_frames[:3], needs=[AttentionReceived()])
+    evidence[AttentionReceived()][5] = float("nan")
+    checks = model.encode_features(features, evidence=evidence).checks
+    assert [check.stage for check in checks if not check.is_finite] == ["AttentionReceived(layer=-1)"]
+    assert {check.dtype for check in checks} == {torch.float32}
 
 
 @torch.no_grad()
