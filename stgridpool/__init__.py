@@ -5,7 +5,7 @@ A `Compressor` decides, its `Plan` is the decision as a sparse matrix, and `comp
 
 from stgridpool.budget import Budget
 from stgridpool.chain import Chain
-from stgridpool.compressor import Budgeted, Compressed, Compressor, Scorer, Step, compress
+from stgridpool.compressor import Compressed, Compressor, Step, compress
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
@@ -23,6 +23,7 @@ from stgridpool.compressors.sttm import STTM
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.evidence import Evidence, Need
 from stgridpool.plan import Plan, Shape
+from stgridpool.scorer import Budgeted, Scorer
 from stgridpool.video_tokens import VideoTokens
 
 __all__ = [

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stgridpool.compressor import Scorer
 from stgridpool.evidence import IMPORTANCE, Evidence, Need
 from stgridpool.options import choice
+from stgridpool.scorer import Scorer
 from stgridpool.video_tokens import VideoTokens
 
 

@@ -8,9 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from stgridpool.budget import Budget, split_layer_average
-from stgridpool.compressor import POSITIONS, Compressor, Scorer, Step
+from stgridpool.compressor import POSITIONS, Compressor, Step
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.options import choice, fraction, whole_number
+from stgridpool.scorer import Scorer
 from stgridpool.video_tokens import VideoTokens
 
 

@@ -9,10 +9,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from stgridpool.budget import split_layer_average
-from stgridpool.compressor import POSITIONS, Compressor, Scorer, Step, compress, planned_counts
+from stgridpool.compressor import POSITIONS, Compressor, Step, compress, planned_counts
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.options import choice, fraction, whole_numbers
 from stgridpool.plan import Plan, Shape
+from stgridpool.scorer import Scorer
 from stgridpool.video_tokens import VideoTokens
 
 RELEASED_DEPTH = 32

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.compressor import Scorer, highest_per_group
 from stgridpool.evidence import Evidence
 from stgridpool.options import whole_number
 from stgridpool.plan import Plan
+from stgridpool.scorer import Scorer, highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
 

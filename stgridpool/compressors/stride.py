@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stgridpool.compressor import Budgeted
 from stgridpool.evidence import Evidence
 from stgridpool.options import LONGEST_SIDE, Pair, pair, whole_number
 from stgridpool.plan import Plan, Shape
+from stgridpool.scorer import Budgeted
 from stgridpool.video_tokens import VideoTokens
 
 LARGEST_STRIDE = 100_000

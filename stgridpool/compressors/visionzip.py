@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from stgridpool.budget import exact_part
-from stgridpool.compressor import Budgeted, equal_shares, highest_per_group
 from stgridpool.evidence import IMPORTANCE, Evidence, Need, TowerKeys
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, to_device
+from stgridpool.scorer import Budgeted, equal_shares, highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from stgridpool import Plan, Step, VideoTokens, build_compressor
-from stgridpool.compressor import TOKENS, highest, highest_per_group
+from stgridpool.compressor import TOKENS
 from stgridpool.compressors import COMPRESSORS
+from stgridpool.scorer import highest, highest_per_group
 
 NORM_TOP_K = '''
 """Pruning by norm."""

@@ -8,9 +8,10 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.encoded_video import EncodedVideo
 from stgridpool import STTM, Bilinear, Chain, Compressor, Plan, Step, STGridPool, VideoTokens, compress
-from stgridpool.compressor import PATCHES, TOKENS, Scorer
+from stgridpool.compressor import PATCHES, TOKENS
 from stgridpool.decoder.session import VideoSession
 from stgridpool.newlines import NEWLINE_POSITIONS
+from stgridpool.scorer import Scorer
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,125 @@
+"""Budgeted: a method that meets a budget exactly; Scorer: a pruner, which scores tokens and keeps the highest."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from stgridpool.budget import Budget, share_out
+from stgridpool.compressor import TOKENS, Compressor, Step
+from stgridpool.evidence import Evidence
+from stgridpool.options import choice, fraction
+from stgridpool.plan import Plan, Shape
+from stgridpool.video_tokens import VideoTokens
+
+
+@dataclass(frozen=True)
+class Budgeted(Compressor):
+    """Options of methods that meet a budget exactly; without one of them `default_retention` is kept, a quarter.
+
+    Attributes:
+        default_retention: Class attribute.
+        retention: Fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
+        tokens: Tokens to keep of the video.
+        tokens_per_frame: Tokens to keep per frame.
+
+    Raises:
+        ValueError: If an option is out of its range, or two budgets are given.
+    """
+
+    needs_maps: ClassVar[bool] = False
+    default_retention: ClassVar[float] = 0.25
+
+    retention: float | None = None
+    tokens: int | None = None
+    tokens_per_frame: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.retention is self.tokens is self.tokens_per_frame is None:
+            object.__setattr__(self, "retention", self.default_retention)
+        if self.retention is not None:
+            object.__setattr__(self, "retention", fraction("retention", self.retention))
+        Budget(self.retention, self.tokens, self.tokens_per_frame)
+
+    @property
+    def budget(self) -> Budget:
+        """Number of tokens to leave."""
+        return Budget(self.retention, self.tokens, self.tokens_per_frame)
+
+    def count(self, tokens: VideoTokens) -> int:
+        """Return the number of tokens to leave of `tokens`."""
+        total = tokens.before[-self.counts_from] if self.counts_from else len(tokens)
+        return self.budget.count(tokens.shape, total) or 1
+
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """See `Compressor.planned_count`."""
+        return self.budget.count(shape, total)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where it acts: behind the checkpoint's own pooling."""
+        return (Step(self, TOKENS),)
+
+
+@dataclass(frozen=True)
+class Scorer(Budgeted):
+    """Base of pruners: the tokens of highest score are kept, in their order; of equal scores the first.
+
+    Attributes:
+        scope: "frame" shares the budget equally over the frames, "video" takes the best of the whole video.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    SCOPES: ClassVar[tuple[str, ...]] = ("frame", "video")
+
+    scope: str = "frame"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("scope", self.scope, self.SCOPES)
+
+    @abstractmethod
+    def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
+        """Return the score (N,) of every token; the highest are kept."""
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Keep the tokens of highest score."""
+        scores, count = self.score(tokens, evidence).float(), self.count(tokens)
+        if self.scope == "video":
+            return Plan.keep(highest(scores, count), len(tokens))
+        shares = equal_shares(tokens.frame_sizes(), count)
+        return Plan.keep(highest_per_group(scores, tokens.frames(), shares), len(tokens))
+
+
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Return the indices (count,) of the highest of scores (N,), ascending; of equal scores the first."""
+    return scores.argsort(descending=True, stable=True)[:count].sort().values
+
+
+def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
+    """Return the indices of the highest scores of every group, ascending; of equal scores the first.
+
+    Args:
+        scores: (N,).
+        group: (N,) int64, the group of each, 0 to K - 1.
+        quota: (K,) int64 on the CPU, how many to take of each, at most as many as there are.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    order = order[group[order].argsort(stable=True)]  # by group, and falling in each
+    sizes = torch.zeros(len(quota), dtype=torch.int64, device=group.device)
+    sizes = sizes.scatter_add(0, group, torch.ones_like(group))
+    starts = sizes.cumsum(0) - sizes
+    ranks = torch.arange(len(order), device=order.device) - starts[group[order]]
+    is_taken = ranks < quota.to(order.device)[group[order]]
+    taken = is_taken.int().argsort(descending=True, stable=True)[: int(quota.sum())]
+    return order[taken].sort().values
+
+
+def equal_shares(sizes: Tensor, count: int) -> Tensor:
+    """Share `count` tokens out equally over frames of sizes (T,), (T,) int64; a small one leaves room to the others."""
+    return share_out(count, torch.ones(len(sizes)), sizes)
