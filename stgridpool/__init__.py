@@ -9,6 +9,7 @@ from stgridpool.compressor import Compressed, Compressor, Step, compress
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
+from stgridpool.compressors.divprune import DivPrune
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.max import Max
@@ -38,6 +39,7 @@ __all__ = [
     "Chain",
     "Compressed",
     "Compressor",
+    "DivPrune",
     "Evidence",
     "FastV",
     "FasterVLM",

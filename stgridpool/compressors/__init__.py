@@ -10,6 +10,7 @@ from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
+from stgridpool.compressors.divprune import DivPrune
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.max import Max
@@ -37,6 +38,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "stride": Stride,
     "fastervlm": FasterVLM,
     "visionzip": VisionZip,
+    "divprune": DivPrune,
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
 }
