@@ -17,8 +17,8 @@ from stgridpool.video_tokens import VideoTokens
 class DivPrune(Budgeted):
     """Keep tokens of different directions: always the one least like its nearest neighbour among those kept before.
 
-    The first is the token whose nearest neighbour of all is farthest. Distance is one minus the cosine, in float32. It
-    is computed between all tokens of a set at once: 157 MB for 32 frames of 196 tokens as one video, 5 MB frame by frame.
+    The first is the token whose nearest neighbour of all is farthest. Distance is one minus the cosine, in float32.
+    All distances in a set exist at once: 157 MB for 32 frames of 196 tokens as one video, 5 MB frame by frame.
 
     The released code chooses among all visual tokens of a prompt, ``scope="video"``. Differences from it: a ratio is
     rounded down, not to the nearest number (0.098 is published); where only copies of the tokens kept are left, those
