@@ -97,6 +97,8 @@ def test_custom_tasks_hold_no_code():
 @pytest.mark.parametrize("folder", ["stgridpool", "llava", "lmms_eval"])
 def test_library_code_has_no_assert_and_no_eval(folder):
     for path in (REPOSITORY / folder).rglob("*.py"):
+        if path.parent.name == "contract":  # tests that ship with the library
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}"
             is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)

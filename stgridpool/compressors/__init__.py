@@ -23,6 +23,7 @@ from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
 from stgridpool.compressors.visionzip import VisionZip
+from stgridpool.elsewhere import find_method, installed_names
 from stgridpool.suggestion import suggestion
 
 COMPRESSORS: dict[str, type[Compressor]] = {
@@ -48,7 +49,8 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     """Build the method called `name` with `options`, which may come from JSON.
 
     Names joined by ``+``, such as ``bilinear+visionzip+fastv``, are methods that follow each other; their options go
-    under the name of each: ``build_compressor("st_gridpool+sttm", sttm={"retention": 0.3})``.
+    under the name of each: ``build_compressor("st_gridpool+sttm", sttm={"retention": 0.3})``. A method of another
+    package is called ``my.module:MyMethod``, or by its entry point in the group ``stgridpool.compressors``.
 
     Raises:
         ValueError: If there is no such method or option (the message names the nearest one), or an option is out of
@@ -56,9 +58,9 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     """
     if "+" in name:
         return _build_chain(name, options)
-    if name not in COMPRESSORS:
-        raise ValueError(f"there is no compressor {name!r}{suggestion(name, COMPRESSORS)}")
-    method = COMPRESSORS[name]
+    method = COMPRESSORS.get(name) or find_method(name)
+    if method is None:
+        raise ValueError(f"there is no compressor {name!r}{suggestion(name, [*COMPRESSORS, *installed_names()])}")
     known = [field.name for field in fields(method) if field.init]
     for option in options:
         if option not in known:

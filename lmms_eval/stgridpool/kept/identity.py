@@ -83,12 +83,15 @@ def source_digest(*sources: Path) -> str:
 
 
 @cache
-def code_version() -> dict[str, str | None]:
+def code_version(*more: Path) -> dict[str, str | None]:
     """What answers are computed with: versions of packages, and the commit and a digest of this project's own code.
 
     The digest tells apart what has no commit, or more than one state of it: wheels, and trees with changes.
+
+    Args:
+        more: Other code that answers depend on: files and folders.
     """
-    sources = [Path(package.__path__[0]) for package in (stgridpool, llava, lmms_eval_stgridpool)]
+    sources = [*(Path(package.__path__[0]) for package in (stgridpool, llava, lmms_eval_stgridpool)), *more]
     return {
         **{name: package_version(name) for name in CODE},
         "commit": git_commit(Path(__file__)),

@@ -16,6 +16,7 @@ from lmms_eval_stgridpool.kept.journal_files import JournalFiles, Kept
 from lmms_eval_stgridpool.kept.record import SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request
 from lmms_eval_stgridpool.run.arguments import Arguments
+from stgridpool.elsewhere import foreign_code
 
 OF_SETUP = ("checkpoint", "checkpoint_version", "compressor", "mm_newline_position", "dtype", "attn_implementation")
 """What of a run's setup its answers depend on; it says what runs where the arguments say what was asked for."""
@@ -53,7 +54,8 @@ class Journal:
         self.taken_of_other_code = 0
         self._files: JournalFiles | None = None
         if arguments.resume_dir is not None:
-            self._files = JournalFiles(arguments.resume_dir, rank, code_version(), arguments.resume_any_version)
+            code = code_version(*foreign_code(arguments.build_compressor()))
+            self._files = JournalFiles(arguments.resume_dir, rank, code, arguments.resume_any_version)
         own = {argument.name: getattr(arguments, argument.name) for argument in fields(arguments)}
         self._setup = {name: value for name, value in own.items() if name not in INDECISIVE}
         self._setup |= {name: setup[name] for name in OF_SETUP} | {"tower": tower}

@@ -120,3 +120,11 @@ def test_the_commit_is_that_of_the_repository_that_tracks_the_file(tmp_path):
     assert git_commit(file) == git("rev-parse", "HEAD").strip()
     file.write_text("2")
     assert git_commit(file).endswith("-dirty")
+
+
+def test_a_method_of_another_package_is_part_of_the_code(tmp_path):
+    method = tmp_path / "method.py"
+    method.write_text("WEIGHT = 1")
+    before = code_version.__wrapped__(method)["source"]
+    method.write_text("WEIGHT = 2")
+    assert len({before, code_version.__wrapped__(method)["source"], code_version.__wrapped__()["source"]}) == 3

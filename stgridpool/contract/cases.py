@@ -1,0 +1,97 @@
+"""What the contract tests run on: methods by name, and evidence and clips for them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from stgridpool.chain import Chain
+from stgridpool.compressor import Compressor
+from stgridpool.compressors import COMPRESSORS, build_compressor
+from stgridpool.evidence import Evidence, FrameVectors, Question, TowerKeys
+from stgridpool.plan import Shape
+
+SHAPES: tuple[Shape, ...] = (
+    (1, 1, 1),
+    (1, 2, 2),
+    (2, 4, 4),
+    (3, 5, 4),
+    (7, 1, 3),
+    (8, 6, 1),
+    (9, 7, 7),
+    (16, 4, 6),
+    (33, 3, 2),
+    (64, 6, 6),
+)
+"""(T, H, W): one frame to 64; one token, one row or column, odd and even sides."""
+
+NUM_COMPOSITIONS = 40
+
+
+def methods_to_test(names: list[str] | None) -> dict[str, Compressor]:
+    """Return the methods called `names`, or all of ours with their presets and 40 random compositions."""
+    chosen = names or list(COMPRESSORS)
+    methods = {name: build_compressor(name) for name in chosen}
+    for name, method in list(methods.items()):
+        presets = getattr(method, "PRESETS", {})
+        methods |= {f"{name}[{preset}]": build_compressor(name, preset=preset) for preset in presets}
+    return methods if names else methods | dict(_compositions())
+
+
+def _compositions() -> Iterator[tuple[str, Compressor]]:
+    """Draw compositions of two or three methods that can follow each other."""
+    draw = random.Random(0)
+    found: set[str] = set()
+    while len(found) < NUM_COMPOSITIONS:
+        names = draw.sample(list(COMPRESSORS), draw.choice((2, 3)))
+        name = "+".join(names)
+        if name in found or not _can_be_joined([build_compressor(one) for one in names]):
+            continue
+        found.add(name)
+        yield name, build_compressor(name)
+
+
+def _can_be_joined(methods: list[Compressor]) -> bool:
+    try:
+        steps = Chain(tuple(methods)).steps()
+    except ValueError:  # not in the order of the model
+        return False
+    shape: Shape | None = (64, 16, 16)
+    for step in steps:
+        if shape is None and step.compressor.needs_maps:
+            return False
+        shape = None if shape is None else step.compressor.planned_shape(shape)
+    return True
+
+
+def clip(shape: Shape, width: int = 8, seed: int = 0) -> Tensor:
+    """Return random feature maps (T, H, W, D), the same ones in every call."""
+    return torch.randn(*shape, width, generator=torch.Generator().manual_seed(seed))
+
+
+def invented(compressor: Compressor, shape: Shape, num_tokens: int | None = None, width: int = 8) -> Evidence:
+    """Invent the evidence that a method needs, the same in every call.
+
+    Args:
+        compressor: The method.
+        shape: (T, H, W) of the lattice.
+        num_tokens: Tokens that stand on it; None if they fill it.
+        width: D.
+    """
+    frames, height, row = shape
+    count = frames * height * row if num_tokens is None else num_tokens
+    generator = torch.Generator().manual_seed(0)
+    found: dict = {}
+    for need in sorted(compressor.needs, key=repr):
+        if isinstance(need, TowerKeys):
+            found[need] = torch.randn(count, 16, generator=generator)
+        elif need.per_token:
+            found[need] = torch.rand(count, generator=generator)
+        elif isinstance(need, FrameVectors):
+            found[need] = torch.randn(frames, width, generator=generator)
+        elif isinstance(need, Question):
+            found[need] = torch.randn(1, width, generator=generator)
+    return found

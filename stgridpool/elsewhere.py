@@ -1,0 +1,52 @@
+"""Methods of other packages, called by ``module:Class`` or by the name of an entry point."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import is_dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from stgridpool.compressor import Compressor
+
+GROUP = "stgridpool.compressors"
+"""Group of entry points: the name of a method, and the ``module:Class`` that it stands for."""
+
+
+def find_method(name: str) -> type[Compressor] | None:
+    """Return the class of the method that another package calls `name`, or None if there is no such method.
+
+    Args:
+        name: ``module:Class``, or an entry point of the group ``stgridpool.compressors``.
+
+    Raises:
+        ValueError: If the module cannot be imported, has no such class, or the class is not a method.
+    """
+    place = name if ":" in name else {point.name: point.value for point in entry_points(group=GROUP)}.get(name)
+    if place is None:
+        return None
+    module, _, attribute = place.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
+        raise ValueError(f"compressor {name!r}: {place} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Compressor) and is_dataclass(found)):
+        raise ValueError(f"compressor {name!r}: {place} must be a dataclass derived from stgridpool.Compressor")
+    return found
+
+
+def installed_names() -> list[str]:
+    """Return the names that installed packages have given their methods."""
+    return sorted(point.name for point in entry_points(group=GROUP))
+
+
+def foreign_code(compressor: Compressor) -> list[Path]:
+    """Return the code of other packages that a method comes from: the folder of each package, or the file of a module.
+
+    What answers were computed with is known by it, as our own code is.
+    """
+    modules = {type(step.compressor).__module__.partition(".")[0] for step in compressor.steps()}
+    found = [sys.modules[name] for name in sorted(modules - {__name__.partition(".")[0]})]
+    places = [getattr(module, "__path__", None) or [module.__file__] for module in found]
+    return [Path(str(place)) for several in places for place in several]
