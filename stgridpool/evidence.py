@@ -7,6 +7,25 @@ Evidence about single tokens is computed per patch of the vision tower, (T * P, 
 then follows the tokens through every plan in front of the method: through pooling by the same weights, through pruning
 by selection. So it always has a row for each token that the method sees.
 
+A method that looks at the question asks for one of these:
+
+* In front of the language model, `Question("decoder")`, to be compared with the features, in every model::
+
+      question = evidence[Question("decoder")].float().mean(dim=0)
+      relevance = F.cosine_similarity(tokens.features.float(), question[None])
+
+* In front of it, `Question("tower")` with `JointPatches()` (CLIP) or `FrameVectors("pool_head")` (SigLIP, one vector
+  per frame), where the model was loaded with the text half of its vision tower::
+
+      words = F.normalize(evidence[Question("tower")], dim=-1)  # (M, C)
+      relevance = (F.normalize(evidence[JointPatches()], dim=-1) @ words.T).mean(dim=1)  # (N,)
+
+* Inside it, `QueryAttention`: of the last token, of all the question's, or of those that the video is relevant to, the
+  mean, the largest, or each by itself::
+
+      need = QueryAttention(layer=2, rows="relevant", reduce="none")
+      score = evidence[need].mean(dim=(1, 2))  # (N, heads, rows) to (N,)
+
 Letters: T frames, P patches per frame, N tokens that the method sees.
 """
 
@@ -107,12 +126,25 @@ class FrameVectors(Need):
 
 
 @dataclass(frozen=True)
+class JointPatches(Need):
+    """Each patch in the space that CLIP shares with its text half, see `Question`; (N, C) float32.
+
+    The tower's last normalisation and its projection, applied to the patches of the features. They were trained on the
+    class token, so that similarities of patches to a text order the patches but mean little as numbers; CDPruner finds
+    that in CLIP the patches least like the text are the relevant ones.
+
+    Source: CDPruner (NeurIPS 2025), arXiv 2506.10967, for the patches; https://arxiv.org/abs/2103.00020 (CLIP).
+    """
+
+
+@dataclass(frozen=True)
 class Question(Need):
     """The question's text as vectors.
 
     Attributes:
-        space: "decoder" for the language model's embeddings (n, D) of its n tokens, "tower" for the vector (1, width)
-            of the text half of the vision tower.
+        space: "decoder" for the language model's embeddings (n, D) of its n tokens, "tower" for the vectors (M, C)
+            float32 of the text half of the vision tower: one for each piece of the text that it can read at a time,
+            not normalised.
     """
 
     query_aware: ClassVar[bool] = True
@@ -124,26 +156,56 @@ class Question(Need):
         choice("space", self.space, ("decoder", "tower"))
 
 
+ROWS = ("last", "question", "relevant")
+"""Rows of a prompt that attention may be asked from, see `QueryAttention`."""
+
+
 @dataclass(frozen=True)
-class QueryAttention(Need):
-    """Attention from rows of text to each visual token in a layer of the language model; (N,) float32.
+class QueryRows(Need):
+    """Something of rows of text and a layer of the language model.
 
     Attributes:
         layer: The decoder layer, from 0.
-        rows: "last" for the last token of the prompt, "question" for all tokens behind the last video.
-        reduce: "mean" or "max", over heads and rows.
+        rows: "last" for the last token of the prompt, "question" for all tokens behind the last video, "relevant" for
+            those of them that match the videos better than their average: as they enter the language model, every
+            visual token is dealt out over the question's tokens by the softmax of its products with them, and the mean
+            over the visual tokens is compared (SparseVLM's raters).
     """
 
     query_aware: ClassVar[bool] = True
 
     layer: int = 0
     rows: str = "last"
-    reduce: str = "mean"
 
     def __post_init__(self) -> None:
         whole_number("layer", self.layer, 0, MOST_LAYERS)
-        choice("rows", self.rows, ("last", "question"))
-        choice("reduce", self.reduce, ("mean", "max"))
+        choice("rows", self.rows, ROWS)
+
+
+@dataclass(frozen=True)
+class QueryAttention(QueryRows):
+    """Attention from rows of text to each visual token in a layer of the language model; float32.
+
+    Attributes:
+        reduce: "mean" or "max" over heads and rows: (N,). "none": (N, heads, rows), as much memory.
+    """
+
+    reduce: str = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("reduce", self.reduce, ("mean", "max", "none"))
+
+
+@dataclass(frozen=True)
+class RotaryBias(QueryRows):
+    """What rotary embedding alone adds to attention logits between rows of text and each visual token; (N, rows).
+
+    It is the scaled product of a query and a key of ones at their current positions. Dividing attention by it takes the
+    preference for near tokens away; it falls through 0 where they are far apart.
+
+    Source: SparseVLM+, the second version of https://github.com/Gumpest/SparseVLMs.
+    """
 
 
 def through(evidence: Evidence, plan: Plan) -> Evidence:
@@ -157,7 +219,9 @@ def through(evidence: Evidence, plan: Plan) -> Evidence:
 
 
 def _carried(value: Tensor, plan: Plan) -> Tensor:
-    return plan.mean(value[:, None])[:, 0] if value.dim() == 1 else plan.mean(value)
+    """Return the mean of the rows of a value (N, ...) over the tokens that became one."""
+    flat = value.flatten(1) if value.dim() > 1 else value[:, None]
+    return plan.mean(flat).reshape(len(plan), *value.shape[1:])
 
 
 def uses_pool_head(need: Need) -> bool:

@@ -14,7 +14,7 @@ from stgridpool.compressor import PATCHES
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import DecoderSteps
-from stgridpool.evidence import Need, QueryAttention, Question, check_offered
+from stgridpool.evidence import Need, QueryAttention, Question, RotaryBias, check_offered
 
 Visual = EncodedVideo | torch.Tensor
 
@@ -57,7 +57,7 @@ class Compression:
     @property
     def offers(self) -> frozenset[type[Need]]:
         """Kinds of evidence that a compressor may ask for."""
-        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention}
+        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention, RotaryBias}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:

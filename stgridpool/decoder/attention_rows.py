@@ -14,16 +14,22 @@ from torch import Tensor
 
 from stgridpool.decoder.decoder import Decoder, Tables
 from stgridpool.decoder.shortened_prompt import VisualSpan
-from stgridpool.evidence import QueryAttention
+from stgridpool.evidence import QueryAttention, QueryRows
 
 MOST_ENTRIES = 1 << 24
 """Attention weights that are in memory at a time: 64 MB."""
 
 
 def attention_to(
-    decoder: Decoder, need: QueryAttention, hidden: Tensor, tables: Tables, spans: Sequence[VisualSpan], end: int
+    decoder: Decoder,
+    need: QueryRows,
+    hidden: Tensor,
+    tables: Tables,
+    spans: Sequence[VisualSpan],
+    end: int,
+    is_relevant: Tensor | None = None,
 ) -> list[Tensor]:
-    """Return the attention (N,) float32 that each video of a prompt receives in a layer.
+    """Return what `need` asks for about each video of a prompt in a layer, attention or its bias: (N, ...) float32.
 
     Args:
         decoder: The layers.
@@ -32,29 +38,63 @@ def attention_to(
         tables: Rotary tables (n, d) of the prompt.
         spans: Its videos.
         end: Position at which the question ends.
+        is_relevant: Which rows of the question "relevant" means, see `relevant_rows`.
 
     Raises:
         ValueError: If the text behind the last video is asked for, and there is none.
     """
-    start = end - 1
-    if need.rows == "question":
-        start = 1 + max(int(torch.cat([span.tokens, span.newlines]).max()) for span in spans)
-    if start >= end:
-        raise ValueError(f"{need!r} needs text behind the last video, got a prompt that ends with it")
+    start = end - 1 if need.rows == "last" else _question_start(spans, end, need)
     rows = torch.arange(start, end, device=hidden.device)
-    queries = decoder.queries(need.layer, hidden[rows], (tables[0][rows], tables[1][rows]))
-    keys = decoder.keys(need.layer, hidden, tables)
-    columns = torch.cat([span.tokens for span in spans]).to(keys.device)
-    received = attention_received(
-        queries, keys, rows.to(keys.device), columns, decoder.scaling(need.layer), need.reduce
-    )
-    return list(received.split([len(span.tokens) for span in spans]))
+    if need.rows == "relevant" and is_relevant is not None:
+        rows = rows[is_relevant.to(rows.device)]
+    columns = torch.cat([span.tokens for span in spans])
+    of_rows, scaling = (tables[0][rows], tables[1][rows]), decoder.scaling(need.layer)
+    if isinstance(need, QueryAttention):
+        queries = decoder.queries(need.layer, hidden[rows], of_rows)
+        keys = decoder.keys(need.layer, hidden, tables)
+        rows, columns = rows.to(keys.device), columns.to(keys.device)
+        found = attention_received(queries, keys, rows, columns, scaling, need.reduce)
+    else:
+        ones = hidden.new_ones(1, len(hidden), tables[0].shape[-1])
+        turned = decoder.turned(need.layer, ones, tables)[0].float()
+        found = turned[columns.to(turned.device)] @ turned[rows].T * scaling  # (N, r)
+    return list(found.split([len(span.tokens) for span in spans]))
+
+
+def relevant_rows(hidden: Tensor, spans: Sequence[VisualSpan], end: int, asker: object) -> Tensor:
+    """Tell which tokens of a question match the videos of its prompt better than their average: (r,) bool.
+
+    Every visual token is dealt out over the tokens by the softmax of their products. If all of them match equally, such
+    as a single one, all do.
+
+    Args:
+        hidden: (n, D), what enters the language model, without padding.
+        spans: The videos of the prompt.
+        end: Position at which the question ends.
+        asker: For the message.
+
+    Raises:
+        ValueError: If there is no text behind the last video.
+    """
+    visual = hidden[torch.cat([span.tokens for span in spans])].float()
+    text = hidden[_question_start(spans, end, asker) : end].float()
+    share = (visual @ text.T).softmax(dim=-1).mean(dim=0)  # (r,)
+    is_relevant = share > share.mean()
+    return is_relevant if bool(is_relevant.any()) else torch.ones_like(is_relevant)
+
+
+def _question_start(spans: Sequence[VisualSpan], end: int, asker: object) -> int:
+    """Return the position of the first token behind the last video."""
+    start = 1 + max(int(torch.cat([span.tokens, span.newlines]).max()) for span in spans)
+    if start >= end:
+        raise ValueError(f"{asker!r} needs text behind the last video, got a prompt that ends with it")
+    return start
 
 
 def attention_received(
     queries: Tensor, keys: Tensor, rows: Tensor, columns: Tensor, scaling: float, reduce: str = "mean"
 ) -> Tensor:
-    """Return the attention that positions receive from rows of a prompt, reduced over heads and rows: (N,) float32.
+    """Return the attention that positions receive from rows of a prompt: float32.
 
     Every row attends to all positions up to its own: the softmax is over all of them, whatever `columns` says.
 
@@ -64,8 +104,11 @@ def attention_received(
         rows: (r,) int64, the position of each row.
         columns: (N,) int64, the positions looked at.
         scaling: Factor of the products of queries and keys.
-        reduce: "mean" or "max".
+        reduce: "mean" or "max" over heads and rows: (N,); "none": (N, h, r).
     """
+    if reduce == "none":
+        blocks = [weights[..., columns] for weights in _blocks(queries, keys, rows, scaling)]
+        return torch.cat(blocks, dim=1).permute(2, 0, 1)
     sums = torch.zeros(len(columns), device=keys.device)
     for weights in _blocks(queries, keys, rows, scaling):  # (h, rows of the block, n)
         looked_at = weights[..., columns].flatten(0, 1)

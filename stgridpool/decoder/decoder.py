@@ -81,6 +81,9 @@ class Decoder(Protocol):
     def keys(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
         """Return the keys (g, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
 
+    def turned(self, layer: int, heads: Tensor, tables: Tables) -> Tensor:
+        """Return queries or keys (h, n, d) of a layer with rotary embedding, for tables (n, d) each."""
+
     def scaling(self, layer: int) -> float:
         """Return the factor of the products of queries and keys."""
 
@@ -185,6 +188,13 @@ class TransformersDecoder:
         """Return the keys (g, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
         return self._projected(layer, "k", hidden, tables)
 
+    def turned(self, layer: int, heads: Tensor, tables: Tables) -> Tensor:
+        """Return queries or keys (h, n, d) of a layer with rotary embedding, for tables (n, d) each."""
+        cosines, sines = (table[None].to(heads.device) for table in tables)
+        # The model's own function: some families turn other pairs of channels. It turns no heads of the other kind.
+        block: Any = self.layers[layer]
+        return _source(block.self_attn).apply_rotary_pos_emb(heads[None], heads[None, :0], cosines, sines)[0][0]
+
     def scaling(self, layer: int) -> float:
         """Return the factor of the products of queries and keys."""
         attention: Any = self.layers[layer].self_attn
@@ -199,10 +209,7 @@ class TransformersDecoder:
         if norm is not None:  # over each head, as in Qwen3, or over all of them, as in OLMo
             width = norm.weight.shape[-1]
             projected = norm(projected.unflatten(-1, (-1, width))).flatten(-2)
-        heads = projected.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)[None]  # (1, h, n, d)
-        cosines, sines = (table[None].to(device) for table in tables)
-        # The model's own function: some families turn other pairs of channels. It turns no heads of the other kind.
-        return _source(attention).apply_rotary_pos_emb(heads, heads[:, :0], cosines, sines)[0][0]
+        return self.turned(layer, projected.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1), tables)
 
 
 def _source(module: nn.Module) -> Any:

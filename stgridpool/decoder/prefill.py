@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers import Cache
 
 from stgridpool.compressor import Step
-from stgridpool.decoder.attention_rows import attention_to
+from stgridpool.decoder.attention_rows import attention_to, relevant_rows
 from stgridpool.decoder.decoder import Decoder, Tables
 from stgridpool.decoder.positions import counted, pad_left, placed
 from stgridpool.decoder.shortened_prompt import VisualSpan, shorten
-from stgridpool.evidence import QueryAttention
+from stgridpool.evidence import QueryRows
 from stgridpool.plan import Plan
 
 
@@ -56,6 +56,7 @@ class Prefill:
         self._real: list[Tensor] = []  # (n,) of each row: where its tokens stand among the L
         self._tables: Tables | None = None  # (B, L, d) each, of the current segment
         self._inputs: dict[str, Any] = {}
+        self._relevant: list[Tensor | None] = []  # of each row, which tokens of its question are relevant
         self.kept: list[Tensor] = []
         self.plans: list[list[list[Plan]]] = []
         self.num_newlines: list[list[int]] = []
@@ -100,6 +101,13 @@ class Prefill:
         self._real = [row.nonzero().flatten() for row in mask]
         self._tables = tables[0].expand(batch, -1, -1), tables[1].expand(batch, -1, -1)
         self.plans, self.num_newlines = [[] for _ in range(batch)], [[] for _ in range(batch)]
+        self._relevant = [None] * batch
+        needs = [need for step in self._steps for need in step.compressor.needs if isinstance(need, QueryRows)]
+        asking = next((need for need in needs if need.rows == "relevant"), None)
+        for row, places in enumerate(self._real if asking else ()):
+            if self._spans[row]:
+                end = len(places) - self._num_answer[row]
+                self._relevant[row] = relevant_rows(hidden[row][places], self._spans[row], end, asking)
 
     def _shorten(self, hidden: Tensor, step: Step) -> Tensor:
         """Shorten the prompts (B, L, D) to (B, M, D); shorter ones are padded on the left."""
@@ -127,7 +135,7 @@ class Prefill:
     def _look(self, index: int, hidden: Tensor, steps: Sequence[Step]) -> None:
         """Note the attention of a layer that steps ask for with the videos that it is about."""
         needs = {need for step in steps for need in step.compressor.needs}
-        wanted = [need for need in needs if isinstance(need, QueryAttention) and need.layer == index]
+        wanted = [need for need in needs if isinstance(need, QueryRows) and need.layer == index]
         if not wanted:
             return
         real = [places.to(hidden.device) for places in self._real]
@@ -136,7 +144,8 @@ class Prefill:
             tables = cosines[row][places], sines[row][places]
             end = len(places) - self._num_answer[row]
             for need in wanted if self._spans[row] else ():
-                received = attention_to(self._decoder, need, hidden[row][places], tables, self._spans[row], end)
+                states, spans, relevant = hidden[row][places], self._spans[row], self._relevant[row]
+                received = attention_to(self._decoder, need, states, tables, spans, end, relevant)
                 self._spans[row] = [
                     replace(span, evidence={**span.evidence, need: values})
                     for span, values in zip(self._spans[row], received, strict=True)

@@ -5,7 +5,7 @@ each video go through the compressor; text passes untouched. From there on every
 shorter cache, up to the next step, so each segment of layers gets masks and positions of its own, for the prompt and
 for everything that follows it.
 
-A step may ask for attention from the text to the visual tokens (`QueryAttention`). It is computed from the queries of
+A step may ask for attention from the text to the visual tokens (`QueryRows`). It is computed from the queries of
 the rows asked for and the keys of the layer named, on what enters that layer. Of its own layer a step sees what enters
 its compressor; of an earlier one what remains behind the steps there. The attention that the model runs with does not
 matter and stays as it is.
@@ -32,7 +32,7 @@ from stgridpool.decoder.decoder import Decoder
 from stgridpool.decoder.kv_cache import find_cache
 from stgridpool.decoder.prefill import Prefill
 from stgridpool.decoder.shortened_prompt import VisualSpan
-from stgridpool.evidence import QueryAttention
+from stgridpool.evidence import QueryRows
 from stgridpool.plan import Plan
 
 
@@ -130,8 +130,8 @@ class DecoderSteps:
 
     @contextmanager
     def _attached(self, run: _Run) -> Iterator[None]:
-        looked_at = [need.layer for step in self.steps for need in attention_needs(step)]
-        first = min((*self.layers, *looked_at))
+        needs = [need for step in self.steps for need in attention_needs(step)]
+        first = min((*self.layers, *(0 if need.rows == "relevant" else need.layer for need in needs)))
         with ExitStack() as hooks:
             handle = self.decoder.body.register_forward_pre_hook(run.enter_body, prepend=True, with_kwargs=True)
             hooks.callback(handle.remove)
@@ -183,9 +183,9 @@ class _Run:
         return (hidden, *args[1:]), kwargs | inputs
 
 
-def attention_needs(step: Step) -> list[QueryAttention]:
+def attention_needs(step: Step) -> list[QueryRows]:
     """Return what a step asks the decoder for."""
-    return [need for need in step.compressor.needs if isinstance(need, QueryAttention)]
+    return [need for need in step.compressor.needs if isinstance(need, QueryRows)]
 
 
 def _layer_of(step: Step, decoder: Decoder) -> int:

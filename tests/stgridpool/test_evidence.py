@@ -11,9 +11,11 @@ from stgridpool.evidence import (
     AttentionReceived,
     ClassAttention,
     FrameVectors,
+    JointPatches,
     PoolHeadAttention,
     QueryAttention,
     Question,
+    RotaryBias,
     TowerKeys,
     check_offered,
     through,
@@ -32,6 +34,8 @@ from stgridpool.evidence import (
         (lambda: QueryAttention(-1), "layer must be a whole number from 0 to 1000, got -1"),
         (lambda: QueryAttention(2, rows="first"), "rows cannot be 'first'"),
         (lambda: QueryAttention(2, reduce="sum"), "reduce cannot be 'sum'"),
+        (lambda: RotaryBias(-1), "layer must be a whole number from 0 to 1000, got -1"),
+        (lambda: RotaryBias(2, rows="all"), "rows cannot be 'all'"),
     ],
 )
 def test_needs_are_checked(make, message):
@@ -51,6 +55,8 @@ def test_which_look_at_the_question():
     assert not any(need.query_aware for need in needs)
     assert Question().query_aware
     assert QueryAttention().query_aware
+    assert RotaryBias().query_aware
+    assert not JointPatches().query_aware
 
 
 def test_rows_follow_their_tokens_and_all_else_stays():
@@ -65,6 +71,16 @@ def test_rows_follow_their_tokens_and_all_else_stays():
     pooled = Average()(torch.randn(1, 2, 2, 3)).plan
     assert through(evidence, pooled)[AttentionReceived()].tolist() == [3.0]
     assert through(evidence, pooled)[TowerKeys()].tolist() == [[3.0, 4.0]]
+
+
+def test_attention_of_every_head_and_row_follows_its_tokens():
+    need = QueryAttention(1, "relevant", "none")
+    attention = torch.arange(16.0).view(4, 2, 2)
+    assert through({need: attention}, Plan.keep(torch.tensor([2, 0]), 4))[need].tolist() == attention[[2, 0]].tolist()
+    pooled = Average()(torch.randn(1, 2, 2, 3)).plan
+    assert through({need: attention}, pooled)[need].tolist() == [[[6.0, 7.0], [8.0, 9.0]]]
+    nothing = Plan.keep(torch.tensor([], dtype=torch.long), 4)
+    assert through({need: attention}, nothing)[need].shape == (0, 2, 2)
 
 
 def test_evidence_is_averaged_and_not_summed():

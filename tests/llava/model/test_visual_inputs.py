@@ -68,7 +68,7 @@ class WithAttention(KeepSome):
 
 
 def test_a_compressor_that_needs_what_no_siglip_tower_offers_is_rejected(model):
-    offered = "AttentionReceived, FrameVectors, PoolHeadAttention, QueryAttention, Question, TowerKeys"
+    offered = "AttentionReceived, FrameVectors, PoolHeadAttention, QueryAttention, Question, RotaryBias, TowerKeys"
     with pytest.raises(
         ValueError, match=rf"WithAttention\(.*needs ClassAttention\(layer=-1\); this model offers {offered}"
     ):
