@@ -21,6 +21,7 @@ from stgridpool.compressors.random import Random
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm import STTM
+from stgridpool.compressors.tome import ToMe
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.evidence import Evidence, Need
 from stgridpool.plan import Plan, Shape
@@ -54,6 +55,7 @@ __all__ = [
     "Shape",
     "Step",
     "Stride",
+    "ToMe",
     "VideoTokens",
     "VisionZip",
     "build_compressor",

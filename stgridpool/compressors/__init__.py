@@ -22,6 +22,7 @@ from stgridpool.compressors.random import Random
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
+from stgridpool.compressors.tome import ToMe
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.elsewhere import find_method, installed_names
 from stgridpool.suggestion import suggestion
@@ -42,6 +43,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "divprune": DivPrune,
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
+    "tome": ToMe,
 }
 
 
