@@ -37,7 +37,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stgridpool.options import choice, whole_number
+from stgridpool.options import choice, flag, whole_number
 from stgridpool.plan import Plan
 
 MOST_LAYERS = 1000
@@ -67,12 +67,15 @@ class _TowerLayer(Need):
     Attributes:
         layer: Layer counted back from the one whose output the checkpoint takes as features: -1 is that one, -2 the
             one before it; -1000 to -1.
+        joined: Whether all heads count as one of full width, as PruMerge has it, in place of the mean over heads.
     """
 
     layer: int = -1
+    joined: bool = False
 
     def __post_init__(self) -> None:
         whole_number("layer", self.layer, -MOST_LAYERS, -1)
+        flag("joined", self.joined)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,10 @@ IMPORTANCE: dict[str, Need] = {
 
 @dataclass(frozen=True)
 class TowerKeys(_TowerLayer):
-    """The keys of each patch in a layer of the tower, the mean over heads; (N, width of a head) float32."""
+    """The keys of each patch in a layer of the tower, the mean over heads; (N, width of a head) float32.
+
+    Joined they are (N, width of the tower), which takes as much room as the features.
+    """
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,20 @@ class Rows:
         return cls(index, order, torch.ones(len(index), device=index.device), selects=True)
 
     @classmethod
+    def of_entries(cls, row: Tensor, sources: Tensor, weights: Tensor, count: int) -> Rows:
+        """Rows of single entries in any order; those of a row stay in theirs.
+
+        Args:
+            row: (M,) int64, the row that each entry belongs to.
+            sources: (M,) int64, the address that each entry draws from.
+            weights: (M,) float32.
+            count: Number of rows; one without entries draws zeros.
+        """
+        row, order = row.sort(stable=True)
+        offsets = torch.searchsorted(row, torch.arange(count + 1, device=row.device))
+        return cls(sources[order], offsets, weights[order])
+
+    @classmethod
     def identity(cls, count: int, device: torch.device) -> Rows:
         """Rows that select each of `count` addresses once, in order; nothing is copied when they are drawn."""
         return replace(cls.of(torch.arange(count, device=device)), is_identity=True)

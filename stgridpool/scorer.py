@@ -45,6 +45,17 @@ class Budgeted(Compressor):
             object.__setattr__(self, "retention", fraction("retention", self.retention))
         Budget(self.retention, self.tokens, self.tokens_per_frame)
 
+    def refuse_budget(self, option: str) -> None:
+        """Refuse a budget besides `option`, which stands in place of one.
+
+        Raises:
+            ValueError: If a budget is given.
+        """
+        given = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
+        given = {name: value for name, value in given.items() if value is not None}
+        if given:
+            raise ValueError(f"a budget is given in one way, got {option} and {given}; leave out all but one")
+
     @property
     def budget(self) -> Budget:
         """Number of tokens to leave."""

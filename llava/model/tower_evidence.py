@@ -144,12 +144,14 @@ class TowerEvidence:
     ) -> Tensor:
         if isinstance(need, AttentionReceived | ClassAttention | TowerKeys):
             layer = self.layers[need.layer]
-            keys = layer.keys(outputs[layer.key_source])
+            keys, scale = layer.keys(outputs[layer.key_source]), layer.scale
+            if need.joined:
+                keys, scale = join_heads(keys), scale * keys.shape[1] ** -0.5
             if isinstance(need, TowerKeys):
                 return self._patches(keys.mean(1, dtype=torch.float32))
             queries = layer.queries(outputs[layer.query_source])
             reduce = attention_received if isinstance(need, AttentionReceived) else first_token_attention
-            return self._patches(reduce(queries, keys, layer.scale))
+            return self._patches(reduce(join_heads(queries) if need.joined else queries, keys, scale))
         if pooled is not None and uses_pool_head(need):
             attention, vectors = pooled
             return attention.flatten() if isinstance(need, PoolHeadAttention) else vectors
@@ -174,6 +176,11 @@ class TowerEvidence:
 def split_heads(num_heads: int, tokens: Tensor) -> Tensor:
     """Split tokens (B, L, heads * d) into heads (B, heads, L, d)."""
     return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def join_heads(heads: Tensor) -> Tensor:
+    """Join heads (B, heads, L, d) into one of full width (B, 1, L, heads * d)."""
+    return heads.transpose(1, 2).flatten(2)[:, None]
 
 
 def attention_received(queries: Tensor, keys: Tensor, scale: float, block_bytes: int | None = None) -> Tensor:

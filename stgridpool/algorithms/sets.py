@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stgridpool.plan import to_device
+from stgridpool.plan import Plan, to_device
+from stgridpool.rows import Rows
 from stgridpool.video_tokens import VideoTokens
 
 SCOPES = ("frame", "video")
@@ -61,3 +62,20 @@ class Sets:
         """
         slots = (torch.arange(places.shape[1]) < counts[:, None]).flatten().nonzero().flatten()
         return self.index.gather(1, places).flatten()[to_device(slots, places.device)]
+
+    def mixed(self, weights: Tensor, places: Tensor, is_row: Tensor) -> Plan:
+        """Plan whose tokens are sums over the members of a set, in the order of the tokens on whose places they stand.
+
+        Args:
+            weights: (K, C, R) float32, the factor of each member in each sum.
+            places: (K, C) int64, the place in the set on which each sum stands.
+            is_row: (K, C) bool, which sums there are.
+        """
+        which = is_row.flatten().nonzero().flatten()
+        anchors, order = self.index.gather(1, places).flatten()[which].sort(stable=True)
+        which = which[order]
+        chosen = weights.flatten(0, 1)[which]  # (N, R)
+        row, member = chosen.nonzero(as_tuple=True)
+        sources = self.index[which // weights.shape[1]][row, member]
+        rows = Rows.of_entries(row, sources, chosen[row, member], len(anchors))
+        return Plan(rows, int(self.sizes.sum()), anchors)

@@ -50,10 +50,7 @@ class FastV(Scorer):
             super().__post_init__()
         else:
             fraction("layer_average", self.layer_average)
-            given = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
-            given = {name: value for name, value in given.items() if value is not None}
-            if given:
-                raise ValueError(f"a budget is given in one way, got layer_average and {given}; leave out all but one")
+            self.refuse_budget("layer_average")
             choice("scope", self.scope, self.SCOPES)
         whole_number("layer", self.layer, 1, 1000)
         choice("positions", self.positions, POSITIONS)

@@ -29,6 +29,7 @@ from stgridpool.evidence import (
         (lambda: ClassAttention(-1001), "got -1001"),
         (lambda: TowerKeys(-1.0), "got -1.0"),
         (lambda: AttentionReceived(True), "got True"),
+        (lambda: TowerKeys(joined="yes"), "joined must be True or False"),
         (lambda: FrameVectors("cls"), "source cannot be 'cls'"),
         (lambda: Question("text"), "space cannot be 'text'"),
         (lambda: QueryAttention(-1), "layer must be a whole number from 0 to 1000, got -1"),
@@ -115,7 +116,7 @@ def test_each_method_gets_what_it_asked_for_about_the_tokens_that_it_sees():
 
 
 def test_evidence_that_is_missing_is_named():
-    with pytest.raises(ValueError, match=r"MostAttended\(.* needs evidence: ClassAttention\(layer=-1\)"):
+    with pytest.raises(ValueError, match=r"MostAttended\(.* needs evidence: ClassAttention\(layer=-1, joined=False\)"):
         MostAttended(tokens=1)(torch.randn(1, 2, 2, 3))
     out, _ = MostAttended(tokens=1)(torch.eye(4).view(1, 2, 2, 4), {ClassAttention(): torch.tensor([0.0, 1, 3, 2])})
     assert out.tolist() == [[0, 0, 1, 0]]
@@ -125,7 +126,7 @@ def test_a_model_refuses_what_it_does_not_offer():
     check_offered({ClassAttention()}, {ClassAttention}, "x")
     check_offered((), (), "x")
     with pytest.raises(
-        ValueError, match=r"'me' needs TowerKeys\(layer=-1\); this model offers ClassAttention, Question"
+        ValueError, match=r"'me' needs TowerKeys\(layer=-1, joined=False\); this model offers ClassAttention, Question"
     ):
         check_offered([TowerKeys(), Question()], {Question, ClassAttention}, "me")
     with pytest.raises(ValueError, match="this model offers tokens alone"):

@@ -132,3 +132,13 @@ def test_moved_forgets_which_table_was_meant(mixed, matrix):
     moved = mixed.divided(SIZES).moved(mixed.sources.flip(0))
     expected = torch.zeros(5, 8).index_put_((mixed.row_of_entry(), mixed.sources.flip(0)), mixed.weights, True)
     torch.testing.assert_close(moved.draw(tabled := tables()), expected @ torch.cat(tabled))
+
+
+def test_entries_in_any_order_make_rows(matrix):
+    """Row 1 is empty; the entries of row 2 stay in their order."""
+    row, sources = torch.tensor([2, 0, 2, 3]), torch.tensor([4, 1, 0, 1])
+    rows = Rows.of_entries(row, sources, torch.tensor([0.5, 2.0, 3.0, 1.0]), 4)
+    assert rows.offsets.tolist() == [0, 1, 1, 3, 4]
+    assert rows.sources.tolist() == [1, 4, 0, 1]
+    expected = [[0, 2, 0, 0, 0], [0] * 5, [3, 0, 0, 0, 0.5], [0, 1, 0, 0, 0]]
+    assert matrix(rows, 5).tolist() == expected

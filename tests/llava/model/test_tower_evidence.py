@@ -136,6 +136,25 @@ def test_keys_are_those_of_the_projection(make, layer):
     same(actual, expected)
 
 
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("make", [siglip, clip])
+def test_joined_heads_are_one_head_of_full_width(make, layer):
+    tower = make()
+    prefix = 1 if make is clip else 0
+    _, hidden = eager(tower, 3)
+    block = tower.vision_tower.encoder.layers[3 + layer]
+    normed = block.layer_norm1(hidden[3 + layer])
+    queries, keys = block.self_attn.q_proj(normed), block.self_attn.k_proj(normed)
+    weights = (queries @ keys.mT / 24**0.5).softmax(-1)  # (B, L, L)
+    received, of_keys = AttentionReceived(layer, joined=True), TowerKeys(layer, joined=True)
+    evidence = tower.with_evidence(PIXELS, [received, of_keys])[1]
+    same(evidence[received], weights.mean(1)[:, prefix:].flatten())
+    same(evidence[of_keys], keys[:, prefix:].flatten(0, 1))
+    if prefix:
+        of_class = ClassAttention(layer, joined=True)
+        same(tower.with_evidence(PIXELS, [of_class])[1][of_class], weights[:, 0, 1:].flatten())
+
+
 def weights_of_blocks(tower, pixels):
     """Weights (B, heads, L, L) of the blocks of an OpenCLIP tower by other code than the tower's fused attention."""
     visual = tower.vision_tower
@@ -269,12 +288,20 @@ def test_what_towers_offer():
 @pytest.mark.parametrize(
     ("make", "need", "message"),
     [
-        (siglip, ClassAttention(), r"ClassAttention\(layer=-1\) asks for a class token, and the vision tower siglip"),
+        (
+            siglip,
+            ClassAttention(),
+            r"ClassAttention\(layer=-1, joined=False\) asks for a class token, and the vision tower siglip",
+        ),
         (siglip, FrameVectors("class"), r"FrameVectors\(source='class'\) asks for a class token"),
         (siglip, PoolHeadAttention(), r"PoolHeadAttention\(\) asks for the pooling head .* option pool_head, a folder"),
         (siglip, FrameVectors("pool_head"), "load the model with the option pool_head"),
         (clip, PoolHeadAttention(), "the vision tower openai/tiny is no SigLIP tower"),
-        (siglip, AttentionReceived(-4), r"AttentionReceived\(layer=-4\): the vision tower siglip runs 3 layers"),
+        (
+            siglip,
+            AttentionReceived(-4),
+            r"AttentionReceived\(layer=-4, joined=False\): the vision tower siglip runs 3 layers",
+        ),
         (siglip, Question(), r"Question\(space='decoder'\) cannot come from the vision tower siglip, which offers Att"),
         (lambda: hub("conv", feature="conv_flatten"), AttentionReceived(), "evidence-conv, which offers FrameVectors"),
         (lambda: clip(select_layer=0), FrameVectors("class"), "no layer of the vision tower openai/tiny can be watch"),

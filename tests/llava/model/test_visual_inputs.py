@@ -70,7 +70,8 @@ class WithAttention(KeepSome):
 def test_a_compressor_that_needs_what_no_siglip_tower_offers_is_rejected(model):
     offered = "AttentionReceived, FrameVectors, PoolHeadAttention, QueryAttention, Question, RotaryBias, TowerKeys"
     with pytest.raises(
-        ValueError, match=rf"WithAttention\(.*needs ClassAttention\(layer=-1\); this model offers {offered}"
+        ValueError,
+        match=rf"WithAttention\(.*needs ClassAttention\(layer=-1, joined=False\); this model offers {offered}",
     ):
         model.compressor = WithAttention()
 
@@ -81,9 +82,9 @@ def test_a_compressor_that_needs_what_no_siglip_tower_offers_is_rejected(model):
 def test_counts_are_what_the_plan_says(model, video_frames, name, frames):
     model.compressor = build_compressor(name, **({"window": 4, "levels": 2} if name == "ptg" else {}))
     video = model.encode_video(video_frames[:frames])
-    left, rows, columns = video.plan.shape
-    assert len(video.plan) == model.compressor.planned_count((frames, 7, 7)) == left * rows * columns
-    assert video.num_newlines == left * rows
+    rows, columns = video.plan.shape[1:]
+    assert len(video.plan) == model.compressor.planned_count((frames, 7, 7)) == frames * rows * columns
+    assert video.num_newlines == frames * rows
     assert video.embeds.shape == (len(video.plan) + video.num_newlines, 64)
 
 
@@ -169,7 +170,7 @@ def test_a_video_is_encoded_with_the_evidence_that_its_compressor_needs(model, v
     video = model.encode_video(frames)
     assert len(video.plan) == 12
     assert torch.equal(video.embeds, model.encode_features(features, evidence=evidence).embeds)
-    assert "AttentionReceived(layer=-1)" in [check.stage for check in video.checks]
+    assert "AttentionReceived(layer=-1, joined=False)" in [check.stage for check in video.checks]
 
 
 @torch.no_grad()
@@ -178,7 +179,7 @@ def test_evidence_that_is_not_finite_is_noticed(model, video_frames):
     features, evidence = model.vision_features(video_frames[:3], needs=[AttentionReceived()])
     evidence[AttentionReceived()][5] = float("nan")
     checks = model.encode_features(features, evidence=evidence).checks
-    assert [check.stage for check in checks if not check.is_finite] == ["AttentionReceived(layer=-1)"]
+    assert [check.stage for check in checks if not check.is_finite] == ["AttentionReceived(layer=-1, joined=False)"]
     assert {check.dtype for check in checks} == {torch.float32}
 
 

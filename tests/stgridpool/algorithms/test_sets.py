@@ -19,3 +19,13 @@ def test_frames_and_videos():
     assert Sets.within(tokens, "frame").sizes.tolist() == [1, 2]
     assert Sets.within(tokens, "frame").index[:, 0].tolist() == [0, 1]
     assert Sets.within(tokens, "video").index.tolist() == [[0, 1, 2]]
+
+
+def test_sums_over_members_come_in_the_order_of_their_places():
+    """Tokens 0 and 2 are one set, 1 the other; of the second set's sums there is only the first."""
+    sets = Sets.of(torch.tensor([0, 1, 0]), torch.tensor([2, 1]))
+    weights = torch.tensor([[[0.5, 2.0], [1.0, 0.0]], [[3.0, 9.0], [9.0, 9.0]]])
+    weights[1, 0, 1] = 0  # there is no such member
+    plan = sets.mixed(weights, torch.tensor([[1, 0], [0, 0]]), torch.tensor([[True, True], [True, False]]))
+    assert plan.anchor.tolist() == [0, 1, 2]
+    assert plan.apply(torch.tensor([[1.0], [10.0], [100.0]])).flatten().tolist() == [1.0, 30.0, 200.5]

@@ -120,7 +120,7 @@ def test_an_entry_without_what_is_needed_is_no_hit(cache, warnings):
     cache.add(B, with_evidence())
     assert cache.get(B, [AttentionReceived(-1)]) is None
     assert cache.get(B, [RECEIVED, Question()]) is None
-    assert "AttentionReceived(layer=-1)" in "".join(warnings)
+    assert "AttentionReceived(layer=-1, joined=False)" in "".join(warnings)
 
 
 def test_damaged_evidence_is_no_hit(cache):
