@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from stgridpool.options import number
+
 _CHUNK_ROWS = 512
+
+
+def norm_order(value: Any) -> float:
+    """Return the order of a norm that an option names, 0.25 to 64, or infinity (in JSON "inf").
+
+    Beyond this range, powers of channels or of their number overflow float32.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    return math.inf if value in (math.inf, "inf") else number("norm_order (or inf)", value, 0.25, 64)
 
 
 def token_norms(tokens: Tensor, order: float) -> Tensor:

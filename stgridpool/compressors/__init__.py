@@ -8,13 +8,16 @@ from typing import Any
 
 from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
+from stgridpool.compressors.adaptive_pool import AdaptivePool
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.divprune import DivPrune
+from stgridpool.compressors.downsample import Downsample
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
+from stgridpool.compressors.norm_topk import NormTopK
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.prumerge import PruMerge
 from stgridpool.compressors.prumerge_plus import PruMergePlus
@@ -24,6 +27,8 @@ from stgridpool.compressors.random import Random
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
+from stgridpool.compressors.temporal_average import TemporalAverage
+from stgridpool.compressors.tome import ToMe
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.elsewhere import find_method, installed_names
 from stgridpool.suggestion import suggestion
@@ -32,6 +37,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "none": NoCompression,
     "average": Average,
     "bilinear": Bilinear,
+    "adaptive_pool": AdaptivePool,
     "max": Max,
     "nsp": NSP,
     "ptg": PTG,
@@ -39,6 +45,9 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "sttm": STTM,
     "random": Random,
     "stride": Stride,
+    "temporal_average": TemporalAverage,
+    "downsample": Downsample,
+    "norm_topk": NormTopK,
     "fastervlm": FasterVLM,
     "visionzip": VisionZip,
     "divprune": DivPrune,
@@ -46,6 +55,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "prumerge_plus": PruMergePlus,
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
+    "tome": ToMe,
 }
 
 

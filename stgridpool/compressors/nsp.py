@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from stgridpool import kernels
-from stgridpool.algorithms.token_norm import token_norms
+from stgridpool.algorithms.token_norm import norm_order, token_norms
 from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import RewrittenFrames, lay_out, resident
 from stgridpool.frames.patterns import Windows
@@ -45,7 +44,7 @@ class NSP(WindowPooling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "norm_order", _norm_order(self.norm_order))
+        object.__setattr__(self, "norm_order", norm_order(self.norm_order))
         object.__setattr__(self, "scale", number("scale", self.scale, -1e12, 1e12))
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
@@ -79,11 +78,6 @@ class NSP(WindowPooling):
             of_made = torch.cat([token_norms(level, self.norm_order) for level in made]).view(-1, norms.shape[1])
             norms = torch.where((slots < 0)[:, None], norms, of_made[slots])
         return window_softmax(norms * self.scale, windows.index)
-
-
-def _norm_order(value: Any) -> float:
-    """Return the order of the norm; beyond its range, powers of channels or of their number overflow float32."""
-    return math.inf if value in (math.inf, "inf") else number("norm_order (or inf)", value, 0.25, 64)
 
 
 def window_softmax(scores: Tensor, index: Tensor) -> Tensor:

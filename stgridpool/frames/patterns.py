@@ -109,16 +109,22 @@ def resizing(frame: Pair, size: Pair, mode: Literal["linear", "area"]) -> FrameP
     ``linear`` is bilinear without aligned corners or antialiasing; ``area`` averages the tokens that a new one covers,
     the partly covered ones in full.
     """
-    vertical, horizontal = (_axis_weights(old, new, mode) for old, new in zip(frame, size, strict=True))
+    vertical, horizontal = (axis_weights(old, new, mode) for old, new in zip(frame, size, strict=True))
     dense = torch.einsum("ya,xb->yxab", vertical, horizontal).reshape(math.prod(size), math.prod(frame))
     row, source = dense.nonzero(as_tuple=True)
     counts = torch.bincount(row, minlength=len(dense))
     return FramePattern.of(Rows(source, F.pad(counts.cumsum(0), (1, 0)), dense[row, source]), frame, size)
 
 
-def _axis_weights(old: int, new: int, mode: Literal["linear", "area"]) -> Tensor:
-    """(new, old): how much of each old position goes into each new one, read off the unit vectors."""
-    units = torch.eye(old)[None]
+def axis_weights(old: int, new: int, mode: Literal["linear", "area"]) -> Tensor:
+    """Return how much of each old position along a side goes into each new one, (new, old).
+
+    Args:
+        old: Positions there are.
+        new: Positions wanted.
+        mode: As in `resizing`.
+    """
+    units = torch.eye(old)[None]  # what becomes of each position alone
     align = {"align_corners": False} if mode == "linear" else {}
     return F.interpolate(units, size=new, mode=mode, **align)[0].T  # type: ignore[arg-type]
 

@@ -1,0 +1,78 @@
+"""Bipartite soft matching: sets of tokens merged in pairs, round after round, until each set has the wanted size.
+
+Letters: K sets, R members of the largest, A and B of the two halves, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stgridpool.algorithms.sets import Sets
+from stgridpool.plan import to_device
+
+MOST_ENTRIES = 1 << 24
+"""Similarities that are in memory at a time: 64 MB."""
+
+
+def merge_pairs(features: Tensor, sets: Sets, counts: Tensor) -> Tensor:
+    """Merge the members of each set until `counts` are left; return the place (K, R) int64 that each one goes to.
+
+    Places are those in the set; a member that is joined keeps its own. Rounds follow one another, and there are about
+    ``log2(size / count)`` of them; in a round all sets are merged at once.
+
+    Args:
+        features: (N, D) of any floating dtype, what must be alike in direction.
+        sets: Whose members are merged.
+        counts: (K,) int64 on the CPU, members to leave, 1 to the size of each set, or 0 of an empty one.
+    """
+    left, sizes = sets.sizes, sets.is_there.float()
+    values = features[sets.index].float()  # (K, R, D)
+    values /= values.abs().amax().clamp_min(torch.finfo(torch.float32).tiny)  # sums of merged tokens must not overflow
+    places = torch.arange(values.shape[1], device=values.device).repeat(len(left), 1)  # (K, R) of the members left
+    goes_to = places  # (K, R) of all members, among those left
+    while bool((left > counts).any()):
+        merges = torch.minimum(left - counts, left // 2)
+        joins = _proposals(values, left, merges)  # (K, R)
+        sizes, values = _joined(sizes, values, joins)
+        stays = joins == torch.arange(joins.shape[1], device=joins.device)
+        left = left - merges
+        width = int(left.max())
+        order = stays.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+        new_place = (stays.cumsum(1) - 1).clamp_max_(width - 1)  # of places without a member it means nothing
+        goes_to = new_place.gather(1, joins).gather(1, goes_to)
+        values = values.gather(1, order[:, :, None].expand(-1, -1, values.shape[2]))
+        sizes, places = sizes.gather(1, order), places.gather(1, order)
+    return places.gather(1, goes_to)
+
+
+def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> Tensor:
+    """Return the place (K, R) that every place joins: its own, or of `merges` (K,) in even places an odd one."""
+    unit = F.normalize(values, dim=-1)
+    even, odd = unit[:, ::2], unit[:, 1::2]
+    width = unit.shape[1]
+    is_there = torch.arange(width) < left[:, None]
+    is_there, merges = to_device((is_there, merges), values.device)
+    best, partner = _most_alike(even, odd, is_there[:, 1::2])
+    best = best.masked_fill(~is_there[:, ::2], -torch.inf)
+    rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    own = torch.arange(0, width, 2, device=values.device)
+    joins = torch.arange(width, device=values.device).repeat(len(values), 1)
+    joins[:, ::2] = (2 * partner + 1).where(rank < merges[:, None], own)
+    return joins
+
+
+def _most_alike(even: Tensor, odd: Tensor, is_there: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest cosine (K, A) of each unit vector (K, A, D) with those of `odd` (K, B, D), and its place."""
+    size = max(1, MOST_ENTRIES // (len(odd) * odd.shape[1]))
+    blocks = [(block @ odd.mT).masked_fill_(~is_there[:, None], -torch.inf).max(2) for block in even.split(size, 1)]
+    return torch.cat([block.values for block in blocks], 1), torch.cat([block.indices for block in blocks], 1)
+
+
+def _joined(sizes: Tensor, values: Tensor, joins: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sizes (K, R) and means (K, R, D) after every place joined another; places left mean nothing."""
+    total = torch.zeros_like(sizes).scatter_add(1, joins, sizes)
+    weighted = values * sizes[:, :, None]
+    sums = torch.zeros_like(values).scatter_add(1, joins[:, :, None].expand_as(values), weighted)
+    return total, sums / total[:, :, None].clamp_min(1)
