@@ -61,29 +61,26 @@ class PruMergePlus(PruMerge):
             start = 0 if is_adaptive else every // 2
             end = sizes - 1 if self.preset == "released" else sizes
         repeats = isinstance(self.attention_share, float) and self.preset == "released"
-        columns = to_device((by_attention, step, end, most - by_attention), attention.device)
-        places, is_counted = lattice_after_top(attention, *(one[:, None] for one in columns), start, repeats)
+        numbers = torch.stack([by_attention, step, end, most - by_attention], 1)
+        places, is_counted = lattice_after_top(attention, to_device(numbers, attention.device), start, repeats)
         counts = is_counted.sum(1).cpu().where(most >= 0, -1)
         return places[:, : max(0, int(counts.max()))], counts
 
 
-def lattice_after_top(
-    attention: Tensor, by_attention: Tensor, step: Tensor, end: Tensor, most: Tensor, start: int, repeats: bool
-) -> tuple[Tensor, Tensor]:
+def lattice_after_top(attention: Tensor, numbers: Tensor, start: int, repeats: bool) -> tuple[Tensor, Tensor]:
     """Choose the tokens of highest attention in each frame, and behind them those at even distances.
 
     Args:
         attention: (T, R).
-        by_attention: (T, 1), how many are chosen for their attention.
-        step: (T, 1), distance of the others.
-        end: (T, 1), the others are in front of this place.
-        most: (T, 1), how many others at most, from the first on.
+        numbers: (T, 4) int64: how many are chosen for their attention, the distance of the others, the place in front
+            of which they are, and how many there are at most, from the first on.
         start: Place of the first of them.
         repeats: Whether tokens that were chosen for their attention are chosen again.
 
     Returns:
         Places (T, 2R) int64, those chosen in front, and (T, 2R) bool, which are chosen.
     """
+    by_attention, step, end, most = numbers.split(1, dim=1)
     width = attention.shape[1]
     places = torch.arange(width, device=attention.device)
     rank = attention.argsort(dim=1, descending=True, stable=True).argsort(1)
@@ -91,6 +88,6 @@ def lattice_after_top(
     is_even = ((places - start) % step == 0) & (places >= start) & (places < end)
     is_even &= is_even if repeats else ~is_top
     is_even &= is_even.cumsum(1) <= most
-    order = torch.cat([rank.where(is_top, 2 * width), (width + places).where(is_even, 2 * width)], 1)
-    order = order.sort(dim=1, stable=True)
-    return order.indices % width, order.values < 2 * width
+    key = torch.cat([rank.where(is_top, 2 * width), (width + places).where(is_even, 2 * width)], 1)
+    key, order = key.sort(dim=1, stable=True)
+    return order % width, key < 2 * width
