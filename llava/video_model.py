@@ -129,16 +129,18 @@ class LlavaVideoModel:
         return self.language_model.vision_features(pixels, timer, needs)
 
     def evidence(self, question: str, needs: Collection[Need]) -> Evidence:
-        """Embed a question (n, D), without a template around it.
+        """Embed a question, without a template around it; see `Question`.
 
         Raises:
-            ValueError: If a need is of another kind, or asks for the tower's text half, which LLaVA does not hold.
+            ValueError: If a need is of another kind, or asks for the tower's text half, which was not loaded.
         """
         check_offered(needs, (Question,), "a question")
-        found: dict[Need, torch.Tensor] = {}
+        tower, found = self.language_model.get_vision_tower(), dict[Need, torch.Tensor]()
+        tower.check_needs(needs)
         for need in needs:
-            if need != Question("decoder"):
-                raise ValueError(f"{need!r}: LLaVA's checkpoints hold no text half of the vision tower")
+            if need == Question("tower"):
+                found[need] = tower.text_tower.embed(question, self._embeddings.weight.device)
+                continue
             ids = torch.as_tensor(self.tokenizer(question, add_special_tokens=False).input_ids)
             found[need] = self._embed(ids)
         return found
@@ -201,6 +203,7 @@ class LlavaVideoModel:
         if weights is None:
             return None
         head = None if tower.pool_head is None else weights_digest(tower.pool_head.modules())
+        text = None if tower.text_tower is None else weights_digest(tower.text_tower.modules())
         encoder = getattr(tower.vision_tower, "config", None)  # OpenCLIP's have none, and one attention
         return {
             "image_processor": repr(tower.image_processor),
@@ -211,6 +214,7 @@ class LlavaVideoModel:
             "weights": weights,
             "dtype": str(tower.dtype),
             "pool_head": head,
+            "text_tower": text,
         }
 
     def facts(self) -> Mapping[str, Any]:
@@ -224,8 +228,11 @@ class LlavaVideoModel:
         }
 
     def _embed(self, ids: torch.Tensor) -> torch.Tensor:
-        embeddings = self.language_model.get_input_embeddings()
-        return embeddings(ids.to(embeddings.weight.device, non_blocking=True))
+        return self._embeddings(ids.to(self._embeddings.weight.device, non_blocking=True))
+
+    @property
+    def _embeddings(self) -> torch.nn.Embedding:
+        return self.language_model.get_input_embeddings()
 
 
 def load_video_model(
@@ -239,6 +246,7 @@ def load_video_model(
     attn_implementation: str | None,
     mm_newline_position: str | None,
     pool_head: str | None,
+    text_tower: str | None,
 ) -> LlavaVideoModel:
     """Load a checkpoint in LLaVA-NeXT's format.
 
@@ -252,6 +260,7 @@ def load_video_model(
         attn_implementation: See `load_pretrained_model`.
         mm_newline_position: Where videos get newlines; None leaves it to the checkpoint.
         pool_head: See `load_pretrained_model`.
+        text_tower: See `load_pretrained_model`.
     """
     tokenizer, model, image_processor, _ = load_pretrained_model(
         checkpoint,
@@ -262,6 +271,7 @@ def load_video_model(
         attn_implementation=attn_implementation,
         overwrite_config=None if mm_newline_position is None else {"mm_newline_position": mm_newline_position},
         pool_head=pool_head,
+        text_tower=text_tower,
     )
     model.eval()
     return LlavaVideoModel(model, tokenizer, image_processor, conv_template, add_time_instruction)

@@ -230,9 +230,15 @@ def _carried(value: Tensor, plan: Plan) -> Tensor:
     return plan.mean(flat).reshape(len(plan), *value.shape[1:])
 
 
-def uses_pool_head(need: Need) -> bool:
-    """Tell whether `need` is computed by SigLIP's pooling head."""
-    return isinstance(need, PoolHeadAttention) or need == FrameVectors("pool_head")
+def missing_part(need: Need) -> str | None:
+    """Return the part of the original tower that computes `need`, if LLaVA's checkpoints leave it out.
+
+    Returns:
+        "pool_head" (of SigLIP), "text_tower", or None.
+    """
+    if isinstance(need, PoolHeadAttention) or need == FrameVectors("pool_head"):
+        return "pool_head"
+    return "text_tower" if isinstance(need, JointPatches) or need == Question("tower") else None
 
 
 def check_offered(needs: Collection[Need], offers: Collection[type[Need]], asker: object) -> None:

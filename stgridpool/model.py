@@ -214,7 +214,8 @@ class VideoModel(Protocol):
     def identity(self) -> Mapping[str, Any] | None:
         """Say what features depend on, besides the frames; None if weights are offloaded and cannot be read.
 
-        What evidence from the pooling head depends on, besides, is called "pool_head"; None without one.
+        What evidence from parts that the checkpoint leaves out depends on, besides, is called "pool_head" and
+        "text_tower"; None without them.
         """
 
     def facts(self) -> Mapping[str, Any]:

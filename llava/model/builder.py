@@ -21,6 +21,7 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 from llava.model.pool_head import pool_head_tensors
 from llava.model.settings import make_config, read_settings
 from llava.model.tensor_shapes import TOWER_KEY
+from llava.model.text_tower import check_text_tower
 from llava.model.tokenizer import load_tokenizer
 from llava.model.tower_files import check_tower_files
 from stgridpool import Compressor, build_compressor
@@ -54,6 +55,7 @@ def load_pretrained_model(
     overwrite_config: Mapping[str, Any] | None = None,
     compressor: Compressor | str | None = None,
     pool_head: str | None = None,
+    text_tower: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, VisionImageProcessor, int]:
     """Loads a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
@@ -79,6 +81,9 @@ def load_pretrained_model(
         pool_head: Folder or hub name of the SigLIP model that the vision tower was made from, as safetensors files. Its
             last layer, last normalisation and pooling head, which LLaVA's checkpoints leave out, are loaded for methods
             that ask for `PoolHeadAttention` or `FrameVectors("pool_head")`; None: such methods are refused.
+        text_tower: Folder or hub name of the SigLIP or CLIP model that the vision tower was made from, with its
+            tokenizer. Its text half is loaded for methods that ask for `Question("tower")` or `JointPatches`; None:
+            such methods are refused.
         **kwargs: `max_memory` and `offload_folder` as in transformers; `multimodal` is accepted and not needed.
 
     Returns:
@@ -100,6 +105,8 @@ def load_pretrained_model(
         compressor = build_compressor(compressor)  # before the weights, so that a typing error costs nothing
     if pool_head is not None:
         pool_head_tensors(pool_head)
+    if text_tower is not None:
+        check_text_tower(text_tower)
     dtype = _dtype(torch_dtype)
     folder = None if model_base is not None else checkpoint_folder(model_path)
     if folder is None or (folder / "adapter_config.json").exists():
@@ -129,9 +136,11 @@ def load_pretrained_model(
     _complete_weights(model, info, source)
     check_finite(model, tensors)
     _fit_vocabulary(model, len(tokenizer))
-    model.compressor = compressor
     if pool_head is not None:
         model.get_vision_tower().load_pool_head(pool_head)
+    if text_tower is not None:
+        model.get_vision_tower().load_text_tower(text_tower)
+    model.compressor = compressor  # which may need these parts
     return tokenizer, model, model.get_vision_tower().image_processor, _context_length(config)
 
 

@@ -48,7 +48,7 @@ class Compression:
         if compressor is not None:
             compressor = compressor.for_depth(self.config.num_hidden_layers)
             check_offered(compressor.needs, self.offers, compressor)
-            self.get_vision_tower().check_needs([need for need in compressor.needs if not need.query_aware])
+            self.get_vision_tower().check_needs(compressor.needs)
         steps = () if compressor is None else compressor.steps()
         inside = [step for step in steps if step.is_inside]
         self.decoder_steps = DecoderSteps(TransformersDecoder(self), inside) if inside else None

@@ -15,9 +15,10 @@ from transformers import CLIPVisionModel, SiglipVisionModel
 
 from llava.image_processing import CLIP_MEAN, CLIP_STD, VisionImageProcessor
 from llava.model.pool_head import PoolHead, load_pool_head
+from llava.model.text_tower import TextTower, load_clip_text, load_siglip_text, missing_text_tower
 from llava.model.tower_evidence import AttentionLayer, TowerEvidence, split_heads
 from llava.model.tower_files import pretrained_weights
-from stgridpool.evidence import Need
+from stgridpool.evidence import Need, Question
 
 
 class VisionTower(nn.Module, ABC):
@@ -31,10 +32,12 @@ class VisionTower(nn.Module, ABC):
         num_patches_per_side: Side of the feature map, in patches; incomplete patches at the border are not seen.
         hidden_size: Width of the features.
         pool_head: The end of a SigLIP tower, if `load_pool_head` has loaded it.
+        text_tower: The text half, if `load_text_tower` has loaded it.
     """
 
     vision_tower: Any
     pool_head: PoolHead | None = None
+    text_tower: TextTower | None = None
     is_loaded = True  # a tower is loaded with its model; scripts ask
 
     def __init__(
@@ -99,8 +102,14 @@ class VisionTower(nn.Module, ABC):
         return self.evidence().offered()
 
     def check_needs(self, needs: Collection[Need]) -> None:
-        """Raise ValueError where this tower cannot give what is asked for; see `TowerEvidence.check`."""
-        self.evidence().check(needs)
+        """Raise ValueError where this tower or its text half cannot give what is asked for; see `TowerEvidence.check`.
+
+        Args:
+            needs: What is asked for; of what looks at the question, only its text in the tower's space counts.
+        """
+        if Question("tower") in needs and self.text_tower is None:
+            raise ValueError(missing_text_tower(Question("tower"), self.name))
+        self.evidence().check([need for need in needs if not need.query_aware])
 
     def with_evidence(
         self, pixel_values: torch.Tensor, needs: Collection[Need]
@@ -130,6 +139,14 @@ class VisionTower(nn.Module, ABC):
         """
         raise ValueError(f"pool_head={source!r}: only SigLIP towers have a pooling head, and {self.name} is none")
 
+    def load_text_tower(self, source: str) -> None:
+        """Load the text half of the original model, a folder or hub name, for the evidence that needs it.
+
+        Raises:
+            ValueError: This is no SigLIP or CLIP tower, or `source` is not the model that it was made from.
+        """
+        raise ValueError(f"text_tower={source!r}: only SigLIP and CLIP towers may have a text half, not {self.name}")
+
 
 class SiglipTower(VisionTower):
     """SigLIP without its last layer, last normalisation and head: the features that LLaVA-NeXT trains on.
@@ -158,6 +175,10 @@ class SiglipTower(VisionTower):
     def load_pool_head(self, source: str) -> None:
         """See the base class."""
         self.pool_head = load_pool_head(source, self.vision_tower)
+
+    def load_text_tower(self, source: str) -> None:
+        """See the base class."""
+        self.text_tower = load_siglip_text(source, self.hidden_size, self.dtype)
 
     def named_weights(self) -> dict[str, torch.Tensor]:
         """See the base class."""
@@ -199,7 +220,23 @@ class ClipTower(VisionTower):
     def evidence(self) -> TowerEvidence:
         """See the base class."""
         layers = [_attention_layer(layer) for layer in self.vision_tower.encoder.layers[: self.num_layers_run]]
-        return TowerEvidence(self.name, layers, self.num_patches, has_class_token=True)
+        return TowerEvidence(
+            self.name,
+            layers,
+            self.num_patches,
+            has_class_token=True,
+            may_have_joint_patches=True,
+            joint=None if self.text_tower is None else self._joint,
+        )
+
+    def load_text_tower(self, source: str) -> None:
+        """See the base class."""
+        self.text_tower = load_clip_text(source, self.hidden_size, self.dtype)
+
+    def _joint(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, L, C) in the space of image and text, (B, L, C')."""
+        normalised = self.vision_tower.post_layernorm(features)
+        return normalised if self.text_tower is None else self.text_tower.project(normalised)
 
     def named_weights(self) -> dict[str, torch.Tensor]:
         """See the base class."""

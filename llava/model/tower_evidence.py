@@ -19,14 +19,16 @@ from torch import Tensor, nn
 
 from llava.model.capture import captured
 from llava.model.pool_head import PoolHead
+from llava.model.text_tower import missing_text_tower
 from stgridpool.evidence import (
     AttentionReceived,
     ClassAttention,
     FrameVectors,
+    JointPatches,
     Need,
     PoolHeadAttention,
     TowerKeys,
-    uses_pool_head,
+    missing_part,
 )
 
 BLOCK_BYTES = 2**27
@@ -68,6 +70,8 @@ class TowerEvidence:
         has_class_token: Whether the first token is a class token.
         may_have_pool_head: Whether towers of this kind were trained with a pooling head, which `pool_head` can bring.
         pool_head: The pooling head, if it was loaded.
+        may_have_joint_patches: Whether its patches can be put into a space shared with text, which needs `joint`.
+        joint: From features (B, P, C) into that space, if it was loaded.
     """
 
     name: str
@@ -76,13 +80,16 @@ class TowerEvidence:
     has_class_token: bool = False
     may_have_pool_head: bool = False
     pool_head: PoolHead | None = None
+    may_have_joint_patches: bool = False
+    joint: Callable[[Tensor], Tensor] | None = None
 
     def offered(self) -> frozenset[type[Need]]:
-        """Name the kinds of evidence that this tower can give; the pooling head's even before it is loaded."""
+        """Name the kinds of evidence that this tower can give, those of parts that are not loaded yet among them."""
         kinds: set[type[Need]] = {FrameVectors}
         if self.layers:
             kinds |= {AttentionReceived, TowerKeys}
             kinds |= {ClassAttention} if self.has_class_token else set()
+        kinds |= {JointPatches} if self.may_have_joint_patches else set()
         return frozenset(kinds | ({PoolHeadAttention} if self.may_have_pool_head else set()))
 
     def check(self, needs: Collection[Need]) -> None:
@@ -98,8 +105,10 @@ class TowerEvidence:
                     f"{need!r} asks for a class token, and the vision tower {self.name} has none: use "
                     "AttentionReceived, or the pooling head of SigLIP"
                 )
-            if uses_pool_head(need) and self.pool_head is None:
+            if missing_part(need) == "pool_head" and self.pool_head is None:
                 raise ValueError(f"{need!r} asks for {self._missing_pool_head()}")
+            if isinstance(need, JointPatches) and self.may_have_joint_patches and self.joint is None:
+                raise ValueError(missing_text_tower(need, self.name))
             layer = getattr(need, "layer", None)
             if layer is not None and self.layers and layer < -len(self.layers):
                 raise ValueError(f"{need!r}: the vision tower {self.name} runs {len(self.layers)} layers")
@@ -125,7 +134,7 @@ class TowerEvidence:
             features = encode()
         with torch.no_grad():
             pooled = None
-            if self.pool_head is not None and any(map(uses_pool_head, needs)):
+            if self.pool_head is not None and any(missing_part(need) == "pool_head" for need in needs):
                 pooled = self.pool_head.run(features)
             found = {need: self._evidence(need, features, outputs, pooled) for need in needs}
         return features, {need: value.to(features.device, torch.float32) for need, value in found.items()}
@@ -152,11 +161,13 @@ class TowerEvidence:
             queries = layer.queries(outputs[layer.query_source])
             reduce = attention_received if isinstance(need, AttentionReceived) else first_token_attention
             return self._patches(reduce(join_heads(queries) if need.joined else queries, keys, scale))
-        if pooled is not None and uses_pool_head(need):
+        if pooled is not None and missing_part(need) == "pool_head":
             attention, vectors = pooled
             return attention.flatten() if isinstance(need, PoolHeadAttention) else vectors
         if need == FrameVectors("class"):
             return outputs[self.layers[-1].block][:, 0]
+        if isinstance(need, JointPatches) and self.joint is not None:
+            return self._patches(self.joint(features))
         return features[:, -self.num_patches :].mean(1, dtype=torch.float32)
 
     def _patches(self, tokens: Tensor) -> Tensor:

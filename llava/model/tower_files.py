@@ -50,16 +50,34 @@ def pretrained_weights(
         ValueError: They cannot be read, some are missing, or they contradict the tower's configuration.
     """
     check_tower_files(name)
+    return pretrained(model_class, name, "mm_vision_tower", encoder.dtype, config=encoder.config).state_dict()
+
+
+def pretrained(
+    model_class: type[PreTrainedModel], name: str, option: str, dtype: torch.dtype, **settings: Any
+) -> PreTrainedModel:
+    """Load a model of `model_class` from `name`, a local folder or a hub name, without a weight left to chance.
+
+    Args:
+        model_class: Which part of the stored model to build.
+        name: The folder or hub name.
+        option: Where the user has named it, for messages.
+        dtype: Of the weights.
+        **settings: Of ``from_pretrained``.
+
+    Raises:
+        ValueError: Weights cannot be read, some are missing, or they contradict the stored configuration.
+    """
     try:
         loaded: Any = model_class.from_pretrained(
             name,
-            config=encoder.config,
-            dtype=encoder.dtype,
+            dtype=dtype,
             ignore_mismatched_sizes=True,  # judged below, with names and shapes
             output_loading_info=True,
+            **settings,
         )
     except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise ValueError(f"the weights of mm_vision_tower={name!r} cannot be read: {one_line(error)}") from error
+        raise ValueError(f"the weights of {option}={name!r} cannot be read: {one_line(error)}") from error
     model, info = loaded
     if info["missing_keys"]:
         raise ValueError(f"{name} lacks weights of the vision tower: {sorted(info['missing_keys'])[:5]}")
@@ -69,4 +87,4 @@ def pretrained_weights(
             f"the weights of {name} contradict its configuration: {key} would be {tuple(wanted)}, and the file "
             f"holds {tuple(stored)}"
         )
-    return model.state_dict()
+    return model

@@ -183,6 +183,7 @@ class LlavaVideo(lmms):
             attn_implementation=arguments.attn_implementation,
             mm_newline_position=arguments.mm_newline_position,
             pool_head=arguments.pool_head,
+            text_tower=arguments.text_tower,
         )
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:

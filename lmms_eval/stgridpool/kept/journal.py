@@ -25,7 +25,7 @@ INDECISIVE = (
     *("pretrained", "compressor", "compressor_args", "mm_newline_position", "torch_dtype", "attn_implementation"),
     *("model_name", "batch_size", "device", "device_map", "vision_batch_size", "share_prefix", "questions_per_batch"),
     *("decode_threads", "decode_timeout_s", "decode_memory_gb", "prefetch", "barrier_timeout_s"),
-    *("feature_cache", "feature_cache_gb", "pool_head"),
+    *("feature_cache", "feature_cache_gb", "pool_head", "text_tower"),
     *("resume_dir", "resume_any_version", "max_failed", "answer_without_visuals", "allow_use_cache"),
 )
 """Arguments that no answer depends on, or whose effect the setup says. Any other argument makes another question."""
@@ -38,8 +38,8 @@ class Journal:
         arguments: Those of the run; `resume_dir` None keeps and knows nothing.
         rank: Number of this process.
         setup: What is run, as `describe` says it.
-        tower: What tells the weights of vision tower and pooling head from others; the checkpoint may have them from
-            elsewhere.
+        tower: What tells the weights of vision tower, pooling head and text half from others; the checkpoint may have
+            them from elsewhere.
 
     Attributes:
         is_on: Whether answers are kept.

@@ -81,6 +81,8 @@ class Arguments:
         compressor_args: Its options, as a JSON object; of two methods, under the name of each.
         pool_head: Folder or Hugging Face name of the SigLIP model that the vision tower was made from, for compressors
             that look at its pooling head, which LLaVA's checkpoints leave out.
+        text_tower: Folder or Hugging Face name of the SigLIP or CLIP model that the vision tower was made from, for
+            compressors that compare patches or frames with the question's text; its tokenizer must lie beside it.
         share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
             question.
         questions_per_batch: Most questions about one video that are answered as one batch, 1 to 1024. Each takes a
@@ -131,6 +133,7 @@ class Arguments:
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
     pool_head: str | None = None
+    text_tower: str | None = None
     share_prefix: bool = True
     questions_per_batch: int = 4
     feature_cache: str | None = None
@@ -144,7 +147,7 @@ class Arguments:
     resume_any_version: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("pretrained", "pool_head", "feature_cache", "resume_dir"):
+        for name in ("pretrained", "pool_head", "text_tower", "feature_cache", "resume_dir"):
             if name == "pretrained" or getattr(self, name) is not None:
                 check_path(name, getattr(self, name))
         if self.model_name is not None:

@@ -31,7 +31,7 @@ from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regula
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.versions import package_version
 from lmms_eval_stgridpool.videos.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
-from stgridpool.evidence import Need, uses_pool_head
+from stgridpool.evidence import Need, missing_part
 from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
@@ -41,6 +41,8 @@ PACKAGES = ("torch", "transformers", "open_clip_torch", "av", "decord", "pillow"
 """Packages whose versions features depend on."""
 ABANDONED_SECONDS = 3600
 """Age at which a file that was never finished belongs to nobody: writing one takes seconds."""
+PARTS = ("pool_head", "text_tower")
+"""What `missing_part` may name: parts that count only where their evidence is asked for."""
 _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
 _UNFINISHED = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}\.tmp")
 
@@ -52,7 +54,8 @@ class FeatureCache:
         folder: Folder that the user names; it is made if it is missing.
         limit_bytes: Most bytes of features that the cache may hold.
         setup: What the features of all videos of this run depend on, see `feature_setup`.
-        pool_head: A digest of the weights of the tower's pooling head; None where there is none.
+        parts: A digest of the weights of each part that the checkpoint leaves out, see `missing_part`; None where there
+            is none.
 
     Attributes:
         folder: The cache's own folder in it.
@@ -68,10 +71,10 @@ class FeatureCache:
         folder: str | os.PathLike[str],
         limit_bytes: float,
         setup: Mapping[str, Any],
-        pool_head: str | None = None,
+        parts: Mapping[str, str | None] | None = None,
     ) -> None:
         self.folder = own_folder("feature_cache", make_folder("feature_cache", folder) / FOLDER)
-        self._limit_bytes, self._setup, self._pool_head = limit_bytes, setup, pool_head
+        self._limit_bytes, self._setup, self._parts = limit_bytes, setup, parts or {}
         self.is_writable = True
         self._has_evicted = False
 
@@ -83,8 +86,8 @@ class FeatureCache:
         facts: dict[str, Any] = {"setup": self._setup, "files": video_identity(video.resolve())}
         if needs:
             facts["needs"] = sorted(map(repr, needs))
-        if any(map(uses_pool_head, needs)):
-            facts["pool_head"] = self._pool_head
+        used = {missing_part(need) for need in needs}
+        facts |= {part: digest for part, digest in self._parts.items() if part in used}
         return answer_key(facts)
 
     def get(self, name: str, needs: Collection[Need] = ()) -> VideoFeatures | None:
@@ -192,7 +195,8 @@ def open_feature_cache(arguments: Arguments, identity: Mapping[str, Any] | None)
     if identity is None:
         raise ValueError("feature_cache cannot be used while the vision tower is offloaded")
     setup = feature_setup(arguments, identity)
-    return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup, identity["pool_head"])
+    parts = {name: identity[name] for name in PARTS}
+    return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup, parts)
 
 
 def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +207,7 @@ def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str
 
     Args:
         arguments: How videos are read.
-        identity: See `VideoModel.identity`; of it, all but the pooling head.
+        identity: See `VideoModel.identity`; of it, all but `PARTS`.
     """
     sources = [Path(llava.__path__[0]), Path(__file__).with_name("prefetch.py")]
     return {
@@ -215,7 +219,7 @@ def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str
         "sampling": arguments.sampling,
         "damaged_videos": arguments.damaged_videos,
         "deterministic": arguments.deterministic and arguments.fixed_vision_batch_size(),
-        **{name: value for name, value in identity.items() if name != "pool_head"},
+        **{name: value for name, value in identity.items() if name not in PARTS},
     }
 
 

@@ -17,8 +17,8 @@ from stgridpool.evidence import (
     AttentionReceived,
     ClassAttention,
     FrameVectors,
+    JointPatches,
     PoolHeadAttention,
-    Question,
     TowerKeys,
 )
 
@@ -275,14 +275,14 @@ def test_no_hook_stays_behind(fails):
 def test_what_towers_offer():
     always = {AttentionReceived, TowerKeys, FrameVectors}
     assert siglip().evidence_offered() == always | {PoolHeadAttention}
-    assert clip().evidence_offered() == always | {ClassAttention}
+    assert clip().evidence_offered() == always | {ClassAttention, JointPatches}
     assert hub("vit").evidence_offered() == always | {ClassAttention}
     assert hub("registers").evidence_offered() == always
     assert hub("conv", feature="conv_flatten").evidence_offered() == {FrameVectors}
     tower = hub("timm")
     tower.vision_tower.trunk.blocks[2].attn = torch.nn.Identity()  # one of a kind that is not known
     assert tower.evidence_offered() == {FrameVectors}
-    assert clip(select_layer=0).evidence_offered() == {FrameVectors}
+    assert clip(select_layer=0).evidence_offered() == {FrameVectors, JointPatches}
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,11 @@ def test_what_towers_offer():
             AttentionReceived(-4),
             r"AttentionReceived\(layer=-4, joined=False\): the vision tower siglip runs 3 layers",
         ),
-        (siglip, Question(), r"Question\(space='decoder'\) cannot come from the vision tower siglip, which offers Att"),
+        (
+            siglip,
+            JointPatches(),
+            r"JointPatches\(\) cannot come from the vision tower siglip, which offers AttentionRec",
+        ),
         (lambda: hub("conv", feature="conv_flatten"), AttentionReceived(), "evidence-conv, which offers FrameVectors"),
         (lambda: clip(select_layer=0), FrameVectors("class"), "no layer of the vision tower openai/tiny can be watch"),
     ],

@@ -36,6 +36,7 @@ from stgridpool.evidence import (
     AttentionReceived,
     ClassAttention,
     FrameVectors,
+    JointPatches,
     Need,
     PoolHeadAttention,
     Question,
@@ -144,7 +145,9 @@ def test_evidence_that_is_not_finite_is_not_kept(cache):
 def test_needs_are_part_of_the_name(tmp_path):
     video = tmp_path / "v.mp4"
     video.write_bytes(b"1234")
-    one, other = (FeatureCache(tmp_path / "cache", 1e6, {"dtype": "float16"}, head) for head in ("1", "2"))
+    parts = [{"pool_head": "1", "text_tower": "1"}, {"pool_head": "2", "text_tower": "1"}]
+    parts.append({"pool_head": "1", "text_tower": "2"})
+    one, other, third = (FeatureCache(tmp_path / "cache", 1e6, {"dtype": "float16"}, some) for some in parts)
     plain = answer_key({"setup": {"dtype": "float16"}, "files": video_identity(video)})  # as before there was evidence
     assert one.name(video) == one.name(video, ()) == plain
     assert (
@@ -156,7 +159,10 @@ def test_needs_are_part_of_the_name(tmp_path):
     names = {one.name(video, some) for some in needs}
     assert len(names) == len(needs)
     for need in (PoolHeadAttention(), FrameVectors("pool_head")):
-        assert one.name(video, [need]) != other.name(video, [need])
+        assert one.name(video, [need]) == third.name(video, [need]) != other.name(video, [need])
+    assert (
+        one.name(video, [JointPatches()]) == other.name(video, [JointPatches()]) != third.name(video, [JointPatches()])
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
