@@ -12,8 +12,10 @@ from .compressors.average import Average as Average
 from .compressors.bilinear import Bilinear as Bilinear
 from .compressors.divprune import DivPrune as DivPrune
 from .compressors.downsample import Downsample as Downsample
+from .compressors.dycoke_ttm import DyCokeTTM as DyCokeTTM
 from .compressors.fastervlm import FasterVLM as FasterVLM
 from .compressors.fastv import FastV as FastV
+from .compressors.framefusion_merge import FrameFusionMerge as FrameFusionMerge
 from .compressors.max import Max as Max
 from .compressors.none import NoCompression as NoCompression
 from .compressors.norm_topk import NormTopK as NormTopK

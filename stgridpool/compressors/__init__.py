@@ -13,8 +13,10 @@ from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.divprune import DivPrune
 from stgridpool.compressors.downsample import Downsample
+from stgridpool.compressors.dycoke_ttm import DyCokeTTM
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
+from stgridpool.compressors.framefusion_merge import FrameFusionMerge
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.norm_topk import NormTopK
@@ -56,6 +58,8 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
     "tome": ToMe,
+    "dycoke_ttm": DyCokeTTM,
+    "framefusion_merge": FrameFusionMerge,
 }
 
 

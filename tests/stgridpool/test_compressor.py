@@ -88,7 +88,8 @@ def test_methods_that_can_act_on_pruned_videos_do(name, invent):
     evidence = invent(compressor, torch.zeros(1, 1, len(cell), 1))
     tokens = VideoTokens(torch.randn(len(cell), 5), (4, 3, 4), cell)
     left, plan = compress(compressor, tokens, evidence)
-    assert len(left) == len(plan) == compressor.planned_count((4, 3, 4), len(cell))
+    assert len(left) == len(plan)
+    assert compressor.planned_count((4, 3, 4), len(cell)) in (len(plan), None)
     assert plan.anchor.tolist() == sorted(set(plan.anchor.tolist()))
     assert torch.equal(left.cells(), cell[plan.anchor])
     assert plan.shape is None

@@ -1,0 +1,114 @@
+"""DyCoke's token merging over time: later frames of a window keep only what differs from an earlier one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from stgridpool.algorithms.temporal_likeness import cosines
+from stgridpool.budget import Budget
+from stgridpool.evidence import Evidence
+from stgridpool.options import choice, number
+from stgridpool.plan import Plan, Shape
+from stgridpool.scorer import Budgeted, equal_shares, highest_per_group
+from stgridpool.video_tokens import VideoTokens
+
+WINDOW = 4
+"""Frames of a window."""
+
+
+@dataclass(frozen=True)
+class DyCokeTTM(Budgeted):
+    """Keep the first frame of every four, and of the others the tokens that are least like those on their places.
+
+    The second frame of a window is compared with the first, the fourth with the third, and the third with the first,
+    all by cosine. Nothing is averaged, whatever the method is called.
+
+    A budget is shared equally by the frames that lose tokens. Since first frames lose none, it cannot be below their
+    tokens, about a quarter; then the method refuses.
+
+    Source: DyCoke (CVPR 2025), arXiv 2411.15024, first stage. Presets: the released code leaves the third frame of the
+    last window whole, as it does in every window of fewer than four frames, and loses the last frame of an odd number;
+    ``released`` does so too. ``corrected``, the default, does neither. The released code returns the tokens of a frame
+    in order of likeness; here they stay in raster order.
+
+    Attributes:
+        preset: "corrected" or "released", see above.
+        prune: In place of a budget, fraction K that frames other than the first of a window lose, 0 to 1: of N tokens
+            ``int((1 - K) * N)`` are kept. Without a budget it is 0.7, as published.
+
+    Raises:
+        ValueError: If an option is out of its range, or `prune` and a budget are given, or the released preset gets a
+            budget.
+    """
+
+    needs_maps: ClassVar[bool] = True
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+
+    preset: str = "corrected"
+    prune: float | None = None
+
+    def __post_init__(self) -> None:
+        choice("preset", self.preset, self.PRESETS)
+        names = ("retention", "tokens", "tokens_per_frame")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if not given:
+            object.__setattr__(self, "prune", number("prune", 0.7 if self.prune is None else self.prune, 0, 1))
+            return
+        if self.prune is not None or self.preset == "released":
+            raise ValueError(f"prune decides how many tokens remain, always with preset='released': leave out {given}")
+        super().__post_init__()
+
+    @property
+    def budget(self) -> Budget:
+        """Number of tokens to leave; none if `prune` decides."""
+        return Budget(self.retention, self.tokens, self.tokens_per_frame)
+
+    def _kept(self, shape: Shape) -> Tensor:
+        """Count the tokens to keep of each frame, (T,) int64.
+
+        Raises:
+            ValueError: If the budget is below what first frames hold.
+        """
+        area = shape[1] * shape[2]
+        is_first = torch.arange(shape[0]) % WINDOW == 0
+        count = self.budget.count(shape)
+        if count is None:
+            kept = torch.full((shape[0],), int((1 - (self.prune or 0)) * area)).where(~is_first, area)
+            return self._as_released(kept, area) if self.preset == "released" else kept
+        least = int(is_first.sum()) * area
+        if count < least:
+            raise ValueError(
+                f"dycoke_ttm keeps the first of every {WINDOW} frames whole, {least} of {math.prod(shape)} tokens, so "
+                f"that {count} cannot be met: ask for at least {least} or choose another method"
+            )
+        sizes = torch.full((shape[0],), area).where(~is_first, 0)
+        return equal_shares(sizes, count - least).where(~is_first, area)
+
+    def _as_released(self, kept: Tensor, area: int) -> Tensor:
+        frames = len(kept)
+        kept = kept.clone()
+        kept[2::WINDOW][max(0, math.ceil((frames - WINDOW) / WINDOW)) :] = area  # third frames not compared
+        if frames % 2 and frames > 1:
+            kept[-1] = 0
+        return kept
+
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the number of tokens left."""
+        del total
+        return int(self._kept(shape).sum())
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Keep what is least like an earlier frame of the window."""
+        maps = tokens.maps().flatten(1, 2)  # (T, N, D)
+        difference = maps.new_full(maps.shape[:2], torch.inf, dtype=torch.float32)
+        for frame, compared in ((1, 0), (3, 2), (2, 0)):
+            later = maps[frame::WINDOW]
+            if len(later):
+                difference[frame::WINDOW] = -cosines(later, maps[compared::WINDOW][: len(later)])
+        kept = self._kept(tokens.shape)
+        return Plan.keep(highest_per_group(difference.flatten(), tokens.frames(), kept), len(tokens))

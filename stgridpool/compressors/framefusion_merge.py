@@ -1,0 +1,87 @@
+"""FrameFusion's merging: tokens that are like the one before them on their place join it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stgridpool.algorithms.temporal_likeness import chains, cosines_to_previous
+from stgridpool.budget import Budget
+from stgridpool.evidence import Evidence
+from stgridpool.options import number
+from stgridpool.plan import Plan
+from stgridpool.scorer import Budgeted, highest
+from stgridpool.video_tokens import VideoTokens
+
+
+@dataclass(frozen=True)
+class FrameFusionMerge(Budgeted):
+    """Merge tokens over time: those that are like the token before them on their place join it, in chains.
+
+    Likeness is the cosine with the token before, whatever that one joined. A chain becomes its mean, on the place of
+    its first token. To a budget as many tokens join as it takes, the most alike first, of equals the first. Tokens
+    with none before them never join, so that a budget cannot be below their number, a frame's; then the method refuses.
+
+    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, which merges inside the language model; see `FrameFusion`.
+
+    Attributes:
+        threshold: In place of a budget, the smallest cosine at which a token joins, -1 to 1. Without a budget it is
+            0.6, as published.
+
+    Raises:
+        ValueError: If an option is out of its range, or a threshold and a budget are given.
+    """
+
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        names = ("retention", "tokens", "tokens_per_frame")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if not given:
+            threshold = 0.6 if self.threshold is None else self.threshold
+            object.__setattr__(self, "threshold", number("threshold", threshold, -1, 1))
+            return
+        if self.threshold is not None:
+            raise ValueError(f"a threshold decides how many tokens remain: leave out it or {given}")
+        super().__post_init__()
+
+    @property
+    def budget(self) -> Budget:
+        """Number of tokens to leave; none if `threshold` decides."""
+        return Budget(self.retention, self.tokens, self.tokens_per_frame)
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Join what is alike.
+
+        Raises:
+            ValueError: If fewer tokens have one before them than the budget says must join.
+        """
+        likeness = cosines_to_previous(tokens)
+        if self.threshold is not None:
+            return merge_chains(tokens, likeness >= self.threshold)
+        count = self.count(tokens)
+        least = int((likeness == -torch.inf).sum())
+        if count < least:
+            raise ValueError(
+                f"framefusion_merge keeps the first token of every place, {least} of {len(tokens)}, so that {count} "
+                f"cannot be met: ask for at least {least} or choose another method"
+            )
+        return merge_chains(tokens, is_most_alike(likeness, len(tokens) - count))
+
+
+def is_most_alike(likeness: Tensor, count: int) -> Tensor:
+    """Return whether each token is among the `count` of highest `likeness` (N,), of equals the first; (N,) bool."""
+    joins = torch.zeros_like(likeness, dtype=torch.bool)
+    return joins.index_fill(0, highest(likeness, count), True)
+
+
+def merge_chains(tokens: VideoTokens, joins: Tensor) -> Plan:
+    """Return the plan by which tokens that join (N,) bool go to the token before them on their place; to the mean."""
+    order, _ = chains(tokens)
+    heads = order[~joins[order]]
+    head = heads[(~joins[order]).cumsum(0) - 1]  # of every token, in that order
+    anchor = (~joins).nonzero().flatten()
+    group = torch.empty_like(order).index_copy(0, order, torch.searchsorted(anchor, head))
+    return Plan.merge(group, anchor, drops=False)
