@@ -15,6 +15,7 @@ from .compressors.downsample import Downsample as Downsample
 from .compressors.dycoke_ttm import DyCokeTTM as DyCokeTTM
 from .compressors.fastervlm import FasterVLM as FasterVLM
 from .compressors.fastv import FastV as FastV
+from .compressors.framefusion import FrameFusion as FrameFusion
 from .compressors.framefusion_merge import FrameFusionMerge as FrameFusionMerge
 from .compressors.max import Max as Max
 from .compressors.none import NoCompression as NoCompression

@@ -16,6 +16,7 @@ from stgridpool.compressors.downsample import Downsample
 from stgridpool.compressors.dycoke_ttm import DyCokeTTM
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
+from stgridpool.compressors.framefusion import FrameFusion
 from stgridpool.compressors.framefusion_merge import FrameFusionMerge
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
@@ -60,6 +61,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "tome": ToMe,
     "dycoke_ttm": DyCokeTTM,
     "framefusion_merge": FrameFusionMerge,
+    "framefusion": FrameFusion,
 }
 
 

@@ -1,0 +1,145 @@
+"""FrameFusion: merging over time in front of the first decoder layers, then one cut by attention."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+
+from stgridpool.algorithms.temporal_likeness import cosines_to_previous
+from stgridpool.compressor import POSITIONS, Compressor, Step, compress
+from stgridpool.compressors.framefusion_merge import is_most_alike, merge_chains
+from stgridpool.evidence import Evidence, Need, QueryAttention
+from stgridpool.options import choice, fraction, number, whole_number
+from stgridpool.plan import Plan
+from stgridpool.scorer import highest
+from stgridpool.video_tokens import VideoTokens
+
+RELEASED_DEPTH = 28
+"""Layers of the model that the released code is for."""
+
+
+@dataclass(frozen=True)
+class FrameFusionLayer(Compressor):
+    """What `FrameFusion` does in front of one decoder layer: merge, cut, or nothing, as earlier layers left it.
+
+    Attributes:
+        layer: The decoder layer; its method has acted in front of every one before it.
+        merges: Whether it may still merge.
+        total: Visual tokens that all layers may hold together, as a multiple of those in front of the first.
+        depth: Layers of the language model.
+        threshold: See `FrameFusion`.
+        least_merged: See `FrameFusion`.
+    """
+
+    needs_maps: ClassVar[bool] = False
+
+    layer: int = 0
+    merges: bool = True
+    total: float = 0.3 * RELEASED_DEPTH
+    depth: int = RELEASED_DEPTH
+    threshold: float = 0.6
+    least_merged: float = 0.1
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Attention of the layer before, which decides the cut."""
+        return frozenset({QueryAttention(self.layer - 1)} if self.layer else ())
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Merge while merging pays and the budget asks for it; else cut what is too much."""
+        counts = (*tokens.before[len(tokens.before) - self.layer :], len(tokens))  # in front of each layer so far
+        spent = sum(counts[1:])
+        allowed = (Fraction(self.total).limit_denominator(10**9) * counts[0] - spent) / (self.depth - self.layer)
+        count = max(1, math.floor(allowed))
+        if count >= len(tokens):
+            return Plan.keep(torch.arange(len(tokens), device=tokens.features.device), len(tokens))
+        pays = all(before - after >= self.least_merged * before for before, after in pairwise(counts))
+        if not self.merges or not pays:
+            return Plan.keep(highest(evidence[QueryAttention(self.layer - 1)], count), len(tokens))
+        likeness = cosines_to_previous(tokens)
+        joins = likeness >= self.threshold
+        if int(joins.sum()) > len(tokens) - count:
+            joins = is_most_alike(likeness, len(tokens) - count)
+        return merge_chains(tokens, joins)
+
+
+@dataclass(frozen=True)
+class FrameFusion(Compressor):
+    """Merge like tokens in front of the first decoder layers, and cut once by attention; to a mean over all layers.
+
+    In front of a layer, tokens join the one before them on their place, as in `framefusion_merge`, while each layer
+    merges at least `least_merged` of its tokens. Where the next one would merge less, tokens are cut instead: those
+    remain that the last token of the prompt attends to most in the layer before, as many as meet the mean over layers,
+    rounded down. If merging alone meets it earlier, the most alike are merged, and nothing is cut.
+
+    Only the mean over layers is met exactly: how many tokens each layer gets depends on the video, so that there is no
+    budget in tokens; `framefusion_merge` has one.
+
+    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. The code merges and cuts behind the
+    attention of a layer, here in front of the next one; it rounds the tokens kept to the nearest, not down; it assumes
+    28 layers whatever the model; and it merges in as many layers as pay.
+
+    Attributes:
+        layer_average: Mean retention over all layers of the language model, above ``1 / depth`` and at most 1.
+        threshold: The smallest cosine at which a token joins, -1 to 1.
+        least_merged: Fraction of its tokens below which a layer's merging is the last, 0 to 1.
+        merging_layers: Most layers that merge, 1 to 1000; fewer where they would use the mean up before the cut.
+        positions: Where the remaining tokens stand, see `Step`.
+        depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
+
+    Raises:
+        ValueError: If an option is out of its range, or one layer alone may hold more than the mean allows.
+    """
+
+    needs_maps: ClassVar[bool] = False
+
+    layer_average: float = 0.3
+    threshold: float = 0.6
+    least_merged: float = 0.1
+    merging_layers: int = 4
+    positions: str = "survive"
+    depth: int = RELEASED_DEPTH
+
+    def __post_init__(self) -> None:
+        fraction("layer_average", self.layer_average)
+        number("threshold", self.threshold, -1, 1)
+        number("least_merged", self.least_merged, 0, 1)
+        whole_number("merging_layers", self.merging_layers, 1, 1000)
+        choice("positions", self.positions, POSITIONS)
+        whole_number("depth", self.depth, 1, 1000)
+
+    def for_depth(self, num_layers: int) -> Compressor:
+        """Note the number of layers.
+
+        Raises:
+            ValueError: If one of them alone may hold more than the mean allows.
+        """
+        method = replace(self, depth=num_layers)
+        method.steps()
+        return method
+
+    def steps(self) -> tuple[Step, ...]:
+        """One in front of each layer that may merge, and of the one that cuts.
+
+        Raises:
+            ValueError: If one layer alone may hold more than the mean allows.
+        """
+        total = self.layer_average * self.depth
+        if total <= 1:
+            raise ValueError(
+                f"layer_average must be above 1/{self.depth} for {self.depth} layers, since nothing may be cut before "
+                f"the first has run, got {self.layer_average}"
+            )
+        last = min(self.merging_layers, math.ceil(total) - 1)
+        options = (total, self.depth, self.threshold, self.least_merged)
+        layers = [FrameFusionLayer(layer, layer < last, *options) for layer in range(last + 1)]
+        return tuple(Step(layer, layer.layer, self.positions) for layer in layers)
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Merge and cut, one layer after the other."""
+        return compress(self, tokens, evidence)[1]

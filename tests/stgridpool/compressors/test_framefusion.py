@@ -1,0 +1,138 @@
+"""FrameFusion's budget by hand, and what it does in a decoder."""
+
+import math
+
+import pytest
+import torch
+
+from stgridpool import FrameFusion, FrameFusionMerge, Step, VideoTokens, build_compressor, compress
+from stgridpool.compressors.framefusion import FrameFusionLayer
+from stgridpool.decoder.decoder import TransformersDecoder
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import DecoderSteps
+from stgridpool.evidence import QueryAttention
+
+ATTENTION = {QueryAttention(layer): torch.arange(1000.0) for layer in range(4)}  # the last tokens get most
+
+
+def still(frames, changes):
+    """Frames of 10 tokens on one row, of which in each frame the first `changes` are like nothing before them."""
+    tokens = torch.zeros(frames, 1, 10, 10 * frames + 10)
+    for frame in range(frames):
+        for place in range(10):
+            channel = 10 * frame + 10 + place if place < changes else place
+            tokens[frame, 0, place, channel] = 1
+    return tokens
+
+
+def left_at_each_layer(method, tokens):
+    """The tokens in front of each layer that acts, and those left."""
+    count = tokens[..., 0].numel()
+    left, _ = compress(method, VideoTokens.of(tokens), {need: ATTENTION[need][:count] for need in method.needs})
+    return [*left.before[1:], len(left)], left
+
+
+def test_it_merges_while_that_pays_then_cuts():
+    """100 tokens, 28 layers of 30 on average: 840. Layer 0: all but the 10 x 8 changed merge, that is 18 of 100.
+
+    Layer 1 finds nothing to merge, less than a tenth; so layer 2 cuts: (840 - 82 - 82) / 26 = 26.
+    """
+    tokens = still(10, 8)
+    counts, left = left_at_each_layer(FrameFusion(), tokens)
+    assert counts == [82, 82, 26, 26, 26]
+    assert sum(counts[:2]) + 26 * 26 == 840
+    merged = FrameFusionMerge(threshold=0.6)(tokens).plan.anchor
+    assert torch.equal(left.cells(), merged[-26:])
+
+
+def test_a_layer_that_merges_little_is_the_last():
+    """Layer 0 merges 9 of 100, so that layer 1 cuts: (840 - 91) / 27 = 27.7, rounded down."""
+    counts, _ = left_at_each_layer(FrameFusion(), still(10, 9))
+    assert counts == [91, 27, 27, 27, 27]
+    counts, _ = left_at_each_layer(FrameFusion(least_merged=0.05), still(10, 9))
+    assert counts == [91, 91, 25, 25, 25]  # (840 - 182) / 26 = 25.3
+
+
+def test_merging_alone_may_be_enough():
+    """Nothing changes: 90 of 100 could merge, but 30 may remain; the first of equals merge."""
+    tokens = still(10, 0)
+    counts, left = left_at_each_layer(FrameFusion(), tokens)
+    assert counts == [30] * 5
+    joins = torch.zeros(100, dtype=torch.bool)
+    joins[10:80] = True
+    assert torch.equal(left.cells(), (~joins).nonzero().flatten())
+    assert float(left.features.sum()) == pytest.approx(30)
+
+
+def test_the_last_layer_that_may_merge_is_followed_by_the_cut():
+    """One merging layer: the next one cuts, however much was merged. (840 - 82) / 27 = 28.07."""
+    method = FrameFusion(merging_layers=1)
+    assert [step.place for step in method.steps()] == [0, 1]
+    assert left_at_each_layer(method, still(10, 8))[0] == [82, 28]
+
+
+def test_a_mean_that_keeps_all_keeps_all():
+    counts, _ = left_at_each_layer(FrameFusion(1.0), torch.randn(4, 2, 3, 5))
+    assert set(counts) == {24}
+
+
+@pytest.mark.parametrize("average", [0.1, 0.3, 0.55])
+@pytest.mark.parametrize("depth", [12, 28, 80])
+def test_the_mean_over_layers_is_met(average, depth):
+    """It is never above, and below by less than a token a layer."""
+    torch.manual_seed(depth)
+    for tokens in (torch.randn(5, 3, 4, 3), torch.randn(1, 3, 4, 3).expand(5, -1, -1, -1) + torch.randn(5, 3, 4, 3)):
+        counts, _ = left_at_each_layer(FrameFusion(average).for_depth(depth), tokens)
+        held = sum(counts) + counts[-1] * (depth - len(counts))
+        assert average * depth * 60 - depth < held <= average * depth * 60 + 1e-6
+
+
+def test_steps_follow_the_depth():
+    assert [step.place for step in FrameFusion().steps()] == [0, 1, 2, 3, 4]
+    assert FrameFusion().steps()[2] == Step(FrameFusionLayer(2, True, 0.3 * 28, 28, 0.6, 0.1), 2, "survive")
+    assert FrameFusion().for_depth(80).depth == 80
+    assert [step.place for step in FrameFusion().for_depth(8).steps()] == [0, 1, 2]  # 2.4 layers' worth
+    assert FrameFusion().needs == {QueryAttention(layer) for layer in range(4)}
+    assert FrameFusion().query_aware
+    with pytest.raises(ValueError, match=r"layer_average must be above 1/3 for 3 layers, .* got 0\.3"):
+        FrameFusion().for_depth(3)
+
+
+@torch.inference_mode()
+def test_in_a_decoder(make_decoder):
+    """What layers hold is what the plans say, and positions survive; without a cut in sight the model is unchanged."""
+    model = make_decoder(6)
+    embeds = torch.randn(1, 45, 32)
+    embeds[0, 12:36] = embeds[0, :12].repeat(2, 1) + 0.01 * torch.randn(24, 32)
+    span = VisualSpan(torch.arange(36), (3, 3, 4), torch.empty(0, dtype=torch.long))
+    method = FrameFusion(0.5, merging_layers=2).for_depth(6)
+    steps = DecoderSteps(TransformersDecoder(model), method.steps())
+    with steps.prompts([[span]]) as prompts:
+        model(inputs_embeds=embeds)
+    counts = [len(plan) for [plan] in prompts.plans[0]]
+    assert counts == [18] * 3  # 24 would merge, 18 are enough
+    with DecoderSteps(TransformersDecoder(model), FrameFusion(1.0).for_depth(6).steps()).prompts([[span]]):
+        same = model(inputs_embeds=embeds).logits
+    torch.testing.assert_close(same, model(inputs_embeds=embeds).logits)
+
+
+def test_it_goes_on_from_pruned_tokens():
+    tokens = VideoTokens(torch.randn(50, 4), (5, 3, 4), torch.arange(60)[torch.arange(60) % 6 != 1])
+    left, _ = compress(FrameFusion(), tokens, {need: torch.rand(50) for need in FrameFusion().needs})
+    assert len(left) <= math.floor((0.3 * 28 * 50) / 24)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer_average": 0}, "layer_average must be a number above 0"),
+        ({"threshold": 2}, "threshold must be a number from -1 to 1"),
+        ({"least_merged": 2}, "least_merged must be a number from 0 to 1"),
+        ({"merging_layers": 0}, "merging_layers must be a whole number from 1 to 1000"),
+        ({"positions": "keep"}, "positions cannot be 'keep'"),
+        ({"depth": 0}, "depth must be a whole number from 1 to 1000"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_compressor("framefusion", **options)
