@@ -31,6 +31,7 @@ from .compressors.stride import Stride as Stride
 from .compressors.sttm import STTM as STTM
 from .compressors.temporal_average import TemporalAverage as TemporalAverage
 from .compressors.tome import ToMe as ToMe
+from .compressors.vidcom2 import VidCom2 as VidCom2
 from .compressors.visionzip import VisionZip as VisionZip
 from .evidence import Evidence as Evidence
 from .evidence import Need as Need

@@ -32,6 +32,7 @@ from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
 from stgridpool.compressors.temporal_average import TemporalAverage
 from stgridpool.compressors.tome import ToMe
+from stgridpool.compressors.vidcom2 import VidCom2
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.elsewhere import find_method, installed_names
 from stgridpool.suggestion import suggestion
@@ -62,6 +63,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "dycoke_ttm": DyCokeTTM,
     "framefusion_merge": FrameFusionMerge,
     "framefusion": FrameFusion,
+    "vidcom2": VidCom2,
 }
 
 

@@ -1,0 +1,176 @@
+"""How typical every token is of its video and of its frame, and how much of a budget each frame then deserves.
+
+A token is compared with the means of the video's and of its frame's tokens by Gaussian kernels of five widths. Tokens
+far from both means say something of their own.
+
+Everything follows from three reads of the features, frame by frame and in float32: how much each channel varies, the
+mean directions, and the distances from them.
+
+Letters: T frames of at most R tokens, N tokens, D width.
+
+Source: VidCom2 (EMNLP 2025), arXiv 2505.14454.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stgridpool.algorithms.sets import Sets
+from stgridpool.plan import to_device
+from stgridpool.video_tokens import VideoTokens
+
+WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""Of the kernels ``exp(-d^2 / (2 w))``, over squared distances of unit vectors."""
+TEMPERATURE = 0.01
+_ENTRIES_ON_GPU = 1 << 25
+
+
+class Typicality(NamedTuple):
+    """How near each token lies to two means, each 0 to 5: the sum of five kernels.
+
+    Attributes:
+        of_video: (N,) float32, to the mean of all tokens.
+        of_frame: (N,) float32, to the mean of the tokens of its frame.
+        varies_little: (D,) bool, the channels that were compared: the half that varies least.
+    """
+
+    of_video: Tensor
+    of_frame: Tensor
+    varies_little: Tensor
+
+
+def typicality(tokens: VideoTokens) -> Typicality:
+    """Compare every token with the mean of the video and with that of its frame.
+
+    Compared are directions: tokens are cut to the ``D // 2`` channels (at least one) of least variance over the video,
+    of equal variances the first, and brought to length 1. Means are of those vectors and are not brought to length 1.
+    A token of zeros stays zero.
+    """
+    frames = _Frames.of(tokens)
+    variance = _variances(frames)
+    if not bool(variance.isfinite().all()) or not bool((variance > 0).any()):  # squares overflow or vanish
+        frames = frames.scaled()
+        variance = _variances(frames)
+    chosen = torch.zeros_like(variance)  # (D,)
+    chosen[variance.argsort(stable=True)[: max(1, len(variance) // 2)]] = 1
+    inverse, sums = [], []
+    for block, _ in frames.blocks():
+        lengths = (torch.square(block, out=frames.space[: len(block)]) @ chosen).sqrt()  # (t, R)
+        inverse.append(torch.where(lengths > 0, 1 / lengths, 0))
+        sums.append((inverse[-1][:, None] @ block)[:, 0] * chosen)  # (t, D)
+    frame_sum = torch.cat(sums)
+    frame_mean = frame_sum / frames.sizes.clamp_min(1)[:, None]
+    video_mean = frame_sum.sum(0) / frames.sizes.sum()
+    found = []
+    for scale, (block, part) in zip(inverse, frames.blocks(), strict=True):
+        own = frame_mean[part]
+        products = torch.stack([block @ video_mean, (block @ own[:, :, None])[:, :, 0]], dim=2)  # (t, R, 2)
+        squares = torch.stack([video_mean.square().sum().expand(len(own)), own.square().sum(1)], dim=1)
+        found.append(_kernels((scale > 0)[:, :, None] + squares[:, None] - 2 * products * scale[:, :, None]))
+    both = frames.of_each_token(torch.cat(found))  # (N, 2)
+    return Typicality(both[:, 0], both[:, 1], chosen.bool())
+
+
+def frame_scales(of_video: Tensor, tokens: VideoTokens) -> Tensor:
+    """Return how much of a budget each frame deserves, relative to an equal share: (T,) float32, on average 1.
+
+    ``1 + p - 1 / T``, where p is the softmax over frames of the mean of ``-of_video / 0.01``: one frame unlike all
+    others gets nearly twice its share. A frame without tokens has p = 0.
+
+    Args:
+        of_video: (N,), see `Typicality`.
+        tokens: Whose frames they are.
+    """
+    sets = Sets.within(tokens, "frame")
+    sizes = sets.is_there.sum(1)
+    mean = of_video[sets.index].where(sets.is_there, 0).sum(1) / sizes
+    share = (-mean / TEMPERATURE).masked_fill(sizes == 0, -torch.inf).softmax(0)
+    return 1 + share - share.mean()
+
+
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """The tokens frame by frame.
+
+    Attributes:
+        features: (T, R, D) as they are, or (N, D) if frames differ in size.
+        sets: Which tokens belong to each frame; None if they fill the lattice.
+        sizes: (T,) int64.
+        space: A block of float32 to compute in: fresh memory costs more than the arithmetic.
+        copied: Another one for features that are not float32, or not as they are; None if there is no need.
+        scale: What the features are divided by.
+    """
+
+    features: Tensor
+    sets: Sets | None
+    sizes: Tensor
+    space: Tensor
+    copied: Tensor | None
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, tokens: VideoTokens) -> _Frames:
+        features, (frames, height, width) = tokens.features, tokens.shape
+        sets = None if tokens.cell is None else Sets.within(tokens, "frame")
+        longest = int(sets.sizes.max()) if sets else height * width
+        step = max(1, _ENTRIES_ON_GPU // (longest * features.shape[1])) if features.is_cuda else 1
+        space = features.new_empty(min(step, frames), longest, features.shape[1], dtype=torch.float32)
+        sizes = torch.full((frames,), longest) if sets is None else sets.sizes
+        rows = features if sets else features.view(frames, longest, -1)
+        copied = torch.empty_like(space) if sets or features.dtype != torch.float32 else None
+        return cls(rows, sets, to_device(sizes, features.device), space, copied)
+
+    def scaled(self) -> _Frames:
+        """Return the same tokens brought to magnitudes of at most 1."""
+        largest = float(torch.stack(self.features.aminmax()).abs().max()) or 1.0
+        return replace(self, copied=torch.empty_like(self.space), scale=largest)
+
+    def blocks(self) -> Iterator[tuple[Tensor, slice]]:
+        """Yield (t, R, D) float32, with zeros where no token is, and which frames they are.
+
+        A block holds until the next one, which may be in the same memory.
+        """
+        step = len(self.space)
+        for start in range(0, len(self.sizes), step):
+            part = slice(start, min(start + step, len(self.sizes)))
+            rows = self.features[part] if self.sets is None else self.features[self.sets.index[part]]
+            if self.copied is not None:
+                rows = self.copied[: len(rows)].copy_(rows)
+                if self.sets is not None:
+                    rows *= self.sets.is_there[part, :, None]
+                if self.scale != 1:
+                    rows /= self.scale
+            yield rows, part
+
+    def of_each_token(self, values: Tensor) -> Tensor:
+        """Return the rows (N, d) of values (T, R, d) in the order of the tokens."""
+        rows = values.flatten(0, 1)
+        if self.sets is None:
+            return rows
+        places = self.sets.is_there.flatten()
+        return torch.empty_like(rows[places]).index_copy_(0, self.sets.index.flatten()[places], rows[places])
+
+
+def _variances(frames: _Frames) -> Tensor:
+    """Return the variance (D,) of each channel over the video."""
+    sums, squares, shift = [], [], None
+    for block, part in frames.blocks():
+        is_there = torch.arange(block.shape[1], device=block.device) < frames.sizes[part, None]
+        ones = is_there.float()[:, None]  # (t, 1, R)
+        # Variances do not depend on the origin, and near the tokens squares are accurate.
+        shift = block[0, 0].clone() if shift is None else shift
+        moved = torch.sub(block, shift, out=frames.space[: len(block)])
+        sums.append((ones @ moved)[:, 0])
+        squares.append((ones @ moved.square_())[:, 0])
+    count = frames.sizes.sum()
+    return torch.cat(squares).sum(0) / count - (torch.cat(sums).sum(0) / count).square()
+
+
+def _kernels(squared_distance: Tensor) -> Tensor:
+    """Return the sum of the kernels of all widths."""
+    return torch.stack([(-squared_distance / (2 * width)).exp() for width in WIDTHS]).sum(0)
