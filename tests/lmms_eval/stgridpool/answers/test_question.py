@@ -1,6 +1,8 @@
 """A compressor that looks at the question compresses once per question; the encoding is shared all the same."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from lmms_eval.api.instance import unwrap_generation_output
@@ -43,19 +45,18 @@ def kept(plan):
     return plan.flatten().rows.sources.tolist()
 
 
-@pytest.mark.parametrize("share_prefix", [True, False])
-def test_every_question_gets_the_tokens_chosen_for_it(make_model, ask, seen, monkeypatch, share_prefix):
+def test_every_question_gets_the_tokens_chosen_for_it(make_model, ask, seen, monkeypatch):
     arguments = {"compressor": "asked", "compressor_args": {"retention": 0.2, "scope": "video"}}
     documents = [{"visuals": ["v2.mp4"], "context": word, "gen_kwargs": {"max_new_tokens": 6}} for word in WORDS]
     alone = []
     for document in documents[:4]:
-        [result] = ask(make_model(**arguments, share_prefix=share_prefix), "generate_until", [document])
+        [result] = ask(make_model(**arguments), "generate_until", [document])
         alone.append((kept(seen.pop()), unwrap_generation_output(result)[0]))
     plans, texts = zip(*alone, strict=True)
     assert plans[0] == plans[2]
     assert len({str(plan) for plan in plans}) == 3  # the questions must want different tokens
 
-    model, encoded, encode = make_model(**arguments, share_prefix=share_prefix), [], LlavaVideoModel.encode
+    model, encoded, encode = make_model(**arguments), [], LlavaVideoModel.encode
     monkeypatch.setattr(LlavaVideoModel, "encode", lambda *given: encoded.append(1) or encode(*given))
     results = ask(model, "generate_until", documents)
     assert [unwrap_generation_output(result)[0] for result in results] == [*texts, texts[1]]
@@ -71,11 +72,10 @@ INSIDE = {
 }
 
 
-@pytest.mark.parametrize("share_prefix", [True, False])
 @pytest.mark.parametrize("setting", INSIDE)
-def test_inside_the_language_model_every_question_chooses_for_itself(make_model, ask, setting, share_prefix):
+def test_inside_the_language_model_every_question_chooses_for_itself(make_model, ask, setting):
     name, options = INSIDE[setting]
-    arguments = {"compressor": name, "compressor_args": options, "share_prefix": share_prefix}
+    arguments = {"compressor": name, "compressor_args": options}
     documents = [{"visuals": ["v2.mp4"], "context": word, "gen_kwargs": {"max_new_tokens": 6}} for word in WORDS]
 
     def answered(model, documents):
@@ -91,6 +91,79 @@ def test_inside_the_language_model_every_question_chooses_for_itself(make_model,
     assert together[0] == [alone[index][0][0] for index in (0, 1, 2, 3, 1)]
     assert together[1] == alone[1][1]
     assert model._setup["shares_prefix"] is False
+
+
+PROGRAM = Path(__file__).with_name("two_questions.py")
+BOTH = {
+    "in front": {"compressor": "test_question:Asked", "compressor_args": {"retention": 0.2, "scope": "video"}},
+    "inside": {"compressor": "fastv", "compressor_args": {"layer": 1, "retention": 0.2}},
+}
+ALTERNATELY = [
+    ("v2", "red"),
+    ("v2", "blue"),
+    ("v0", "red"),
+    ("v0", "blue"),
+    ("v2", "red"),
+    ("v0", "blue"),
+    ("v2", "blue"),
+]
+
+
+@pytest.fixture(scope="module")
+def run_everywhere(start_programs, environments_of_ranks, checkpoint, clips, tmp_path_factory):
+    """Function that answers on one or two processes, for every run: texts by document, and tokens kept by rank."""
+
+    def run_everywhere(num_processes, runs):
+        output = tmp_path_factory.mktemp("two questions")
+        common = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu"}
+        runs = [
+            {
+                "arguments": common | arguments,
+                "documents": [(str(clips / f"{video}.mp4"), word) for video, word in documents],
+            }
+            for arguments, documents in runs
+        ]
+        words = (PROGRAM, json.dumps({"runs": runs, "output": str(output)}))
+        started = start_programs(*[words] * num_processes, environments=environments_of_ranks(num_processes))
+        assert set(started.wait().statuses) == {0}, started.logs[0][1].read_text()
+        ranks = [json.loads((output / f"{rank}.json").read_text()) for rank in range(num_processes)]
+        answers = [
+            {int(n): text for own in run for n, text in own["answers"].items()} for run in zip(*ranks, strict=True)
+        ]
+        kept = [
+            [{(Path(video).stem, word): tokens for video, word, tokens in own["kept"]} for own in run]
+            for run in zip(*ranks, strict=True)
+        ]
+        return answers, kept
+
+    return run_everywhere
+
+
+@pytest.fixture(scope="module")
+def alone(run_everywhere):
+    """By method, video and question: the answer that a model of its own gives, and the tokens that it keeps."""
+    asked = [(place, document) for place in BOTH for document in dict.fromkeys(ALTERNATELY)]
+    answers, kept = run_everywhere(1, [(BOTH[place], [document]) for place, document in asked])
+    found = zip(asked, answers, kept, strict=True)
+    return {(place, *document): (texts[0], own[0][document]) for (place, document), texts, own in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_alternate_questions_on_one_and_two_processes_are_answered_as_each_alone(run_everywhere, alone, num_processes):
+    for place in BOTH:
+        for video in ("v0", "v2"):
+            assert alone[place, video, "red"][1] != alone[place, video, "blue"][1]
+    settings = [(place, shared) for place in BOTH for shared in (True, False)]
+    runs = [({**BOTH[place], "share_prefix": shared}, ALTERNATELY) for place, shared in settings]
+    for (place, _), answers, kept in zip(settings, *run_everywhere(num_processes, runs), strict=True):
+        assert [answers[number] for number in range(7)] == [alone[place, *one][0] for one in ALTERNATELY]
+        assert {one: tokens for own in kept for one, tokens in own.items()} == {
+            one: alone[place, *one][1] for one in ALTERNATELY
+        }
+        videos = [{video for video, _ in own} for own in kept]  # of each rank: a video is on one of them
+        assert sorted(video for own in videos for video in own) == ["v0", "v2"]
+        assert all(videos)
 
 
 def test_counts_of_a_pyramid_are_recorded_per_layer(make_model, ask):
