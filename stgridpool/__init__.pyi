@@ -13,6 +13,7 @@ from .compressors.bilinear import Bilinear as Bilinear
 from .compressors.divprune import DivPrune as DivPrune
 from .compressors.downsample import Downsample as Downsample
 from .compressors.dycoke_ttm import DyCokeTTM as DyCokeTTM
+from .compressors.evs import EVS as EVS
 from .compressors.fastervlm import FasterVLM as FasterVLM
 from .compressors.fastv import FastV as FastV
 from .compressors.framefusion import FrameFusion as FrameFusion

@@ -32,9 +32,7 @@ class RateBudgeted(Budgeted):
         if self.pruning_rate is None:
             super().__post_init__()
             return
-        budget = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
-        if given := {name: value for name, value in budget.items() if value is not None}:
-            raise ValueError(f"a budget is given in one way, got pruning_rate={self.pruning_rate} and {given}")
+        self.refuse_budget(f"pruning_rate={self.pruning_rate}")
         object.__setattr__(self, "pruning_rate", number("pruning_rate", self.pruning_rate, 0, 1))
 
     @abstractmethod

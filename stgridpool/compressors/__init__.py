@@ -14,6 +14,7 @@ from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.divprune import DivPrune
 from stgridpool.compressors.downsample import Downsample
 from stgridpool.compressors.dycoke_ttm import DyCokeTTM
+from stgridpool.compressors.evs import EVS
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.framefusion import FrameFusion
@@ -54,6 +55,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "norm_topk": NormTopK,
     "fastervlm": FasterVLM,
     "visionzip": VisionZip,
+    "evs": EVS,
     "divprune": DivPrune,
     "prumerge": PruMerge,
     "prumerge_plus": PruMergePlus,

@@ -41,16 +41,13 @@ class TemporalAverage(Budgeted):
     group: int | None = None
 
     def __post_init__(self) -> None:
-        budget = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
-        given = {name: value for name, value in budget.items() if value is not None}
-        if self.group is None and not given:
+        if self.group is self.retention is self.tokens is self.tokens_per_frame is None:
             object.__setattr__(self, "group", DEFAULT_GROUP)
         if self.group is None:
             super().__post_init__()
             return
         whole_number("group", self.group, 1, LARGEST_GROUP)
-        if given:
-            raise ValueError(f"group decides how many tokens remain: give it or a budget, not both, got {given}")
+        self.refuse_budget(f"group={self.group}")
 
     def planned_shape(self, shape: Shape) -> Shape:
         """Return (K, H, W) for K runs.
