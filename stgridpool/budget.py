@@ -1,4 +1,4 @@
-"""Budget: how many tokens a method may leave, and how they are shared out over frames, segments and layers."""
+"""Budget: how many tokens a method keeps, and how they are shared among frames, segments and layers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MOST_TOKENS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Budget:
-    """Number of tokens to leave, met exactly. At most one field is set; none leaves it to the method's settings.
+    """Number of tokens to keep, which is met exactly. At most one field is set; without any, the method decides.
 
     Attributes:
-        ratio: Fraction of the tokens kept, above 0 and at most 1; the count is rounded down, but is at least 1.
-        tokens: Tokens kept of the whole video, 1 to 10^9.
-        tokens_per_frame: Tokens kept per frame, 1 to 10^9.
+        ratio: Fraction of the tokens to keep, above 0 and at most 1; the count is rounded down, but is at least 1.
+        tokens: Number of tokens to keep per video, 1 to 10^9.
+        tokens_per_frame: Number of tokens to keep per frame, 1 to 10^9.
 
     Raises:
         ValueError: If two fields are set, or one is of the wrong type or out of its range.
@@ -43,11 +43,11 @@ class Budget:
         whole_number("tokens_per_frame", given.get("tokens_per_frame", 1), 1, MOST_TOKENS)
 
     def count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the number of tokens to leave; None if the method's own settings decide.
+        """Return the number of tokens to keep, at most `total`; None if the method decides.
 
         Args:
             shape: (T, H, W) of the lattice.
-            total: Tokens that stand on it; None if they fill it.
+            total: Number of tokens on it; None if they fill it.
         """
         total = math.prod(shape) if total is None else total
         if self.ratio is not None:
@@ -60,30 +60,30 @@ class Budget:
 
 
 def exact_part(ratio: float, total: int) -> int:
-    """Return ``ratio * total`` rounded down, for the ratio that was written: 0.7 of 10780 is 7546, 1/3 of 9 is 3."""
+    """Return ``ratio * total`` rounded down, for the ratio as it was written: 0.7 of 10780 is 7546, 1/3 of 9 is 3."""
     return int(Fraction(ratio).limit_denominator(10**9) * total)
 
 
 def share_out(total: int, weight: Tensor, at_most: Tensor) -> Tensor:
-    """Share whole tokens out in proportion to weights, by the method of the largest remainder.
+    """Share out whole tokens in proportion to weights, by the largest remainder method.
 
-    What one may not take goes to the others, in proportion. Of equal remainders the first is rounded up. If no weight
-    of those that may still take is above 0, they count the same.
+    Tokens beyond the limit of one share go to the others, in proportion. The first of equal remainders is rounded up.
+    If all shares below their limits have weight 0, they count the same.
 
     Args:
-        total: Tokens to share out, 0 to the sum of `at_most`.
-        weight: (K,), 0 or more.
-        at_most: (K,) int64, the most that each may take, 0 or more.
+        total: Number of tokens to share out, 0 to the sum of `at_most`.
+        weight: (K,), the weight of each share, 0 or more.
+        at_most: (K,) int64, the limit of each share, 0 or more.
 
     Returns:
-        (K,) int64, whose sum is `total`.
+        (K,) int64, the shares, whose sum is `total`.
 
     Raises:
         ValueError: If `total` or a weight is out of its range.
     """
     weight, at_most = weight.double().cpu(), at_most.cpu()
     if not 0 <= total <= int(at_most.sum()):
-        raise ValueError(f"{total} tokens cannot be shared out, at most {int(at_most.sum())} are there")
+        raise ValueError(f"the tokens to share out must number 0 to {int(at_most.sum())}, got {total}")
     if not bool((weight >= 0).all()) or not bool(weight.isfinite().all()):
         raise ValueError(f"weights must be finite and at least 0, got {weight.tolist()}")
     share = torch.zeros_like(at_most)
@@ -107,21 +107,20 @@ def share_out(total: int, weight: Tensor, at_most: Tensor) -> Tensor:
 def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence[float | None]) -> tuple[float, ...]:
     """Split a mean retention over the layers of a decoder into the retention of each segment of layers.
 
-    Segments whose share is a number get retentions in proportion to the shares. No retention exceeds 1; the others take
-    what such a segment leaves over. FastV at layer K of L is ``lengths=(K, L - K), shares=(None, 1)``, PyramidDrop
-    ``shares=(None, 0.5, 0.25, 0.125)``, FlashVID, which compresses in front as well, ``shares=(1, 0.3)``.
+    Segments whose share is a number get retentions in proportion to their shares. No retention exceeds 1; where one
+    would, the excess goes to the others. FastV at layer K of L is ``lengths=(K, L - K), shares=(None, 1)``, PyramidDrop
+    ``shares=(None, 0.5, 0.25, 0.125)``, and FlashVID, which also compresses in front, ``shares=(1, 0.3)``.
 
     Args:
         average: Mean over all layers, above 0 and at most 1.
-        lengths: Layers of each segment, at least one of them above 0.
-        shares: For each segment its relative retention, above 0, or None if it keeps everything.
+        lengths: Number of layers in each segment, at least one of them above 0.
+        shares: The relative retention of each segment, above 0, or None if it keeps everything.
 
     Returns:
         The retention of each segment, above 0 and at most 1.
 
     Raises:
-        ValueError: If segments that keep everything hold more than `average` alone allows, or an argument is out of
-            its range.
+        ValueError: If the segments that keep everything alone exceed `average`, or an argument is out of its range.
     """
     _check_segments(average, lengths, shares)
     fixed = sum(length for length, share in zip(lengths, shares, strict=True) if share is None)
@@ -130,13 +129,13 @@ def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence
     if rest < 0 or (rest == 0 and average < 1):
         least = fixed / sum(lengths)
         raise ValueError(
-            f"{fixed} of {sum(lengths)} layers keep all tokens, so that the mean over layers is above {least:.4g}, not "
-            f"{average}: ask for more or compress earlier"
+            f"{fixed} of {sum(lengths)} layers keep all tokens, so the mean over layers must be above {least:.4g}, got "
+            f"{average}: raise it or compress earlier"
         )
     scaled = {index: share for index, share in enumerate(shares) if share is not None}
     while scaled:
         weight = sum(lengths[index] * share for index, share in scaled.items())
-        scale = rest / weight if weight else math.inf  # nothing bounds segments without layers
+        scale = rest / weight if weight else math.inf  # segments without layers have no limit
         full = [index for index, share in scaled.items() if scale * share >= 1]
         if not full:
             found |= {index: scale * share for index, share in scaled.items()}
@@ -151,8 +150,8 @@ def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence
 def _check_segments(average: float, lengths: Sequence[int], shares: Sequence[float | None]) -> None:
     fraction("average", average)
     if len(lengths) != len(shares):
-        raise ValueError(f"there must be as many shares as segments, got {len(shares)} and {len(lengths)}")
+        raise ValueError(f"there must be one share per segment, got {len(shares)} for {len(lengths)} segments")
     if min(lengths, default=0) < 0 or sum(lengths) == 0:
-        raise ValueError(f"lengths must be 0 or more, one of them above 0, got {tuple(lengths)}")
+        raise ValueError(f"lengths must be 0 or more, at least one of them above 0, got {tuple(lengths)}")
     if not all(share is None or 0 < share < math.inf for share in shares):
-        raise ValueError(f"shares must be above 0, got {tuple(shares)}")
+        raise ValueError(f"shares must be finite numbers above 0, or None, got {tuple(shares)}")

@@ -1,4 +1,4 @@
-"""Several methods, one after the other: ``a+b+c``."""
+"""Chain: several methods in a row, ``a+b+c``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True, repr=False)
 class Chain(Compressor):
-    """The steps of several methods, in order, each on what the one before left.
+    """The steps of several methods, in order, each on the output of the one before.
 
-    Called directly, it is what all of them would do at layer 0.
+    When you call a chain on feature maps, all steps act there, as they would at layer 0.
 
     Attributes:
-        methods: At least two.
+        methods: At least two methods, in order.
 
     Raises:
-        ValueError: If a method acts earlier in the model than one before it.
+        ValueError: If there are fewer than two methods, or one acts earlier in the model than the one before it.
     """
 
     methods: tuple[Compressor, ...]
 
     def __post_init__(self) -> None:
         if len(self.methods) < 2:
-            raise ValueError(f"at least two methods can be joined, got {len(self.methods)}")
+            raise ValueError(f"a chain must have at least two methods, got {len(self.methods)}")
         steps = self.steps()
         for before, after in pairwise(steps):
             if _order(after) < _order(before):
@@ -41,31 +41,35 @@ class Chain(Compressor):
         return " + ".join(map(repr, self.methods))
 
     def steps(self) -> tuple[Step, ...]:
-        """Return those of all methods."""
+        """Return the steps of all methods."""
         return tuple(step for method in self.methods for step in method.steps())
 
     def for_depth(self, num_layers: int) -> Chain:
-        """See `Compressor.for_depth`."""
+        """Resolve the options of every method that depend on the depth, see `Compressor.for_depth`.
+
+        Raises:
+            ValueError: If the model is not deep enough for one of them.
+        """
         return Chain(tuple(method.for_depth(num_layers) for method in self.methods))
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Decide one method after the other, each on the output of the one before."""
+        """Combine the plans of all methods, each for the output of the one before."""
         return compress(self, tokens, evidence)[1]
 
     def planned_shape(self, shape: Shape) -> Shape | None:
-        """Return the lattice that the last method fills; None if the tokens decide."""
+        """Return the lattice that the output fills; None if that is not known yet."""
         planned: Shape | None = shape
         for step in self.steps():
             planned = None if planned is None else step.compressor.planned_shape(planned)
         return planned
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """See `Compressor.planned_count`."""
+        """Return the number of tokens after the last step; None if it depends on the tokens."""
         return planned_counts(self.steps(), shape, total)[-1]
 
 
 def _order(step: Step) -> int:
-    """Return the place of a step, counted through the model."""
+    """Return the rank of a step's place, in the order in which a model computes."""
     return step.place if isinstance(step.place, int) else (FRAMES, PATCHES, TOKENS).index(step.place) - 3
 
 

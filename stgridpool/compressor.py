@@ -1,4 +1,4 @@
-"""Compressor: the shape of every method; Step: a compressor at its place; compress: the one way to carry it out."""
+"""Compressor: the interface of every method; Step: a compressor at its place; compress: the one way to apply it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
 FRAMES, PATCHES, TOKENS = "frames", "patches", "tokens"
-"""Places in front of the language model: pixels, the projector's output, and what the checkpoint's pooling leaves."""
+"""Places in front of the language model: pixels, output of the projector, and output of the checkpoint's pooling."""
 
 POSITIONS = ("reassign", "survive", "merge")
-"""Positions that tokens may have from a decoder layer on; see `stgridpool.decoder.steps`."""
+"""How the remaining tokens get their positions from a decoder layer on; see `Step`."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Step:
         compressor: The method.
         place: "frames", "patches" (in place of the checkpoint's own pooling), "tokens" (behind it, in front of the
             language model), or the number of the decoder layer whose input is compressed.
-        positions: Inside the language model, where the remaining tokens stand from that layer on. "reassign": all
-            tokens are counted again, so that no gap remains. "survive": every token keeps its position. "merge": the
-            rotary tables of merged tokens are averaged like the tokens, text keeps its own.
-        decode_gap: With "reassign", whether generated tokens have the positions that they have without this step.
-        merges_evenly: With "merge", whether every source token weighs the same.
+        positions: Inside the language model, the positions of the remaining tokens from that layer on. "reassign"
+            numbers all tokens again, without gaps. "survive" keeps the position of every token. "merge" averages the
+            rotary tables of merged tokens with the weights of the tokens; text keeps its own tables.
+        decode_gap: With "reassign", whether generated tokens keep the positions that they would have without this step.
+        merges_evenly: With "merge", whether all source tokens have the same weight.
     """
 
     compressor: Compressor
@@ -45,12 +45,12 @@ class Step:
 
     @property
     def is_inside(self) -> bool:
-        """Whether it acts inside the language model."""
+        """Whether the step acts inside the language model."""
         return isinstance(self.place, int)
 
 
 class Compressed(NamedTuple):
-    """Tokens that a compressor left."""
+    """The output of a compressor."""
 
     tokens: Tensor
     """(N, D), in the dtype of the input."""
@@ -59,76 +59,77 @@ class Compressed(NamedTuple):
 
 @dataclass(frozen=True)
 class Compressor(ABC):
-    """A method. Its fields are its options, its ``repr`` is the record of a run, and `plan` is what it decides.
+    """A method. Its fields are its options, its ``repr`` records the run, and `plan` makes its decision.
 
     Attributes:
-        needs_maps: Whether it acts on whole lattices only; class attribute.
+        needs_maps: Whether the method needs tokens that fill their lattice; class attribute.
     """
 
     needs_maps: ClassVar[bool] = True
 
     @property
     def counts_from(self) -> int:
-        """How many steps earlier its budget counts: 1 for what was in front of the step before; 0 for its own input."""
+        """How many steps back the budget counts tokens: 0 for the method's own input, 1 for that of the step before."""
         return 0
 
     @abstractmethod
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Decide.
+        """Decide which source tokens make each output token.
 
         Args:
-            tokens: What is there; it is not changed.
-            evidence: What `needs` names.
+            tokens: The tokens to compress; they are not changed.
+            evidence: Exactly what `needs` names.
 
         Raises:
-            ValueError: If the tokens do not fill a lattice and the method needs that, or are too few.
+            ValueError: If the method needs a whole lattice and the tokens do not fill theirs, or if there are too few
+                tokens for its options.
         """
 
     def values(self, features: Tensor, shape: Shape, plan: Plan) -> Tensor:
-        """Compute the output (N, D) of a plan that does not reproduce its values; others are applied.
+        """Compute the output (N, D) for a plan that does not reproduce its values; all other plans are applied.
 
         Args:
-            features: (S, D) on a lattice `shape`, which they fill.
+            features: (S, D), which fill a lattice of `shape`.
             shape: (T, H, W).
-            plan: Decided for these tokens.
+            plan: The plan for these tokens.
         """
         del shape
         return plan.apply(features)
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What it asks a model for besides the tokens; of a method of several steps, what all of them ask for."""
+        """The evidence that the method asks a model for; if it has several steps, the evidence for all of them."""
         return frozenset[Need]().union(*(step.compressor.needs for step in self.steps() if step.compressor is not self))
 
     @property
     def query_aware(self) -> bool:
-        """Whether it looks at the question: it then compresses once per question, and questions share no prefix."""
+        """Whether the method looks at the question: it then runs once per question, and questions share no prefix."""
         return any(need.query_aware for need in self.needs)
 
     def steps(self) -> tuple[Step, ...]:
-        """Where it acts, in order; in place of the checkpoint's own pooling unless a method says otherwise."""
+        """Return where the method acts, in order; by default in place of the checkpoint's own pooling."""
         return (Step(self, PATCHES),)
 
     def for_depth(self, num_layers: int) -> Compressor:
-        """Return the method with options that count layers settled for a language model of `num_layers` layers.
+        """Resolve the options that depend on the depth of the language model, which has `num_layers` layers.
 
         Raises:
-            ValueError: If such a model is not deep enough.
+            ValueError: If the model is not deep enough.
         """
         del num_layers
         return self
 
     def planned_shape(self, shape: Shape) -> Shape | None:
-        """Return the lattice (T', H', W') that the output fills for a source lattice; None if the tokens decide."""
+        """Return the lattice (T', H', W') that the output fills for a source lattice; None if that is not known yet."""
         del shape
         return None
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the number of tokens left, known before any token exists; None if the tokens decide.
+        """Return the number of output tokens before any token is encoded; None if it depends on the tokens.
 
         Args:
             shape: (T, H, W) of the source lattice.
-            total: Tokens that stand on it, or stood there `counts_from` steps earlier; None if they fill it.
+            total: Number of tokens on it, or on it `counts_from` steps back; None if they fill it.
         """
         del total
         planned = self.planned_shape(shape)
@@ -139,22 +140,22 @@ class Compressor(ABC):
 
         Args:
             features: Of any floating dtype; they are not changed.
-            evidence: What `needs` names.
+            evidence: At least what `needs` names.
 
         Raises:
-            ValueError: See `compress`.
+            ValueError: If `features` is not such a tensor; see also `compress`.
         """
         tokens, plan = compress(self, VideoTokens.of(features), evidence or {})
         return Compressed(tokens.features, plan)
 
 
 def compress(compressor: Compressor, tokens: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan]:
-    """Decide and apply, step after step: the tokens left, and the plan that made them.
+    """Compress tokens, step by step, and return the output tokens and the plan that made them.
 
     Args:
         compressor: The method.
-        tokens: Not changed.
-        evidence: At least what the method's `needs` names, about these tokens.
+        tokens: The tokens to compress; they are not changed.
+        evidence: At least what `needs` of the method names, about these tokens.
 
     Raises:
         ValueError: If evidence is missing; see also `Compressor.plan`.
@@ -168,12 +169,15 @@ def compress(compressor: Compressor, tokens: VideoTokens, evidence: Evidence) ->
 def compress_steps(
     steps: Sequence[Step], tokens: VideoTokens, evidence: Evidence
 ) -> tuple[VideoTokens, Plan, Evidence]:
-    """Decide and apply steps, at least one, in order: the tokens left, the plan of all, and evidence about the tokens.
+    """Apply steps, and return the output tokens, the plan of all steps, and the evidence about the output tokens.
 
     Args:
-        steps: In order.
-        tokens: Not changed.
-        evidence: At least what the methods' `needs` name, about these tokens.
+        steps: At least one, in order.
+        tokens: The tokens to compress; they are not changed.
+        evidence: At least what `needs` of each method names, about these tokens.
+
+    Raises:
+        ValueError: See `Compressor.plan`.
     """
     plans: list[Plan] = []
     for step in steps:
@@ -186,12 +190,12 @@ def compress_steps(
 
 
 def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None) -> list[int | None]:
-    """Return the number of tokens after each step; None from where on the tokens decide.
+    """Return the number of tokens after each step; None from the first step on whose count depends on the tokens.
 
     Args:
         steps: In order.
         shape: (T, H, W) of the source lattice.
-        total: Tokens that stand on it; None if they fill it.
+        total: Number of tokens on it; None if they fill it.
     """
     counts: list[int | None] = []
     before: list[int] = []  # tokens in front of each step

@@ -1,27 +1,27 @@
-"""Evidence: what a method asks a model for besides the tokens, such as attention, keys or the question.
+"""Evidence: tensors that a method asks a model for besides the tokens, such as attention, keys or the question.
 
-A `Need` names one thing. A compressor lists its needs, a model says which it `offers`, and the compressor's `plan` gets
-a mapping with exactly what it asked for. Evidence is computed only when asked for.
+A `Need` names one of them. A compressor lists its `needs`, a model lists what it `offers`, and the compressor's `plan`
+gets a mapping from its needs to tensors. A model computes evidence only if a compressor needs it.
 
-Evidence about single tokens is computed per patch of the vision tower, (T * P, ...) in (frame, row, column) order, and
-then follows the tokens through every plan in front of the method: through pooling by the same weights, through pruning
-by selection. So it always has a row for each token that the method sees.
+Evidence about single tokens is computed per patch of the vision tower, (T * P, ...) in (frame, row, column) order. It
+then follows the tokens through every plan in front of the method: pooling averages it with the weights of the tokens,
+pruning selects it. So it always has one row for each token that the method sees.
 
-A method that looks at the question asks for one of these:
+A method that looks at the question needs one of these:
 
-* In front of the language model, `Question("decoder")`, to be compared with the features, in every model::
+* In front of the language model, `Question("decoder")`, which it compares with the features; for every model::
 
       question = evidence[Question("decoder")].float().mean(dim=0)
       relevance = F.cosine_similarity(tokens.features.float(), question[None])
 
 * In front of it, `Question("tower")` with `JointPatches()` (CLIP) or `FrameVectors("pool_head")` (SigLIP, one vector
-  per frame), where the model was loaded with the text half of its vision tower::
+  per frame), for models that were loaded with the text half of their vision tower::
 
       words = F.normalize(evidence[Question("tower")], dim=-1)  # (M, C)
       relevance = (F.normalize(evidence[JointPatches()], dim=-1) @ words.T).mean(dim=1)  # (N,)
 
-* Inside it, `QueryAttention`: of the last token, of all the question's, or of those that the video is relevant to, the
-  mean, the largest, or each by itself::
+* Inside it, `QueryAttention` of the last token, of all tokens of the question, or of those relevant to the video; the
+  mean, the maximum, or all values::
 
       need = QueryAttention(layer=2, rows="relevant", reduce="none")
       score = evidence[need].mean(dim=(1, 2))  # (N, heads, rows) to (N,)
@@ -45,11 +45,11 @@ MOST_LAYERS = 1000
 
 @dataclass(frozen=True)
 class Need:
-    """One thing to ask a model for. Its ``repr`` is part of the key under which features are cached.
+    """One tensor to ask a model for. Its ``repr`` is part of the key under which features are cached.
 
     Attributes:
-        query_aware: Whether the answer depends on the question; class attribute.
-        per_token: Whether the answer has a row for each token; class attribute.
+        query_aware: Whether the tensor depends on the question; class attribute.
+        per_token: Whether the tensor has a row for each token; class attribute.
     """
 
     query_aware: ClassVar[bool] = False
@@ -57,17 +57,20 @@ class Need:
 
 
 Evidence = Mapping[Need, Tensor]
-"""What a compressor gets: exactly what its `needs` name, each on the device of the tokens."""
+"""The tensors that a compressor gets, one for each of its needs, on the device of the tokens."""
 
 
 @dataclass(frozen=True)
 class _TowerLayer(Need):
-    """Something of one layer of the vision tower.
+    """Base of needs that concern one layer of the vision tower.
 
     Attributes:
-        layer: Layer counted back from the one whose output the checkpoint takes as features: -1 is that one, -2 the
+        layer: Layer, counted back from the one whose output the checkpoint uses as features: -1 is that one, -2 the
             one before it; -1000 to -1.
-        joined: Whether all heads count as one of full width, as PruMerge has it, in place of the mean over heads.
+        joined: Whether all heads count as one head of full width, as in PruMerge, instead of the mean over heads.
+
+    Raises:
+        ValueError: If `layer` is out of its range.
     """
 
     layer: int = -1
@@ -80,22 +83,22 @@ class _TowerLayer(Need):
 
 @dataclass(frozen=True)
 class AttentionReceived(_TowerLayer):
-    """Attention that each patch receives in a layer of the tower: the mean over heads and queries.
+    """Attention that each patch receives in a layer of the tower, averaged over heads and queries; (N,) float32.
 
-    (N,) float32; over the patches of a frame it sums to 1 in towers without a class token.
+    In towers without a class token it sums to 1 over the patches of a frame.
     """
 
 
 @dataclass(frozen=True)
 class ClassAttention(_TowerLayer):
-    """Attention of the class token to each patch in a layer of the tower, the mean over heads; (N,) float32."""
+    """Attention of the class token to each patch in a layer of the tower, averaged over heads; (N,) float32."""
 
 
 @dataclass(frozen=True)
 class PoolHeadAttention(Need):
-    """Attention of the probe of SigLIP's pooling head to each patch, the mean over heads; (N,) float32.
+    """Attention of the probe in SigLIP's pooling head to each patch, averaged over heads; (N,) float32.
 
-    LLaVA's checkpoints leave the head out; its weights come from the original tower's checkpoint.
+    LLaVA's checkpoints do not contain the head; its weights come from the checkpoint of the original tower.
     """
 
 
@@ -104,14 +107,14 @@ IMPORTANCE: dict[str, Need] = {
     "class": ClassAttention(),
     "pool_head": PoolHeadAttention(),
 }
-"""How important the tower finds each token, by the names that options have for it; "received" exists in every tower."""
+"""Kinds of attention that rank tokens, by the names that options use; every tower offers "received"."""
 
 
 @dataclass(frozen=True)
 class TowerKeys(_TowerLayer):
-    """The keys of each patch in a layer of the tower, the mean over heads; (N, width of a head) float32.
+    """The key of each patch in a layer of the tower, averaged over heads; (N, width of a head) float32.
 
-    Joined they are (N, width of the tower), which takes as much room as the features.
+    Joined keys are (N, width of the tower), which takes as much memory as the features.
     """
 
 
@@ -120,7 +123,10 @@ class FrameVectors(Need):
     """One vector per frame; (T, width) float32.
 
     Attributes:
-        source: "mean" of the frame's features, the "class" token of the features, or the output of the "pool_head".
+        source: The "mean" of the frame's features, their "class" token, or the output of the "pool_head".
+
+    Raises:
+        ValueError: If `source` is none of these.
     """
 
     per_token: ClassVar[bool] = False
@@ -148,9 +154,12 @@ class Question(Need):
     """The question's text as vectors.
 
     Attributes:
-        space: "decoder" for the language model's embeddings (n, D) of its n tokens, "tower" for the vectors (M, C)
-            float32 of the text half of the vision tower: one for each piece of the text that it can read at a time,
-            not normalised.
+        space: "decoder" for the language model's embeddings (n, D) of its n tokens, "tower" for vectors (M, C) float32
+            from the text half of the vision tower: one for each piece of the text that it can read at a time, not
+            normalised.
+
+    Raises:
+        ValueError: If `space` is neither of these.
     """
 
     query_aware: ClassVar[bool] = True
@@ -172,10 +181,13 @@ class QueryRows(Need):
 
     Attributes:
         layer: The decoder layer, from 0.
-        rows: "last" for the last token of the prompt, "question" for all tokens behind the last video, "relevant" for
-            those of them that match the videos better than their average: as they enter the language model, every
-            visual token is dealt out over the question's tokens by the softmax of its products with them, and the mean
-            over the visual tokens is compared (SparseVLM's raters).
+        rows: "last" for the last token of the prompt, "question" for all tokens after the last video, "relevant" for
+            those among these that match the videos better than average (the raters of SparseVLM): at the input of the
+            language model, the softmax of its products with the question's tokens shares out each visual token among
+            them, and a token is relevant if its mean share is above the mean over the question.
+
+    Raises:
+        ValueError: If an attribute is out of its range.
     """
 
     query_aware: ClassVar[bool] = True
@@ -215,11 +227,11 @@ class RotaryBias(QueryRows):
 
 
 def through(evidence: Evidence, plan: Plan) -> Evidence:
-    """Return evidence about the tokens that `plan` leaves: rows follow the tokens, everything else stays.
+    """Return evidence about the output tokens of `plan`: rows follow the tokens, everything else stays the same.
 
     Args:
-        evidence: About the source tokens of `plan`.
-        plan: What happened to them.
+        evidence: Evidence about the source tokens of `plan`.
+        plan: The plan that was applied to them.
     """
     return {need: _carried(value, plan) if need.per_token else value for need, value in evidence.items()}
 
@@ -242,15 +254,15 @@ def missing_part(need: Need) -> str | None:
 
 
 def check_offered(needs: Collection[Need], offers: Collection[type[Need]], asker: object) -> None:
-    """Refuse a method that asks for what a model does not offer.
+    """Check that a model offers all the evidence that a method needs.
 
     Args:
-        needs: What the method asks for.
+        needs: The needs of the method.
         offers: Kinds of evidence that the model offers.
         asker: The method, for the message.
 
     Raises:
-        ValueError: If one of `needs` is of another kind; it is named, with what the model offers.
+        ValueError: If one of `needs` is of another kind; the message names it and what the model offers.
     """
     missing = [need for need in needs if type(need) not in offers]
     if missing:

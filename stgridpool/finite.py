@@ -1,9 +1,9 @@
-"""Notice NaN and infinity in what a model computes, without waiting for the device.
+"""Detection of NaN and infinity in the output of a model, without waiting for the device.
 
-float16 overflows above 65504, and a damaged weight spoils everything behind it. Neither raises: the best of scores that
-are NaN is the first token of the vocabulary, which decodes to an answer like any other. What a stage of the model gives
-is therefore reduced to one truth value on its device. Whoever waits for the result reads these values with it, in the
-same copy (`fetch`).
+float16 overflows above 65504, and a damaged weight spoils everything after it. Neither raises an error: the argmax of
+NaN scores is the first token of the vocabulary, which decodes to an answer like any other. So the output of each stage
+is reduced to one boolean on its device, and the caller that waits for the answer copies the booleans together with it
+(`fetch`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _END_LOGIT = 1e4  # within the range of float16; all other logits are 0
 
 
 class NonFiniteError(ArithmeticError):
-    """NaN or infinity came out of a stage of the model, so that an answer says nothing.
+    """NaN or infinity in the output of a stage of the model, which makes the answer meaningless.
 
     Args:
-        stage: The first stage that gave them, such as "projector".
-        dtype: Of what it gave.
+        stage: The first stage whose output is not finite, such as "projector".
+        dtype: Dtype of its output.
     """
 
     def __init__(self, stage: str, dtype: torch.dtype) -> None:
@@ -36,9 +36,9 @@ class NonFiniteError(ArithmeticError):
 
 
 def all_finite(values: Tensor) -> Tensor:
-    """Whether no value is NaN or infinite: () bool on the device of `values`, which may have any shape.
+    """Tell whether no value is NaN or infinite: () bool on the device of `values`, which may have any shape.
 
-    The extremes are read in one pass without temporary tensors; a NaN anywhere makes both NaN.
+    One pass finds both extremes without temporary tensors; a NaN anywhere makes both NaN.
     """
     if not values.numel():
         return torch.ones((), dtype=torch.bool, device=values.device)
@@ -47,12 +47,12 @@ def all_finite(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class StageCheck:
-    """Whether what a stage gave is finite.
+    """The result of checking the output of a stage.
 
     Attributes:
-        stage: What it is called in errors.
-        dtype: Of what it gave.
-        is_finite: () bool, on the device of what it gave.
+        stage: Name of the stage in error messages.
+        dtype: Dtype of its output.
+        is_finite: () bool, on the device of its output.
     """
 
     stage: str
@@ -61,16 +61,16 @@ class StageCheck:
 
     @classmethod
     def of(cls, stage: str, values: Tensor) -> StageCheck:
-        """Check what a stage gave."""
+        """Check the output of a stage."""
         return cls(stage, values.dtype, all_finite(values))
 
 
 def fetch(values: Tensor, *others: Tensor) -> list[Tensor]:
-    """Tensors on the host, copied together: the device is waited for once, as for the first alone.
+    """Copy tensors to the host in one transfer, so that we wait for the device only once.
 
     Args:
-        values: Of any shape.
-        *others: Of any shapes, on any devices; they get the dtype of `values`.
+        values: Tensor of any shape.
+        *others: Tensors of any shapes, on any devices; they are converted to the dtype of `values`.
     """
     tensors = [values, *(other.to(values) for other in others)]
     parts = torch.cat([tensor.flatten() for tensor in tensors]).cpu().split([tensor.numel() for tensor in tensors])
@@ -78,17 +78,17 @@ def fetch(values: Tensor, *others: Tensor) -> list[Tensor]:
 
 
 def flags_of(checks: Sequence[StageCheck], device: torch.device) -> Tensor:
-    """The results of checks (n,) bool, on `device`; their order is that of the stages."""
+    """Return the results of checks (n,) bool on `device`, in the order of `checks`."""
     flags = [check.is_finite.to(device) for check in checks]
     return torch.stack(flags) if flags else torch.ones(0, dtype=torch.bool, device=device)
 
 
 def first_failure(checks: Sequence[StageCheck], flags: Tensor) -> NonFiniteError | None:
-    """The error of the first check that failed, if one did.
+    """Return the error of the first check that failed; None if all passed.
 
     Args:
-        checks: In the order of the stages.
-        flags: What `flags_of` gave, on the host.
+        checks: Checks in the order of the stages.
+        flags: The result of `flags_of`, on the host.
     """
     for check, is_finite in zip(checks, flags.tolist(), strict=True):
         if not is_finite:
@@ -97,11 +97,11 @@ def first_failure(checks: Sequence[StageCheck], flags: Tensor) -> NonFiniteError
 
 
 class LogitsWatch:
-    """Watches the logits that tokens of one generation are chosen from, before any processor masks them.
+    """A watch over the logits from which one generation chooses tokens, before any processor masks them.
 
-    A row whose logits are not finite is made to end: it gets logits that choose the end token, so that a sampler finds
-    probabilities (on a GPU it would otherwise take the whole process down) and nothing is computed for an answer that
-    is lost.
+    A row whose logits are not finite is ended: its logits are replaced by some that choose the end token. So a sampler
+    gets valid probabilities (invalid ones would crash the whole process on a GPU), and no time is spent on an answer
+    that is lost.
 
     Args:
         model: A causal language model of transformers.
@@ -122,23 +122,27 @@ class LogitsWatch:
             handle.remove()
 
     def flags(self) -> Tensor:
-        """Whether the logits of each step and row were finite: (steps, rows) bool, on their device."""
+        """Return whether the logits of each step and row were finite: (steps, rows) bool, on their device."""
         return torch.stack(self._steps)
 
     @property
     def error(self) -> NonFiniteError:
-        """What to raise where they were not."""
+        """The error to raise if they were not.
+
+        Raises:
+            ValueError: If no logits have been seen.
+        """
         if self._ending is None:
-            raise ValueError("no logits have been seen: generate inside `attached` first")
+            raise ValueError("no logits have been seen; generate inside `attached` first")
         return NonFiniteError(LANGUAGE_MODEL, self._ending.dtype)
 
     def check(self, checks: Sequence[StageCheck] = ()) -> None:
-        """Wait for the device and raise if anything was not finite.
+        """Wait for the device and raise an error if anything was not finite.
 
-        Rows that end before others are padded; their padding counts, too.
+        Rows that end before others are padded; the logits at their padding are checked, too.
 
         Args:
-            checks: Of the stages in front of the language model.
+            checks: Checks of the stages in front of the language model.
 
         Raises:
             NonFiniteError: If logits or a stage in front were not finite.
@@ -159,9 +163,9 @@ class LogitsWatch:
         return replace(output, logits=torch.where(is_finite[:, None, None], logits, self._ending))
 
     def _make_ending(self, logits: Tensor) -> Tensor:
-        """Logits (V,) of the end token; of any token where the model has none."""
+        """Make logits (V,) that choose the end token, or any token if the model has none."""
         ending = logits.new_zeros(logits.shape[-1])
         ends = self._model.generation_config.eos_token_id
         for end in [] if ends is None else [ends] if isinstance(ends, int) else ends:
-            ending[end].fill_(_END_LOGIT)  # `ending[end] = number` would copy it from the host, for which a GPU waits
+            ending[end].fill_(_END_LOGIT)  # `ending[end] = number` copies from the host, and the GPU waits for that
         return ending

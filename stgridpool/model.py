@@ -1,8 +1,8 @@
-"""VideoModel: all that evaluation, sessions and tools know of a model; Prompt: a question with its visuals in place.
+"""VideoModel: the one interface of a model for evaluation, sessions and tools; Prompt: a question with its visuals.
 
-A model is used in steps that can be shared: frames become pixels (`recipe`), pixels become features (`encode`, once per
-video), features become the tokens that the language model reads (`compress`, once per video, or once per question if
-the compressor looks at the question), and tokens and text become a prompt (`prompt`).
+A model works in stages whose results can be shared: frames become pixels (`recipe`), pixels become features (`encode`,
+once per video), features become the tokens that the language model reads (`compress`, once per video, or once per
+question if the compressor looks at the question), and tokens and text become a prompt (`prompt`).
 
 Letters: L positions of a prompt, D width of the language model.
 """
@@ -29,10 +29,10 @@ from stgridpool.timing import StageTimer
 
 @dataclass(frozen=True)
 class ClipTimes:
-    """When the frames of a video are shown.
+    """The times of the frames of a video.
 
     Attributes:
-        times: One per frame, in seconds.
+        times: Time of each frame, in seconds.
         duration: Length of the video, in seconds.
     """
 
@@ -41,42 +41,42 @@ class ClipTimes:
 
 
 class Recipe(Protocol):
-    """How frames become the pixels that a vision tower reads."""
+    """The conversion of frames into the pixels that a vision tower reads."""
 
     @property
     def resizing(self) -> Any:
         """The part that a reading process can do, as plain data that can be pickled."""
 
     def preprocess(self, images: Any, return_tensors: str | None = None) -> Any:
-        """Return a mapping whose ``pixel_values`` are (T, 3, S, S) float32."""
+        """Convert `images` into a mapping whose ``pixel_values`` are (T, 3, S, S) float32."""
 
 
 class Visual(Protocol):
-    """A video or an image as the language model reads it, in place of one placeholder."""
+    """A video or image in the form that the language model reads, in place of one placeholder."""
 
     @property
     def embeds(self) -> Tensor:
-        """Visual tokens and newline tokens in order, (n, D)."""
+        """Visual and newline tokens in order, (n, D)."""
 
     @property
     def num_newlines(self) -> int:
-        """Newline tokens among them."""
+        """Number of newline tokens among them."""
 
     @property
     def num_tokens(self) -> int:
-        """Visual tokens among them."""
+        """Number of visual tokens among them."""
 
     @property
     def checks(self) -> tuple[StageCheck, ...]:
-        """Whether the output of each stage is finite; nobody has waited for them yet."""
+        """Whether the output of each stage is finite, as tensors on the device."""
 
 
 class Video(Visual, Protocol):
-    """A video as the language model reads it."""
+    """A video in the form that the language model reads."""
 
     @property
     def plan(self) -> Plan:
-        """Decision of the compressors in front of the language model: where every visual token came from."""
+        """The combined plan of the steps in front of the language model: the sources of every visual token."""
 
     @property
     def source_shape(self) -> Shape:
@@ -84,26 +84,26 @@ class Video(Visual, Protocol):
 
     @property
     def shape(self) -> Shape:
-        """(T', H', W') of the lattice that the visual tokens stand on."""
+        """(T', H', W') of the lattice of the visual tokens."""
 
     @property
     def cell(self) -> Tensor | None:
         """The cell of each visual token, (N,) int64; None if they fill the lattice."""
 
     def span(self, start: int) -> VisualSpan:
-        """Return where its tokens stand in a prompt in which it begins at position `start`."""
+        """Return the positions of its tokens in a prompt where the video begins at position `start`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A prompt, embedded piece by piece.
+    """A prompt as ids and embeddings.
 
     Attributes:
-        ids: (n,) token ids, one placeholder for each visual.
+        ids: (n,) token ids, with one placeholder for each visual.
         pieces: Embeddings (n_i, D), in order: text, visual, text, ..., text; a text may be empty.
-        videos: Its videos, and the position at which each begins.
-        num_answer: Ids at the end that belong to an answer which the prompt holds, and to the end of its turn.
-        num_closing: Ids among them that close the turn.
+        videos: The videos of the prompt, each with the position at which it begins.
+        num_answer: Number of ids at the end that belong to an answer in the prompt, including the end of its turn.
+        num_closing: Number of ids among these that close the turn.
     """
 
     ids: Tensor
@@ -121,14 +121,14 @@ class Prompt:
         return torch.cat(self.pieces)
 
     def spans(self) -> list[VisualSpan]:
-        """Return where its videos stand."""
+        """Return the positions of the videos."""
         return [video.span(start) for start, video in self.videos]
 
     @property
     def shared_ids(self) -> Tensor | None:
-        """The ids before the video, which decide the prefix that all questions about it share; None if there is none.
+        """The ids in front of the video, which identify the prefix that questions about it share; None without one.
 
-        A prompt shares a prefix if it shows one video and nothing else, and text follows it.
+        A prompt has a prefix to share if it shows one video and nothing else, and text follows the video.
         """
         if len(self.videos) != 1 or len(self.pieces) != 3 or not len(self.pieces[2]):
             return None
@@ -139,10 +139,10 @@ class VideoModel(Protocol):
     """A Video LLM.
 
     Attributes:
-        language_model: A causal language model of transformers, which takes embeddings.
-        tokenizer: Its tokenizer.
+        language_model: A causal language model of transformers that accepts embeddings.
+        tokenizer: The tokenizer of the language model.
         stop_text: Text that closes an answer.
-        vision_batch_size: Images that go through the vision tower at a time; None for as many as fit.
+        vision_batch_size: Number of images that go through the vision tower at a time; None for as many as fit.
     """
 
     language_model: Any
@@ -152,26 +152,26 @@ class VideoModel(Protocol):
 
     @property
     def longest(self) -> int | None:
-        """Positions of the longest prompt; None if there is no limit."""
+        """Number of positions of the longest prompt; None if there is no limit."""
 
     @property
     def recipe(self) -> Recipe:
-        """How frames become pixels."""
+        """The conversion of frames into pixels."""
 
     @property
     def offers(self) -> Collection[type[Need]]:
-        """Kinds of evidence that it can compute."""
+        """Kinds of evidence that the model can compute."""
 
     @property
     def compressor(self) -> Compressor:
-        """The method that reduces the tokens of videos; None sets it to the checkpoint's own pooling."""
+        """The method that compresses videos; set it to None for the checkpoint's own pooling."""
 
     @compressor.setter
     def compressor(self, value: Compressor | str | None) -> None: ...
 
     @property
     def front_steps(self) -> Sequence[Step]:
-        """Steps in front of the language model, the checkpoint's own pooling among them."""
+        """Steps in front of the language model, including the checkpoint's own pooling."""
 
     @property
     def decoder(self) -> Decoder:
@@ -179,69 +179,69 @@ class VideoModel(Protocol):
 
     @property
     def inside(self) -> DecoderSteps | None:
-        """The steps at work inside the language model; None if there are none."""
+        """The steps inside the language model; None if there are none."""
 
     def own_pooling(self) -> Compressor:
-        """Return the pooling that the checkpoint was trained with."""
+        """Return the pooling with which the checkpoint was trained."""
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
-        """Count the tokens, and the newline tokens, that its own pooling leaves of a video."""
+        """Count the visual tokens and the newline tokens of a video after the checkpoint's own pooling."""
 
     def encode(self, pixels: Tensor, needs: Collection[Need], timer: StageTimer) -> tuple[Tensor, Evidence]:
-        """Run the vision tower on frames (T, 3, S, S): features (T, P, C), and evidence about them."""
+        """Run the vision tower on frames (T, 3, S, S), and return features (T, P, C) and evidence about them."""
 
     def evidence(self, question: str, needs: Collection[Need]) -> Evidence:
         """Compute evidence about a question."""
 
     def compress(self, features: Tensor, evidence: Evidence, timer: StageTimer) -> Video:
-        """Project and compress the features (T, P, C) of a video, with what the compressor needs besides."""
+        """Project and compress the features (T, P, C) of a video, with the evidence that the compressor needs."""
 
     def encode_images(self, images: Sequence[Any], timer: StageTimer) -> Sequence[Visual]:
-        """Encode PIL images that one prompt shows."""
+        """Encode the PIL images of one prompt."""
 
     def prompt(
         self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes], answer: str | None = None
     ) -> Prompt:
-        """Put a question and its visuals into the words of the model.
+        """Build a prompt from a question and its visuals, by the conversation template of the model.
 
         Args:
-            context: The question; it may hold a placeholder for each visual.
-            visuals: What it shows, in order.
+            context: The question; it may contain a placeholder for each visual.
+            visuals: The videos and images of the question, in order.
             clips: The times of its videos.
-            answer: An answer to put behind it, or None to leave it open.
+            answer: An answer to append, or None for a prompt that ends with the question.
         """
 
     def identity(self) -> Mapping[str, Any] | None:
-        """Say what features depend on, besides the frames; None if weights are offloaded and cannot be read.
+        """Return all that features depend on besides the frames; None if weights are offloaded and cannot be read.
 
-        What evidence from parts that the checkpoint leaves out depends on, besides, is called "pool_head" and
-        "text_tower"; None without them.
+        The entries "pool_head" and "text_tower" are what evidence from these parts, which checkpoints do not contain,
+        depends on in addition; None without them.
         """
 
     def facts(self) -> Mapping[str, Any]:
-        """Say what a record should hold about the model: JSON values."""
+        """Return facts about the model for the record of a run, as JSON values."""
 
 
 def compressing(model: VideoModel, prompt: Prompt) -> AbstractContextManager[Any]:
-    """Return a block in which the videos of a prompt are compressed inside the language model, if anything does."""
+    """Compress the videos of a prompt inside the language model while the block runs, if the model has steps there."""
     if model.inside is None:
         return nullcontext()
     return model.inside.prompts([prompt.spans()], [prompt.num_answer])
 
 
 def generate(model: VideoModel, prompt: Prompt, watch: LogitsWatch, **options: Any) -> Tensor:
-    """Continue a prompt that shares nothing.
+    """Generate an answer to a whole prompt, without a shared prefix.
 
     Args:
         model: The model.
         prompt: The prompt.
-        watch: Notes which answers come from logits that are not finite.
-        **options: Of transformers' ``generate``.
+        watch: Watch that records which answers come from logits that are not finite.
+        **options: Options of transformers' ``generate``.
 
     Returns:
         (1, m) ids of the new tokens.
     """
-    from transformers import GenerationMixin  # noqa: PLC0415  # loads for seconds
+    from transformers import GenerationMixin  # noqa: PLC0415  # takes seconds to load
 
     embeds = prompt.embeds[None]
     mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
@@ -249,11 +249,13 @@ def generate(model: VideoModel, prompt: Prompt, watch: LogitsWatch, **options: A
         output: Any = GenerationMixin.generate(
             model.language_model, inputs_embeds=embeds, attention_mask=mask, **options
         )
-    return output
+    ids: Tensor = output
+    return ids
 
 
 def last_logits(model: VideoModel, prompt: Prompt, count: int) -> Tensor:
-    """Return the logits (count, V) at the last positions of a prompt that shares nothing."""
+    """Compute the logits (count, V) at the last positions of a whole prompt, without a shared prefix."""
     with compressing(model, prompt):
         output = model.language_model(inputs_embeds=prompt.embeds[None], use_cache=False, logits_to_keep=count)
-    return output.logits[0]
+    logits: Tensor = output.logits
+    return logits[0]

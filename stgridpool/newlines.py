@@ -13,21 +13,21 @@ NEWLINE_POSITIONS = ("grid", "frame", "one_token", "no_token")
 
 
 def insert_newlines(tokens: VideoTokens, newline: Tensor | None, position: str) -> Tensor:
-    """Put newline tokens between the visual tokens of a video.
+    """Insert newline tokens between the visual tokens of a video.
 
-    Rows and frames follow from where the tokens stand, so that any number of tokens may remain in each. A row or a
-    frame without tokens gets no newline.
+    Rows and frames follow from the places of the tokens, so each may hold any number of tokens. A row or frame
+    without tokens gets no newline.
 
     Args:
         tokens: N tokens, in the order of their places.
-        newline: (D,) the newline token; may be None for `no_token`.
+        newline: (D,), the newline token; may be None for `no_token`.
         position: One of `NEWLINE_POSITIONS`.
 
     Returns:
         (N + number of newlines, D).
 
     Raises:
-        ValueError: If `position` is unknown, or it asks for a newline and there is none.
+        ValueError: If `position` is unknown, or needs a newline token and there is none.
     """
     if position not in NEWLINE_POSITIONS:
         raise ValueError(f"mm_newline_position must be one of {', '.join(NEWLINE_POSITIONS)}, got {position!r}")
@@ -42,13 +42,13 @@ def insert_newlines(tokens: VideoTokens, newline: Tensor | None, position: str) 
     if position == "one_token":
         return torch.cat([features, newline[None]])
     index = token_positions(tokens.places(), position)
-    # On a whole lattice the number of newlines is known, and nobody has to wait for the device.
+    # On a whole lattice the number of newlines is known without waiting for the device.
     length = len(tokens) + count_newlines(tokens.shape, position) if tokens.cell is None else int(index[-1]) + 2
     return newline.repeat(length, 1).index_copy(0, index, features)
 
 
 def count_newlines(shape: Shape, position: str) -> int:
-    """Count the newlines of a video whose tokens fill a lattice of (T, H, W)."""
+    """Count the newline tokens of a video whose visual tokens fill a lattice of (T, H, W)."""
     frames, height, _ = shape
     return {"grid": frames * height, "frame": frames, "one_token": 1, "no_token": 0}[position]
 
@@ -57,7 +57,7 @@ def token_positions(places: Tensor, position: str) -> Tensor:
     """Return the position of each visual token among visual and newline tokens, (N,) int64.
 
     Args:
-        places: (N, 3) frame, row and column of each.
+        places: (N, 3), frame, row and column of each visual token.
         position: One of `NEWLINE_POSITIONS`.
     """
     order = torch.arange(len(places), device=places.device)

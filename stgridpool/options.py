@@ -1,8 +1,8 @@
-"""Checks of options: each returns the value, or says what must hold and what came.
+"""Checks of options: each returns the value, or raises an error that says what must hold and what came.
 
 Options come from Python, from JSON and from a command line that turns words into numbers, so a value of the wrong type
-is refused and never converted: "false" is no flag, True is not 1, and NaN is no number. Every range has two ends, so
-that a slip of the keyboard is an error before anything is loaded.
+is refused and never converted: "false" is not a flag, True is not 1, and NaN is not a number. Every range has two ends,
+so that a typing mistake is an error before anything is loaded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeGuard
 
 from stgridpool.suggestion import suggestion
 
@@ -19,30 +19,30 @@ LONGEST_SIDE = 256
 """Most tokens along a side of a frame that an option may name."""
 
 
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
+def whole_number(name: str, value: object, low: int, high: int) -> int:
     """Return `value`, a whole number from `low` to `high`.
 
     Raises:
-        ValueError: If it is something else; True and False are no numbers, and 2.0 is no whole one.
+        ValueError: If it is something else; True and False are not numbers, and 2.0 is not a whole one.
     """
     if not _is_whole(value, low, high):
         raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
     return value
 
 
-def whole_numbers(name: str, value: Any, low: int, high: int, most: int) -> tuple[int, ...]:
+def whole_numbers(name: str, value: object, low: int, high: int, most: int) -> tuple[int, ...]:
     """Return `value`, a list or tuple of at most `most` whole numbers from `low` to `high`, as a tuple.
 
     Raises:
         ValueError: If it is something else.
     """
-    is_list = isinstance(value, list | tuple) and len(value) <= most
-    if not is_list or not all(_is_whole(number, low, high) for number in value):
+    numbers = value if isinstance(value, list | tuple) and len(value) <= most else (None,)
+    if not all(_is_whole(number, low, high) for number in numbers):
         raise ValueError(f"{name} must be a list of whole numbers from {low} to {high}, at most {most}, got {value!r}")
-    return tuple(value)
+    return tuple(numbers)
 
 
-def pair(name: str, value: Any, low: int, high: int) -> Pair:
+def pair(name: str, value: object, low: int, high: int) -> Pair:
     """Return `value` for (rows, columns), whole numbers from `low` to `high`; one number stands for both.
 
     Raises:
@@ -54,15 +54,15 @@ def pair(name: str, value: Any, low: int, high: int) -> Pair:
     return both
 
 
-def number(name: str, value: Any, low: float, high: float, unit: str = "") -> float:
+def number(name: str, value: object, low: float, high: float, unit: str = "") -> float:
     """Return `value`, a number from `low` to `high`, as a float.
 
     Args:
-        name: What to call it.
-        value: What came.
-        low: The smallest number allowed.
-        high: The largest number allowed.
-        unit: What the number counts, for the message.
+        name: Name of the option, for the message.
+        value: Value of the option.
+        low: Smallest number allowed.
+        high: Largest number allowed.
+        unit: Unit of the number, for the message.
 
     Raises:
         ValueError: If it is something else: text, True, False, NaN or out of the range.
@@ -73,7 +73,7 @@ def number(name: str, value: Any, low: float, high: float, unit: str = "") -> fl
     return float(value)
 
 
-def fraction(name: str, value: Any) -> float:
+def fraction(name: str, value: object) -> float:
     """Return `value`, a number above 0 and at most 1, as a float.
 
     Raises:
@@ -84,7 +84,7 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """Return `value`, True or False.
 
     Raises:
@@ -95,22 +95,22 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def choice(name: str, value: Any, choices: Collection[str]) -> str:
+def choice(name: str, value: object, choices: Collection[str]) -> str:
     """Return `value`, one of `choices`.
 
     Raises:
-        ValueError: If it is something else; the message suggests the nearest one.
+        ValueError: If it is something else; the message suggests the nearest choice.
     """
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} cannot be {value!r}{suggestion(str(value), choices)}")
     return value
 
 
-def text(name: str, value: Any) -> str:
+def text(name: str, value: object) -> str:
     """Return `value`, text that is not empty.
 
     Raises:
-        ValueError: If it is empty, as an unset variable of a shell is, or something else.
+        ValueError: If it is not text, or is empty, as an unset shell variable is.
     """
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {value!r}")
@@ -120,10 +120,10 @@ def text(name: str, value: Any) -> str:
 
 
 def json_object(name: str, given: str) -> dict[str, Any]:
-    """Read `given`, a JSON object, in which no name stands twice.
+    """Parse `given`, a JSON object in which every key is unique.
 
     Raises:
-        ValueError: If it is not JSON, not an object, nested too deeply, or names a key twice.
+        ValueError: If it is not JSON, not an object, nested too deeply, or repeats a key.
     """
     try:
         options = json.loads(given, object_pairs_hook=_unique)
@@ -140,9 +140,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     options = dict(pairs)
     if len(options) < len(pairs):
         [(name, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"{name!r} is given twice, leave one out")
+        raise ValueError(f"{name!r} is given twice; leave one out")
     return options
 
 
-def _is_whole(value: Any, low: int, high: int) -> bool:
+def _is_whole(value: object, low: int, high: int) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

@@ -1,6 +1,6 @@
 """Plan: the sparse matrix that a compression method decides on, and the one way to apply it.
 
-Pooling, gridding, pruning and merging are all ``out = P x`` with a sparse P once their decisions are made. A method
+Once their decisions are made, pooling, gridding, pruning and merging are all ``out = P x`` with a sparse P. A method
 only decides P; `Plan.apply` multiplies.
 
 Some methods draw many output tokens from a few costly rows, such as the mosaics of temporal gridding. A plan may
@@ -32,11 +32,11 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class MadeTables:
-    """Made rows, computed.
+    """The values of made rows.
 
     Attributes:
-        tokens: (S, D) the tokens that they were made of.
-        tables: (E_l, D) of each level.
+        tokens: (S, D), the tokens from which they were made.
+        tables: The rows of each level, (E_l, D).
     """
 
     tokens: Tensor
@@ -45,16 +45,17 @@ class MadeTables:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a method decided: for each output token its sources, their weights, and its place.
+    """The decision of a method: the sources of each output token, their weights, and the place of the token.
 
     Attributes:
         rows: N rows over input tokens and made rows.
-        num_sources: S.
-        anchor: (N,) int64, the source token on whose place each output token stands. Any order, repeats allowed.
+        num_sources: Number S of source tokens.
+        anchor: (N,) int64, the source token whose place each output token takes, in any order; repeats are allowed.
         made: Rows that are computed first, level by level, each over the input and the levels before it.
         shape: (T', H', W') if the output fills a lattice in row-major order, else None.
-        reproduces: False if rows say which tokens went in, but not how the output follows from them (max pooling).
-        known: The made rows of the tokens that it was decided on, if deciding took them; only while it is applied.
+        reproduces: False if the rows list the source tokens but do not determine the values (max pooling).
+        known: The made rows of the tokens that the plan is for, if the method computed them to decide; they are kept
+            only until the plan has been applied.
     """
 
     rows: Rows
@@ -70,24 +71,24 @@ class Plan:
 
     @classmethod
     def keep(cls, index: Tensor, num_sources: int, shape: Shape | None = None) -> Plan:
-        """Plan that keeps the tokens `index` (N,) of S, in that order: every pruner's.
+        """Make a plan that keeps some tokens, in the order given: the plan of every pruner.
 
         Args:
-            index: (N,) int64.
-            num_sources: S.
-            shape: The lattice that the kept tokens fill, if they do.
+            index: (N,) int64, the tokens to keep.
+            num_sources: Number S of source tokens.
+            shape: The lattice that the kept tokens fill, or None.
         """
         return cls(Rows.of(index), num_sources, index, shape=shape)
 
     @classmethod
     def merge(cls, group: Tensor, anchor: Tensor, weight: Tensor | None = None, drops: bool = True) -> Plan:
-        """Plan that merges groups of tokens: every merger's.
+        """Make a plan that merges groups of tokens: the plan of every merger.
 
         Args:
-            group: (S,) int64, the output token that each source token goes into, or -1 for none.
+            group: (S,) int64, the output token into which each source token is merged, or -1 to drop it.
             anchor: (N,) int64, see `Plan`.
             weight: (S,) float32, the factor of each source token; None for the mean of each group.
-            drops: False where no group is -1: the device need not be waited for to find out.
+            drops: Pass False if no group is -1; finding out would mean waiting for the device.
         """
         counts = torch.zeros(len(anchor) + 1, dtype=torch.int64, device=group.device)
         counts = counts.scatter_add(0, group + 1, torch.ones_like(group))
@@ -99,14 +100,14 @@ class Plan:
 
     @classmethod
     def concat(cls, plans: Sequence[Plan]) -> Plan:
-        """Plan whose output is that of `plans`, one after the other: slow and fast pathways.
+        """Concatenate the outputs of `plans` for the same tokens, such as slow and fast pathways.
 
         Raises:
-            ValueError: If there is none, or they are for different numbers of tokens.
+            ValueError: If there is no plan, or the plans are for different numbers of tokens.
         """
         counts = {plan.num_sources for plan in plans}
         if len(counts) != 1:
-            raise ValueError(f"plans can be put side by side if they are for the same tokens, got {sorted(counts)}")
+            raise ValueError(f"plans to concatenate must be for the same tokens, got plans for {sorted(counts)} tokens")
         num_sources, shift = counts.pop(), 0
         rows, made = [], []
         for plan in plans:
@@ -118,7 +119,7 @@ class Plan:
         return cls(stacked(rows), num_sources, anchor, tuple(made), None, all(plan.reproduces for plan in plans))
 
     def apply(self, tokens: Tensor) -> Tensor:
-        """Multiply: (S, D) or (T, H, W, D) to (N, D), in the dtype of `tokens`, which is left as it is.
+        """Multiply (S, D) or (T, H, W, D) `tokens` by the matrix: (N, D) in their dtype; they are not changed.
 
         Any tensor with a row per source token will do: features of another encoder level, or positions to average.
 
@@ -126,13 +127,17 @@ class Plan:
             ValueError: If `tokens` does not have one row per source token, or the plan does not reproduce values.
         """
         if not self.reproduces:
-            raise ValueError("this plan says which tokens went in, but not their values: call the compressor instead")
+            raise ValueError("this plan does not determine the values of its output: call the compressor instead")
         return self._draw(tokens)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Average values of the tokens over those that went into each output token: (S, d) to (N, d).
+        """Average `values` (S, d) of the source tokens over the sources of each output token: (N, d).
 
-        Weights count in proportion. It works for every plan, for values such as attention that belong to tokens.
+        The average is weighted in proportion to the plan's weights. It works for every plan and for any values that
+        belong to tokens, such as attention.
+
+        Raises:
+            ValueError: If `values` does not have one row per source token.
         """
         sums = self._draw(values.new_ones(self.num_sources, 1))
         return self._draw(values) / sums.where(sums != 0, 1)
@@ -142,7 +147,7 @@ class Plan:
         return replace(self, rows=self.rows.weighted(weights))
 
     def then(self, following: Plan) -> Plan:
-        """Combine this plan and then `following`, which is for as many tokens as this one gives.
+        """Compose this plan with `following`, which is for the output of this one.
 
         The made rows of this plan are kept; those of `following` are flattened into its weights.
 
@@ -151,8 +156,8 @@ class Plan:
         """
         if following.num_sources != len(self):
             raise ValueError(
-                f"the second plan is for {following.num_sources} tokens, but the first one gives {len(self)}; make the "
-                "second plan for the output of the first"
+                f"the second plan is for {following.num_sources} tokens, but the first one outputs {len(self)}; make "
+                "the second plan for the output of the first"
             )
         return replace(
             self,
@@ -164,9 +169,9 @@ class Plan:
         )
 
     def flatten(self) -> Plan:
-        """Return the same matrix without made rows: every output token in terms of source tokens.
+        """Return the same matrix without made rows, so that every row draws from source tokens only.
 
-        For pictures and for composing: applying the result costs several times as much.
+        The result is for pictures and for composing plans: applying it takes several times as long.
         """
         if not self.made:
             return self
@@ -176,21 +181,21 @@ class Plan:
         return replace(self, rows=self.rows.times(known), made=(), known=None)
 
     def kept(self) -> Tensor:
-        """Return the indices (N,) of the tokens kept, which is all that serving engines need of a pruner.
+        """Return the indices (N,) of the kept tokens, which are all that serving engines need from a pruner.
 
         Raises:
-            ValueError: If the plan does more than select: a row has several sources or a weight other than 1.
+            ValueError: If the plan does not only select: a row has several sources or a weight other than 1.
         """
         flat = self.flatten().rows
         if flat.selects:
             return flat.sources
         selects = len(flat.sources) == len(self) and bool((flat.offsets.diff() == 1).all())
         if not selects or not bool((flat.weights == 1).all()):
-            raise ValueError("this plan merges tokens, so that no choice of tokens says the same")
+            raise ValueError("this plan merges tokens: no list of kept tokens can represent it")
         return flat.sources
 
     def sizes(self) -> Tensor:
-        """Count the tokens merged into each output token, (N,) int64; a token drawn twice counts once."""
+        """Count the source tokens of each output token, (N,) int64; a token that is drawn twice counts once."""
         flat = self.flatten().rows
         pairs = (flat.row_of_entry() * self.num_sources + flat.sources).unique()
         return torch.bincount(pairs // self.num_sources, minlength=len(self))
@@ -219,14 +224,14 @@ class Plan:
         """Read a plan that `save` wrote.
 
         Raises:
-            ValueError: If the file holds no plan.
+            ValueError: If the file does not contain a plan.
         """
         from safetensors import safe_open  # noqa: PLC0415  # only here
 
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {}).get("stgridpool.plan", "null"))
             if facts is None:
-                raise ValueError(f"{path} holds no plan of stgridpool")
+                raise ValueError(f"{path} does not contain a plan written by stgridpool")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
 
         def rows(name: str) -> Rows:
@@ -265,18 +270,24 @@ def made_sizes(num_sources: int, levels: Sequence[Rows]) -> list[int]:
 
 
 def _shifted(rows: Rows, num_sources: int, shift: int) -> Rows:
-    """Move addresses of made rows up by `shift`."""
+    """Add `shift` to the addresses of made rows."""
     return rows.moved(torch.where(rows.sources < num_sources, rows.sources, rows.sources + shift))
 
 
 def to_device(value: _Value, device: torch.device) -> _Value:
-    """Return `value` with every tensor in it on `device`; it is a tensor, or a tuple, mapping or dataclass of such."""
-    return _moved(value, device)
+    """Return `value` with every tensor in it on `device`.
+
+    Args:
+        value: A tensor, or a tuple, mapping or dataclass that contains tensors at any depth.
+        device: The target device.
+    """
+    moved: _Value = _moved(value, device)
+    return moved
 
 
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
-        # Nothing waits for a copy to the device. One back must be waited for: the CPU would read before it is there.
+        # Copies to a GPU need not block. Copies to the CPU must: it would read the tensor before the copy has ended.
         return value.to(device, non_blocking=device.type != "cpu")
     if isinstance(value, tuple):
         return tuple(_moved(item, device) for item in value)

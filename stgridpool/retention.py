@@ -1,11 +1,11 @@
-"""How many visual tokens are left: every definition in use, counted in the same way for every method.
+"""Retention: the fraction of visual tokens kept, by every definition in use, counted in the same way for every method.
 
-"Retention" means different things in different papers: what enters the language model, the mean over its layers, what
-its last layer has, or what a generated token reads from the cache; with or without the newline tokens that some models
-put between rows and frames. The numbers differ by factors, so every one of them is given, and each by its name.
+"Retention" means different things in different papers: tokens that enter the language model, the mean over its layers,
+tokens in its last layer, or cache entries that a generated token reads; with or without the newline tokens that some
+models put between rows and frames. The numbers differ by factors, so we report all of them, each under its own name.
 
-All are fractions of what the checkpoint's own pooling would hand to the language model for the same frames. The counts
-are those of the running model: `LayerLengths` reads them where the decoder's layers are entered.
+All are fractions of the tokens that the checkpoint's own pooling would hand to the language model for the same frames.
+The counts come from the running model: `LayerLengths` reads them at the input of each decoder layer.
 
 Source: the definitions are those of STTM (https://arxiv.org/abs/2507.07990), FastV, FlashVID, HoliTom and DyCoke.
 """
@@ -25,14 +25,14 @@ WITH_NEWLINES = "_with_newlines"
 
 @dataclass(frozen=True)
 class VisualCounts:
-    """Visual tokens of one question, all its videos together.
+    """Counts of visual tokens for one question, over all its videos.
 
     Attributes:
-        full: What the checkpoint's own pooling gives, newlines apart.
+        full: Visual tokens that the checkpoint's own pooling outputs, without newline tokens.
         full_newlines: Newline tokens beside them.
-        layers: What enters each decoder layer while the prompt is read, newlines apart.
-        layer_newlines: Newline tokens that enter each.
-        kv_read: Cache entries of visual tokens and newlines that each layer reads for a generated token.
+        layers: Visual tokens that enter each decoder layer during prefill, without newline tokens.
+        layer_newlines: Newline tokens that enter each layer.
+        kv_read: Cache entries, for visual and newline tokens, that each layer reads for a generated token.
     """
 
     full: int
@@ -42,7 +42,7 @@ class VisualCounts:
     kv_read: tuple[int, ...]
 
     def kept(self) -> dict[str, float]:
-        """Tokens left by each of `DEFINITIONS`, newlines apart and, under names that end so, included."""
+        """Count kept tokens by each of `DEFINITIONS`, without newlines and, under ``*_with_newlines``, with them."""
         with_newlines = [sum(pair) for pair in zip(self.layers, self.layer_newlines, strict=True)]
         read = [entries - newlines for entries, newlines in zip(self.kv_read, self.layer_newlines, strict=True)]
         kept = _by_definition(self.layers, read)
@@ -50,7 +50,7 @@ class VisualCounts:
 
 
 def fractions(kept: Mapping[str, float], full: int, full_newlines: int) -> dict[str, float]:
-    """Counts of `VisualCounts.kept` as fractions of the full counts; empty where there is no video."""
+    """Divide counts from `VisualCounts.kept` by the full counts; empty if there is no video."""
     if not full:
         return {}
     return {name: n / (full + full_newlines * name.endswith(WITH_NEWLINES)) for name, n in kept.items()}
@@ -58,14 +58,14 @@ def fractions(kept: Mapping[str, float], full: int, full_newlines: int) -> dict[
 
 @dataclass
 class RetentionSums:
-    """Sums over questions; those without a video are left out.
+    """Sums over questions; questions without a video are skipped.
 
     Attributes:
-        questions: How many.
-        full: Sum of their full counts, newlines apart.
-        full_newlines: Sum of their newlines.
-        kept: Sums of their counts by definition.
-        retention: Sums of their retentions by definition.
+        questions: Number of questions.
+        full: Sum of their full counts, without newline tokens.
+        full_newlines: Sum of their full counts of newline tokens.
+        kept: Sums of their kept tokens, by definition.
+        retention: Sums of their retentions, by definition.
     """
 
     questions: int = 0
@@ -75,12 +75,12 @@ class RetentionSums:
     retention: dict[str, float] = field(default_factory=dict)
 
     def add(self, kept: Mapping[str, float], full: int, full_newlines: int) -> None:
-        """Count one question."""
+        """Add one question."""
         if full:
             self.merge(RetentionSums(1, full, full_newlines, dict(kept), fractions(kept, full, full_newlines)))
 
     def merge(self, other: RetentionSums) -> None:
-        """Count what `other` counted."""
+        """Add the sums of `other`."""
         self.questions += other.questions
         self.full += other.full
         self.full_newlines += other.full_newlines
@@ -89,11 +89,11 @@ class RetentionSums:
             self.retention[name] = self.retention.get(name, 0) + other.retention[name]
 
     def mean(self) -> dict[str, float]:
-        """The mean of the questions' retentions, as most papers publish it; every question counts the same."""
+        """Return the mean retention over questions, as most papers publish it; every question counts the same."""
         return {name: value / self.questions for name, value in self.retention.items()}
 
     def total(self) -> dict[str, float]:
-        """Tokens left over all questions as a fraction of all; long videos count more."""
+        """Return the retention of all questions' tokens together; long videos count more."""
         return fractions(self.kept, self.full, self.full_newlines)
 
 
@@ -103,7 +103,7 @@ def _by_definition(layers: Sequence[int], read: Sequence[int]) -> dict[str, floa
 
 
 class LayerLengths:
-    """Reads how many positions enter each decoder layer of a language model.
+    """Reader of the number of positions that enter each decoder layer of a language model.
 
     Args:
         layers: The layers, in order, such as `stgridpool.decoder.decoder.Decoder.layers`.
@@ -114,9 +114,9 @@ class LayerLengths:
 
     @contextmanager
     def of_first_forward(self) -> Iterator[list[int]]:
-        """A list that the first forward of the block fills: the positions that enter each layer, padding included.
+        """Yield a list that the first forward in the block fills: positions that enter each layer, padding included.
 
-        Hooks are put on the layers, behind those of `DecoderSteps`, and taken off at the end.
+        Hooks are registered on the layers, behind those of `DecoderSteps`, and removed when the block ends.
         """
         lengths: list[int] = []
 

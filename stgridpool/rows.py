@@ -1,7 +1,8 @@
-"""Rows: a sparse matrix in compressed rows, and how its rows are drawn from tables of features.
+"""Rows: a sparse matrix in compressed row format, and how its rows are drawn from tables of features.
 
-Drawing uses `torch.nn.functional.embedding_bag`, or on a GPU a kernel of ours; both read the sources and make no
-intermediate. Several tables share one address space: the rows of the second follow those of the first, and so on.
+Drawing uses `torch.nn.functional.embedding_bag`, or our own kernel on a GPU; both read the sources directly, without
+an intermediate tensor. Several tables share one address space: the rows of the second follow those of the first, and
+so on.
 
 Letters: M entries, R rows, D width.
 """
@@ -24,11 +25,12 @@ class Part:
     """The entries of `Rows` that draw from one of several tables.
 
     Attributes:
-        sources: (m,) int64, row of that table.
-        entries: (m,) int64, which of the M entries they are.
+        sources: (m,) int64, the row of that table.
+        entries: (m,) int64, the positions of these entries among all M.
         offsets: (r + 1,) int64, as in `Rows`.
-        targets: (r,) int64, row that each run of entries is added to, ascending, none twice; None for all R in order.
-        is_first: Whether no earlier table feeds these rows.
+        targets: (r,) int64, the row to which each run of entries is added, ascending without repeats; None for all R
+            rows in order.
+        is_first: Whether no earlier table adds to these rows.
     """
 
     sources: Tensor
@@ -43,12 +45,12 @@ class Rows:
     """Rows of a sparse matrix: row i owns the entries from ``offsets[i]`` up to ``offsets[i + 1]``.
 
     Attributes:
-        sources: (M,) int64, the address that each entry draws from.
+        sources: (M,) int64, the address from which each entry draws.
         offsets: (R + 1,) int64, ascending from 0 to M. Equal neighbours make an empty row, which draws zeros.
         weights: (M,) float32, the factor of each entry.
-        parts: The entries by table, where that is known already; see `divided`.
-        selects: Whether every row is one entry of weight 1, so that drawing is selecting.
-        is_identity: Whether row i selects address i, for all addresses, so that drawing is doing nothing.
+        parts: The entries by table, if they have been divided; see `divided`.
+        selects: Whether every row has one entry of weight 1, so that drawing is selecting.
+        is_identity: Whether row i selects address i, for all addresses, so that drawing does nothing.
     """
 
     sources: Tensor
@@ -60,7 +62,7 @@ class Rows:
 
     @classmethod
     def of(cls, index: Tensor) -> Rows:
-        """Rows that select the addresses `index` (R,)."""
+        """Make rows that select the addresses `index` (R,)."""
         order = torch.arange(len(index) + 1, device=index.device)
         return cls(index, order, torch.ones(len(index), device=index.device), selects=True)
 
@@ -80,7 +82,7 @@ class Rows:
 
     @classmethod
     def identity(cls, count: int, device: torch.device) -> Rows:
-        """Rows that select each of `count` addresses once, in order; nothing is copied when they are drawn."""
+        """Make rows that select each of `count` addresses once, in order; drawing them copies nothing."""
         return replace(cls.of(torch.arange(count, device=device)), is_identity=True)
 
     def __len__(self) -> int:
@@ -117,10 +119,10 @@ class Rows:
         return tables[0].new_zeros(len(self), tables[0].shape[1]) if drawn is None else drawn
 
     def divided(self, sizes: Sequence[int]) -> Rows:
-        """Note for each table which entries draw from it, so that `draw` need not find out.
+        """Divide the entries by the table from which they draw, in advance of `draw`.
 
         Args:
-            sizes: Rows of each table.
+            sizes: Number of rows of each table.
         """
         ends = list(accumulate(sizes))
         table = torch.bucketize(self.sources, torch.tensor(ends, device=self.sources.device), right=True)
@@ -138,7 +140,7 @@ class Rows:
         return replace(self, parts=tuple(parts))
 
     def take(self, index: Tensor) -> Rows:
-        """Take rows ``index`` (R',) of this matrix, in that order and as often as they are named there."""
+        """Take the rows `index` (R',) of this matrix, in that order; repeats are allowed."""
         if self.selects:
             return Rows.of(self.sources[index])
         counts = self.offsets.diff()[index]
@@ -148,16 +150,16 @@ class Rows:
         return Rows(self.sources[entries], offsets, self.weights[entries])
 
     def row_of_entry(self) -> Tensor:
-        """Return the row that each entry belongs to, (M,) int64."""
+        """Return the row of each entry, (M,) int64."""
         rows = torch.arange(len(self), device=self.offsets.device)
         return torch.repeat_interleave(rows, self.offsets.diff(), output_size=self.sources.numel())
 
     def moved(self, addresses: Tensor) -> Rows:
-        """Return the same rows with the sources `addresses` (M,)."""
+        """Return the same rows with `addresses` (M,) as their sources."""
         return Rows(addresses, self.offsets, self.weights, selects=self.selects)
 
     def times(self, inner: Rows) -> Rows:
-        """Multiply: this matrix, whose addresses are rows of `inner`; a source met twice keeps two entries."""
+        """Multiply this matrix by `inner`, whose rows it addresses; a source that occurs twice keeps two entries."""
         taken = inner.take(self.sources)
         if self.selects:
             return taken
@@ -166,7 +168,7 @@ class Rows:
 
 
 def stacked(rows: Sequence[Rows]) -> Rows:
-    """Stack matrices over the same addresses, at least one of them."""
+    """Stack at least one matrix over the same addresses."""
     starts = list(accumulate((one.sources.numel() for one in rows), initial=0))
     offsets = [one.offsets[1:] + start for one, start in zip(rows, starts, strict=False)]
     return Rows(
@@ -188,7 +190,7 @@ def _weighted_sums(table: Tensor, sources: Tensor, offsets: Tensor, weights: Ten
 
 
 def _add_weighted_sums(onto: Tensor, part: Part, table: Tensor, weights: Tensor) -> Tensor:
-    """Add what `part` draws from `table` to its rows of `onto` (R, D), in place."""
+    """Draw `part` from `table`, and add the sums to its rows of `onto` (R, D) in place."""
     if part.targets is None:
         return onto.add_(_weighted_sums(table, part.sources, part.offsets, weights))
     if kernels.can_run(table, weights, onto):
@@ -196,6 +198,6 @@ def _add_weighted_sums(onto: Tensor, part: Part, table: Tensor, weights: Tensor)
 
         return weighted_gather(table, part.sources, part.offsets, weights, onto, part.targets)
     sums = _weighted_sums(table, part.sources, part.offsets, weights)
-    if not part.is_first:  # index_add_ cannot know that no row is met twice, and takes several times as long
+    if not part.is_first:  # index_add_ does not know that rows are unique, and takes several times as long
         sums += onto.index_select(0, part.targets)
     return onto.index_copy_(0, part.targets, sums)

@@ -19,13 +19,13 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class Budgeted(Compressor):
-    """Options of methods that meet a budget exactly; without one of them `default_retention` is kept, a quarter.
+    """Base of methods that meet a budget exactly.
 
     Attributes:
-        default_retention: Class attribute.
-        retention: Fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
-        tokens: Tokens to keep of the video.
-        tokens_per_frame: Tokens to keep per frame.
+        default_retention: Fraction of the tokens to keep if no budget is given, a quarter; class attribute.
+        retention: Fraction of the tokens to keep, above 0 and at most 1, see `Budget.ratio`.
+        tokens: Number of tokens to keep per video.
+        tokens_per_frame: Number of tokens to keep per frame.
 
     Raises:
         ValueError: If an option is out of its range, or two budgets are given.
@@ -58,29 +58,29 @@ class Budgeted(Compressor):
 
     @property
     def budget(self) -> Budget:
-        """Number of tokens to leave."""
+        """The budget that the options set."""
         return Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def count(self, tokens: VideoTokens) -> int:
-        """Return the number of tokens to leave of `tokens`."""
+        """Return how many of `tokens` to keep."""
         total = tokens.before[-self.counts_from] if self.counts_from else len(tokens)
         return self.budget.count(tokens.shape, total) or 1
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """See `Compressor.planned_count`."""
+        """Return the number of tokens that the budget allows."""
         return self.budget.count(shape, total)
 
     def steps(self) -> tuple[Step, ...]:
-        """Return where it acts: behind the checkpoint's own pooling."""
+        """Return the one place where the method acts: behind the checkpoint's own pooling."""
         return (Step(self, TOKENS),)
 
 
 @dataclass(frozen=True)
 class Scorer(Budgeted):
-    """Base of pruners: the tokens of highest score are kept, in their order; of equal scores the first.
+    """Base of pruners, which keep the tokens with the highest scores, in their order. The first of equals wins.
 
     Attributes:
-        scope: "frame" shares the budget equally over the frames, "video" takes the best of the whole video.
+        scope: "frame" shares the budget equally among the frames, "video" keeps the best tokens of the whole video.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -99,7 +99,7 @@ class Scorer(Budgeted):
         """Return the score (N,) of every token; the highest are kept."""
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Keep the tokens of highest score."""
+        """Keep the tokens with the highest scores."""
         scores, count = self.score(tokens, evidence).float(), self.count(tokens)
         if self.scope == "video":
             return Plan.keep(highest(scores, count), len(tokens))
@@ -108,20 +108,20 @@ class Scorer(Budgeted):
 
 
 def highest(scores: Tensor, count: int) -> Tensor:
-    """Return the indices (count,) of the highest of scores (N,), ascending; of equal scores the first."""
+    """Return the indices (count,) of the highest scores (N,), ascending; the first of equals wins."""
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
 def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
-    """Return the indices of the highest scores of every group, ascending; of equal scores the first.
+    """Return the indices of the highest scores in every group, ascending; the first of equals wins.
 
     Args:
         scores: (N,).
-        group: (N,) int64, the group of each, 0 to K - 1.
-        quota: (K,) int64 on the CPU, how many to take of each, at most as many as there are.
+        group: (N,) int64, the group of each score, 0 to K - 1.
+        quota: (K,) int64 on the CPU, the number to take from each group, at most its size.
     """
     order = scores.argsort(descending=True, stable=True)
-    order = order[group[order].argsort(stable=True)]  # by group, and falling in each
+    order = order[group[order].argsort(stable=True)]  # by group, descending within each
     sizes = torch.zeros(len(quota), dtype=torch.int64, device=group.device)
     sizes = sizes.scatter_add(0, group, torch.ones_like(group))
     starts = sizes.cumsum(0) - sizes
@@ -132,5 +132,9 @@ def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
 
 
 def equal_shares(sizes: Tensor, count: int) -> Tensor:
-    """Share `count` tokens out equally over frames of sizes (T,), (T,) int64; a small one leaves room to the others."""
+    """Share `count` tokens equally among frames with `sizes` (T,): (T,) int64. Large frames take what small ones lack.
+
+    Raises:
+        ValueError: If `count` exceeds the sum of `sizes`.
+    """
     return share_out(count, torch.ones(len(sizes)), sizes)

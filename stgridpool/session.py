@@ -1,4 +1,4 @@
-"""The import path of `VideoSession` since version 0.1; it lives in `stgridpool.decoder.session`."""
+"""The public import path of `VideoSession`, which is defined in `stgridpool.decoder.session`."""
 
 from stgridpool.decoder.session import VideoSession
 

@@ -10,14 +10,15 @@ import torch
 
 
 class StageTimer:
-    """Sums the seconds spent in each stage of a run.
+    """Sums of the seconds spent in each stage of a run.
 
-    On a CUDA device a stage is bracketed by events of the current stream, so timing makes nothing wait; `seconds`
-    then waits for the last of them. Elsewhere the wall clock is read. Of a model that is spread over several devices,
-    what another device does counts towards the stage that next waits for it; the sum of all stages is right.
+    On a CUDA device, events in the current stream mark the beginning and end of a stage, so timing never waits for the
+    device; `seconds` waits for the last event. On other devices the wall clock is read. If a model is spread over
+    several devices, the work of another device counts towards the stage that next waits for it; the sum of all stages
+    is right.
 
     Args:
-        device: the device that does the work.
+        device: The device that does the work.
     """
 
     def __init__(self, device: torch.device | str) -> None:
@@ -27,7 +28,7 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what runs inside towards `name`, also if it ends in an exception."""
+        """Count the time of the block towards `name`, even if it ends in an exception."""
         if self._device.type == "cuda":
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             stream = torch.cuda.current_stream(self._device)
@@ -43,7 +44,7 @@ class StageTimer:
 
     @contextmanager
     def on_host(self, name: str) -> Iterator[None]:
-        """Count wall-clock time towards `name`: work of the CPU, which events on a GPU's stream do not see."""
+        """Count wall-clock time towards `name`, for work on the CPU, which the events of a GPU's stream do not see."""
         started = time.perf_counter()
         try:
             yield
@@ -55,7 +56,7 @@ class StageTimer:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by stage, in the order in which the stages first ended."""
+        """Return the seconds by stage, in the order in which the stages first ended."""
         for name, begin, end in self._events:
             end.synchronize()
             self.add(name, begin.elapsed_time(end) / 1000)

@@ -1,4 +1,4 @@
-"""VideoTokens: the tokens of a video, and where they stand."""
+"""VideoTokens: the tokens of a video, and their places on a lattice."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from stgridpool.plan import Plan, Shape
 
 @dataclass(frozen=True, eq=False)
 class VideoTokens:
-    """Tokens on a lattice of T frames of H x W places: they fill it, or stand on some of its cells.
+    """Tokens on a lattice of T frames with H x W cells each: they fill it, or stand on some of its cells.
 
     Attributes:
         features: (N, D), of any floating dtype.
         shape: (T, H, W) of the lattice.
         cell: (N,) int64, the cell of each token, counted in (frame, row, column) order; None if they fill the lattice.
-        levels: More features of the same tokens, (N, D_i) each, such as DeepStack's.
-        times: (T,) float32, the time of each frame in seconds, if known.
+        levels: More features of the same tokens, (N, D_i) each, such as those of DeepStack.
+        times: (T,) float32, the time of each frame in seconds, or None if unknown.
         before: Number of tokens in front of each earlier step, first step first.
 
     Raises:
-        ValueError: If there is no token, the dtype is not floating, or the number of tokens is not that of the places.
+        ValueError: If there is no token, the dtype is not floating, or there are not as many tokens as cells.
     """
 
     features: Tensor
@@ -43,14 +43,14 @@ class VideoTokens:
         places = math.prod(self.shape) if self.cell is None else len(self.cell)
         for rows in (self.features, *self.levels):
             if len(rows) != places:
-                raise ValueError(f"{len(rows)} tokens do not stand on {places} places of a {self.shape} lattice")
+                raise ValueError(f"there must be one token per cell, got {len(rows)} for {places} of {self.shape}")
 
     @classmethod
     def of(cls, maps: Tensor) -> VideoTokens:
         """Wrap feature maps (T, H, W, D), whose tokens fill the lattice (T, H, W).
 
         Raises:
-            ValueError: If there are not four dimensions, one of them is 0, or the dtype is not floating.
+            ValueError: If `maps` does not have four dimensions, one of them is 0, or the dtype is not floating.
         """
         if maps.dim() != 4 or 0 in maps.shape:
             raise ValueError(f"tokens must be (frames, rows, columns, width), none of them 0, got {tuple(maps.shape)}")
@@ -64,15 +64,14 @@ class VideoTokens:
         """Return the feature maps (T, H, W, D), a view.
 
         Raises:
-            ValueError: If the tokens do not fill their lattice; methods that can go on from here are named.
+            ValueError: If the tokens do not fill their lattice; the message names the methods that can still act.
         """
         if self.cell is not None:
             from stgridpool.compressors import COMPRESSORS  # noqa: PLC0415  # methods import this module
 
             able = ", ".join(name for name, method in COMPRESSORS.items() if not method.needs_maps)
             raise ValueError(
-                f"{len(self)} tokens do not fill a lattice of {self.shape}: behind a method that leaves no whole "
-                f"lattice, these can act: {able}"
+                f"{len(self)} tokens do not fill a lattice of {self.shape}; methods that can act on them: {able}"
             )
         return self.features.view(*self.shape, -1)
 
@@ -91,18 +90,21 @@ class VideoTokens:
         return self.cells() // (self.shape[1] * self.shape[2])
 
     def frame_sizes(self) -> Tensor:
-        """Count the tokens of each frame, (T,) int64 on the CPU; known without waiting if they fill the lattice."""
+        """Count the tokens of each frame, (T,) int64 on the CPU; waits for the device unless they fill the lattice."""
         frames, height, width = self.shape
         if self.cell is None:
             return torch.full((frames,), height * width)
         return torch.bincount(self.frames(), minlength=frames).cpu()
 
     def through(self, plan: Plan, values: Callable[[Tensor], Tensor] | None = None) -> VideoTokens:
-        """Carry features, levels, places and times through a plan for these tokens.
+        """Apply a plan for these tokens to their features, levels, places and times.
 
         Args:
-            plan: Decided for as many tokens.
+            plan: For the same number of tokens.
             values: Maps source rows to output rows in place of ``plan.apply``, for plans that do not reproduce values.
+
+        Raises:
+            ValueError: If `plan` is for another number of tokens, or does not reproduce values and `values` is None.
         """
         apply = values or plan.apply
         features, levels = apply(self.features), tuple(apply(level) for level in self.levels)
@@ -117,6 +119,6 @@ class VideoTokens:
 
 
 def unravel(cells: Tensor, shape: Shape) -> Tensor:
-    """Return frame, row and column (N, 3) of cells (N,) of a lattice `shape`."""
+    """Return frame, row and column (N, 3) of cells (N,) of a lattice of `shape`."""
     _, height, width = shape
     return torch.stack([cells // (height * width), cells // width % height, cells % width], dim=1)

@@ -1,4 +1,4 @@
-"""Digests of weights: a module with other weights has another one."""
+"""Digests that identify the weights of a module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 
 def weights_digest(module: nn.Module) -> str | None:
-    """Digest all names, shapes and values of a module's weights; None where some are offloaded."""
+    """Compute the hex SHA-256 of the names, dtypes, shapes and values of all weights; None if some are offloaded."""
     digest = hashlib.sha256()
     for name, weights in sorted(module.state_dict().items()):
         if weights.is_meta:
@@ -20,5 +20,5 @@ def weights_digest(module: nn.Module) -> str | None:
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return the numbers of a tensor, as they lie in memory."""
+    """Return the bytes of a tensor's numbers in row-major order."""
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

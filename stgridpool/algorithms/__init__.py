@@ -1,1 +1,1 @@
-"""What several methods share."""
+"""Algorithms that several methods share."""

@@ -1,4 +1,4 @@
-"""Which threshold meets a budget, for methods whose thresholds decide how many tokens are left."""
+"""Search for the threshold that meets a budget, for methods in which thresholds decide how many tokens remain."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _PROBES = 20
 
 
 def highest_threshold(count: Callable[[Tensor], Tensor], budget: int, low: Tensor, high: Tensor) -> Tensor:
-    """The highest threshold found, by halving the interval, at which at most `budget` tokens are left.
+    """Find, by bisection, the highest threshold at which at most `budget` tokens remain.
 
-    The count need not be monotone: what is returned was tried, or is `low`. Nothing waits for the device.
+    The count need not be monotone: the result is a threshold that was tried, or `low`. Nothing waits for the device.
 
     Args:
-        count: tokens left, () int64, at a threshold () float32. It is called 20 times, so it should compute no
-            similarity, but only decide.
-        budget: tokens wanted.
-        low: () float32, a threshold at which at most `budget` tokens are left.
-        high: () float32, where the interval ends.
+        count: Returns the number of tokens, () int64, that remain at a threshold () float32. It is called 20 times, so
+            it should not compute similarities, only compare them.
+        budget: Largest number of tokens allowed.
+        low: () float32, a threshold at which at most `budget` tokens remain; the lower end of the interval.
+        high: () float32, the upper end of the interval.
     """
     for _ in range(_PROBES):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""The norm of every token, the measure of importance in norm-based pooling."""
+"""Norms of tokens, the measure of importance in norm-based pooling."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def norm_order(value: Any) -> float:
 
 
 def token_norms(tokens: Tensor, order: float) -> Tensor:
-    """Generalised mean of the absolute channels, ``||x||_p / D^(1/p)``: (..., D) to (...) float32.
+    """Compute the generalised mean of the absolute channels, ``||x||_p / D^(1/p)``: (..., D) to (...) float32.
 
-    Computed in float32 whatever the dtype. Norms beyond its range become its largest number, so that finite tokens
-    have finite norms.
+    Norms are computed in float32 for every dtype but float64. Norms beyond the range of float32 become its largest
+    number, so that finite tokens have finite norms.
 
     Args:
-        tokens: of any floating dtype; no gradient flows through the norms.
-        order: p, above 0; infinity takes the largest channel.
+        tokens: Of any floating dtype; no gradient flows through the norms.
+        order: Order p of the norm, above 0; infinity takes the largest channel.
 
     Source: ST-GridPool (ICLR 2026), norm-based spatial pooling.
     """
@@ -43,12 +43,12 @@ def token_norms(tokens: Tensor, order: float) -> Tensor:
         norms = torch.linalg.vector_norm(tokens, order, dim=-1, dtype=wide)
     else:
         norms = _chunked_norms(tokens.reshape(-1, width), order).view(tokens.shape[:-1])
-    mean = norms.float() if math.isinf(order) else norms.float() * width ** (-1 / order)
+    mean = norms.float() if math.isinf(order) else norms.float() * math.pow(width, -1 / order)
     return mean.clamp_(max=torch.finfo(torch.float32).max)
 
 
 def _chunked_norms(rows: Tensor, order: float) -> Tensor:
-    """Norms of half-precision `rows` (S, D) on the CPU, a few at a time for want of room for a float32 copy."""
+    """Compute the norms of half-precision `rows` (S, D) on the CPU in chunks, without a float32 copy of all rows."""
     norms = rows.new_empty(rows.shape[0], dtype=torch.float32)
     wide = rows.new_empty(min(_CHUNK_ROWS, rows.shape[0]), rows.shape[1], dtype=torch.float32)
     for narrow, out in zip(rows.split(_CHUNK_ROWS), norms.split(_CHUNK_ROWS), strict=True):

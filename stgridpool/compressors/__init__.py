@@ -72,8 +72,8 @@ COMPRESSORS: dict[str, type[Compressor]] = {
 def build_compressor(name: str, **options: Any) -> Compressor:
     """Build the method called `name` with `options`, which may come from JSON.
 
-    Names joined by ``+``, such as ``bilinear+visionzip+fastv``, are methods that follow each other; their options go
-    under the name of each: ``build_compressor("st_gridpool+sttm", sttm={"retention": 0.3})``. A method of another
+    Names joined by ``+``, such as ``bilinear+visionzip+fastv``, make a chain of methods. The options of each method
+    then go under its name: ``build_compressor("st_gridpool+sttm", sttm={"retention": 0.3})``. A method of another
     package is called ``my.module:MyMethod``, or by its entry point in the group ``stgridpool.compressors``.
 
     Raises:
@@ -98,6 +98,8 @@ def _build_chain(names: str, options: Mapping[str, Any]) -> Chain:
         raise ValueError(f"{names!r} names a method twice; join different ones")
     for part, value in options.items():
         if part not in parts or not isinstance(value, Mapping):
-            example: dict[str, dict] = {part: {} for part in parts}
-            raise ValueError(f"the options of {names!r} go under the name of each, {example}, got {dict(options)}")
+            example: dict[str, dict[str, Any]] = {part: {} for part in parts}
+            raise ValueError(
+                f"the options of each method in {names!r} go under its name, as in {example}, got {dict(options)}"
+            )
     return Chain(tuple(build_compressor(part, **options.get(part, {})) for part in parts))

@@ -13,12 +13,12 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class Average(WindowPooling):
-    """The mean of the tokens of every window; padding is not counted.
+    """Replace the tokens of every window by their mean; padding is not counted.
 
     Source: LLaVA-NeXT, ``mm_spatial_pool_mode: average``.
     """
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Give the tokens of every window equal weights."""
+        """Give equal weights to the tokens of every window."""
         maps = tokens.maps()
         return lay_out(self.windows(tokens.shape).pattern, tokens.shape, maps.device)

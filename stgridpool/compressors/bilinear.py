@@ -17,16 +17,16 @@ from stgridpool.video_tokens import VideoTokens
 class Bilinear(Compressor):
     """Resize every frame to ``ceil(H / stride)`` rows and ``ceil(W / stride)`` columns: 27 become 14.
 
-    Bilinear without aligned corners or antialiasing. It is the pooling that LLaVA-Video and LLaVA-OneVision
-    checkpoints ask for.
+    Interpolation is bilinear, without aligned corners and without antialiasing. LLaVA-Video and LLaVA-OneVision
+    checkpoints were trained with this pooling.
 
     Source: LLaVA-NeXT, ``mm_spatial_pool_mode: bilinear``.
 
     Attributes:
-        stride: tokens per new token along a side, a number or (rows, columns), 1 to 256.
+        stride: Source tokens per output token along a side, a number or (rows, columns), 1 to 256.
 
     Raises:
-        ValueError: if `stride` is out of its range.
+        ValueError: If `stride` is out of its range.
     """
 
     stride: int | Pair = 2
@@ -41,6 +41,6 @@ class Bilinear(Compressor):
         return shape[0], -(-shape[1] // rows), -(-shape[2] // columns)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Give every new token at most four weights."""
+        """Make every output token from at most four source tokens."""
         device, shape = tokens.maps().device, tokens.shape
         return lay_out(resizing(shape[1:], self.planned_shape(shape)[1:], "linear"), shape, device)

@@ -1,4 +1,4 @@
-"""FasterVLM: the tokens that the vision tower's own attention points at."""
+"""FasterVLM: pruning by the attention of the vision tower."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class FasterVLM(Scorer):
-    """Keep the tokens of each frame that get the most attention in the vision tower; nothing is merged.
+    """Keep the tokens of each frame that receive the most attention in the vision tower; nothing is merged.
 
-    The released code takes the attention of CLIP's class token, ``importance="class"``, and rounds a ratio down for
-    each frame, not for the video. SigLIP, the tower of LLaVA-Video and LLaVA-OneVision, has no class token; there the
-    attention that a patch receives from all others stands in for it.
+    The released code uses the attention of CLIP's class token, ``importance="class"``, and rounds a ratio down for
+    each frame, not for the video. SigLIP, the tower of LLaVA-Video and LLaVA-OneVision, has no class token; by default
+    we use the attention that a patch receives from all patches instead.
 
     Source: FasterVLM, arXiv 2412.01818.
 
     Attributes:
-        importance: Attention "received" from all patches, of the "class" token, or of SigLIP's "pool_head"; the mean
-            over heads.
+        importance: The attention that ranks tokens, averaged over heads: "received" from all patches, of the "class"
+            token, or of SigLIP's "pool_head".
 
     Raises:
         ValueError: If an option is out of its range.
@@ -42,5 +42,5 @@ class FasterVLM(Scorer):
         return frozenset({IMPORTANCE[self.importance]})
 
     def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
-        """Return the attention to each token."""
+        """Return the attention that each token receives."""
         return evidence[IMPORTANCE[self.importance]]

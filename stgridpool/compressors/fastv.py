@@ -19,20 +19,19 @@ from stgridpool.video_tokens import VideoTokens
 class FastV(Scorer):
     """Keep the visual tokens that the last token of the prompt attends to most in the layer before `layer`.
 
-    Attention is the mean over heads; the tokens kept enter layer `layer`, at the positions that they had. Without a
-    budget half of them is kept.
+    Attention is averaged over heads. The kept tokens enter layer `layer` at the positions that they had. Without a
+    budget the method keeps half of them.
 
-    Source: FastV (ECCV 2024), arXiv 2403.06764, and its released code. The code takes an absolute number of tokens and
-    the attention of the first prompt of a batch for all of them; here every prompt decides for itself. Of equal scores
-    the first are kept.
+    Source: FastV (ECCV 2024), arXiv 2403.06764, and its released code. The code takes an absolute number of tokens, and
+    prunes every prompt of a batch by the attention in the first one; here each prompt is pruned by its own.
 
     Attributes:
-        retention: See `Budgeted`; it is of the tokens that reach the layer, 0.5 if no budget is given.
+        retention: See `Budgeted`; a fraction of the tokens that reach the layer, 0.5 if no budget is given.
         scope: See `Scorer`.
         layer: The decoder layer K whose input is pruned, 1 to 1000.
-        positions: Where the tokens kept stand from there on, see `Step`.
+        positions: How the kept tokens get their positions from there on, see `Step`.
         layer_average: In place of a budget, the mean retention over all layers of the language model, above 0 and at
-            most 1: layers below K count as 1. `for_depth` turns it into `retention`.
+            most 1; layers below K count as 1. `for_depth` turns it into `retention`.
 
     Raises:
         ValueError: If an option is out of its range, or two budgets are given.
@@ -57,15 +56,15 @@ class FastV(Scorer):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Attention of the layer before."""
+        """The attention in the layer before `layer`."""
         return frozenset({QueryAttention(self.layer - 1)})
 
     @property
     def budget(self) -> Budget:
-        """Number of tokens to leave.
+        """The budget that the options set.
 
         Raises:
-            ValueError: If that depends on the number of layers, which is not known yet.
+            ValueError: If it depends on the number of layers, which is not known yet.
         """
         if self.layer_average is not None:
             raise ValueError(f"layer_average={self.layer_average} depends on the language model: call for_depth first")
@@ -75,7 +74,7 @@ class FastV(Scorer):
         """Turn `layer_average` into the retention from `layer` on.
 
         Raises:
-            ValueError: If layers below `layer` alone hold more, or there is no such layer.
+            ValueError: If the layers below `layer` alone exceed the average, or the model has no layer `layer`.
         """
         if self.layer_average is None:
             return self
@@ -87,10 +86,10 @@ class FastV(Scorer):
         )
 
     def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
-        """Return the attention that every token receives."""
+        """Return the attention that each token receives."""
         del tokens
         return evidence[QueryAttention(self.layer - 1)]
 
     def steps(self) -> tuple[Step, ...]:
-        """At its decoder layer."""
+        """Return the one place where the method acts: its decoder layer."""
         return (Step(self, self.layer, self.positions),)

@@ -18,15 +18,15 @@ _CHUNK_FRAMES = 8
 
 @dataclass(frozen=True)
 class Max(WindowPooling):
-    """The largest value of every channel in every window: the one method here that is not linear.
+    """Take the largest value of every channel in every window: the one method here that is not linear.
 
-    Its plan says which tokens a window holds, in equal shares, and does not reproduce its values.
+    The plan lists the tokens of each window with equal weights; it does not reproduce the values.
 
     Source: LLaVA-NeXT, ``mm_spatial_pool_mode: max``.
     """
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Name the tokens of every window, in equal shares."""
+        """List the tokens of every window, with equal weights."""
         maps = tokens.maps()
         return replace(lay_out(self.windows(tokens.shape).pattern, tokens.shape, maps.device), reproduces=False)
 
@@ -36,7 +36,7 @@ class Max(WindowPooling):
         sizes, stride, padding = self._pairs()
         kernel = [min(size, side + 2 * pad) for size, side, pad in zip(sizes, shape[1:], padding, strict=True)]
         pooled = features.new_empty(*self.planned_shape(shape), features.shape[1])
-        # torch also makes an int64 index of every maximum, so a few frames at a time.
+        # torch also makes an int64 index of every maximum, so we pool a few frames at a time.
         for frames, out in zip(
             features.view(*shape, -1).split(_CHUNK_FRAMES), pooled.split(_CHUNK_FRAMES), strict=True
         ):

@@ -1,4 +1,4 @@
-"""Every token, as it is."""
+"""No compression: the baseline that keeps every token."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class NoCompression(Compressor):
-    """Keep every token: what a method has to be compared with."""
+    """Keep every token, unchanged: the baseline to compare methods with."""
 
     needs_maps: ClassVar[bool] = False
 
     def planned_shape(self, shape: Shape) -> Shape:
-        """Return the lattice itself."""
+        """Return the source lattice."""
         return shape
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the number of tokens itself."""
+        """Return the number of source tokens."""
         return super().planned_count(shape) if total is None else total
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Keep each token."""
+        """Keep every token."""
         rows = Rows.identity(len(tokens), tokens.features.device)
         return Plan(rows, len(tokens), rows.sources, shape=tokens.shape if tokens.cell is None else None)

@@ -24,19 +24,19 @@ from stgridpool.video_tokens import VideoTokens
 class NSP(WindowPooling):
     """Pool every window with weights that grow with the norms of its tokens.
 
-    A token's weight is the softmax over its window of ``scale * ||x||_p / D^(1/p)``: tokens of large norm say more.
-    Positions in the padding take part with norm 0 and add nothing.
+    A token's weight is the softmax over its window of ``scale * ||x||_p / D^(1/p)``: tokens with a large norm count
+    more. Padding enters the softmax with norm 0 and adds nothing to the output.
 
-    Source: ST-GridPool (ICLR 2026), norm-based spatial pooling. Unlike the released code, weights are computed in
-    float32 whatever the dtype, so that half precision does not overflow.
+    Source: ST-GridPool (ICLR 2026), norm-based spatial pooling. Unlike the released code, we compute weights in float32
+    for every dtype, so that half precision does not overflow.
 
     Attributes:
-        norm_order: p, 0.25 to 64, or infinity (in JSON "inf"), which takes the largest channel.
-        scale: factor of the norm before the softmax, -1e12 to 1e12; 0 is average pooling, large values take the
+        norm_order: Order p of the norm, 0.25 to 64, or infinity (in JSON "inf"), which takes the largest channel.
+        scale: Factor of the norm before the softmax, -1e12 to 1e12; 0 is average pooling, large values select the
             strongest token.
 
     Raises:
-        ValueError: if an option is out of its range.
+        ValueError: If an option is out of its range.
     """
 
     norm_order: float = 2.0
@@ -52,7 +52,7 @@ class NSP(WindowPooling):
         return self.plan_rewritten(tokens, None)
 
     def plan_rewritten(self, tokens: VideoTokens, rewritten: RewrittenFrames | None) -> Plan:
-        """As `plan`, with some frames replaced by mosaics first."""
+        """Weigh the tokens of every window after mosaics have replaced some frames."""
         maps = tokens.maps()
         windows = self.windows(tokens.shape)
         layout = lay_out(windows.pattern, tokens.shape, maps.device, rewritten)
@@ -66,7 +66,7 @@ class NSP(WindowPooling):
     def _weights(
         self, maps: Tensor, windows: Windows, made: Sequence[Tensor], rewritten: RewrittenFrames | None
     ) -> Tensor:
-        """The weights (T, H'*W', k*k) of every window; `made` are the mosaics, (F_l*H*W, D) of every level."""
+        """Compute the weights (T, H'*W', k*k) of every window; `made` holds the mosaics, (F_l*H*W, D) per level."""
         slots = resident(rewritten.slots, maps.device) if rewritten else None
         if kernels.can_run(maps) and kernels.window_fits(windows.index.shape[1], maps.shape[3]):
             from stgridpool.kernels.norm_weights import norm_weights  # noqa: PLC0415  # triton may be missing
@@ -81,9 +81,9 @@ class NSP(WindowPooling):
 
 
 def window_softmax(scores: Tensor, index: Tensor) -> Tensor:
-    """Softmax of `scores` (T, H*W) float32 over every window of `index` (H'*W', k*k), see `Windows`: (T, H'*W', k*k).
+    """Take the softmax of `scores` (T, H*W) float32 over every window of `index` (H'*W', k*k): (T, H'*W', k*k).
 
-    Padding takes part with score 0, positions outside not at all.
+    For the index see `Windows`. Padding has score 0; positions outside get weight 0.
     """
     limit = torch.finfo(scores.dtype).max
     padding = scores.new_zeros(scores.shape[0], 1)

@@ -20,27 +20,28 @@ LONGEST_WINDOW, MOST_LEVELS, LARGEST_GRID = 1_000_000, 16, 1024
 
 @dataclass(frozen=True)
 class PTG(Compressor):
-    """Replace some frames by mosaics of several: K frames, resized and laid out on the place of the last of them.
+    """Replace some frames by mosaics: K frames are resized and tiled, and the mosaic takes the place of the last.
 
-    Level l takes every `strides[l]`-th frame and makes a mosaic of every `grid_size` of them, so it works on windows
-    of ``strides[l] * grid_size`` frames; higher levels see the mosaics of lower ones. The number of tokens stays.
+    Level l samples every `strides[l]`-th frame and makes a mosaic of every `grid_size` sampled frames, so it works on
+    windows of ``strides[l] * grid_size`` frames. Higher levels see the mosaics of lower ones. The number of tokens
+    does not change.
 
-    The paper names the windows: with `window` K and `levels` L, level l = 1..L works on windows of ``K * 2^(l-1)``
-    frames, so its stride is ``K * 2^(l-1) / grid_size``. Neither form given means windows of 8, 16 and 32 frames, as in
-    the released runs.
+    The paper gives windows instead of strides: with `window` K and `levels` L, level l = 1..L works on windows of
+    ``K * 2^(l-1)`` frames, so its stride is ``K * 2^(l-1) / grid_size``. With neither form, the windows are those of
+    the released runs: 8, 16 and 32 frames.
 
-    Source: ST-GridPool (ICLR 2026), pyramid temporal gridding; rounding and order as in its released code, except
-    that the tokens given are never written to.
+    Source: ST-GridPool (ICLR 2026), pyramid temporal gridding. Rounding and order follow the released code, but the
+    source tokens are never overwritten.
 
     Attributes:
-        strides: frames from one sampled frame to the next, per level, 1 to 1,000,000.
-        grid_size: frames per grid, one number or one per level, 1 to 1024.
-        window: K in frames, 1 to 1,000,000, the paper's form, a multiple of `grid_size`. The object keeps the strides
-            that follow.
-        levels: number of levels, 1 to 16, the paper's form.
+        strides: Frames from one sampled frame to the next, per level, 1 to 1,000,000.
+        grid_size: Frames per grid, one number or one per level, 1 to 1024.
+        window: K in frames, 1 to 1,000,000, a multiple of `grid_size`; the paper's form. The object keeps the strides
+            that follow from it.
+        levels: Number of levels, 1 to 16; the paper's form.
 
     Raises:
-        ValueError: if both forms or half of one are given, or an option is of the wrong type or out of its range.
+        ValueError: If both forms or half of one are given, or an option is of the wrong type or out of its range.
     """
 
     strides: tuple[int, ...] | None = None
@@ -60,7 +61,7 @@ class PTG(Compressor):
         object.__setattr__(self, "levels", None)
 
     def planned_shape(self, shape: Shape) -> Shape:
-        """Return the lattice itself."""
+        """Return the source lattice."""
         return shape
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
@@ -79,10 +80,10 @@ def pyramid_levels(
     window: int | None = None,
     levels: int | None = None,
 ) -> tuple[Level, ...]:
-    """The levels that the options of `PTG` name.
+    """Return the levels that the options of `PTG` describe.
 
     Raises:
-        ValueError: see `PTG`.
+        ValueError: See `PTG`.
     """
     is_paper_form = window is not None or levels is not None
     if (strides is not None) == is_paper_form:
@@ -104,7 +105,7 @@ def pyramid_levels(
 
 
 def _grid_sizes(grid_size: int | tuple[int, ...], num_levels: int) -> tuple[int, ...]:
-    """The frames per grid of each level."""
+    """Return the frames per grid at each level."""
     if not isinstance(grid_size, list | tuple):
         return (whole_number("grid_size", grid_size, 1, LARGEST_GRID),) * num_levels
     sizes = whole_numbers("grid_size", grid_size, 1, LARGEST_GRID, MOST_LEVELS)
@@ -114,7 +115,7 @@ def _grid_sizes(grid_size: int | tuple[int, ...], num_levels: int) -> tuple[int,
 
 
 def _stride_of(window: int, level: int, grid_size: int) -> int:
-    frames = window * 2**level
+    frames = window << level  # window * 2^level
     if frames % grid_size:
         raise ValueError(
             f"a window of {frames} frames must be a multiple of grid_size={grid_size}, choose another window"

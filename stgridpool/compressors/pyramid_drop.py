@@ -1,4 +1,4 @@
-"""PyramidDrop: pruning in front of several layers of the language model, each time by the attention of that layer."""
+"""PyramidDrop: pruning in front of several layers of the language model, each time by the attention in that layer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from stgridpool.scorer import Scorer
 from stgridpool.video_tokens import VideoTokens
 
 RELEASED_DEPTH = 32
-"""Layers of the model that the released code is for."""
+"""Number of layers of the model for which the code was released."""
 
 
 @dataclass(frozen=True)
 class PyramidDropLayer(Scorer):
-    """Keep the visual tokens that the last token of the prompt attends to most in a layer: one drop of `PyramidDrop`.
+    """One drop of `PyramidDrop`: keep the visual tokens that the last token of the prompt attends to most in a layer.
 
     Attributes:
-        retention: Of the tokens in front of the first drop.
+        retention: Fraction kept of the tokens in front of the first drop.
         layer: The decoder layer whose input is pruned.
-        drops_before: How many drops of the same pyramid there are before it.
+        drops_before: Number of earlier drops of the same pyramid.
     """
 
     scope: str = "video"
@@ -36,39 +36,39 @@ class PyramidDropLayer(Scorer):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Attention of the layer in front of which it drops."""
+        """The attention in the layer whose input is pruned."""
         return frozenset({QueryAttention(self.layer)})
 
     @property
     def counts_from(self) -> int:
-        """The first drop."""
+        """Number of steps back to the first drop, whose input the retention refers to."""
         return self.drops_before
 
     def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
-        """Return the attention that every token receives."""
+        """Return the attention that each token receives."""
         del tokens
         return evidence[QueryAttention(self.layer)]
 
 
 @dataclass(frozen=True)
 class PyramidDrop(Compressor):
-    """Drop visual tokens in front of several decoder layers, those that the last token of the prompt attends to least.
+    """Drop the visual tokens that the last token of the prompt attends to least, in front of several decoder layers.
 
-    Attention is that of the layer whose input is pruned, from its own queries and keys, the mean over heads. What
-    remains is counted in parts of the tokens in front of the first drop, rounded down, but at least 1.
+    The attention comes from the queries and keys of the layer whose input is pruned, averaged over heads. Each drop
+    keeps a fraction of the tokens in front of the first drop, rounded down, but at least 1 token.
 
-    Source: PyramidDrop (CVPR 2025), arXiv 2410.17247, and its released code, which counts positions again at every
-    drop, as here. That code cannot run models with grouped heads, and cuts prompts at 2048 tokens unless it is told
-    otherwise. It may drop all tokens of a short video; here one remains.
+    Source: PyramidDrop (CVPR 2025), arXiv 2410.17247, and its released code. Like that code, we number positions again
+    at every drop. Unlike it, we run models with grouped heads, never cut prompts (it does at 2048 tokens by default),
+    and keep one token of a short video, of which it may drop all.
 
     Attributes:
         layers: Decoder layers whose input is pruned, ascending, each from 0 to 1000; None for a quarter, a half and
-            three quarters of the depth of the language model: the released 8, 16 and 24 of 32 layers. They are those of
-            32 layers until `for_depth` names the depth.
-        keep: Fraction kept from each of the layers on, above 0 and at most 1, falling.
-        layer_average: Mean retention over all layers of the language model, above 0 and at most 1: `for_depth` scales
+            three quarters of the depth of the language model: the released 8, 16 and 24 of 32 layers. Until
+            `for_depth` names the depth, it counts as 32.
+        keep: Fraction kept from each of these layers on, above 0 and at most 1, in descending order.
+        layer_average: Mean retention over all layers of the language model, above 0 and at most 1; `for_depth` scales
             `keep` to meet it.
-        positions: Where the tokens kept stand from there on, see `Step`.
+        positions: How the kept tokens get their positions from there on, see `Step`.
 
     Raises:
         ValueError: If an option is out of its range, or layers and fractions differ in number.
@@ -91,7 +91,7 @@ class PyramidDrop(Compressor):
             object.__setattr__(self, "layers", whole_numbers("layers", self.layers, 0, 1000, 1000))
         layers = self._layers(RELEASED_DEPTH)
         if len(layers) != len(self.keep):
-            raise ValueError(f"layers and keep must be equally many, got {layers} and {self.keep}")
+            raise ValueError(f"layers and keep must have the same length, got {layers} and {self.keep}")
         if any(after <= before for before, after in pairwise(layers)):
             raise ValueError(f"layers must ascend, got {layers}")
         if self.layer_average is not None:
@@ -102,10 +102,10 @@ class PyramidDrop(Compressor):
         return (num_layers // 4, num_layers // 2, num_layers * 3 // 4) if self.layers is None else self.layers
 
     def for_depth(self, num_layers: int) -> Compressor:
-        """Name the layers, and turn `layer_average` into the fractions kept.
+        """Choose the layers, and turn `layer_average` into the fractions to keep.
 
         Raises:
-            ValueError: If the model has no such layers, or layers below the first alone hold more than the average.
+            ValueError: If the model has no such layers, or the layers below the first drop alone exceed the average.
         """
         layers, keep = self._layers(num_layers), self.keep
         lengths = [after - before for before, after in pairwise((0, *layers, num_layers))]
@@ -116,10 +116,10 @@ class PyramidDrop(Compressor):
         return replace(self, layers=layers, keep=keep, layer_average=None)
 
     def steps(self) -> tuple[Step, ...]:
-        """One at each of its layers.
+        """Return one step per drop, each at its layer.
 
         Raises:
-            ValueError: If the fractions kept depend on the number of layers, which is not known yet.
+            ValueError: If the fractions to keep depend on the number of layers, which is not known yet.
         """
         if self.layer_average is not None:
             raise ValueError(f"layer_average={self.layer_average} depends on the language model: call for_depth first")
@@ -129,9 +129,9 @@ class PyramidDrop(Compressor):
         )
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Drop one time after the other."""
+        """Combine all drops into one plan."""
         return compress(self, tokens, evidence)[1]
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the number of tokens behind the last drop."""
+        """Return the number of tokens after the last drop."""
         return planned_counts(self.steps(), shape, total)[-1]

@@ -1,4 +1,4 @@
-"""Tokens kept by chance: the baseline of every pruner."""
+"""Random pruning: the baseline of every pruner."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class Random(Scorer):
-    """Keep tokens drawn without replacement, by a generator of its own on the CPU: the same ones on every device.
+    """Keep tokens drawn at random without replacement; the same tokens on every device.
 
-    Videos of the same number of tokens keep the same ones. A budget of K tokens of N in scope "stratified" keeps one
-    of each of K blocks of consecutive tokens; block i begins at token ``ceil(i N / K)``.
+    The method has its own generator on the CPU, so videos with the same number of tokens keep the same ones. Scope
+    "stratified" with a budget of K of N tokens cuts the video into K blocks of consecutive tokens and keeps one token
+    of each; block i begins at token ``ceil(i N / K)``.
 
     Attributes:
-        scope: "frame" draws equally many of each frame, "video" of the whole video, "stratified" one per block.
-        seed: Of the generator, 0 to 2^31 - 1.
+        scope: "frame" draws equally many tokens from each frame, "video" draws from the whole video, "stratified" draws
+            one token from each block.
+        seed: Seed of the generator, 0 to 2^31 - 1.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -39,12 +41,12 @@ class Random(Scorer):
         whole_number("seed", self.seed, 0, 2**31 - 1)
 
     def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
-        """Put the tokens in random order."""
+        """Rank the tokens in random order."""
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(self.seed))
         return order.to(tokens.features.device)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Keep the first in random order, of each frame, of the video or of each block."""
+        """Keep the tokens with the highest random ranks in each frame, in the video or in each block."""
         if self.scope != "stratified":
             return super().plan(tokens, evidence)
         count, scores = self.count(tokens), self.score(tokens, evidence)

@@ -20,27 +20,27 @@ _TEMPORAL = ("strides", "window", "levels")
 class STGridPool(Compressor):
     """PTG on the unpooled frames, then NSP, in place of a Video LLM's own pooling: 27x27 tokens a frame become 13x13.
 
-    The mosaics are computed once, as extra rows that the output draws from; frames that PTG leaves alone are never
-    copied.
+    Each mosaic is computed once, as extra rows from which the output is drawn. Frames that PTG does not replace are
+    never copied.
 
-    Presets, each of grids of 4 frames and 3 levels, and NSP with its defaults:
+    Presets, all with grids of 4 frames, 3 levels and the defaults of NSP:
 
     * ``released`` (the default): windows of 8, 16 and 32 frames, strides 2, 4, 8, as in the released runs;
-    * ``paper``: windows of 4, 8 and 16 frames, strides 1, 2, 4, as the paper's formula gives them;
-    * None: strides, or window and levels, which the presets set, come from the call.
+    * ``paper``: windows of 4, 8 and 16 frames, strides 1, 2, 4, by the paper's formula;
+    * None: the caller passes what presets set, strides, or window and levels.
 
-    Explicit options take precedence over the preset. The object keeps what follows from both, and `preset` only if
-    every option is that of the preset.
+    Explicit options take precedence over the preset. The object stores the resulting options, and keeps the name of
+    the preset only if all of them are those of the preset.
 
     Source: ST-GridPool (ICLR 2026).
 
     Attributes:
         preset: ``released``, ``paper`` or None.
-        strides, grid_size, window, levels: see `PTG`.
-        kernel_size, stride, padding, ceil_mode, norm_order, scale: see `NSP`.
+        strides, grid_size, window, levels: See `PTG`.
+        kernel_size, stride, padding, ceil_mode, norm_order, scale: See `NSP`.
 
     Raises:
-        ValueError: if the preset is unknown, or an option is missing, of the wrong type or out of its range.
+        ValueError: If the preset is unknown, or an option is missing, of the wrong type or out of its range.
     """
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -77,12 +77,12 @@ class STGridPool(Compressor):
 
     @property
     def ptg(self) -> PTG:
-        """The first step."""
+        """The first of the two methods."""
         return PTG(self.strides, self.grid_size)
 
     @property
     def nsp(self) -> NSP:
-        """The second step."""
+        """The second of the two methods."""
         return NSP(**{field.name: getattr(self, field.name) for field in fields(NSP)})
 
     def planned_shape(self, shape: Shape) -> Shape:
@@ -90,5 +90,5 @@ class STGridPool(Compressor):
         return self.nsp.planned_shape(shape)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Make mosaics for some frames, and weigh the tokens of every window."""
+        """Replace some frames by mosaics, and weigh the tokens of every window."""
         return self.nsp.plan_rewritten(tokens, self.ptg.rewrite(tokens.shape))

@@ -1,4 +1,4 @@
-"""Tokens kept at even distances: every n-th frame, every n-th token, or as many as a budget allows."""
+"""Pruning at even distances: every n-th frame, every n-th token, or as many tokens as a budget allows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ class Stride(Budgeted):
     """Keep tokens at even distances: by strides, which leave a lattice, or to a budget, which is met exactly.
 
     * `temporal` keeps ``k = ceil(T / temporal)`` frames, frame ``round(i (T - 1) / (k - 1))`` for i from 0, halves
-      rounded up: the first, the last, and evenly between them. One frame is the first.
-    * `spatial` keeps ``ceil(H / stride)`` rows and ``ceil(W / stride)`` columns. What the last stride lacks lies half
-      above and half below: of 27 rows a stride of 3 keeps 1, 4, ..., 25, a stride of 2 keeps 0, 2, ..., 26.
+      rounded up: the first, the last, and others evenly between them. If k is 1, it keeps the first.
+    * `spatial` keeps ``ceil(H / stride)`` rows and ``ceil(W / stride)`` columns, centred in the frame: of 27 rows a
+      stride of 3 keeps 1, 4, ..., 25, and a stride of 2 keeps 0, 2, ..., 26.
     * A budget of K of N tokens keeps token ``floor((2 i + 1) N / (2 K))``, the middle one of each of K equal blocks in
       (frame, row, column) order. If K is a multiple of T, every frame keeps the same places.
 
     Without any option a quarter of the tokens is kept.
 
     Attributes:
-        temporal: Frames per frame kept, 1 to 100000; without a budget only.
-        spatial: Tokens per token kept along a side, a number or (rows, columns), 1 to 256; without a budget only.
+        temporal: Source frames per kept frame, 1 to 100000; not together with a budget.
+        spatial: Source tokens per kept token along a side, a number or (rows, columns), 1 to 256; not together with a
+            budget.
 
     Raises:
-        ValueError: If an option is out of its range, or strides and a budget are given.
+        ValueError: If an option is out of its range, or both strides and a budget are given.
     """
 
     temporal: int | None = None
@@ -56,14 +57,14 @@ class Stride(Budgeted):
 
     @property
     def strides(self) -> tuple[int, int, int] | None:
-        """Frames, rows and columns per one that is kept; None if a budget decides."""
+        """Source frames, rows and columns per kept one; None if a budget decides."""
         if self.temporal is self.spatial is None:
             return None
         rows, columns = pair("spatial", self.spatial or 1, 1, LONGEST_SIDE)
         return self.temporal or 1, rows, columns
 
     def planned_shape(self, shape: Shape) -> Shape | None:
-        """Return the lattice that strides leave, each side ``ceil(side / stride)``; None for a budget."""
+        """Return the lattice that strides leave, each side ``ceil(side / stride)``; None if a budget decides."""
         if self.strides is None:
             return None
         frames, height, width = (-(-side // stride) for side, stride in zip(shape, self.strides, strict=True))
@@ -75,7 +76,11 @@ class Stride(Budgeted):
         return super().planned_count(shape, total) if planned is None else math.prod(planned)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Keep tokens at even distances."""
+        """Keep tokens at even distances.
+
+        Raises:
+            ValueError: If strides are given and the tokens do not fill their lattice.
+        """
         total, device = len(tokens), tokens.features.device
         if self.strides is None:
             count = self.count(tokens)
@@ -99,5 +104,5 @@ def _between_ends(length: int, count: int) -> Tensor:
 
 
 def _centred(length: int, stride: int) -> Tensor:
-    """Return every `stride`-th whole number below `length`, as far from 0 as from ``length - 1``."""
+    """Return every `stride`-th whole number below `length`, centred between 0 and ``length - 1``."""
     return torch.arange((length - 1) % stride // 2, length, stride)

@@ -1,4 +1,4 @@
-"""VisionZip: the tokens that the vision tower attends to most, and a few that stand for the rest."""
+"""VisionZip: keeping the tokens with the most attention in the vision tower, and merging the rest into a few."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class VisionZip(Budgeted):
-    """Keep the dominant tokens of each frame, and merge the others into a few contextual ones by likeness of keys.
+    """Keep the dominant tokens of each frame, and merge the others into a few contextual ones by the cosine of keys.
 
-    Frames share the budget equally. Of the S tokens of a frame ``int(S * dominant)`` are dominant, those with the most
-    attention; of the n others in raster order every ``max(1, n // c)``-th becomes one of the ``c`` contextual tokens
-    that make up S, and each of the rest goes to the one whose key has the most similar direction, of equals to the
-    first. A frame without contextual tokens drops its rest.
+    Frames share the budget equally. A frame with a share of S tokens keeps ``int(S * dominant)`` dominant tokens, those
+    that receive the most attention, and ``c`` contextual ones, which make up S. Of its n other tokens in raster order,
+    every ``max(1, n // c)``-th becomes contextual. Each remaining token is merged into the contextual token whose key
+    has the highest cosine with its own; the first of equals wins. A frame without contextual tokens drops the rest.
 
-    Presets say what a contextual token is. In the released code it is the sum of itself and the mean of those that
-    went to it, about twice as long as other tokens. All published numbers were made so, which is why ``released`` is
+    Presets define a contextual token. In the released code it is the sum of the token itself and the mean of those
+    merged into it, about twice as long as other tokens. All published numbers were made that way, so ``released`` is
     the default; ``corrected`` takes the mean of all of them.
 
-    Other differences from the source: the budget is exact for the video, so that a ratio is not rounded down in each
+    Other differences from the source: the budget is exact for the video, whereas the source rounds a ratio down in each
     frame; the class token is never kept; tokens stay in raster order. A published port to LLaVA-Video mixes up tokens
-    and positions where frames end in newlines; that is not reproduced.
+    and positions where frames end in newlines; we do not reproduce that.
 
     Source: VisionZip (CVPR 2025), arXiv 2412.04467.
 
     Attributes:
         preset: "released" or "corrected", see above.
-        importance: Attention "received" from all patches, as in ports to SigLIP, of the "class" token, as in the
-            released code for CLIP, or of SigLIP's "pool_head".
-        dominant: Part of a frame's tokens that are dominant, 0 to 1.
+        importance: The attention that ranks tokens: "received" from all patches, as in ports to SigLIP, of the "class"
+            token, as in the released code for CLIP, or of SigLIP's "pool_head".
+        dominant: Fraction of a frame's share that is dominant, 0 to 1.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -58,11 +58,11 @@ class VisionZip(Budgeted):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """The attention that `importance` names, and keys."""
+        """The attention that `importance` names, and the keys of the tower."""
         return frozenset({IMPORTANCE[self.importance], TowerKeys()})
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Choose dominant and contextual tokens, and send each of the rest to a contextual one of its frame."""
+        """Choose dominant and contextual tokens, and merge each other token into a contextual one of its frame."""
         frames, sizes = tokens.frames(), tokens.frame_sizes()
         shares = equal_shares(sizes, self.count(tokens))
         quota = torch.tensor([exact_part(self.dominant, share) for share in shares.tolist()])
@@ -80,7 +80,7 @@ class VisionZip(Budgeted):
         return Plan.merge(group, anchor, self._weights(group, anchor), drops)
 
     def _weights(self, group: Tensor, anchor: Tensor) -> Tensor | None:
-        """Return the factor (N,) of each token in the sum that is its group; None for the mean."""
+        """Return the factor (N,) of each token in the sum over its group; None for the mean."""
         if self.preset == "corrected":
             return None
         sizes = torch.zeros(len(anchor) + 1, device=group.device)
@@ -89,15 +89,15 @@ class VisionZip(Budgeted):
 
 
 def send_to_targets(keys: Tensor, sizes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Make every n-th token of a frame a target, and send each of the others to the one of most similar key.
+    """Make every n-th token of a frame a target, and send each other token to the target with the most similar key.
 
     Args:
         keys: (n, d), frame after frame.
-        sizes: (T,) int64 on the CPU, how many of them belong to each frame.
-        counts: (T,) int64 on the CPU, targets of each frame, at most as many as there are; one frame has some.
+        sizes: (T,) int64 on the CPU, the number of keys in each frame.
+        counts: (T,) int64 on the CPU, the number of targets in each frame, at most its size; not all of them 0.
 
     Returns:
-        The targets (C,) int64, and the target that each of the n goes to (n,) int64, -1 in a frame without targets.
+        The targets (C,) int64, and the target of each of the n tokens, (n,) int64, -1 in a frame without targets.
     """
     step = (sizes // counts.clamp_min(1)).clamp_min(1)[:, None]
     ranks, order = torch.arange(int(sizes.max())), torch.arange(int(counts.max()))

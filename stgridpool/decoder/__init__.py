@@ -1,1 +1,1 @@
-"""Compression inside a language model, and prompts that share what was prefilled."""
+"""Compression inside a language model, and prompts that share a prefilled prefix."""

@@ -1,4 +1,4 @@
-"""Continuation: what the layers of a decoder get during a forward of tokens that follow shortened prompts.
+"""Continuation: inputs of the layers of a decoder during a forward of tokens that follow shortened prompts.
 
 Letters: B prompts, M positions of a shortened prompt, n new positions, D width.
 """
@@ -21,10 +21,11 @@ class Continuation:
     """A forward of tokens that follow shortened prompts.
 
     Args:
-        decoder: The layers.
-        steps: In the order of their layers.
-        mask: (B, all positions so far), those that are real, or None for all.
-        kept: Of each step (B, M) bool, the real tokens of the prompts behind it; fewer rows are repeated.
+        decoder: The decoder whose layers run.
+        steps: Steps in the order of their layers.
+        mask: (B, all positions so far), nonzero for real tokens, or None if all are real.
+        kept: For each step (B, M) bool, the real tokens of the prompts after it; if B is smaller than the batch, each
+            row is repeated.
         is_prompt: Whether the tokens still belong to the prompts.
     """
 
@@ -39,13 +40,13 @@ class Continuation:
     def enter(
         self, index: int, hidden: Tensor, cache: Cache | None, kwargs: Mapping[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Return the hidden states (B, n, D) as they are, and what a layer gets in place of its other inputs.
+        """Return the hidden states (B, n, D) unchanged, and replacements for the other inputs of a layer.
 
         Args:
             index: The layer.
-            hidden: What enters it.
+            hidden: Its hidden states.
             cache: The cache.
-            kwargs: The layer's other inputs.
+            kwargs: Its other inputs.
 
         Raises:
             ValueError: If there is no cache.
@@ -54,7 +55,7 @@ class Continuation:
         if not acting:
             return hidden, self._inputs
         if cache is None:
-            raise ValueError("tokens after a shortened prompt need its cache")
+            raise ValueError("tokens after a shortened prompt need its cache, got none; pass use_cache=True")
         new = hidden.shape[1]
         added = cache.get_query_offset(index) + new - self._kept[acting[-1]].shape[1]
         tables = self._decoder.tables(kwargs) if self._tables is None else self._tables
@@ -68,7 +69,7 @@ class Continuation:
         return hidden, self._inputs
 
     def _mask_of(self, number: int, hidden: Tensor, added: int) -> Tensor:
-        """Return the real positions (B, M + added) of a segment."""
+        """Return the mask (B, M + added) of real positions in the segment of layers after a step."""
         batch, kept = len(hidden), self._kept[number]
         kept = kept.repeat_interleave(batch // len(kept), dim=0).to(hidden.device)
         behind = kept.new_ones(batch, added) if self._mask is None else self._mask[:, -added:].bool()

@@ -1,4 +1,4 @@
-"""Decoder: all that steps inside a language model know of it; TransformersDecoder: that of Qwen2, Llama and their like.
+"""Decoder: the interface of a language model's layers; TransformersDecoder: that of Qwen2, Llama and similar models.
 
 Everything that depends on how transformers names the parts of a decoder, or the inputs of its layers, is in this file
 and in `kv_cache`.
@@ -25,18 +25,18 @@ ATTENTION_PARTS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "
 
 
 class Decoder(Protocol):
-    """The layers of a language model.
+    """The interface through which steps see the layers of a language model.
 
     Letters: B prompts, n positions, D width, h heads, g key heads, d width of a head.
     """
 
     @property
     def body(self) -> nn.Module:
-        """The module that calls the layers, one after the other."""
+        """The module that calls the layers in order."""
 
     @property
     def layers(self) -> Sequence[nn.Module]:
-        """The layers, which get hidden states (B, n, D) as their first input."""
+        """The layers, whose first input is hidden states (B, n, D)."""
 
     @property
     def first_layer(self) -> int:
@@ -44,45 +44,53 @@ class Decoder(Protocol):
 
     @property
     def num_position_axes(self) -> int:
-        """Axes on which a token has a position: 1, or 3 with M-RoPE."""
+        """Number of axes on which a token has a position: 1, or 3 with M-RoPE."""
 
     def check_attends_to_all(self) -> None:
-        """Raise a ValueError if a layer does not attend to all earlier positions."""
+        """Check that every layer attends to all earlier positions.
+
+        Raises:
+            ValueError: If one does not.
+        """
 
     def check_attention(self, layer: int) -> None:
-        """Raise a ValueError if queries and keys of a layer cannot be computed; it names what is missing."""
+        """Check that queries and keys of a layer can be computed.
+
+        Raises:
+            ValueError: If they cannot; the message names what is missing.
+        """
 
     def padding_mask(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-        """Return the mask (B, positions so far) among the inputs of `body`, or None."""
+        """Find the mask (B, positions so far) among the inputs of `body`; None if there is none."""
 
     def tables(self, kwargs: Mapping[str, Any]) -> Tables:
-        """Return the rotary tables among the inputs of a layer."""
+        """Find the rotary tables among the inputs of a layer."""
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> Tables:
-        """Return the rotary tables of positions (B, n), on the device and in the dtype of `hidden`."""
+        """Compute the rotary tables of positions (B, n), on the device and in the dtype of `hidden`."""
 
     def layer_inputs(
         self, layer: int, hidden: Tensor, mask: Tensor, positions: Tensor, tables: Tables, cache: Cache | None
     ) -> dict[str, Any]:
-        """Return what layers from `layer` on get besides hidden states.
+        """Make the inputs, besides hidden states, of all layers from `layer` on.
 
         Args:
-            layer: The first of the layers, whose cache entries tell how many positions were there before.
-            hidden: (B, n, D), what enters it.
+            layer: The first of these layers; its cache entries are the positions before the n new ones.
+            hidden: (B, n, D), its hidden states.
             mask: (B, cached + n) bool, the positions that are real.
-            positions: (B, n), counted without gaps.
+            positions: (B, n), numbered without gaps.
             tables: Rotary tables of the n positions.
-            cache: The cache, if there is one.
+            cache: The cache, or None.
         """
 
     def queries(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
-        """Return the queries (h, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+        """Compute the queries (h, n, d) of hidden states (n, D) at the input of a layer, with tables (n, d) each."""
 
     def keys(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
-        """Return the keys (g, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+        """Compute the keys (g, n, d) of hidden states (n, D) at the input of a layer, with tables (n, d) each."""
 
-    def turned(self, layer: int, heads: Tensor, tables: Tables) -> Tensor:
-        """Return queries or keys (h, n, d) of a layer with rotary embedding, for tables (n, d) each."""
+    def rotate(self, layer: int, heads: Tensor, tables: Tables) -> Tensor:
+        """Apply rotary embedding to queries or keys (h, n, d) of a layer, with tables (n, d) each."""
 
     def scaling(self, layer: int) -> float:
         """Return the factor of the products of queries and keys."""
@@ -95,43 +103,52 @@ class TransformersDecoder:
         model: The model, such as a Qwen2ForCausalLM.
 
     Raises:
-        ValueError: If it is built otherwise than Qwen2 and Llama are; the message names what is missing.
+        ValueError: If the model is not built like Qwen2 and Llama; the message names what is missing.
     """
 
     def __init__(self, model: Any) -> None:
-        self.body: Any = model.base_model
+        self.body: Any = model.base_model  # Any: families share these attributes, but no class that declares them
         missing = [name for name in ("config", "layers", "rotary_emb") if not hasattr(self.body, name)]
         if not missing:
             known = inspect.signature(self.body.layers[0].forward).parameters
             missing = [f"layers[0].forward({name})" for name in LAYER_INPUTS if name not in known]
         if missing:
             raise ValueError(
-                f"{type(model).__name__} is no decoder like Qwen2 or Llama: it has no {', '.join(missing)}"
+                f"{type(model).__name__} is not a decoder like Qwen2 or Llama: it has no {', '.join(missing)}"
             )
 
     @property
     def layers(self) -> Sequence[nn.Module]:
         """The layers."""
-        return self.body.layers
+        layers: Sequence[nn.Module] = self.body.layers
+        return layers
 
     @property
     def first_layer(self) -> int:
-        """Always 0: a step may act in front of every layer."""
+        """The first layer in front of which a step may act: 0."""
         return 0
 
     @property
     def num_position_axes(self) -> int:
-        """Axes on which a token has a position: 3 with M-RoPE, else 1."""
+        """Number of axes on which a token has a position: 3 with M-RoPE, else 1."""
         return 3 if "mrope_section" in (getattr(self.body.config, "rope_parameters", None) or {}) else 1
 
     def check_attends_to_all(self) -> None:
-        """Raise a ValueError if a layer does not attend to all earlier positions."""
+        """Check that every layer attends to all earlier positions.
+
+        Raises:
+            ValueError: If one does not.
+        """
         kinds = set(getattr(self.body.config, "layer_types", None) or ["full_attention"])
         if kinds != {"full_attention"}:
             raise ValueError(f"a compressor inside the language model needs full attention, got layers of {kinds}")
 
     def check_attention(self, layer: int) -> None:
-        """Raise a ValueError if the attention of a layer has other parts than that of Qwen2, Qwen3 and Llama."""
+        """Check that the attention of a layer has the parts of Qwen2, Qwen3 or Llama, and no others.
+
+        Raises:
+            ValueError: If a part is missing or unknown; the message names it.
+        """
         missing = [] if hasattr(self.layers[layer], "input_layernorm") else ["input_layernorm"]
         attention = getattr(self.layers[layer], "self_attn", None)
         parts = {name.split(".")[0] for name, _ in attention.named_parameters()} if attention is not None else set()
@@ -146,10 +163,10 @@ class TransformersDecoder:
             raise ValueError(f"attention of layer {layer} cannot be computed: it also has {unknown}")
 
     def padding_mask(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-        """Return the mask among the inputs of the body.
+        """Find the mask among the inputs of the body; None if there is none.
 
         Raises:
-            ValueError: If it is not one of (batch, positions).
+            ValueError: If its shape is not (batch, positions).
         """
         mask = inspect.signature(self.body.forward).bind_partial(*args, **kwargs).arguments.get("attention_mask")
         if mask is not None and (not isinstance(mask, Tensor) or mask.dim() != 2):
@@ -157,18 +174,19 @@ class TransformersDecoder:
         return mask
 
     def tables(self, kwargs: Mapping[str, Any]) -> Tables:
-        """Return the rotary tables among the inputs of a layer."""
+        """Find the rotary tables among the inputs of a layer."""
         cosines, sines = kwargs["position_embeddings"]
         return cosines, sines
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> Tables:
-        """Return the rotary tables of positions (B, n)."""
-        return self.body.rotary_emb(hidden, positions)
+        """Compute the rotary tables of positions (B, n)."""
+        cosines, sines = self.body.rotary_emb(hidden, positions)
+        return cosines, sines
 
     def layer_inputs(
         self, layer: int, hidden: Tensor, mask: Tensor, positions: Tensor, tables: Tables, cache: Cache | None
     ) -> dict[str, Any]:
-        """Return what layers from `layer` on get besides hidden states."""
+        """Make the inputs, besides hidden states, of all layers from `layer` on."""
         causal = create_causal_mask(
             config=self.body.config,
             inputs_embeds=hidden,
@@ -177,28 +195,31 @@ class TransformersDecoder:
             layer_idx=None if cache is None else layer,
             **{CACHE_ARGUMENT: cache},
         )
-        # Positions are counted without gaps: flash attention takes a gap for the seam of two packed prompts.
+        # Positions are numbered without gaps: flash attention takes a gap for the boundary of two packed prompts.
         return dict(zip(LAYER_INPUTS, (causal, positions, tables), strict=True))
 
     def queries(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
-        """Return the queries (h, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+        """Compute the queries (h, n, d) of hidden states (n, D) at the input of a layer, with tables (n, d) each."""
         return self._projected(layer, "q", hidden, tables)
 
     def keys(self, layer: int, hidden: Tensor, tables: Tables) -> Tensor:
-        """Return the keys (g, n, d) of hidden states (n, D) that enter a layer, with tables (n, d) each."""
+        """Compute the keys (g, n, d) of hidden states (n, D) at the input of a layer, with tables (n, d) each."""
         return self._projected(layer, "k", hidden, tables)
 
-    def turned(self, layer: int, heads: Tensor, tables: Tables) -> Tensor:
-        """Return queries or keys (h, n, d) of a layer with rotary embedding, for tables (n, d) each."""
+    def rotate(self, layer: int, heads: Tensor, tables: Tables) -> Tensor:
+        """Apply rotary embedding to queries or keys (h, n, d) of a layer, with tables (n, d) each."""
         cosines, sines = (table[None].to(heads.device) for table in tables)
-        # The model's own function: some families turn other pairs of channels. It turns no heads of the other kind.
         block: Any = self.layers[layer]
-        return _source(block.self_attn).apply_rotary_pos_emb(heads[None], heads[None, :0], cosines, sines)[0][0]
+        # The function of the model itself, since some families rotate other pairs of channels. It rotates queries and
+        # keys together; the second argument has no heads.
+        source = _source(block.self_attn)
+        rotated: Tensor = source.apply_rotary_pos_emb(heads[None], heads[None, :0], cosines, sines)[0]
+        return rotated[0]
 
     def scaling(self, layer: int) -> float:
         """Return the factor of the products of queries and keys."""
         attention: Any = self.layers[layer].self_attn
-        return attention.scaling
+        return float(attention.scaling)
 
     def _projected(self, layer: int, kind: str, hidden: Tensor, tables: Tables) -> Tensor:
         block: Any = self.layers[layer]
@@ -209,9 +230,9 @@ class TransformersDecoder:
         if norm is not None:  # over each head, as in Qwen3, or over all of them, as in OLMo
             width = norm.weight.shape[-1]
             projected = norm(projected.unflatten(-1, (-1, width))).flatten(-2)
-        return self.turned(layer, projected.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1), tables)
+        return self.rotate(layer, projected.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1), tables)
 
 
 def _source(module: nn.Module) -> Any:
-    """Return the Python module in which the class of a module is defined."""
+    """Return the Python module that defines the class of `module`."""
     return sys.modules[type(module).__module__]

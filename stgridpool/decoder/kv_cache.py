@@ -1,7 +1,7 @@
-"""Finding the key-value cache among a decoder's inputs, whatever transformers calls it.
+"""The key-value cache among the inputs of a decoder, under any name that transformers gives it.
 
-transformers 5.24 renamed `past_key_values` to `cache` in every forward. Hooks therefore look for the cache by its type,
-and calls take the name from the signature of a function that all decoders call.
+transformers 5.24 renamed `past_key_values` to `cache` in every forward. So hooks find the cache by its type, and calls
+take its name from the signature of a function that all decoders call.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ CACHE_ARGUMENT = "cache" if "cache" in inspect.signature(create_causal_mask).par
 
 
 def find_cache(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Cache | None:
-    """The cache among a forward's inputs, or None."""
+    """Find the cache among the inputs of a forward; None if there is none."""
     return next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)

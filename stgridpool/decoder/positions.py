@@ -1,4 +1,4 @@
-"""Where the tokens of shortened prompts stand: counted again, or at the positions that they had.
+"""Positions of the tokens in shortened prompts: numbered again, or those that they had.
 
 Letters: B prompts, L positions with padding, M of a shortened prompt, d width of the rotary tables.
 """
@@ -16,13 +16,13 @@ from stgridpool.decoder.shortened_prompt import ShortenedPrompt
 
 
 def placed(step: Step, rows: Sequence[ShortenedPrompt], table: Tensor, real: Sequence[Tensor]) -> Tensor:
-    """Return what remains of a rotary table where positions are not counted again.
+    """Shorten a rotary table for a step that does not number positions again.
 
     Args:
-        step: Its policy of positions is "survive" or "merge".
-        rows: The prompts, shortened.
-        table: (B, L, d), of whole padded prompts.
-        real: Where the tokens of each prompt stand among the L.
+        step: A step whose `positions` are "survive" or "merge".
+        rows: The shortened prompts.
+        table: (B, L, d), for whole padded prompts.
+        real: Positions of the tokens of each prompt among the L.
 
     Returns:
         (B, M, d), padded on the left.
@@ -34,11 +34,11 @@ def placed(step: Step, rows: Sequence[ShortenedPrompt], table: Tensor, real: Seq
 
 
 def counted(mask: Tensor) -> Tensor:
-    """Return positions (B, n) of real tokens, counted from 0; 0 on padding before them."""
+    """Return the positions (B, n) of real tokens, numbered from 0; padding in front of them has position 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
 
 
 def pad_left(rows: Sequence[Tensor]) -> Tensor:
-    """Stack rows (n_i, ...), shorter ones with zeros before them."""
+    """Stack rows (n_i, ...), and pad shorter ones with zeros on the left."""
     longest = max(map(len, rows))
     return torch.stack([F.pad(row, (0, 0) * (row.dim() - 1) + (longest - len(row), 0)) for row in rows])

@@ -1,7 +1,7 @@
-"""Prefill: what the layers of a decoder get during the forward in which prompts are shortened.
+"""Prefill: inputs of the layers of a decoder during the forward that shortens prompts.
 
 Each step begins a segment of layers, all of which get the same mask, positions and rotary tables. The hooks of
-`DecoderSteps` call `enter` for one layer after the other.
+`DecoderSteps` call `enter` for each layer in order.
 
 Letters: B prompts, L positions with padding, n real tokens of a prompt, M tokens that remain, D width, d width of the
 rotary tables.
@@ -27,19 +27,19 @@ from stgridpool.plan import Plan
 
 
 class Prefill:
-    """The forward in which prompts are shortened.
+    """A forward that shortens prompts.
 
     Args:
-        decoder: The layers.
-        steps: In the order of their layers.
-        mask: (B, L), the positions that are real, or None for all.
-        spans: The videos of each prompt; a batch of n times as many rows repeats each n times.
-        num_answer: Tokens at the end of each prompt that belong to an answer.
+        decoder: The decoder whose layers run.
+        steps: Steps in the order of their layers.
+        mask: (B, L), nonzero for real tokens, or None if all are real.
+        spans: The videos of each prompt; if the batch has n times as many rows, each prompt has n consecutive rows.
+        num_answer: Number of tokens at the end of each prompt that belong to an answer.
 
     Attributes:
-        kept: Of each step so far (B, M) bool.
-        plans: ``plans[row][step][video]``.
-        num_newlines: ``num_newlines[row][step]``.
+        kept: For each step so far (B, M) bool, the real tokens after it.
+        plans: The plans so far, ``plans[row][step][video]``.
+        num_newlines: Newline tokens after each step so far, ``num_newlines[row][step]``.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Prefill:
     ) -> None:
         self._decoder, self._steps, self._mask = decoder, steps, mask
         self._announced, self._num_answer = spans, list(num_answer)
-        self._spans: list[Sequence[VisualSpan]] = []  # of each row, renewed by every step
-        self._real: list[Tensor] = []  # (n,) of each row: where its tokens stand among the L
+        self._spans: list[Sequence[VisualSpan]] = []  # of each row, updated by every step
+        self._real: list[Tensor] = []  # (n,) of each row, positions of its tokens among the L
         self._tables: Tables | None = None  # (B, L, d) each, of the current segment
         self._inputs: dict[str, Any] = {}
         self._relevant: list[Tensor | None] = []  # of each row, which tokens of its question are relevant
@@ -64,24 +64,26 @@ class Prefill:
     def enter(
         self, index: int, hidden: Tensor, cache: Cache | None, kwargs: Mapping[str, Any]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Return what a layer gets in place of its hidden states (B, L, D), and of its other inputs.
+        """Return replacements for the hidden states (B, L, D) of a layer and for its other inputs.
 
         Args:
             index: The layer.
-            hidden: What would enter it.
-            cache: The cache, if there is one.
-            kwargs: The layer's other inputs.
+            hidden: Its hidden states.
+            cache: The cache, or None.
+            kwargs: Its other inputs.
 
         Raises:
-            ValueError: If the forward does not hold the whole prompts, or a compressor refuses what it gets.
+            ValueError: If the forward does not contain whole prompts, layers are entered out of order, or a compressor
+                refuses its tokens.
         """
         if self._tables is None:
             self._begin(hidden, self._decoder.tables(kwargs))
         acting = [step for step in self._steps if step.place == index]
         for step in acting:
-            self._look(index, hidden, [step])
+            self._gather_attention(index, hidden, [step])
             hidden = self._shorten(hidden, step)
-        self._look(index, hidden, [step for step in self._steps if isinstance(step.place, int) and step.place > index])
+        later = [step for step in self._steps if isinstance(step.place, int) and step.place > index]
+        self._gather_attention(index, hidden, later)
         if acting:
             kept = self.kept[-1]
             tables = self._tables_on(hidden)
@@ -92,9 +94,9 @@ class Prefill:
         batch, length, _ = hidden.shape
         mask = hidden.new_ones(batch, length) if self._mask is None else self._mask.to(hidden.device)
         if mask.shape[1] != length:
-            raise ValueError("the first forward must hold the whole prompts, from an empty cache")
+            raise ValueError("the first forward must contain the whole prompts, with an empty cache")
         if not self._announced or batch % len(self._announced):
-            raise ValueError(f"videos of {len(self._announced)} prompts were announced, and the batch has {batch} rows")
+            raise ValueError(f"the batch must hold {len(self._announced)} prompts or a multiple, got {batch} rows")
         times = batch // len(self._announced)
         self._spans = [row for row in self._announced for _ in range(times)]
         self._num_answer = [count for count in self._num_answer for _ in range(times)]
@@ -132,8 +134,8 @@ class Prefill:
         self._real = [torch.arange(length - len(row.index), length, device=hidden.device) for row in rows]
         return shortened
 
-    def _look(self, index: int, hidden: Tensor, steps: Sequence[Step]) -> None:
-        """Note the attention of a layer that steps ask for with the videos that it is about."""
+    def _gather_attention(self, index: int, hidden: Tensor, steps: Sequence[Step]) -> None:
+        """Compute the attention in layer `index` that `steps` need, and add it to the evidence of the videos."""
         needs = {need for step in steps for need in step.compressor.needs}
         wanted = [need for need in needs if isinstance(need, QueryRows) and need.layer == index]
         if not wanted:

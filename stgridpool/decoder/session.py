@@ -1,12 +1,12 @@
-"""VideoSession: one video, many questions, and the part that their prompts share prefilled once.
+"""VideoSession: one video, many questions, and the shared part of their prompts prefilled once.
 
-The video stands before the question in every prompt, so ``[system + video]`` is a prefix of all prompts about it. Its
-keys and values are computed once; every question, or a batch of them, goes on from a fork of that cache. The positions
-and the arithmetic are those of whole prompts, so the answers are the same up to rounding.
+The video precedes the question in every prompt, so ``[system + video]`` is a prefix of all prompts about it. Its keys
+and values are computed once; every question, or a batch of questions, continues from a fork of that cache. The
+positions and the arithmetic are those of whole prompts, so the answers are the same up to rounding.
 
-Only for compressors that do not look at the question, and for models whose cache grows by appending (any decoder of
-transformers that attends to all earlier positions). Steps inside the language model shorten the prefix once; every
-question goes on from layers of unequal length.
+A session is only for compressors that do not look at the question, and for models whose cache grows by appending (any
+decoder of transformers that attends to all earlier positions). Steps inside the language model shorten the prefix once;
+every question continues from layers of unequal length.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from stgridpool.finite import LogitsWatch, StageCheck
 
 
 class PrefixCache(DynamicCache):
-    """A cache that tells its length in positions of the whole prompt, also where a step at layer 0 left fewer there.
+    """A cache that reports its length in positions of the whole prompt, even if a step at layer 0 removed some.
 
-    ``generate`` asks for that length to find the part of a prompt that is new.
+    ``generate`` uses that length to find the new part of a prompt.
 
     Attributes:
-        num_removed: Positions of the prompt that layer 0 does not hold.
+        num_removed: Number of positions of the prompt that layer 0 does not hold.
     """
 
     num_removed: int = 0
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Positions seen so far."""
+        """Return the number of positions seen so far."""
         return super().get_seq_length(layer_idx) + (self.num_removed if layer_idx == 0 else 0)
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Positions that a layer holds."""
+        """Return the number of positions that a layer holds."""
         return super().get_seq_length(layer_idx)
 
 
@@ -53,12 +53,14 @@ class VideoSession:
 
     Args:
         model: A causal language model of transformers.
-        prefix: (P, D) embeddings of what all prompts begin with, video included; P is at least 1.
-        steps: What acts inside the language model, or None.
-        spans: Where the prefix holds videos, for `steps`.
+        prefix: (P, D), embeddings of the shared beginning of all prompts, video included; P is at least 1.
+        steps: Steps inside the language model, or None.
+        spans: The videos in the prefix, for `steps`.
 
     Attributes:
-        compressed: What became of the prefix inside the language model; None without `steps`.
+        model: See above.
+        prefix: See above.
+        compressed: The result of `steps` for the prefix; None without `steps`.
 
     Raises:
         ValueError: If `prefix` is empty or has another shape, the model's cache does not grow by appending, or a step
@@ -73,8 +75,8 @@ class VideoSession:
         if steps is not None and steps.query_aware:
             aware = [repr(step.compressor) for step in steps.steps if step.compressor.query_aware]
             raise ValueError(
-                f"{', '.join(aware)} looks at the question, so that questions share no prefix: run every prompt as a "
-                "whole inside DecoderSteps.prompts"
+                f"{', '.join(aware)} looks at the question, so questions cannot share a prefix: run every whole prompt "
+                "inside DecoderSteps.prompts"
             )
         self.model = model
         self.prefix = prefix
@@ -82,7 +84,7 @@ class VideoSession:
         self._cache = PrefixCache(config=model.config)
         if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
             kinds = sorted({type(layer).__name__ for layer in self._cache.layers})
-            raise ValueError(f"a prefix can be shared where every layer keeps all positions, got layers of {kinds}")
+            raise ValueError(f"to share a prefix, every layer must keep all positions, got layers of {kinds}")
         self.compressed: CompressedPrompts | None = None
         with torch.inference_mode(), nullcontext() if steps is None else steps.prompts([spans]) as self.compressed:
             model.base_model(inputs_embeds=prefix[None], use_cache=True, **{CACHE_ARGUMENT: self._cache})
@@ -92,55 +94,60 @@ class VideoSession:
         return self.prefix.shape[0]
 
     def layer_lengths(self) -> list[int]:
-        """Cache entries of the prefix in each layer."""
+        """Return the number of cache entries for the prefix in each layer."""
         return [self._cache.get_query_offset(index) for index in range(len(self._cache.layers))]
 
     def generate(self, suffixes: Sequence[Tensor], watch: LogitsWatch | None = None, **options: Any) -> Tensor:
         """Continue several prompts as one batch.
 
         Args:
-            suffixes: (n_i, D) embeddings of what follows the prefix in each prompt, each at least one position.
-            watch: Notes which answers come from logits that are not finite, for a caller that reads it together with
-                the answers; without it, an error is raised.
-            **options: Of transformers' ``generate``. Stopping criteria and logits processors see new tokens only.
+            suffixes: (n_i, D) each, embeddings of the part of each prompt after the prefix, at least one position.
+            watch: Watch that records which answers come from logits that are not finite, for callers that check it
+                together with the answers; without it, this method raises the error.
+            **options: Options of transformers' ``generate``. Stopping criteria and logits processors see new tokens
+                only.
 
         Returns:
-            What ``generate`` returns: (B, m) ids of the new tokens, rows that end earlier filled with padding.
+            The result of ``generate``: (B, m) ids of the new tokens; rows that end earlier are padded.
 
         Raises:
             ValueError: If a suffix is empty.
-            NonFiniteError: If an answer comes from logits that are not finite.
+            NonFiniteError: If `watch` is None and an answer comes from logits that are not finite.
         """
         own_watch = watch or LogitsWatch(self.model)
         embeds, mask = self._prompts(suffixes)
-        # transformers searches or samples several continuations of a prompt as so many rows.
+        # transformers gives every beam and every returned sequence of a prompt a row of its own.
         rows_per_prompt = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         cache = self._fork(len(suffixes) * rows_per_prompt)
         with torch.inference_mode(), self._continuing(), own_watch.attached():
-            # The mixin's own method, since a model may take only ids in its `generate`. It wants whole prompts and
-            # skips what the cache holds.
+            # The method of the mixin, since a model's own `generate` may accept only ids. It takes whole prompts and
+            # skips the positions that the cache holds.
             output: Any = GenerationMixin.generate(
                 self.model, inputs_embeds=embeds, attention_mask=mask, **{CACHE_ARGUMENT: cache}, **options
             )
             if watch is None:
                 own_watch.check([StageCheck.of("embeddings of the prefix", self.prefix)])
-        return output
+        ids: Tensor = output
+        return ids
 
     def logits(self, suffix: Tensor, num_last: int = 0) -> Tensor:
-        """Logits (n, V) at the positions of one suffix (n, D), or at the `num_last` last of them, finite or not.
+        """Compute the logits (n, V) at the positions of one suffix (n, D), or at its `num_last` last ones.
+
+        They may be NaN or infinite.
 
         Raises:
             ValueError: If `suffix` is empty.
         """
         _, mask = self._prompts([suffix])
         with torch.inference_mode(), self._continuing():
-            return self.model(
+            logits: Tensor = self.model(
                 inputs_embeds=suffix[None],
                 attention_mask=mask,
                 use_cache=True,
                 logits_to_keep=num_last,
                 **{CACHE_ARGUMENT: self._fork(1)},
-            ).logits[0]
+            ).logits
+        return logits[0]
 
     def _continuing(self) -> AbstractContextManager[None]:
         if self._steps is None or self.compressed is None:
@@ -148,9 +155,9 @@ class VideoSession:
         return self._steps.continuing(self.compressed)
 
     def _prompts(self, suffixes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Whole prompts (B, P + n, D) and their mask; shorter suffixes are padded on the left, behind the prefix."""
+        """Build whole prompts (B, P + n, D) and their mask; padding of shorter suffixes follows the prefix."""
         if any(suffix.shape[0] < 1 for suffix in suffixes):
-            raise ValueError("every question needs at least one position behind the prefix")
+            raise ValueError("every suffix must have at least one position, got an empty one")
         longest = max(suffix.shape[0] for suffix in suffixes)
         missing = [longest - suffix.shape[0] for suffix in suffixes]
         padded = [F.pad(suffix, (0, 0, count, 0)) for suffix, count in zip(suffixes, missing, strict=True)]
@@ -160,9 +167,9 @@ class VideoSession:
         return embeds, mask.long().to(embeds.device, non_blocking=True)
 
     def _fork(self, count: int) -> DynamicCache:
-        """A cache for `count` prompts that begins with the prefix; for one, the prefix's tensors are shared.
+        """Fork the cache of the prefix for `count` prompts; a fork for one prompt shares the tensors of the prefix.
 
-        Appending makes new tensors, so the session's own cache stays as it is.
+        Appending makes new tensors, so the session's own cache does not change.
         """
         fork = copy.copy(self._cache)
         fork.layers = [copy.copy(layer) for layer in self._cache.layers]

@@ -1,6 +1,6 @@
-"""A prompt with videos in it, shortened: the tokens of each video go through a compressor, text passes.
+"""Shortening of a prompt with videos: a compressor reduces the tokens of each video, text stays unchanged.
 
-Letters: n tokens of the prompt, M tokens that remain, T frames of H x W tokens, N tokens of a video, D width.
+Letters: n tokens of the prompt, M remaining tokens, T frames of H x W tokens, N tokens of a video, D width.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True, eq=False)
 class VisualSpan:
-    """Where a video stands in a prompt. Positions count the prompt's real tokens from 0, without padding.
+    """The positions of a video in a prompt, counted from 0 over the prompt's real tokens, without padding.
 
     Attributes:
-        tokens: (N,) int64, the position of each visual token, in the order in which compressors get them.
-        shape: (T, H, W) of the lattice that they stand on.
-        newlines: (n,) int64, ascending: positions of the newline tokens that belong to the video.
+        tokens: (N,) int64, the position of each visual token, in the order in which compressors see them.
+        shape: (T, H, W) of their lattice.
+        newlines: (n,) int64, ascending, the positions of the video's newline tokens.
         cell: (N,) int64, the cell of each token, or None if they fill the lattice.
-        evidence: About the tokens: from the vision tower, and from layers of the language model that have run.
+        evidence: Evidence about the tokens, from the vision tower and from layers of the language model that have run.
         before: Number of visual tokens in front of each earlier step, first step first.
     """
 
@@ -40,16 +40,16 @@ class VisualSpan:
 
 @dataclass(frozen=True, eq=False)
 class ShortenedPrompt:
-    """What a step leaves of a prompt.
+    """A prompt after a step.
 
     Attributes:
-        tokens: (M, D).
-        index: (M,) int64, ascending: which tokens of the prompt they are. A token that stands for several is the one
-            that the compressor's plan puts it on.
-        spans: The videos of the prompt.
-        targets: For each video (N,) int64: positions in the whole prompt of its tokens that remain.
-        plans: For each video what the compressor decided.
-        remaining: Where the videos stand among the M tokens.
+        tokens: (M, D), the remaining tokens.
+        index: (M,) int64, ascending, the positions of the remaining tokens in the whole prompt. A merged token has the
+            position of its anchor in the plan.
+        spans: The videos in the whole prompt.
+        targets: For each video (N,) int64, the positions of its remaining tokens in the whole prompt.
+        plans: The compressor's plan for each video.
+        remaining: The videos among the M remaining tokens.
     """
 
     tokens: Tensor
@@ -61,19 +61,22 @@ class ShortenedPrompt:
 
     @property
     def num_newlines(self) -> int:
-        """Newline tokens that remain."""
+        """Number of remaining newline tokens."""
         return sum(len(span.newlines) for span in self.remaining)
 
     def select(self, table: Tensor) -> Tensor:
-        """Select the rows of a table (n, d) that remain: (M, d)."""
+        """Select the rows of a table (n, d) for the remaining tokens: (M, d)."""
         return table[self.index]
 
     def merge(self, table: Tensor, evenly: bool = False) -> Tensor:
-        """Put the rows of a table (n, d) through the plans like the tokens: (M, d).
+        """Apply the plans to the rows of a table (n, d), as they were applied to the tokens: (M, d).
 
         Args:
             table: One row per token of the prompt.
-            evenly: Give all tokens that became one the same weight, instead of the plan's weights.
+            evenly: Whether all tokens that are merged into one have the same weight, instead of the plan's weights.
+
+        Raises:
+            ValueError: If a plan does not reproduce values.
         """
         for span, targets, plan in zip(self.spans, self.targets, self.plans, strict=True):
             weights = _even(plan) if evenly else plan
@@ -84,7 +87,7 @@ class ShortenedPrompt:
 def shorten(tokens: Tensor, spans: Sequence[VisualSpan], compressor: Compressor) -> ShortenedPrompt:
     """Compress the videos of a prompt.
 
-    A newline goes with the last token of its row or frame.
+    A newline token is removed when no token of its row or frame remains.
 
     Args:
         tokens: (n, D), the whole prompt; it is not changed.
@@ -92,7 +95,8 @@ def shorten(tokens: Tensor, spans: Sequence[VisualSpan], compressor: Compressor)
         compressor: The method.
 
     Raises:
-        ValueError: If a video ends behind the prompt, evidence is missing, or two tokens get the same place.
+        ValueError: If a video ends beyond the prompt, evidence is missing, or two tokens get the same place; see also
+            `Compressor.plan`.
     """
     spans = [to_device(span, tokens.device) for span in spans]
     _check(spans, len(tokens))
@@ -119,13 +123,13 @@ def shorten(tokens: Tensor, spans: Sequence[VisualSpan], compressor: Compressor)
 
 
 def _newlines_left(survives: Tensor, newlines: Tensor) -> Tensor:
-    """Of newlines at positions (n,), those with a surviving token between the newline before and them."""
+    """Select the newlines, of those at positions (n,), with a surviving token between the previous newline and them."""
     counts = survives.cumsum(0)[newlines]
     return newlines[counts.diff(prepend=counts.new_zeros(1)) > 0]
 
 
 def _even(plan: Plan) -> Plan:
-    """The same plan with equal weights in every row."""
+    """Return the same plan with equal weights in every row."""
     flat = plan.flatten()
     counts = flat.rows.offsets.diff()
     return flat.weighted(torch.repeat_interleave(1 / counts.to(flat.rows.weights), counts))
@@ -136,19 +140,19 @@ def _check(spans: Sequence[VisualSpan], length: int) -> None:
         last = int(span.tokens.max()) if len(span.tokens) else -1
         if last >= length:
             raise ValueError(
-                f"a video ends at position {last} of a prompt of {length} tokens; the first forward must hold the "
-                "whole prompt (no chunked prefill), and the prompt must not be cut"
+                f"a video ends at position {last} of a prompt of {length} tokens; the first forward must contain the "
+                "whole prompt (no chunked prefill), and the prompt must not be truncated"
             )
 
 
 def _check_places(
     removed: int, before: Sequence[VisualSpan], after: Sequence[VisualSpan], compressor: Compressor
 ) -> None:
-    """Inside a prompt a position holds one token."""
+    """Check that no two tokens of a prompt have the same position."""
     expected = sum(len(span.tokens) + len(span.newlines) for span in before)
     expected -= sum(len(span.tokens) + len(span.newlines) for span in after)
     if removed != expected:
         raise ValueError(
-            f"{compressor!r} puts {removed - expected} tokens on the places of others; inside the language model every "
+            f"{compressor!r} puts {removed - expected} tokens at the places of others; inside the language model every "
             "token needs a place of its own"
         )

@@ -1,19 +1,18 @@
-"""DecoderSteps: compressors at work inside a language model, each on the hidden states that enter its layer.
+"""DecoderSteps: compressors inside a language model, each acting on the hidden states at the input of its layer.
 
-Layers below the first step see the whole prompt. What enters the layer of a step is shortened: the visual tokens of
-each video go through the compressor; text passes untouched. From there on every layer has a shorter sequence and a
-shorter cache, up to the next step, so each segment of layers gets masks and positions of its own, for the prompt and
-for everything that follows it.
+Layers below the first step see the whole prompt. At the layer of a step, the compressor reduces the visual tokens of
+each video; text stays unchanged. From there to the next step every layer has a shorter sequence and a shorter cache, so
+each segment of layers gets its own masks and positions, for the prompt and for all later tokens.
 
-A step may ask for attention from the text to the visual tokens (`QueryRows`). It is computed from the queries of
-the rows asked for and the keys of the layer named, on what enters that layer. Of its own layer a step sees what enters
-its compressor; of an earlier one what remains behind the steps there. The attention that the model runs with does not
-matter and stays as it is.
+A step may need the attention from text to visual tokens (`QueryRows`). It is computed from the input of the named
+layer, with the queries of the requested rows and the keys of that layer. For its own layer a step sees the input of its
+compressor; for an earlier layer, the output of the steps there. The attention implementation of the model does not
+matter and is not changed.
 
-Nothing is patched: hooks are put on the decoder's own layers while a `with` block runs, and taken off at its end.
+Nothing is patched: hooks are registered on the decoder's layers when a `with` block begins, and removed when it ends.
 
-Source: STTM (https://arxiv.org/abs/2507.07990), section 3, for where a step acts and for the ways to place what
-remains; the rest is for any compressor.
+Source: STTM (https://arxiv.org/abs/2507.07990), section 3, for the place of a step and for the policies of positions;
+the rest works for any compressor.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ from stgridpool.plan import Plan
 
 @dataclass(eq=False)
 class CompressedPrompts:
-    """What became of a batch of prompts; empty until they went through the model.
+    """The result of the steps for a batch of prompts; empty until the prompts have gone through the model.
 
     Attributes:
-        kept: Of each step (B, M) bool, true on the real tokens that each prompt has behind it; padding is on the left.
-        plans: What was decided: ``plans[row][step][video]``.
-        num_newlines: Newline tokens behind each step: ``num_newlines[row][step]``; one goes when nothing remains of its
-            row or frame.
+        kept: For each step (B, M) bool, the real tokens of each prompt after it; padding is on the left.
+        plans: The plans, ``plans[row][step][video]``.
+        num_newlines: Number of newline tokens after each step, ``num_newlines[row][step]``; a newline token is removed
+            when no token of its row or frame remains.
     """
 
     kept: list[Tensor] = field(default_factory=list)
@@ -53,23 +52,24 @@ class CompressedPrompts:
 
 
 class DecoderSteps:
-    """Steps in front of layers of a language model, any number at any layers.
+    """Steps inside a language model, any number of them at any layers.
 
-    Prompts may be a batch, padded on either side, with several videos each. A prompt's first forward must hold all of
-    its videos: prefilling in chunks is not supported.
+    Prompts may be a batch, padded on either side, with several videos each. The first forward must contain all videos
+    of a prompt: prefilling in chunks is not supported.
 
     Args:
-        decoder: The layers of a language model that attend to every earlier position.
-        steps: At least one, in the order of their layers; those at the same layer act one after the other.
+        decoder: The layers of a language model, each of which attends to all earlier positions.
+        steps: At least one step, in the order of their layers; steps at the same layer act one after the other.
 
     Attributes:
         decoder: See above.
         steps: See above.
         layers: The layer of each step.
-        last: The prompts that were compressed last, or None.
+        last: The result for the prompts of the latest block of `prompts`, or None.
 
     Raises:
-        ValueError: If a step does not act inside the language model or asks for what the decoder does not have.
+        ValueError: If there is no step, steps are out of order, one does not act inside the language model, or the
+            decoder does not support one.
     """
 
     def __init__(self, decoder: Decoder, steps: Sequence[Step]) -> None:
@@ -81,17 +81,17 @@ class DecoderSteps:
         if list(self.layers) != sorted(self.layers):
             raise ValueError(f"steps must be in the order of their layers, got layers {list(self.layers)}")
         if decoder.num_position_axes != 1:
-            raise ValueError(f"steps place tokens on one axis of positions, the model has {decoder.num_position_axes}")
+            raise ValueError(f"steps need a model with one axis of positions, got {decoder.num_position_axes} axes")
         decoder.check_attends_to_all()
         for step, layer in zip(self.steps, self.layers, strict=True):
             for need in attention_needs(step):
                 if need.layer > layer:
-                    raise ValueError(f"{step.compressor!r} acts at layer {layer}, where {need!r} is not known yet")
+                    raise ValueError(f"{step.compressor!r} acts at layer {layer}, before {need!r} can be computed")
                 decoder.check_attention(need.layer)
 
     @property
     def query_aware(self) -> bool:
-        """Whether a step looks at the question; prompts then share nothing."""
+        """Whether a step looks at the question; prompts then share no prefix."""
         return any(step.compressor.query_aware for step in self.steps)
 
     @contextmanager
@@ -101,13 +101,13 @@ class DecoderSteps:
         """Compress while the block runs: the first forward prefills prompts, later ones continue them.
 
         Args:
-            spans: The videos of each prompt of the batch, in order; a batch of n times as many rows (beams) repeats
-                each n times.
-            num_answer: For each prompt its tokens at the end that are part of an answer, at which no step looks; None
-                for prompts that end with the question.
+            spans: The videos of each prompt in the batch, in order; if the batch has n times as many rows (beams), each
+                prompt has n consecutive rows.
+            num_answer: For each prompt the number of tokens at its end that belong to an answer, which no step may look
+                at; None for prompts that end with the question.
 
         Raises:
-            ValueError: If the first forward does not hold all videos.
+            ValueError: If the first forward does not contain all videos.
         """
         compressed = self.last = CompressedPrompts()
         with self._attached(_Run(self, spans, num_answer or [0] * len(spans), compressed)):
@@ -115,13 +115,13 @@ class DecoderSteps:
 
     @contextmanager
     def continuing(self, prompts: CompressedPrompts) -> Iterator[None]:
-        """Go on with prompts that were prefilled in an earlier block, from their cache or forks of it.
+        """Continue prompts that were prefilled in an earlier block, from their cache or forks of it.
 
-        The first forward of the block still belongs to the prompts (it may be a question about their video); tokens
-        after it count as generated.
+        The first forward of the block still belongs to the prompts (such as a question about their video); later tokens
+        count as generated.
 
         Raises:
-            ValueError: If they have not been prefilled.
+            ValueError: If the prompts have not been prefilled.
         """
         if not prompts.kept:
             raise ValueError("these prompts have not been prefilled; run them inside `prompts` first")
@@ -157,7 +157,7 @@ class _Run:
         self._pass: Prefill | Continuation | None = None
 
     def enter_body(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002
-        """Begin a forward, and note which positions are real; the layers only get masks made from that."""
+        """Begin a forward and keep its padding mask, since layers only get masks that were made from it."""
         decoder, steps = self._steps.decoder, self._steps.steps
         mask = decoder.padding_mask(args, kwargs)
         if self._prompts.kept:
@@ -173,9 +173,9 @@ class _Run:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Any, dict[str, Any]]:
-        """Hand a layer its shortened inputs."""
+        """Replace the inputs of a layer by shortened ones."""
         if self._pass is None:
-            raise ValueError("layers inside a block of steps must be called by the language model")
+            raise ValueError("inside a block of steps, only the language model may call its layers")
         hidden, inputs = self._pass.enter(index, args[0], find_cache(args, kwargs), kwargs)
         if isinstance(self._pass, Prefill) and index == self._steps.layers[-1]:
             self._prompts.kept = self._pass.kept
@@ -184,7 +184,7 @@ class _Run:
 
 
 def attention_needs(step: Step) -> list[QueryRows]:
-    """Return what a step asks the decoder for."""
+    """Return the needs of a step that the decoder provides."""
     return [need for need in step.compressor.needs if isinstance(need, QueryRows)]
 
 
@@ -192,7 +192,7 @@ def _layer_of(step: Step, decoder: Decoder) -> int:
     """Return the layer of a step.
 
     Raises:
-        ValueError: If it has none, or an option is out of its range.
+        ValueError: If it does not act at a layer of the decoder, or its `positions` are unknown.
     """
     if not isinstance(step.place, int):
         raise ValueError(f"{step.compressor!r} acts at place {step.place!r}, not inside the language model")

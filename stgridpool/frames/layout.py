@@ -1,8 +1,8 @@
-"""One pattern laid over every frame: the plans of methods that treat frames alike.
+"""One pattern laid over every frame: the plans of methods that treat all frames alike.
 
-Patterns depend on the size of a frame only. They are made once, on the CPU, and stay on the device where they are used,
-so that deciding costs no transfer and nothing waits. What is kept is never changed, and never an inference tensor,
-since the next caller may want gradients.
+Patterns depend only on the size of a frame. They are made once, on the CPU, and cached on the device that uses them, so
+that planning needs no transfer and never waits. Cached tensors are never changed, and they are never inference tensors,
+since the next caller may need gradients.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RewrittenFrames:
 
     Attributes:
         made: The rows, level by level, see `Plan.made`; each level makes whole frames of H*W rows.
-        slots: (T,) int64, for each frame which of the made frames replaces it, counted through all levels, or -1.
+        slots: (T,) int64, the made frame that replaces each frame, numbered through all levels, or -1 for none.
     """
 
     made: tuple[Rows, ...]
@@ -42,21 +42,21 @@ def lay_out(
     Args:
         pattern: Over the H*W tokens of one frame.
         shape: (T, H, W) of the source tokens.
-        device: Where the plan is wanted.
-        rewritten: Frames to be drawn from made rows instead.
+        device: Device of the plan.
+        rewritten: Frames to draw from made rows instead, or None.
     """
     if rewritten is not None:
         return resident(_with_mosaics(pattern, shape, rewritten), device)
     return _over_frames(resident(pattern, device), torch.arange(shape[0], device=device), shape, ())
 
 
-@lru_cache(maxsize=160)  # a plan and its slots for each of 64 lengths, and the patterns
+@lru_cache(maxsize=160)  # a plan and its slots for each of 64 video lengths, and the patterns
 @torch.inference_mode(False)
 def resident(value: _Value, device: torch.device) -> _Value:
-    """Return `value`, itself made once per size, with its tensors on `device`, where they stay."""
+    """Return a cached copy of `value`, which is itself cached per size, with its tensors on `device`."""
     moved = to_device(value, device)
     if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()  # whoever uses it next may be on another stream
+        torch.cuda.current_stream(device).synchronize()  # the next user may be on another stream
     return moved
 
 
@@ -70,7 +70,7 @@ def _with_mosaics(pattern: FramePattern, shape: Shape, rewritten: RewrittenFrame
 
 @torch.inference_mode(False)
 def _over_frames(pattern: FramePattern, tables: Tensor, shape: Shape, made: tuple[Rows, ...]) -> Plan:
-    """Lay a pattern over frames; `tables` (T,): which frame of the address space each frame is drawn from."""
+    """Lay a pattern over frames; `tables` (T,) is the frame of the address space from which each frame is drawn."""
     frames, height, width = shape
     area, entries = height * width, pattern.rows.sources.numel()
     order = torch.arange(frames, device=tables.device)

@@ -24,8 +24,8 @@ class Level(NamedTuple):
     """One level of the pyramid.
 
     Attributes:
-        grid_size: K, frames per grid, at least 1.
-        stride: f, in frames: one frame of every f is taken into a grid.
+        grid_size: Frames K per grid, at least 1.
+        stride: Stride f in frames: one of every f frames is sampled into a grid.
     """
 
     grid_size: int
@@ -33,17 +33,17 @@ class Level(NamedTuple):
 
 
 def sampled_frames(num_frames: int, stride: int) -> list[int]:
-    """The last frame of every run of `stride`, spread over all frames: ``num_frames // stride`` of them.
+    """Return the last frame of each of ``num_frames // stride`` equal runs of frames.
 
-    Rounded half to even from a float32 linspace, as the released code does it: exact arithmetic gives other frames
-    where `stride` does not divide `num_frames`.
+    Like the released code, we round a float32 linspace half to even; exact arithmetic would choose other frames where
+    `stride` does not divide `num_frames`.
     """
     edges = torch.linspace(0, num_frames, num_frames // stride + 1, dtype=torch.float32)[1:]
     return (edges - 1).round().clamp(0, num_frames - 1).long().tolist()
 
 
 def grid_layout(grid_size: int) -> Pair:
-    """Rows and columns of a mosaic of `grid_size` frames: the factors closest to a square, rows not fewer."""
+    """Return rows and columns of a mosaic of `grid_size` frames: the factors closest to a square, rows >= columns."""
     columns = max(factor for factor in range(1, math.isqrt(grid_size) + 1) if grid_size % factor == 0)
     return grid_size // columns, columns
 
@@ -51,9 +51,9 @@ def grid_layout(grid_size: int) -> Pair:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def mosaic(frame: Pair, grid_size: int) -> Rows:
-    """A mosaic of `grid_size` frames of (H, W) tokens: H*W rows over their K*H*W tokens, on the CPU.
+    """Make a mosaic of `grid_size` frames of (H, W) tokens: H*W rows over their K*H*W tokens, on the CPU.
 
-    The frames are resized by area to the tile size, rounded up, and laid out row by row; what goes beyond H x W is cut.
+    The frames are resized by area to the tile size, rounded up, and tiled row by row; the excess over H x W is cut off.
     """
     height, width = frame
     rows, columns = grid_layout(grid_size)
@@ -61,17 +61,18 @@ def mosaic(frame: Pair, grid_size: int) -> Rows:
     tile = resizing(frame, (tile_height, tile_width), "area").rows
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     drawn = tile.take(((y % tile_height) * tile_width + x % tile_width).flatten())
-    which = ((y // tile_height) * columns + x // tile_width).flatten()  # (H*W,) the frame of each position
+    which = ((y // tile_height) * columns + x // tile_width).flatten()  # (H*W,), the frame of each position
     return Rows(drawn.sources + which[drawn.row_of_entry()] * height * width, drawn.offsets, drawn.weights)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def rewrite(shape: Shape, levels: tuple[Level, ...]) -> RewrittenFrames | None:
-    """The frames of a (T, H, W) video that become mosaics, level after level; None if no grid is full.
+    """Replace frames of a (T, H, W) video by mosaics, level by level; None if no grid is full.
 
-    At each level the sampled frames are cut into grids of K in a row, and the last frame of each becomes their mosaic.
-    Frames that fill no grid are left. Grids of one level do not see each other's mosaics; later levels do.
+    At each level the sampled frames are cut into grids of K consecutive ones, and the mosaic of a grid replaces its
+    last frame. Frames that do not fill a grid stay unchanged. Grids of one level do not see each other's mosaics; those
+    of later levels do.
     """
     num_frames, height, width = shape
     slots = [-1] * num_frames
@@ -97,7 +98,7 @@ def _full_grids(num_frames: int, level: Level) -> list[list[int]]:
 
 
 def _over_grids(pattern: Rows, tables: Tensor, area: int) -> Rows:
-    """A mosaic for each grid; `tables` (G, K): which frame of the address space each member is drawn from."""
+    """Make a mosaic for each grid; `tables` (G, K) is the frame of the address space from which a member is drawn."""
     member, token = pattern.sources // area, pattern.sources % area
     sources = (tables[:, member] * area + token).flatten()
     offsets = (torch.arange(len(tables))[:, None] * token.numel() + pattern.offsets[1:]).flatten()

@@ -1,8 +1,8 @@
 """Patterns that treat every frame alike: pooling windows and resizing.
 
-A pattern is a small sparse matrix over the H*W tokens of one frame, kept on the CPU and made once per size: never
-changed, and never an inference tensor, since the next caller may want gradients. `stgridpool.frames.layout` lays it
-over all frames.
+A pattern is a small sparse matrix over the H*W tokens of one frame. It is made on the CPU and cached per size; cached
+tensors are never changed, and they are never inference tensors, since the next caller may need gradients.
+`stgridpool.frames.layout` lays a pattern over all frames.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from stgridpool.rows import Rows
 
 @dataclass(frozen=True, eq=False)
 class FramePattern:
-    """What every frame becomes; on the CPU.
+    """A plan for one frame, on the CPU, which is the same for all frames.
 
     Attributes:
         rows: H'*W' rows over the tokens of one frame.
-        size: (H', W') of the lattice that they fill in row-major order.
-        anchor: (H'*W',) int64, the token on whose place each row stands: of a window, its first.
+        size: (H', W') of the lattice that the rows fill in row-major order.
+        anchor: (H'*W',) int64, the token whose place each row takes; for a window, its first token.
     """
 
     rows: Rows
@@ -36,7 +36,7 @@ class FramePattern:
 
     @classmethod
     def of(cls, rows: Rows, frame: Pair, size: Pair) -> FramePattern:
-        """Pattern from rows over a frame of (H, W) tokens that fill a lattice of `size`."""
+        """Make a pattern from rows over a frame of (H, W) tokens; the rows fill a lattice of `size`."""
         down, across = (torch.arange(new) * old // new for old, new in zip(frame, size, strict=True))
         return cls(rows, size, (down[:, None] * frame[1] + across).flatten())
 
@@ -46,10 +46,10 @@ class Windows:
     """Pooling windows over one frame; on the CPU.
 
     Attributes:
-        index: (H'*W', k*k) int64: a source token, or H*W for a position in the padding, or H*W + 1 for one outside.
-        entries: (m,) int64, the positions that are source tokens, counted through all windows.
-        pattern: the source tokens of each window, with equal weights that sum to 1.
-        is_full: whether every position of every window is a source token.
+        index: (H'*W', k*k) int64, the source token at each position, H*W in the padding, or H*W + 1 outside.
+        entries: (m,) int64, the positions that hold source tokens, numbered through all windows.
+        pattern: The source tokens of each window, with equal weights that sum to 1.
+        is_full: Whether every position of every window holds a source token.
     """
 
     index: Tensor
@@ -59,10 +59,10 @@ class Windows:
 
 
 def window_starts(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> tuple[range, int]:
-    """First positions of the windows along one side, and their length, which is cut to a side shorter than it.
+    """Return the first positions of the windows along one side, and their length, at most that of the padded side.
 
-    ``floor((size + 2 padding - kernel) / stride) + 1`` windows; with `ceil_mode` one more where tokens would be left
-    over, as long as it does not begin beyond them.
+    There are ``floor((size + 2 padding - kernel) / stride) + 1`` windows. `ceil_mode` adds one if tokens would be left
+    over, unless it would begin beyond the last token.
     """
     kernel = min(kernel, size + 2 * padding)
     room = size + 2 * padding - kernel
@@ -75,7 +75,7 @@ def window_starts(size: int, kernel: int, stride: int, padding: int, ceil_mode: 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def pooling_windows(frame: Pair, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Windows:
-    """Windows of `kernel` (rows, columns) every `stride` over a frame of (H, W) tokens, see `window_starts`."""
+    """Lay out windows of `kernel` (rows, columns) every `stride` over a frame of (H, W) tokens, see `window_starts`."""
     positions, sides, outside, padded = [], [], [], []
     for axis in range(2):
         starts, length = window_starts(frame[axis], kernel[axis], stride[axis], padding[axis], ceil_mode)
@@ -104,10 +104,10 @@ def pooling_windows(frame: Pair, kernel: Pair, stride: Pair, padding: Pair, ceil
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def resizing(frame: Pair, size: Pair, mode: Literal["linear", "area"]) -> FramePattern:
-    """Resize of a frame of (H, W) tokens to `size`, as ``torch.nn.functional.interpolate`` does it.
+    """Resize a frame of (H, W) tokens to `size`, like ``torch.nn.functional.interpolate``.
 
-    ``linear`` is bilinear without aligned corners or antialiasing; ``area`` averages the tokens that a new one covers,
-    the partly covered ones in full.
+    ``linear`` is bilinear without aligned corners or antialiasing; ``area`` averages the source tokens that an output
+    token covers, and counts partly covered ones in full.
     """
     vertical, horizontal = (axis_weights(old, new, mode) for old, new in zip(frame, size, strict=True))
     dense = torch.einsum("ya,xb->yxab", vertical, horizontal).reshape(math.prod(size), math.prod(frame))
@@ -117,20 +117,19 @@ def resizing(frame: Pair, size: Pair, mode: Literal["linear", "area"]) -> FrameP
 
 
 def axis_weights(old: int, new: int, mode: Literal["linear", "area"]) -> Tensor:
-    """Return how much of each old position along a side goes into each new one, (new, old).
+    """Return the weight of each old position along a side in each new one, (new, old).
 
     Args:
-        old: Positions there are.
-        new: Positions wanted.
-        mode: As in `resizing`.
+        old: Number of old positions.
+        new: Number of new positions.
+        mode: See `resizing`.
     """
-    units = torch.eye(old)[None]  # what becomes of each position alone
-    align = {"align_corners": False} if mode == "linear" else {}
-    return F.interpolate(units, size=new, mode=mode, **align)[0].T  # type: ignore[arg-type]
+    units = torch.eye(old)[None]  # resizing unit vectors yields the weights
+    return F.interpolate(units, size=new, mode=mode, align_corners=False if mode == "linear" else None)[0].T
 
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def every_token(frame: Pair) -> FramePattern:
-    """Each token of a frame of (H, W) by itself."""
+    """Select each token of a frame of (H, W)."""
     return FramePattern.of(Rows.of(torch.arange(math.prod(frame))), frame, frame)

@@ -1,4 +1,4 @@
-"""The options and the geometry of methods that pool windows of every frame."""
+"""WindowPooling: options and geometry of methods that pool windows of every frame."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from stgridpool.plan import Shape
 
 @dataclass(frozen=True)
 class WindowPooling(Compressor):
-    """A method that makes one token of every window of a frame.
+    """Base of methods that make one token from every window of a frame.
 
-    ``floor((H + 2 padding - kernel_size) / stride) + 1`` rows of tokens are left, and columns likewise; a window
-    longer than a side is cut to it. 27 rows become 13 under the defaults, or 14 with `ceil_mode`.
+    The output has ``floor((H + 2 padding - kernel_size) / stride) + 1`` rows, and columns likewise; a window longer
+    than the padded side is cut to it. 27 rows become 13 by default, or 14 with `ceil_mode`.
 
     Attributes:
-        kernel_size: tokens per window, a number or (rows, columns), 1 to 256.
-        stride: tokens from one window to the next, 1 to 256; `kernel_size` if not given.
-        padding: empty positions around the frame, 0 to half of `kernel_size`.
-        ceil_mode: whether tokens left over at the end get a smaller window of their own.
+        kernel_size: Tokens per window along a side, a number or (rows, columns), 1 to 256.
+        stride: Tokens from one window to the next, a number or (rows, columns), 1 to 256; None for `kernel_size`.
+        padding: Empty positions around the frame, a number or (rows, columns), 0 to half of `kernel_size`.
+        ceil_mode: Whether tokens left over at the end get a smaller window of their own.
 
     Raises:
-        ValueError: if an option is of the wrong type or out of its range.
+        ValueError: If an option is of the wrong type or out of its range.
     """
 
     kernel_size: int | Pair = 2
@@ -48,7 +48,7 @@ class WindowPooling(Compressor):
         return pooling_windows(shape[1:], *self._pairs(), self.ceil_mode)
 
     def planned_shape(self, shape: Shape) -> Shape:
-        """Return (T, H', W'): as many frames, and one token per window."""
+        """Return (T, H', W'): the same number of frames, with one token per window."""
         return (shape[0], *self.windows(shape).pattern.size)
 
     def _pairs(self) -> tuple[Pair, Pair, Pair]:

@@ -1,10 +1,10 @@
-"""Triton kernels: what is applied on a GPU in place of torch's operators, where those leave bandwidth unused.
+"""Triton kernels that replace torch's operators on a GPU where those leave bandwidth unused.
 
-A kernel gives what the plain path gives, up to the order of float32 sums. It is chosen by `can_run` and asks nothing
-of the device, so nothing waits. Modules here need triton, and are imported only once `can_run` has said yes.
+A kernel computes the same values as torch's operators, up to the order of float32 sums. `can_run` chooses it without
+waiting for the device. The modules here need triton, and are imported only after `can_run` has returned True.
 
-Kernels are off until `switch_on` is called: on an H200 all tests of their values pass, and three of bandwidth fail
-(logs/gpu_tests.json).
+Kernels are off until `switch_on` is called: on an H200 all tests of their values pass, but three of their bandwidth
+fail (logs/gpu_tests.json).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _STATE = {"on": False}
 
 
 def switch_on(device: torch.device | str = "cuda") -> None:
-    """From now on, use kernels wherever they can run, in the whole process.
+    """Use kernels wherever they can run, from now on and in the whole process.
 
     Args:
-        device: The one that is meant.
+        device: Device of the model.
 
     Raises:
-        ValueError: if they cannot run there.
+        ValueError: If kernels cannot run there.
     """
     if torch.device(device).type != "cuda" or not torch.cuda.is_available() or not _has_triton():
         raise ValueError(
@@ -37,15 +37,15 @@ def switch_on(device: torch.device | str = "cuda") -> None:
 
 
 def switch_off() -> None:
-    """From now on, use torch's operators only; that is the default."""
+    """Use torch's operators only, from now on and in the whole process; that is the default."""
     _STATE["on"] = False
 
 
 def can_run(tokens: Tensor, *factors: Tensor) -> bool:
-    """Whether kernels take over for `tokens` and what they are multiplied with.
+    """Tell whether to use kernels for `tokens` and the `factors` that multiply them.
 
-    Once switched on, they do on a GPU with triton installed, for bf16, fp16 and float32, where no gradient is wanted:
-    they have none.
+    Once switched on, kernels run on a GPU with triton, for bf16, fp16 and float32, unless a gradient is needed: they
+    have no backward pass.
     """
     if not _STATE["on"]:
         return False
@@ -54,7 +54,7 @@ def can_run(tokens: Tensor, *factors: Tensor) -> bool:
 
 
 def window_fits(window_tokens: int, width: int) -> bool:
-    """Whether the registers of one program hold a window of so many tokens, each side rounded up to a power of two."""
+    """Tell whether a window fits into the registers of one program, with both sides rounded up to powers of two."""
     return 1 << (window_tokens - 1).bit_length() + (width - 1).bit_length() <= _MAX_TILE
 
 

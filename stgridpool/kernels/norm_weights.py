@@ -1,6 +1,7 @@
 """Weights of norm-based pooling in one pass: norms, and the softmax over every window.
 
-One program keeps all tokens of one window in registers, so that norms are never written and no window is unfolded.
+One program holds all tokens of a window in registers, so that norms are never written to memory and no window is
+unfolded.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 _NUMBERS_PER_THREAD = 64
 _THREADS_PER_WARP = 32
 _LARGEST = torch.finfo(torch.float32).max
-_MAXIMUM_ORDER = 0  # stands for infinity, which is no kernel constant
+_MAXIMUM_ORDER = 0  # stands for infinity, which cannot be a constant of a kernel
 
 
 def norm_weights(
@@ -24,15 +25,15 @@ def norm_weights(
     mosaics: Tensor | None = None,
     slots: Tensor | None = None,
 ) -> Tensor:
-    """Weigh P windows of K positions in every frame: (T, P, K) float32.
+    """Compute the weights of P windows of K positions in every frame: (T, P, K) float32.
 
     Args:
         tokens: (T, H, W, D), bf16, fp16 or float32.
-        index: (P, K) int64: a token of the frame, or H*W for a position in the padding, or H*W + 1 for one outside.
-        norm_order: p of the norm, above 0, or infinity.
+        index: (P, K) int64, the token of the frame at each position, H*W in the padding, or H*W + 1 outside.
+        norm_order: Order p of the norm, above 0, or infinity.
         scale: Factor of the norms before the softmax.
-        mosaics: (F*H*W, D), replacements of frames, or None.
-        slots: (T,) int64, the mosaic that replaces each frame, or -1; needed with `mosaics`.
+        mosaics: (F*H*W, D), frames that replace others, or None.
+        slots: (T,) int64, the mosaic that replaces each frame, or -1; required with `mosaics`.
     """
     frames, height, width, channels = tokens.shape
     windows, positions = index.shape
@@ -56,14 +57,14 @@ def norm_weights(
             POSITIONS=tile[0],
             COLUMNS=tile[1],
             num_warps=max(1, warps),
-            enable_fp_fusion=True,  # the default until now, which triton announces to change
+            enable_fp_fusion=True,  # the present default; triton has announced another one
         )
     return weights
 
 
 @triton.jit
 def _norm(values, width, ORDER: tl.constexpr):
-    """Generalised mean of the absolute values over the columns: (positions, columns) to (positions,)."""
+    """Compute the generalised mean of absolute values over the columns: (positions, columns) to (positions,)."""
     size = tl.abs(values)
     if ORDER == 0:
         norm = tl.max(size, axis=1)

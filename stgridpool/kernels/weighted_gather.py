@@ -1,8 +1,8 @@
-"""Weighted sums of rows of a table, the kernel behind `stgridpool.plan.Rows`.
+"""Weighted sums of rows of a table, the kernel behind `stgridpool.rows.Rows`.
 
-A program makes up to 512 columns of one row. It loads the source rows of up to eight entries at once, 16 bytes a
-thread, so that enough loads are on their way to keep the memory busy. Bytes moved: every source row once per entry,
-every row once; with the windows of pooling that is the table once and the output once.
+A program makes up to 512 columns of one row. It loads the source rows of up to eight entries at once, 16 bytes per
+thread, so that enough loads are in flight to keep the memory busy. It reads a source row once per entry and writes
+each output row once; with pooling windows that is one pass over the table and one over the output.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def weighted_gather(
     onto: Tensor | None = None,
     targets: Tensor | None = None,
 ) -> Tensor:
-    """Weighted sums of rows of `table`: (R, D) in its dtype, summed in float32; an empty row gives zeros.
+    """Sum weighted rows of `table`: (R, D) in its dtype, summed in float32; an empty row becomes zeros.
 
-    Weights are rounded to the dtype of `table` first, as ``embedding_bag`` wants them.
+    Weights are first rounded to the dtype of `table`, as ``embedding_bag`` does.
 
     Args:
-        table: (S, D), bf16, fp16 or float32, of any strides.
+        table: (S, D), bf16, fp16 or float32, with any strides.
         sources: (M,) int64, the table row of each entry.
-        offsets: (R + 1,) int64, the entries of row i are those from ``offsets[i]`` up to ``offsets[i + 1]``.
+        offsets: (R + 1,) int64; row i has the entries from ``offsets[i]`` up to ``offsets[i + 1]``.
         weights: (M,) float32.
-        onto: (R', D) contiguous, in the dtype of `table`: the sums are added to it in place, and it is returned.
-        targets: (R,) int64, the row of `onto` that each sum is added to, none twice; given together with `onto`.
+        onto: (R', D) contiguous, in the dtype of `table`. The sums are added to it in place, and it is returned.
+        targets: (R,) int64, the row of `onto` to which each sum is added, without repeats; required with `onto`.
     """
     num_rows, width = offsets.numel() - 1, table.shape[1]
     out = table.new_empty(num_rows, width) if onto is None else onto
@@ -60,7 +60,7 @@ def weighted_gather(
             ENTRIES=entries,
             COLUMNS=columns,
             num_warps=max(1, threads // _THREADS_PER_WARP),
-            enable_fp_fusion=True,  # the default until now, which triton announces to change
+            enable_fp_fusion=True,  # the present default; triton has announced another one
         )
     return out
 

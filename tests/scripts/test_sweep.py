@@ -89,7 +89,7 @@ def test_a_sweep_that_could_answer_nothing_fails(sweep, miniature, tmp_path, cap
         (("bilinaer",), "there is no compressor 'bilinaer', did you mean 'bilinear'"),
         (("average:{kernel_size}",), "average:{kernel_size}: "),
         (('average:{"kernel_size":0}',), "kernel_size must be a whole number from 1 to 256"),
-        (('average:{"stride":2,"stride":3}',), "'stride' is given twice, leave one out"),
+        (('average:{"stride":2,"stride":3}',), "'stride' is given twice; leave one out"),
         (("none", "none"), "a compressor is named twice"),
     ],
 )

@@ -135,7 +135,7 @@ def test_whole_numbers_are_refused(compressor):
     [
         ("averge", "'averge', did you mean 'average'"),
         ("st-gridpool", "mean 'st_gridpool'"),
-        ("qqq", "There are: none,"),
+        ("qqq", "Available: none,"),
     ],
 )
 def test_unknown_names_are_answered(name, message):

@@ -53,7 +53,7 @@ def test_flags_are_true_or_false(value):
 @pytest.mark.parametrize("value", ["sdpaa", 1, None, ["sdpa"], {}])
 def test_choices_are_among_those_known(value):
     assert options.choice("kind", "sdpa", ("sdpa", "eager")) == "sdpa"
-    with pytest.raises(ValueError, match=r"^kind cannot be .* There are: sdpa, eager"):
+    with pytest.raises(ValueError, match=r"^kind cannot be .* Available: sdpa, eager"):
         options.choice("kind", value, ("sdpa", "eager"))
 
 
@@ -73,7 +73,7 @@ def test_text_is_not_empty(value):
 def test_json_objects_name_no_key_twice():
     assert options.json_object("args", '{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
     for given in ('{"a": 1, "a": 2}', '{"x": {"a": 1, "b": 1, "a": 1}}'):
-        with pytest.raises(ValueError, match=r"args must be JSON, got .*: 'a' is given twice, leave one out"):
+        with pytest.raises(ValueError, match=r"args must be JSON, got .*: 'a' is given twice; leave one out"):
             options.json_object("args", given)
 
 

@@ -40,9 +40,9 @@ def test_places():
         (lambda: VideoTokens.of(torch.zeros(2, 3, 4)), r"\(frames, rows, columns, width\).*got \(2, 3, 4\)"),
         (lambda: VideoTokens.of(torch.zeros(2, 0, 3, 4)), r"none of them 0, got \(2, 0, 3, 4\)"),
         (lambda: VideoTokens.of(torch.zeros(2, 2, 3, 4).long()), r"floating dtype, got torch\.int64"),
-        (lambda: VideoTokens(torch.zeros(5, 4), (1, 2, 3)), r"5 tokens do not stand on 6 places of a \(1, 2, 3\)"),
-        (lambda: VideoTokens(torch.zeros(5, 4), (1, 2, 3), torch.arange(4)), "5 tokens do not stand on 4 places"),
-        (lambda: counting(1, 2, 3, levels=(torch.zeros(5, 2),)), "5 tokens do not stand on 6 places"),
+        (lambda: VideoTokens(torch.zeros(5, 4), (1, 2, 3)), r"one token per cell, got 5 for 6 of \(1, 2, 3\)"),
+        (lambda: VideoTokens(torch.zeros(5, 4), (1, 2, 3), torch.arange(4)), "one token per cell, got 5 for 4"),
+        (lambda: counting(1, 2, 3, levels=(torch.zeros(5, 2),)), "one token per cell, got 5 for 6"),
         (lambda: VideoTokens(torch.zeros(0, 4), (1, 2, 3), torch.arange(0)), r"none of them 0, got \(0, 4\)"),
         (lambda: VideoTokens(torch.zeros(6), (1, 2, 3)), r"must be \(tokens, width\)"),
     ],
@@ -54,9 +54,9 @@ def test_what_is_refused(make, message):
 
 def test_where_there_is_no_lattice_the_methods_that_need_none_are_named():
     few = counting(2, 2, 3).through(Plan.keep(torch.tensor([1, 5, 9]), 12))
-    with pytest.raises(ValueError, match=r"3 tokens do not fill a lattice of \(2, 2, 3\): .*these can act: none"):
+    with pytest.raises(ValueError, match=r"3 tokens do not fill a lattice of \(2, 2, 3\); methods .* on them: none"):
         few.maps()
-    with pytest.raises(ValueError, match="these can act: none"):
+    with pytest.raises(ValueError, match="methods that can act on them: none"):
         compress(Average(), few, {})
 
 

@@ -1,4 +1,4 @@
-"""The cells of a video merged into trees, each of which becomes one token."""
+"""MergeForest: the cells of a video merged into trees, each of which becomes one token."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from stgridpool.plan import Plan
 
 @dataclass(frozen=True, eq=False)
 class MergeForest:
-    """Links from every merged cell towards the cell whose place its token takes.
+    """Links from every merged cell towards the cell whose place the merged token takes.
 
-    Cells are counted through all frames (t*H*W + y*W + x). Those of one node link to its first cell, its head, and a
-    head links to the head that its node is merged into. Links lead to smaller cells; a root is its own parent.
+    Cells are numbered through all frames (t*H*W + y*W + x). The cells of a node link to its first cell, its head, and
+    a head links to the head of the node into which its own is merged. Links lead to cells with smaller numbers; a root
+    is its own parent.
 
     Attributes:
-        heads: (cells,) int64, the first cell of the node of each cell.
-        parents: (cells,) int64.
+        heads: (cells,) int64, the first cell of the node that covers each cell.
+        parents: (cells,) int64, the cell to which each cell links.
         strength: (cells,) float32, by how much the similarity behind each link exceeds its threshold; -inf for roots.
         shares: (cells,) float32, the share of each cell in the feature of its node.
-        depth: the largest number of links from a cell to its root, or more.
+        depth: Upper bound of the number of links from a cell to its root.
     """
 
     heads: Tensor
@@ -32,14 +33,14 @@ class MergeForest:
     depth: int
 
     def num_trees(self) -> Tensor:
-        """The number of tokens that are left, () int64."""
+        """Count the trees, each of which becomes a token, () int64."""
         return (self.parents == _cells(self.parents)).sum()
 
     def cut(self, count: int) -> MergeForest:
-        """The weakest links cut until exactly `count` trees are left; there must not be more already.
+        """Cut the weakest links until there are exactly `count` trees; there must not be more before.
 
-        Of equally strong links those of later cells are cut first. A cell cut off its head is a token of its own; a
-        head takes along what is merged into it.
+        Among links of equal strength, those of later cells are cut first. A cell that is cut off its head becomes a
+        token of its own; a head keeps what is merged into it.
         """
         own = _cells(self.parents)
         strongest = self.strength.argsort(descending=True, stable=True)[: len(own) - count]
@@ -47,17 +48,17 @@ class MergeForest:
         return replace(self, parents=parents, heads=own.where(parents == own, self.heads))
 
     def roots(self) -> Tensor:
-        """The root of every cell, (cells,) int64."""
+        """Find the root of every cell, (cells,) int64."""
         roots = self.parents
         for _ in range(self.depth.bit_length()):
             roots = roots[roots]
         return roots
 
     def plan(self, weighted: bool) -> Plan:
-        """Make a token of every tree, on the place of its root.
+        """Make a plan that turns every tree into a token at the place of its root.
 
         Args:
-            weighted: Whether a token is the mean of its cells; else of its nodes, each as much as another.
+            weighted: Whether a token is the mean of its cells instead of the mean of its nodes.
         """
         roots = self.roots()
         weights = torch.ones_like(self.shares) if weighted else _normalised(self.shares, self.heads)
@@ -71,5 +72,5 @@ def _cells(like: Tensor) -> Tensor:
 
 
 def _normalised(weights: Tensor, group: Tensor) -> Tensor:
-    """`weights` (cells,) over their sum in each `group` (cells,)."""
+    """Divide `weights` (cells,) by their sum in each `group` (cells,)."""
     return weights / torch.zeros_like(weights).scatter_add(0, group, weights)[group]

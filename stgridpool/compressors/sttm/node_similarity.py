@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stgridpool.compressors.sttm.quadtree import Quadtree
 
-_CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}  # what a processor's cache holds, or what keeps a GPU busy
+_CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}  # small enough for a CPU's cache, large enough to keep a GPU busy
 _SMALLEST_NORM = 1e-8
 
 
@@ -21,21 +21,22 @@ class NodeSimilarity(NamedTuple):
     """
 
     earlier: Tensor
-    """(T, L, S): of a node of frame t with its ancestor of a level in frame t - 1; itself counts as one."""
+    """(T, L, S), between a node of frame t and its ancestor at each level in frame t - 1, or the same node there."""
     same: Tensor
-    """(T, L, S): of a node of frame t with its ancestor of a level in frame t."""
+    """(T, L, S), between a node of frame t and its ancestor at each level in frame t."""
     later: Tensor
-    """(T, L, S): of a node of frame t with its ancestor of a level in frame t + 1."""
+    """(T, L, S), between a node of frame t and its ancestor at each level in frame t + 1."""
     corner: Tensor
-    """(T, S): of a node with the top left node of the level below it, in the same frame."""
+    """(T, S), between a node and the top left node one level below it, in the same frame."""
 
 
 @torch.no_grad()
 def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeSimilarity:
-    """Cosines of nested nodes of `tokens` (T, H, W, D): the mean of the cosines of `num_heads` parts of D.
+    """Compute the cosines between nested nodes of `tokens` (T, H, W, D).
 
-    They follow from the dot products of tokens with their own ancestors, by the means over children that also make the
-    features, so that all of them cost O(T*H*W*D*L). What names no ancestor or no frame is arbitrary.
+    Each is the mean of the cosines of `num_heads` equal parts of D. All of them follow from the dot products between
+    tokens and their own ancestors, by the same means over children that make the features; they cost O(T*H*W*D*L).
+    Entries for ancestors or frames that do not exist are arbitrary.
     """
     frames, levels, places = tokens.shape[0], len(tree.sizes), tree.starts[-1]
     rows = tokens.reshape(frames, -1, tokens.shape[3])
@@ -43,7 +44,7 @@ def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeS
     corner = tokens.new_zeros(frames, num_heads, places, dtype=torch.float32)
     chunk = max(1, _CHUNK_BYTES.get(tokens.device.type, 2**28) // (4 * len(tree.cells) * rows.shape[2]))
     buffers = rows.new_empty(2, min(chunk, frames), len(tree.cells), rows.shape[2])
-    last: list[Tensor] = []  # features of the frame before the chunk
+    last: list[Tensor] = []  # features of the last frame in front of the chunk
     for start in range(0, frames, chunk):
         part = rows[start : start + chunk]
         stop, buffer = start + len(part), buffers[start // chunk % 2, : len(part)]
@@ -59,7 +60,7 @@ def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeS
 
 
 def _features(leaves: Tensor, tree: Quadtree) -> list[Tensor]:
-    """Features of every level (f, n, D), roots first, from those of the leaves."""
+    """Compute the features of every level (f, n, D), roots first, from those of the leaves."""
     features = [leaves]
     for level in range(len(tree.sizes) - 1, 0, -1):
         shares = tree.level(tree.share, level).view(-1, 1, 4)
@@ -68,15 +69,16 @@ def _features(leaves: Tensor, tree: Quadtree) -> list[Tensor]:
 
 
 def _dots(nodes: Tensor, ancestors: Tensor, num_heads: int) -> Tensor:
-    """Dot products of `nodes` (f, n * k, D) with `ancestors` (f, n, D) of k each: (f, heads, n * k)."""
-    if nodes.shape == ancestors.shape:  # as matrix products of one row each this would take three times as long
-        return (nodes * ancestors).unflatten(2, (num_heads, -1)).sum(dim=-1).transpose(1, 2)
+    """Multiply `nodes` (f, n * k, D) with their `ancestors` (f, n, D), of k nodes each: (f, heads, n * k)."""
+    if nodes.shape == ancestors.shape:  # einsum would multiply matrices of one row, which takes three times as long
+        products: Tensor = (nodes * ancestors).unflatten(2, (num_heads, -1))
+        return products.sum(dim=-1).transpose(1, 2)
     own = nodes.unflatten(1, (ancestors.shape[1], -1)).unflatten(3, (num_heads, -1))
     return torch.einsum("fnkhd,fnhd->fhnk", own, ancestors.unflatten(2, (num_heads, -1))).flatten(2)
 
 
 def _compare_within(features: list[Tensor], tree: Quadtree, dots: Tensor, corner: Tensor) -> None:
-    """Write the dot products of f frames' nodes to `dots` (L, f, heads, S) and `corner` (f, heads, S)."""
+    """Write the dot products of nodes within f frames to `dots` (L, f, heads, S) and `corner` (f, heads, S)."""
     num_heads = corner.shape[1]
     for level, feature in enumerate(features):
         _pool_up(_dots(features[-1], feature, num_heads), tree, level, dots[level])
@@ -85,7 +87,7 @@ def _compare_within(features: list[Tensor], tree: Quadtree, dots: Tensor, corner
 
 
 def _compare(before: list[Tensor], after: list[Tensor], tree: Quadtree, dots: Tensor) -> None:
-    """Write the dot products of f frames' nodes with those of the f next frames to `dots` (3, L, f + 1, heads, S)."""
+    """Write the dot products of nodes in f frames with those in the next f to `dots` (3, L, f + 1, heads, S)."""
     num_heads, leaf_level = dots.shape[3], len(before) - 1
     for level, (old, new) in enumerate(zip(before, after, strict=True)):
         later = _dots(before[-1], new, num_heads)

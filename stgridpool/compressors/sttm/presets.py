@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 _DATASETS = ("vnbench", "videomme", "egoschema", "nextqa", "longvideobench", "mlvu")
-# Per data set the thresholds of the paper's runs, spatial/temporal, "-" where there was none.
+# For each data set the thresholds of the paper's run, spatial/temporal, or "-" if there was none.
 _PUBLISHED = {
     "llava-video-7b/50": ".85/.65 .85/.55 .85/.55 .85/.65 .85/.60 .85/.55",
     "llava-video-7b/30": ".80/.60 .80/.50 .80/.60 .80/.65 .80/.55 .80/.55",
@@ -22,7 +22,7 @@ _PUBLISHED = {
 
 
 def published_settings() -> dict[str, dict[str, Any]]:
-    """Return the options by ``model/data set/budget``, and those called ``released``."""
+    """Return the options of each run by its name ``model/data set/budget``, and those of ``released``."""
     settings: dict[str, dict[str, Any]] = {}
     for run, row in _PUBLISHED.items():
         model, budget = run.split("/")

@@ -1,4 +1,4 @@
-"""Quadtrees over the H x W tokens of a frame: which tokens every node covers, as index tables."""
+"""Quadtrees over the H x W tokens of a frame, as index tables."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, eq=False)
 class Quadtree:
-    """A forest over one frame, its levels d = 0 (roots) to L - 1 (single tokens).
+    """A forest over one frame, with levels d = 0 (roots) to L - 1 (single tokens).
 
-    Nodes stand in *quad order*: the children of node p of level d are the places 4p to 4p + 3 of level d + 1, so that
-    sums over children are reshapes. Where a side is odd some of these places are empty. The S places of all levels are
-    numbered through, level after level.
+    Nodes are in *quad order*: the children of node p of level d are the places 4p to 4p + 3 of level d + 1, so that
+    a sum over children is a reshape and a sum. Where a side is odd, some of these places are empty. The S places of all
+    levels are numbered consecutively, level after level.
 
     Attributes:
         sizes: (h, w) of every level.
-        starts: the first place of every level, and S.
+        starts: The first place of every level, and S.
         cells: (leaf places,) int64, the token of each leaf, row-major; 0 in empty places.
         is_node: (S,) bool, False in empty places.
-        share: (S,) float32, the share of a node in the plain mean of its parent's children; 0 in empty places.
+        share: (S,) float32, the share of a node in the mean over its parent's children; 0 in empty places.
         ancestors: (L, S) int64, the ancestor of each place at each level; the place itself at its own level and below.
-        corners: (S,) int64, the top left node of the level below that of each place; of leaves their own.
+        corners: (S,) int64, the top left node one level below each place; for leaves, that of their own level.
         cell_nodes: (L, H*W) int64, the node of each level that covers a token.
         cell_heads: (L, H*W) int64, the top left token of that node, which names it.
         cell_shares: (L, H*W) float32, the share of the token in that node's mean of means.
@@ -46,16 +46,17 @@ class Quadtree:
     cell_shares: Tensor
 
     def level(self, table: Tensor, depth: int) -> Tensor:
-        """The part (..., n) of `table` (..., S) that belongs to level `depth`."""
+        """Slice out the part (..., n) of `table` (..., S) that belongs to level `depth`."""
         return table[..., self.starts[depth] : self.starts[depth + 1]]
 
     def pooled(self, values: Tensor, depth: int) -> Tensor:
-        """Means over children: `values` (..., n) of level `depth` to those (..., n / 4) of the level above it."""
-        return (values * self.level(self.share, depth)).unflatten(-1, (-1, 4)).sum(dim=-1)
+        """Average `values` (..., n) of level `depth` over the children of each node one level above: (..., n / 4)."""
+        weighted: Tensor = (values * self.level(self.share, depth)).unflatten(-1, (-1, 4))
+        return weighted.sum(dim=-1)
 
 
 def halved_sizes(size: Pair) -> tuple[Pair, ...]:
-    """(H, W) `size` and what halving both sides, rounding up, makes of it again and again, down to (1, 1)."""
+    """Return `size` (H, W) and all sizes that repeated halving, rounding up, makes of it, down to (1, 1)."""
     sizes = [size]
     while sizes[-1] != (1, 1):
         height, width = sizes[-1]
@@ -66,15 +67,15 @@ def halved_sizes(size: Pair) -> tuple[Pair, ...]:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def quadtree(size: Pair, depth: int, weighted: bool, device: torch.device) -> Quadtree:
-    """The tree over a frame of (H, W) tokens whose roots lie `depth` halvings above them.
+    """Build the tree over a frame of (H, W) tokens whose roots lie `depth` halvings above the tokens.
 
-    Of an odd side the first row (column) is a group of its own, the others are paired: {0}, {1, 2}, {3, 4}, ...
+    If a side is odd, its first row (column) is a group of its own and the others are paired: {0}, {1, 2}, {3, 4}, ...
 
     Args:
         size: (H, W).
-        depth: at least 0; 0 makes every token a root.
-        weighted: whether shares go by tokens covered (means over tokens) and not by children (means of means).
-        device: of the tables.
+        depth: At least 0; 0 makes every token a root.
+        weighted: Whether nodes are means over tokens instead of means over children (means of means).
+        device: Device of the tables.
     """
     sizes = halved_sizes(size)[depth::-1]
     is_node, cells = _places(sizes)  # of every level; of the leaves
@@ -99,7 +100,7 @@ def quadtree(size: Pair, depth: int, weighted: bool, device: torch.device) -> Qu
 
 
 def _places(sizes: tuple[Pair, ...]) -> tuple[list[Tensor], Tensor]:
-    """Of every level which places (n,) hold a node, in quad order, and the token of each leaf, 0 in empty places."""
+    """Return which places (n,) of each level hold a node, in quad order, and the token of each leaf, 0 if empty."""
     rows, columns = (_axis_places([size[axis] for size in sizes]) for axis in (0, 1))
     vertical = torch.arange(sizes[0][0]).repeat_interleave(sizes[0][1])
     horizontal = torch.arange(sizes[0][1]).repeat(sizes[0][0])
@@ -113,7 +114,7 @@ def _places(sizes: tuple[Pair, ...]) -> tuple[list[Tensor], Tensor]:
 
 
 def _axis_places(sides: list[int]) -> list[Tensor]:
-    """For each level the index of every place along one axis, -1 in empty ones; place s has children 2s and 2s + 1."""
+    """Return the index of each place along one axis, per level, -1 if empty; place s has children 2s and 2s + 1."""
     places = [torch.arange(sides[0])]
     for side in sides[1:]:
         first = 2 * places[-1] - side % 2
@@ -125,8 +126,8 @@ def _axis_places(sides: list[int]) -> list[Tensor]:
 
 
 def _shares(levels: list[Tensor], weighted: bool) -> Tensor:
-    """(S,) float32, see `Quadtree`; the roots have share 1."""
-    sizes = [levels[-1].float()]  # tokens that count, per node
+    """Return `Quadtree.share`, (S,) float32; roots have share 1."""
+    sizes = [levels[-1].float()]  # the weight of each node
     for level in reversed(levels[:-1]):
         sizes.insert(0, sizes[0].view(-1, 4).sum(dim=1) if weighted else level.float())
     shares = [sizes[0].clamp(max=1)]

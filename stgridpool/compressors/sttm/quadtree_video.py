@@ -1,4 +1,4 @@
-"""A video as quadtrees: which node stops the search at a threshold, and which nodes of neighbouring frames match."""
+"""A video as quadtrees: at which nodes the search stops for a threshold, and which nodes of adjacent frames match."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Join = Callable[[Matches, int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class QuadtreeVideo:
-    """What is known of a video before any threshold, so that trying one takes a few operations on its cells.
+    """The similarities in a video, computed before any threshold, so that trying one takes few operations on cells.
 
     Letters: T frames of H x W cells, L levels and S places of the tree.
 
     Attributes:
-        tree: the quadtree of every frame.
-        stop_scores: (T, L, H*W) float32, the largest threshold at which the search stops at the node of a level that
-            covers a cell; inf at the leaves.
-        to_earlier, to_later: (T, L * S) float32, cosines of every node of a frame with its ancestors in the frame
-            before and after.
+        tree: The quadtree of every frame.
+        stop_scores: (T, L, H*W) float32, the largest threshold at which the search stops at the node that covers a
+            cell at each level; inf at the leaves.
+        to_earlier: (T, L * S) float32, cosines between every node of a frame and its ancestors in the frame before.
+        to_later: (T, L * S) float32, cosines between every node of a frame and its ancestors in the next frame.
     """
 
     tree: Quadtree
@@ -37,28 +37,28 @@ class QuadtreeVideo:
 
     @classmethod
     def of(cls, tree: Quadtree, within: NodeSimilarity, across: NodeSimilarity, as_released: bool) -> QuadtreeVideo:
-        """From the similarities that the search `within` frames and the matches `across` frames go by.
+        """Prepare a video from the similarities within and across its frames.
 
         Args:
-            tree: the quadtree of every frame.
-            within: its `same` and `corner` are used.
-            across: its `earlier` and `later` are used.
-            as_released: with the quirks of STTM's released code, see `stop_scores`.
+            tree: The quadtree of every frame.
+            within: Similarities for the search within frames, `same` and `corner`.
+            across: Similarities for matches across frames, `earlier` and `later`.
+            as_released: Whether to reproduce the quirks of STTM's released code, see `stop_scores`.
         """
         scores = stop_scores(tree, within, as_released)[:, tree.cell_nodes]
         return cls(tree, scores, across.earlier.flatten(1), across.later.flatten(1))
 
     def stop_levels(self, threshold: float | Tensor) -> Tensor:
-        """The level (T, H*W) of the node that covers each cell: the first from the root at which the search stops."""
+        """Find the level (T, H*W) of the node that covers each cell: the first from the root where the search stops."""
         return (self.stop_scores >= threshold).int().argmax(dim=1)
 
     def forest(self, spatial: float | Tensor, temporal: float | Tensor, join: Join | None) -> MergeForest:
-        """What is merged at the two thresholds.
+        """Merge cells at the two thresholds.
 
         Args:
-            spatial: smallest cosine of a node and its children.
-            temporal: smallest cosine of nodes of neighbouring frames.
-            join: turns the matches above `temporal`, and the number of cells, into a forest of nodes and the similarity
+            spatial: Smallest cosine between a node and its children.
+            temporal: Smallest cosine between nodes of adjacent frames.
+            join: Turns the matches above `temporal`, and the number of cells, into a forest of nodes and the similarity
                 behind each of its links, -inf for roots; None merges nothing over time.
         """
         levels = self.stop_levels(spatial)
@@ -75,9 +75,9 @@ class QuadtreeVideo:
         return MergeForest(heads, parents, strength, shares, depth=len(levels))
 
     def matches(self, levels: Tensor) -> Matches:
-        """All pairs of nodes of neighbouring frames one of which covers the other, and their similarities.
+        """Find all pairs of nodes in adjacent frames in which one covers the other, and their similarities.
 
-        Nodes that overlap are nested, so each pair is found once, at the first cell of the finer of the two.
+        Nodes that overlap are nested, so each pair is found exactly once, at the first cell of its finer node.
         """
         levels_before, levels_after = levels[:-1], levels[1:]  # (T - 1, H*W)
         finer = torch.maximum(levels_before, levels_after)
@@ -91,22 +91,22 @@ class QuadtreeVideo:
         return Matches(heads[:-1].flatten(), heads[1:].flatten(), similarity.flatten())
 
     def _heads(self, levels: Tensor) -> Tensor:
-        """The first cell, counted through all frames, of the node at `levels` (T, H*W) that covers each cell."""
+        """Return the first cell, numbered through all frames, of the node at `levels` (T, H*W) over each cell."""
         frames, area = levels.shape
         return torch.arange(frames, device=levels.device)[:, None] * area + self._of_cells(self.tree.cell_heads, levels)
 
     @staticmethod
     def _of_cells(table: Tensor, levels: Tensor) -> Tensor:
-        """From a `table` (L, H*W) each cell's entry at its level in `levels` (t, H*W): (t, H*W)."""
+        """Look up each cell's entry of `table` (L, H*W) at its level in `levels` (t, H*W): (t, H*W)."""
         return table.gather(0, levels)
 
 
 def stop_scores(tree: Quadtree, similarity: NodeSimilarity, as_released: bool) -> Tensor:
-    """(T, S) float32: the largest threshold at which the search stops at a node, inf at leaves.
+    """Compute the largest threshold at which the search stops at each node, (T, S) float32, inf at leaves.
 
-    It stops where every child is similar enough. A node with one child is equal to it, so that the search goes on to
-    the child (-inf). In the released code it stops there, and a node with fewer than four children is also compared
-    with the top left node of the level below it, which fills up the empty places.
+    The search stops at a node if every child is similar enough to it. A node with one child equals the child, so the
+    search continues at the child (-inf). In the released code it stops there, and a node with fewer than four children
+    is also compared with the top left node one level below it, which fills the empty places.
     """
     scores = []
     for level in range(len(tree.sizes) - 1):

@@ -35,63 +35,64 @@ MODES = ("released", "components", "directed")
 
 @dataclass(frozen=True)
 class STTM(Compressor):
-    """Merge like tokens: of each frame into the nodes of a quadtree, then nodes into those of the frame before.
+    """Merge similar tokens: first those of each frame into nodes of a quadtree, then nodes of adjacent frames.
 
-    From the roots down, a quadtree node that is similar enough to each of its children becomes one token; else its
-    children are looked at. Nodes of neighbouring frames that cover each other, and are similar enough, are merged, and
-    the first one keeps its place. Similarity is the cosine, a feature the mean of its children's, a token the mean of
-    its nodes.
+    From the roots down, a quadtree node that is similar enough to each of its children becomes one token; otherwise the
+    search continues at its children. Nodes of adjacent frames are merged if one covers the other and they are similar
+    enough; the merged token takes the place of the first. Similarity is the cosine. The feature of a node is the mean
+    of those of its children, and a token is the mean of its nodes.
 
     Modes:
 
-    * ``released``: as the released code, with its quirks: empty places of a group are filled with the top left node, a
+    * ``released``: the released code with its quirks: empty places of a group are filled with the top left node, a
       group of one stops the search, and matches spread by a rule that may stop too early (`join_as_released`);
     * ``components``: all nodes that matches connect become one;
-    * ``directed``: each node follows its most similar match in the frame before.
+    * ``directed``: each node is merged into its most similar match in the frame before.
 
     A budget (`retention`, `tokens` or `tokens_per_frame`) is met exactly: both thresholds are lowered together, at the
-    distance of `spatial_threshold` and `temporal_threshold`, to the highest value at which no more tokens are left than
-    wanted; then the weakest merges are undone one by one. Where the roots alone are too many, coarser ones are used.
-    So that nothing waits for the device, labels then spread for a fixed number of rounds, enough for a chain through
-    all frames; only chains that also wind between nodes of a frame may be joined in part.
+    distance between `spatial_threshold` and `temporal_threshold`, to the highest value that leaves no more tokens than
+    the budget; then the weakest merges are undone one by one. If the roots alone exceed the budget, coarser roots are
+    used. To avoid waiting for the device, labels spread for a fixed number of rounds, enough for a chain through all
+    frames; only chains that also wind between nodes of a frame may be joined in part.
 
     Presets are the paper's runs, ``model/data set/budget in %``, such as ``llava-video-7b/videomme/50``; ``released``
-    is that one. The runs with 7B models act before layer 2, those with 72B before layer 0. With None, the six options
-    that presets set come from the call. Explicit options take precedence over the preset. The object keeps what follows
-    from both, and `preset` only if every option is that of the preset; none of the paper's runs had a budget.
+    is that one. The runs with 7B models act in front of layer 2, those with 72B in front of layer 0. With None, the
+    caller passes the six options that presets set. Explicit options take precedence over the preset. The object stores
+    the resulting options, and keeps the name of the preset only if all of them are those of the preset; none of the
+    paper's runs had a budget.
 
-    Source: STTM (ICCV 2025), arXiv 2507.07990, and its released code. Features are never rounded in between: in half
-    precision the released code rounds every level, sums in half precision, and so may decide otherwise close to a
-    threshold. A root level beyond the pyramid of a small grid means its tokens themselves; the released code fails.
+    Source: STTM (ICCV 2025), arXiv 2507.07990, and its released code. We never round features in between: in half
+    precision the released code rounds every level and sums in half precision, so its decisions may differ close to a
+    threshold. If a small frame has fewer levels than `root_level`, its tokens are the roots; the released code fails.
 
     Attributes:
-        preset: see above, or None.
-        spatial_threshold: smallest cosine of a node and its children, -2 to 2; above 1 nothing is merged within a
+        preset: See above, or None.
+        spatial_threshold: Smallest cosine between a node and its children, -2 to 2; above 1 nothing is merged within a
             frame.
-        temporal_threshold: smallest cosine of nodes of neighbouring frames, -2 to 2; at most 0 switches merging over
+        temporal_threshold: Smallest cosine between nodes of adjacent frames, -2 to 2; 0 or less switches merging over
             time off.
-        root_level: level of the roots, -32 to 32, counted from the coarsest one, whose shorter side is 2; -1 means
+        root_level: Level of the roots, -32 to 32, counted from the coarsest one, whose shorter side is 2; -1 means
             tokens.
-        layer: the decoder layer k whose input is compressed, 0 to 1000; 0 is before the language model.
-        mode: see above.
-        weighted_average: whether means are over tokens instead of over children and nodes.
-        head_dim: if given, similarity is the mean of the cosines of parts of this width, 1 to 65536.
-        slow: the released "most similar destination" (`drop_repeated_neighbours`), with mode ``released``; without
-            `head_dim` over time.
-        positions: where merged tokens stand in the language model, ``reassign``, ``survive`` or ``merge``, see
-            `stgridpool.compressor.Step`. In mode ``released`` generated tokens keep the released gap.
-        weighted_positions: with positions ``merge``, average over tokens instead of over children and nodes.
-        retention: fraction of the tokens to keep, above 0 and at most 1, `Budget`'s ratio.
-        tokens, tokens_per_frame: see `Budget`.
+        layer: The decoder layer k whose input is compressed, 0 to 1000; 0 is in front of the language model.
+        mode: See above.
+        weighted_average: Whether means are over tokens instead of over children and nodes.
+        head_dim: Width of the parts whose cosines are averaged, 1 to 65536; None for the whole width.
+        slow: Whether to use the released "most similar destination" (`drop_repeated_neighbours`), in mode ``released``
+            only; similarity over time then ignores `head_dim`.
+        positions: How merged tokens get their positions in the language model, ``reassign``, ``survive`` or ``merge``,
+            see `stgridpool.compressor.Step`. In mode ``released`` generated tokens keep the released gap.
+        weighted_positions: With positions ``merge``, whether to average over tokens instead of over children and nodes.
+        retention: Fraction of the tokens to keep, above 0 and at most 1, see `Budget.ratio`.
+        tokens, tokens_per_frame: See `Budget`.
 
     Raises:
-        ValueError: if the preset is unknown, or an option is missing, of the wrong type or out of its range.
+        ValueError: If the preset is unknown, or an option is missing, of the wrong type or out of its range.
     """
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = published_settings()
 
     preset: str | None = "released"
-    # None stands for the preset's value until __post_init__ has put it in its place.
+    # None stands for the preset's value until __post_init__ replaces it.
     spatial_threshold: float = None  # type: ignore[assignment]
     temporal_threshold: float = None  # type: ignore[assignment]
     root_level: int = None  # type: ignore[assignment]
@@ -119,7 +120,7 @@ class STTM(Compressor):
         for name in ("weighted_average", "slow", "weighted_positions"):
             flag(name, getattr(self, name))
         if self.slow and self.mode != "released":
-            raise ValueError(f"slow needs mode 'released', got {self.mode!r}: 'directed' does what it was meant to do")
+            raise ValueError(f"slow needs mode 'released', got {self.mode!r}; 'directed' implements what it intended")
         if self.weighted_positions and self.positions != "merge":
             raise ValueError(f"weighted_positions needs positions 'merge', got {self.positions!r}")
         if self.retention is not None:
@@ -127,7 +128,7 @@ class STTM(Compressor):
         Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def _settle(self) -> None:
-        """Fill options that were not given from the preset, and forget a preset that was overruled."""
+        """Fill missing options from the preset, and drop its name if an option differs from it."""
         missing = [name for name in self.PRESETS["released"] if getattr(self, name) is None]
         if self.preset is None:
             if missing:
@@ -141,52 +142,53 @@ class STTM(Compressor):
                 object.__setattr__(self, "preset", None)
 
     def steps(self) -> tuple[Step, ...]:
-        """At its decoder layer; in mode ``released`` generated tokens keep the released gap."""
+        """Return the one place where the method acts: its decoder layer."""
         is_released = self.mode == "released"
         return (Step(self, self.layer, self.positions, is_released, self.weighted_positions),)
 
     @property
     def budget(self) -> Budget:
-        """How many tokens are to be left; empty where the thresholds decide."""
+        """The budget that the options set; empty if the thresholds decide."""
         return Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the budget's number of tokens, which is met exactly; None without a budget.
+        """Return the number of tokens in the budget, which is met exactly; None without a budget.
 
         Raises:
-            ValueError: If that is fewer than one token of a (T, H, W) video, or without merging over time one a frame.
+            ValueError: If merging over time is off and the budget is below one token per frame.
         """
         count = self.budget.count(shape, total)
         self._depth(shape, count)
         return count
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Merge tokens that fill their lattice.
+        """Merge tokens, which must fill their lattice.
 
         Raises:
-            ValueError: If they do not, their width is no multiple of `head_dim`, or the budget cannot be met, see
+            ValueError: If they do not, their width is not a multiple of `head_dim`, or the budget cannot be met, see
                 `planned_count`.
         """
         return self.forest(tokens.maps()).plan(self.weighted_average)
 
     def forest(self, tokens: Tensor) -> MergeForest:
-        """Decide what is merged into what in feature maps (T, H, W, D).
+        """Decide which cells of feature maps (T, H, W, D) are merged.
 
         Raises:
             ValueError: See `plan`.
         """
-        grid = tokens.shape[0], tokens.shape[1], tokens.shape[2]
-        count = self.planned_count(grid)
-        video = self._video(tokens, quadtree(grid[1:], self._depth(grid, count), self.weighted_average, tokens.device))
+        shape = tokens.shape[0], tokens.shape[1], tokens.shape[2]
+        count = self.planned_count(shape)
+        tree = quadtree(shape[1:], self._depth(shape, count), self.weighted_average, tokens.device)
+        video = self._video(tokens, tree)
         if count is None:
-            return video.forest(self.spatial_threshold, self.temporal_threshold, self._join(grid))
+            return video.forest(self.spatial_threshold, self.temporal_threshold, self._join(shape))
         offset = self.spatial_threshold - self.temporal_threshold
-        join = self._join(grid, num_rounds=4 + grid[0].bit_length())
+        join = self._join(shape, num_rounds=4 + shape[0].bit_length())
 
         def at(threshold: Tensor) -> MergeForest:
             return video.forest(threshold, threshold - offset, join)
 
-        bound = torch.tensor(2 + abs(offset), device=tokens.device)  # all is merged at -bound, nothing at bound
+        bound = torch.tensor(2 + abs(offset), device=tokens.device)  # at -bound everything is merged, at bound nothing
         threshold = highest_threshold(lambda threshold: at(threshold).num_trees(), count, -bound, bound)
         return at(threshold).cut(count)
 
@@ -198,8 +200,8 @@ class STTM(Compressor):
         across = node_similarity(tokens, tree) if self.slow and head_dim != width else within
         return QuadtreeVideo.of(tree, within, across, as_released=self.mode == "released")
 
-    def _join(self, grid: Shape, num_rounds: int | None = None) -> Join | None:
-        if self.temporal_threshold <= 0 or grid[0] == 1:
+    def _join(self, shape: Shape, num_rounds: int | None = None) -> Join | None:
+        if self.temporal_threshold <= 0 or shape[0] == 1:
             return None
         if self.mode == "directed":
             return follow_most_similar
@@ -207,22 +209,22 @@ class STTM(Compressor):
             return partial(join_components, num_rounds=num_rounds)
 
         def join(matches: Matches, num_cells: int) -> tuple[Tensor, Tensor]:
-            chosen = drop_repeated_neighbours(matches, grid[0]) if self.slow else matches
+            chosen = drop_repeated_neighbours(matches, shape[0]) if self.slow else matches
             return join_as_released(chosen, num_cells, num_rounds)
 
         return join
 
-    def _depth(self, grid: Shape, count: int | None) -> int:
-        """How many halvings above the tokens the roots lie: those of `root_level`, more where `count` needs it."""
-        sizes = halved_sizes(grid[1:])
+    def _depth(self, shape: Shape, count: int | None) -> int:
+        """Return how many halvings the roots lie above the tokens: by `root_level`, or more if `count` requires it."""
+        sizes = halved_sizes(shape[1:])
         coarsest = next(depth for depth, size in enumerate(sizes) if min(size) <= 2)
         depth = max(coarsest - self.root_level, 0) if self.root_level >= 0 else min(-1 - self.root_level, coarsest)
-        frames = 1 if self.temporal_threshold > 0 else grid[0]
+        frames = 1 if self.temporal_threshold > 0 else shape[0]
         while count is not None and math.prod(sizes[depth]) * frames > count:
             depth += 1
             if depth == len(sizes):
                 raise ValueError(
-                    f"without merging over time at least {frames} tokens of a {grid} grid are left, one a frame, not "
-                    f"{count}: set temporal_threshold above 0 or ask for more"
+                    f"without merging over time a budget for {shape} must be at least {frames} tokens, one per frame, "
+                    f"got {count}: set temporal_threshold above 0 or raise the budget"
                 )
         return depth

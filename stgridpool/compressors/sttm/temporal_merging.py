@@ -1,6 +1,6 @@
-"""Which nodes of neighbouring frames become one token: rules that turn matches into a forest.
+"""Temporal merging: rules that decide which matching nodes of adjacent frames become one token.
 
-A node is named by its first cell, cells are counted through all frames (t*H*W + y*W + x), and a forest is a tensor of
+A node is named by its first cell, and cells are numbered through all frames (t*H*W + y*W + x). A forest is a tensor of
 parents, (cells,) int64, in which roots are their own parents. Parents come before their children.
 """
 
@@ -16,22 +16,22 @@ _ROUNDS_PER_CHECK = 16
 
 
 class Matches(NamedTuple):
-    """Pairs of nodes of neighbouring frames that may be merged, one place for each whether it is a pair or not."""
+    """Candidate pairs of nodes in adjacent frames; a candidate with similarity -inf is not a pair."""
 
     earlier: Tensor
     """(P,) int64, the node in frame t."""
     later: Tensor
     """(P,) int64, the node in frame t + 1."""
     similarity: Tensor
-    """(P,) float32; -inf where there is no pair."""
+    """(P,) float32; -inf if the two are not a pair."""
 
     def above(self, threshold: float | Tensor) -> Matches:
-        """Those at least as similar as `threshold`."""
+        """Keep the pairs whose similarity is at least `threshold`."""
         return self._replace(similarity=self.similarity.where(self.similarity >= threshold, -torch.inf))
 
 
 def follow_most_similar(matches: Matches, num_cells: int) -> tuple[Tensor, Tensor]:
-    """Each node follows its most similar match in the frame before; of equals the first.
+    """Merge each node into its most similar match in the frame before; the first of equals wins.
 
     Returns:
         The forest, and the similarity (cells,) of each node to its parent, -inf for roots.
@@ -46,15 +46,15 @@ def follow_most_similar(matches: Matches, num_cells: int) -> tuple[Tensor, Tenso
 
 
 def join_components(matches: Matches, num_cells: int, num_rounds: int | None = None) -> tuple[Tensor, Tensor]:
-    """All nodes that matches connect become one, named by the first of them.
+    """Merge all nodes that matches connect into the first of them.
 
-    Per round each match hangs both ends, and what they hang on, below the smaller of the cells above them, and every
-    node moves up to what is above the cell above it: the number of rounds grows with the logarithm of the frames.
+    In each round, a match links both of its ends, and their parents, to the smaller of the parents' parents, and every
+    node is then linked to its grandparent. So the number of rounds grows with the logarithm of the number of frames.
 
     Args:
-        matches: the pairs to join.
-        num_cells: of all frames.
-        num_rounds: rounds at most, and nothing waits for the device; if not given, until all are joined.
+        matches: The pairs to join.
+        num_cells: Number of cells in all frames.
+        num_rounds: Fixed number of rounds, so that nothing waits for the device; None to go on until all are joined.
 
     Returns:
         The forest, and for each node the largest similarity of its matches, -inf for roots.
@@ -75,14 +75,20 @@ def join_components(matches: Matches, num_cells: int, num_rounds: int | None = N
 
 
 def join_as_released(matches: Matches, num_cells: int, num_rounds: int | None = None) -> tuple[Tensor, Tensor]:
-    """Some of the nodes that matches connect become one: the rule of STTM's released code.
+    """Merge some of the nodes that matches connect, by the rule of STTM's released code.
 
-    Per round both ends of a match take the smaller of their labels, and then each label becomes its label's label. It
-    stops as soon as every label is its own label, whether or not labels still differ across a match. A chain of h
-    matches takes 1, 2, 3, ... rounds for h up to 2, 6, 14, ...; so in short videos some matches do nothing, and what
-    happens in one place depends on the longest chain anywhere.
+    In each round, both ends of a match take the smaller of their labels, and then each label is replaced by the label
+    of its label. The rounds end as soon as every label is its own label, even if labels still differ across a match. A
+    chain of h matches takes 1, 2, 3, ... rounds for h up to 2, 6, 14, ...; so in short videos some matches have no
+    effect, and the result in one place depends on the longest chain anywhere.
 
-    Args, Returns: as `join_components`.
+    Args:
+        matches: See `join_components`.
+        num_cells: See `join_components`.
+        num_rounds: See `join_components`.
+
+    Returns:
+        See `join_components`.
     """
 
     def join(label: Tensor, smaller_of: Callable[[Tensor], Tensor]) -> Tensor:
@@ -101,7 +107,7 @@ def _spread(
     is_done: Callable[[Tensor], Tensor],
     num_rounds: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Rounds of `join` until `is_done`, from a label per cell on: itself. For the rest see `join_components`."""
+    """Repeat `join` until `is_done`, beginning with each cell as its own label; see `join_components`."""
     is_match = matches.similarity > -torch.inf
 
     def smaller_of(label: Tensor) -> Tensor:
@@ -113,7 +119,7 @@ def _spread(
         for _ in range(num_rounds or _ROUNDS_PER_CHECK):
             label = label.where(done, join(label, smaller_of))
             done = is_done(label)
-        if num_rounds is not None or done:  # reading `done` waits for the device, so that is seldom done twice
+        if num_rounds is not None or done:  # reading `done` waits for the device
             break
     best = matches.similarity.new_full((num_cells,), -torch.inf)
     for side in (matches.earlier, matches.later):
@@ -122,14 +128,14 @@ def _spread(
 
 
 def drop_repeated_neighbours(matches: Matches, frames: int) -> Matches:
-    """STTM's "most similar destination" as it was released.
+    """Drop matches by STTM's "most similar destination", as it was released.
 
-    For each two frames matches are sorted by falling similarity, and a match is dropped if the one just before it has
-    the same later node. That seldom happens, so that hardly anything is dropped.
+    For each pair of adjacent frames, matches are sorted by descending similarity, and a match is dropped if the one
+    just before it has the same later node. That seldom happens, so hardly any match is dropped.
 
     Args:
-        matches: as many for each of the ``frames - 1`` pairs of frames, one pair after the other.
-        frames: T, at least 2.
+        matches: Equally many for each of the ``frames - 1`` pairs of frames, one pair after the other.
+        frames: Number of frames T, at least 2.
     """
     similarity, order = matches.similarity.view(frames - 1, -1).sort(dim=1, descending=True, stable=True)
     later = matches.later.view_as(order).gather(1, order)

@@ -124,7 +124,7 @@ def test_a_mean_over_layers_scales_the_fractions():
         ({"keep": 0.5}, "keep must be a list of fractions, at least one, got 0.5"),
         ({"keep": (0.5, 0.6, 0.1)}, "keep must fall from layer to layer"),
         ({"keep": (0.5, 0.2, 0)}, "keep must be a number above 0 and at most 1, got 0"),
-        ({"keep": (0.5, 0.2)}, "layers and keep must be equally many"),
+        ({"keep": (0.5, 0.2)}, "layers and keep must have the same length"),
         ({"layers": (4, 2, 8)}, r"layers must ascend, got \(4, 2, 8\)"),
         ({"layers": (4, 2.5, 8)}, "layers must be a list of whole numbers from 0 to 1000"),
         ({"layer_average": 0}, "layer_average must be a number above 0"),

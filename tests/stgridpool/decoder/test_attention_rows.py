@@ -62,5 +62,5 @@ def test_relevant_rows_are_those_above_the_mean_share():
     assert relevant_rows(hidden, spans, 9, "me").tolist() == [True, False, True]
     assert relevant_rows(hidden.bfloat16(), spans, 8, "me").tolist() == [True, False]  # the rest is an answer
     assert relevant_rows(hidden, spans, 7, "me").tolist() == [True]  # a single token is as relevant as all
-    with pytest.raises(ValueError, match="'me' needs text behind the last video, got a prompt that ends with it"):
+    with pytest.raises(ValueError, match="'me' needs text after the last video, got a prompt that ends with the video"):
         relevant_rows(hidden, spans, 6, "me")

@@ -88,12 +88,12 @@ def test_an_answer_behind_the_question_is_not_looked_at(make_decoder):
         short = tuple(table[:-4] for table in tables)
         for one, other in zip(whole, attention_to(decoder, need, prompt[:-4], short, SPANS, LENGTH - 4), strict=True):
             torch.testing.assert_close(one, other)
-    with pytest.raises(ValueError, match=r"QueryAttention\(layer=0, rows='question', .* needs text behind the last"):
+    with pytest.raises(ValueError, match=r"QueryAttention\(layer=0, rows='question', .* needs text after the last"):
         attention_to(decoder, QueryAttention(0, "question"), prompt, tables, SPANS, 19)
 
 
 def test_other_decoders_are_refused_by_what_they_lack():
-    with pytest.raises(ValueError, match="Wrapped is no decoder like Qwen2 or Llama: it has no layers, rotary_emb"):
+    with pytest.raises(ValueError, match="Wrapped is not a decoder like Qwen2 or Llama: it has no layers, rotary_emb"):
         TransformersDecoder(_wrapped(SimpleNamespace(config=None)))
     layer = nn.Identity()
     with pytest.raises(ValueError, match=r"no layers\[0\].forward\(attention_mask\), .*forward\(position_embeddings\)"):

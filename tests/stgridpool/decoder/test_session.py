@@ -100,7 +100,7 @@ def test_bad_input(model, prompts):
     prefix, _ = prompts
     with pytest.raises(ValueError, match=r"prefix must be .*, got \(0, 32\)"):
         VideoSession(model, prefix[:0])
-    with pytest.raises(ValueError, match="at least one position behind the prefix"):
+    with pytest.raises(ValueError, match="every suffix must have at least one position"):
         VideoSession(model, prefix).generate([prefix[:0]])
 
 

@@ -249,7 +249,7 @@ def test_a_shared_prefix_equals_whole_prompts(model, name):
 def test_steps_that_look_at_the_question_share_no_prefix(model):
     steps = steps_of(model, (Step(AVERAGE, 0), *FastV().steps()))
     assert steps.query_aware
-    with pytest.raises(ValueError, match=r"FastV\(.*\) looks at the question, so that questions share no prefix"):
+    with pytest.raises(ValueError, match=r"FastV\(.*\) looks at the question, so questions cannot share a prefix"):
         VideoSession(model, make_prompt(1), steps, [span()])
     assert not steps_of(model, (Step(AVERAGE, 0),)).query_aware
 
@@ -300,7 +300,7 @@ def test_ragged_input(model):
     kept = cell[first.anchor][last.anchor]
     assert torch.bincount(kept // 16).tolist() == [2, 2, 2]
     with (
-        pytest.raises(ValueError, match=r"tokens do not fill a lattice of \(3, 4, 4\): .*these can act: .*fastv"),
+        pytest.raises(ValueError, match=r"tokens do not fill a lattice of \(3, 4, 4\); methods .* on them: .*fastv"),
         steps_of(model, [Step(Positive(), 1), Step(AVERAGE, 2)]).prompts([[span()]]),
     ):
         model(inputs_embeds=make_prompt(1)[None])
@@ -322,10 +322,10 @@ def test_what_cannot_be_is_said(model):
         steps_of(model, [Step(AVERAGE, 2), Step(AVERAGE, 1)])
     with pytest.raises(ValueError, match="acts at place 'tokens', not inside the language model"):
         steps_of(model, [Step(AVERAGE, "tokens")])
-    with pytest.raises(ValueError, match=r"acts at layer 1, where QueryAttention\(layer=2, .* is not known yet"):
+    with pytest.raises(ValueError, match=r"acts at layer 1, before QueryAttention\(layer=2, .* can be computed"):
         steps_of(model, [Step(Noting(QueryAttention(2)), 1)])
     missing = Noting(Question())
-    for method, message in ((OnOnePlace(), "puts 1 tokens on the places of others"), (missing, "needs evidence: Qu")):
+    for method, message in ((OnOnePlace(), "puts 1 tokens at the places of others"), (missing, "needs evidence: Qu")):
         steps = steps_of(model, [Step(method, 1)])
         with pytest.raises(ValueError, match=message), steps.prompts([[span()]]):
             model(inputs_embeds=make_prompt(1)[None])

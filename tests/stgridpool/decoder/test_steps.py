@@ -222,5 +222,5 @@ def test_bad_options_are_named(model):
     with pytest.raises(ValueError, match="positions must be one of reassign, survive, merge, got 'keep'"):
         steps_of(model, Step(Positive(), 1, "keep"))
     steps = steps_of(model, Step(Positive(), 1))
-    with pytest.raises(ValueError, match="videos of 2 prompts were announced, and the batch has 1 rows"):
+    with pytest.raises(ValueError, match="the batch must hold 2 prompts or a multiple, got 1 rows"):
         generate(model, [make_prompt(1)], steps, [[span()]] * 2)

@@ -61,7 +61,7 @@ def test_compressors_are_chosen_by_name(name):
         ("pretrained=x,compressor_args={preset:paper}", "must be JSON"),
         ("pretrained=x,conv_template=qwen_15", "did you mean 'qwen_1_5'"),
         ("pretrained=x,video_decode_backend=av", "did you mean 'pyav'"),
-        ("pretrained=x,mm_newline_position=rows", "cannot be 'rows'. There are: grid, frame, one_token, no_token"),
+        ("pretrained=x,mm_newline_position=rows", "cannot be 'rows'. Available: grid, frame, one_token, no_token"),
         ("pretrained=x,torch_dtype=half", "torch_dtype cannot be 'half'"),
         ("pretrained=x,max_frames_num=0", "max_frames_num must be a whole number from 1 to 100000, got 0"),
         ("pretrained=x,max_frames_num=8.5", "whole number from 1 to 100000, got 8.5"),

@@ -299,7 +299,7 @@ def test_a_budget_keeps_the_most_similar_merges():
 def test_a_count_that_cannot_be_met():
     compressor = STTM(temporal_threshold=0, tokens=2)
     with pytest.raises(
-        ValueError, match=r"at least 3 tokens of a \(3, 5, 6\) grid are left, one a frame, not 2: set temp"
+        ValueError, match=r"budget for \(3, 5, 6\) must be at least 3 tokens, one per frame, got 2: set temp"
     ):
         compressor.planned_count((3, 5, 6))
     with pytest.raises(ValueError, match="at least 3 tokens"):
