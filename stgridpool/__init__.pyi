@@ -16,6 +16,7 @@ from .compressors.dycoke_ttm import DyCokeTTM as DyCokeTTM
 from .compressors.evs import EVS as EVS
 from .compressors.fastervlm import FasterVLM as FasterVLM
 from .compressors.fastv import FastV as FastV
+from .compressors.fastvid import FastVID as FastVID
 from .compressors.framefusion import FrameFusion as FrameFusion
 from .compressors.framefusion_merge import FrameFusionMerge as FrameFusionMerge
 from .compressors.max import Max as Max

@@ -17,6 +17,7 @@ from stgridpool.compressors.dycoke_ttm import DyCokeTTM
 from stgridpool.compressors.evs import EVS
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
+from stgridpool.compressors.fastvid import FastVID
 from stgridpool.compressors.framefusion import FrameFusion
 from stgridpool.compressors.framefusion_merge import FrameFusionMerge
 from stgridpool.compressors.max import Max
@@ -66,6 +67,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "framefusion_merge": FrameFusionMerge,
     "framefusion": FrameFusion,
     "vidcom2": VidCom2,
+    "fastvid": FastVID,
 }
 
 
