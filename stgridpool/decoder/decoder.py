@@ -46,6 +46,9 @@ class Decoder(Protocol):
     def num_position_axes(self) -> int:
         """Number of axes on which a token has a position: 1, or 3 with M-RoPE."""
 
+    def prefill(self, embeds: Tensor, cache: Cache) -> None:
+        """Run the layers on the beginning of prompts, embeddings (B, n, D), and put it into an empty cache."""
+
     def check_attends_to_all(self) -> None:
         """Check that every layer attends to all earlier positions.
 
@@ -132,6 +135,10 @@ class TransformersDecoder:
     def num_position_axes(self) -> int:
         """Number of axes on which a token has a position: 3 with M-RoPE, else 1."""
         return 3 if "mrope_section" in (getattr(self.body.config, "rope_parameters", None) or {}) else 1
+
+    def prefill(self, embeds: Tensor, cache: Cache) -> None:
+        """Run the layers on the beginning of prompts, embeddings (B, n, D), and put it into an empty cache."""
+        self.body(inputs_embeds=embeds, use_cache=True, **{CACHE_ARGUMENT: cache})
 
     def check_attends_to_all(self) -> None:
         """Check that every layer attends to all earlier positions.

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
+from stgridpool.decoder.decoder import Decoder, TransformersDecoder
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import CompressedPrompts, DecoderSteps
@@ -56,6 +57,7 @@ class VideoSession:
         prefix: (P, D), embeddings of the shared beginning of all prompts, video included; P is at least 1.
         steps: Steps inside the language model, or None.
         spans: The videos in the prefix, for `steps`.
+        decoder: The layers of `model`; None for those of `steps`, or of a model built as Qwen2 and Llama are.
 
     Attributes:
         model: See above.
@@ -64,11 +66,16 @@ class VideoSession:
 
     Raises:
         ValueError: If `prefix` is empty or has another shape, the model's cache does not grow by appending, or a step
-            looks at the question.
+            looks at the question, or there is no `decoder` for the model.
     """
 
     def __init__(
-        self, model: Any, prefix: Tensor, steps: DecoderSteps | None = None, spans: Sequence[VisualSpan] = ()
+        self,
+        model: Any,
+        prefix: Tensor,
+        steps: DecoderSteps | None = None,
+        spans: Sequence[VisualSpan] = (),
+        decoder: Decoder | None = None,
     ) -> None:
         if prefix.dim() != 2 or prefix.shape[0] < 1:
             raise ValueError(f"prefix must be (positions, width) with at least one position, got {tuple(prefix.shape)}")
@@ -85,9 +92,11 @@ class VideoSession:
         if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
             kinds = sorted({type(layer).__name__ for layer in self._cache.layers})
             raise ValueError(f"to share a prefix, every layer must keep all positions, got layers of {kinds}")
+        if decoder is None:
+            decoder = TransformersDecoder(model) if steps is None else steps.decoder
         self.compressed: CompressedPrompts | None = None
         with torch.inference_mode(), nullcontext() if steps is None else steps.prompts([spans]) as self.compressed:
-            model.base_model(inputs_embeds=prefix[None], use_cache=True, **{CACHE_ARGUMENT: self._cache})
+            decoder.prefill(prefix[None], self._cache)
         self._cache.num_removed = len(self) - self._cache.get_query_offset(0)
 
     def __len__(self) -> int:

@@ -73,8 +73,9 @@ class SharedPrefix:
     def _prefill(self, prompt: Prompt) -> tuple[VideoSession, VisualCounts]:
         text, video = prompt.pieces[:2]
         model, inside = self._model.language_model, self._model.inside
-        with LayerLengths(self._model.decoder.layers).of_first_forward() as entering:
-            session = VideoSession(model, torch.cat([text, video]), inside, prompt.spans() if inside else ())
+        decoder = self._model.decoder
+        with LayerLengths(decoder.layers).of_first_forward() as entering:
+            session = VideoSession(model, torch.cat([text, video]), inside, prompt.spans() if inside else (), decoder)
         videos = [video for _, video in prompt.videos]
         return session, count_tokens(self._model, videos, len(text), entering, session.layer_lengths())
 

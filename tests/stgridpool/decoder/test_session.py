@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import GenerationMixin, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationMixin, GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
 from stgridpool import Step, build_compressor
 from stgridpool.compressor import POSITIONS
@@ -44,6 +44,41 @@ def test_one_by_one_equals_whole_prompts(model, prompts, options):
     session = VideoSession(model, prefix)
     for suffix in [*suffixes, suffixes[0]]:
         assert session.generate([suffix], **options)[0].tolist() == whole(model, prefix, suffix, **options).tolist()
+
+
+class NotingDecoder(TransformersDecoder):
+    """Notes what is prefilled."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.prefilled = []
+
+    def prefill(self, embeds, cache):
+        self.prefilled.append(embeds)
+        super().prefill(embeds, cache)
+
+
+@pytest.mark.parametrize("place", ["given", "of the steps"])
+def test_the_prefix_is_prefilled_by_the_decoder(model, prompts, place):
+    prefix, suffixes = prompts
+    decoder, options = NotingDecoder(model), {"do_sample": False, "max_new_tokens": 4}
+    if place == "given":
+        session = VideoSession(model, prefix, decoder=decoder)
+        assert (
+            session.generate(suffixes[:1], **options)[0].tolist()
+            == whole(model, prefix, suffixes[0], **options).tolist()
+        )
+    else:
+        span = VisualSpan(torch.arange(2, 38), (1, 6, 6), torch.empty(0, dtype=torch.long))
+        steps = DecoderSteps(decoder, [Step(build_compressor("average"), 1)])
+        assert VideoSession(model, prefix, steps, [span]).layer_lengths() == [40, 13, 13]
+    assert len(decoder.prefilled) == 1
+    assert torch.equal(decoder.prefilled[0], prefix[None])
+
+
+def test_a_model_whose_layers_are_not_known_is_refused(prompts):
+    with pytest.raises(ValueError, match="GPT2LMHeadModel is no decoder like Qwen2 or Llama: it has no layers, rotary"):
+        VideoSession(GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=9)), prompts[0])
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
