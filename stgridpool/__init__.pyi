@@ -19,6 +19,7 @@ from .compressors.fastv import FastV as FastV
 from .compressors.fastvid import FastVID as FastVID
 from .compressors.framefusion import FrameFusion as FrameFusion
 from .compressors.framefusion_merge import FrameFusionMerge as FrameFusionMerge
+from .compressors.llava_scissor import LLaVAScissor as LLaVAScissor
 from .compressors.max import Max as Max
 from .compressors.none import NoCompression as NoCompression
 from .compressors.norm_topk import NormTopK as NormTopK

@@ -7,22 +7,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_PROBES = 20
 
-
-def highest_threshold(count: Callable[[Tensor], Tensor], budget: int, low: Tensor, high: Tensor) -> Tensor:
+def highest_threshold(
+    count: Callable[[Tensor], Tensor], budget: int, low: Tensor, high: Tensor, probes: int = 20
+) -> Tensor:
     """Find, by bisection, the highest threshold at which at most `budget` tokens remain.
 
     The count need not be monotone: the result is a threshold that was tried, or `low`. Nothing waits for the device.
 
     Args:
-        count: Returns the number of tokens, () int64, that remain at a threshold () float32. It is called 20 times, so
-            it should not compute similarities, only compare them.
+        count: Returns the number of tokens, () int64, that remain at a threshold () float32. It is called once for each
+            probe, so it should not compute similarities, only compare them.
         budget: Largest number of tokens allowed.
         low: () float32, a threshold at which at most `budget` tokens remain; the lower end of the interval.
         high: () float32, the upper end of the interval.
+        probes: How many thresholds are tried.
     """
-    for _ in range(_PROBES):
+    for _ in range(probes):
         middle = (low + high) / 2
         fits = count(middle) <= budget
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)

@@ -20,6 +20,7 @@ from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.fastvid import FastVID
 from stgridpool.compressors.framefusion import FrameFusion
 from stgridpool.compressors.framefusion_merge import FrameFusionMerge
+from stgridpool.compressors.llava_scissor import LLaVAScissor
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.norm_topk import NormTopK
@@ -60,6 +61,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "divprune": DivPrune,
     "prumerge": PruMerge,
     "prumerge_plus": PruMergePlus,
+    "llava_scissor": LLaVAScissor,
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
     "tome": ToMe,
