@@ -29,11 +29,13 @@ from .compressors.prumerge_plus import PruMergePlus as PruMergePlus
 from .compressors.ptg import PTG as PTG
 from .compressors.pyramid_drop import PyramidDrop as PyramidDrop
 from .compressors.random import Random as Random
+from .compressors.slowfast import SlowFast as SlowFast
 from .compressors.st_gridpool import STGridPool as STGridPool
 from .compressors.stride import Stride as Stride
 from .compressors.sttm import STTM as STTM
 from .compressors.temporal_average import TemporalAverage as TemporalAverage
 from .compressors.tome import ToMe as ToMe
+from .compressors.ts_llava import TSLLaVA as TSLLaVA
 from .compressors.vidcom2 import VidCom2 as VidCom2
 from .compressors.visionzip import VisionZip as VisionZip
 from .evidence import Evidence as Evidence

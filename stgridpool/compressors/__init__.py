@@ -30,11 +30,13 @@ from stgridpool.compressors.prumerge_plus import PruMergePlus
 from stgridpool.compressors.ptg import PTG
 from stgridpool.compressors.pyramid_drop import PyramidDrop
 from stgridpool.compressors.random import Random
+from stgridpool.compressors.slowfast import SlowFast
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
 from stgridpool.compressors.temporal_average import TemporalAverage
 from stgridpool.compressors.tome import ToMe
+from stgridpool.compressors.ts_llava import TSLLaVA
 from stgridpool.compressors.vidcom2 import VidCom2
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.elsewhere import find_method, installed_names
@@ -45,6 +47,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "average": Average,
     "bilinear": Bilinear,
     "adaptive_pool": AdaptivePool,
+    "slowfast": SlowFast,
     "max": Max,
     "nsp": NSP,
     "ptg": PTG,
@@ -54,6 +57,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "stride": Stride,
     "temporal_average": TemporalAverage,
     "downsample": Downsample,
+    "ts_llava": TSLLaVA,
     "norm_topk": NormTopK,
     "fastervlm": FasterVLM,
     "visionzip": VisionZip,

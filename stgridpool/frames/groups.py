@@ -28,7 +28,7 @@ def even_groups(num_frames: int, num_groups: int) -> Rows:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def groups_of(size: int, num_frames: int) -> Rows:
-    """Mean over each run of `size` frames; the last one may be shorter."""
+    """Mean over each run of `size` frames, or of other things in a row; the last one may be shorter."""
     return _means(torch.arange(0, num_frames, size), num_frames)
 
 

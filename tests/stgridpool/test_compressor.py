@@ -11,10 +11,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from stgridpool import COMPRESSORS, Average, PruMerge, VideoTokens, VisionZip, build_compressor, compress
+from stgridpool import (
+    COMPRESSORS,
+    Average,
+    PruMerge,
+    SlowFast,
+    TSLLaVA,
+    VideoTokens,
+    VisionZip,
+    build_compressor,
+    compress,
+)
 from stgridpool.compressor import Compressor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+TWO_PATHWAYS = (SlowFast, TSLLaVA)  # in the second, the first frame comes again
 SHAPES = [(1, 1, 1, 3), (1, 2, 2, 4), (3, 5, 4, 2), (9, 7, 7, 8), (16, 4, 6, 5), (33, 1, 3, 2), (8, 6, 1, 2)]
 
 
@@ -32,11 +43,11 @@ def test_shapes_places_and_counts(compressor, shape, invent):
     assert plan.num_sources == math.prod(shape[:3])
     assert plan.anchor.shape == (len(plan),)
     assert plan.anchor.dtype == torch.int64
-    assert plan.anchor.tolist() == sorted(set(plan.anchor.tolist()))
+    assert isinstance(compressor, TWO_PATHWAYS) or plan.anchor.tolist() == sorted(set(plan.anchor.tolist()))
     assert 0 <= int(plan.anchor.min()) <= int(plan.anchor.max()) < plan.num_sources
     left = VideoTokens(torch.zeros(plan.num_sources, 1), shape[:3]).through(replace(plan, reproduces=True))
     places = [tuple(place) for place in left.places().tolist()]
-    assert places == sorted(set(places))
+    assert isinstance(compressor, TWO_PATHWAYS) or places == sorted(set(places))
     assert all(0 <= axis < side for place in places for axis, side in zip(place, left.shape, strict=True))
     assert plan.shape is None or math.prod(plan.shape) == len(plan)
     assert compressor.planned_count(shape[:3]) in (len(plan), None)
