@@ -8,12 +8,12 @@ since the next caller may need gradients.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from stgridpool.frames.byte_cache import cached_by_bytes
 from stgridpool.frames.patterns import FramePattern
 from stgridpool.plan import Plan, Shape, made_sizes, to_device
 from stgridpool.rows import Rows
@@ -50,7 +50,7 @@ def lay_out(
     return _over_frames(resident(pattern, device), torch.arange(shape[0], device=device), shape, ())
 
 
-@lru_cache(maxsize=160)  # a plan and its slots for each of 64 video lengths, and the patterns
+@cached_by_bytes()
 @torch.inference_mode(False)
 def resident(value: _Value, device: torch.device) -> _Value:
     """Return a cached copy of `value`, which is itself cached per size, with its tensors on `device`."""
@@ -60,7 +60,7 @@ def resident(value: _Value, device: torch.device) -> _Value:
     return moved
 
 
-@lru_cache(maxsize=64)
+@cached_by_bytes()
 @torch.inference_mode(False)
 def _with_mosaics(pattern: FramePattern, shape: Shape, rewritten: RewrittenFrames) -> Plan:
     tables = torch.where(rewritten.slots < 0, torch.arange(shape[0]), rewritten.slots + shape[0])

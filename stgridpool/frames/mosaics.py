@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.frames.byte_cache import cached_by_bytes
 from stgridpool.frames.layout import RewrittenFrames
 from stgridpool.frames.patterns import resizing
 from stgridpool.options import Pair
@@ -65,7 +66,7 @@ def mosaic(frame: Pair, grid_size: int) -> Rows:
     return Rows(drawn.sources + which[drawn.row_of_entry()] * height * width, drawn.offsets, drawn.weights)
 
 
-@lru_cache(maxsize=64)
+@cached_by_bytes()
 @torch.inference_mode(False)
 def rewrite(shape: Shape, levels: tuple[Level, ...]) -> RewrittenFrames | None:
     """Replace frames of a (T, H, W) video by mosaics, level by level; None if no grid is full.

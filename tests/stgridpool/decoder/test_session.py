@@ -77,7 +77,7 @@ def test_the_prefix_is_prefilled_by_the_decoder(model, prompts, place):
 
 
 def test_a_model_whose_layers_are_not_known_is_refused(prompts):
-    with pytest.raises(ValueError, match="GPT2LMHeadModel is no decoder like Qwen2 or Llama: it has no layers, rotary"):
+    with pytest.raises(ValueError, match="GPT2LMHeadModel is not a decoder like Qwen2 or Llama: it has no layers"):
         VideoSession(GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=9)), prompts[0])
 
 
