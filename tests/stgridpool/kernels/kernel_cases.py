@@ -69,8 +69,11 @@ def gather(table, rows, *more):
 
 
 @every_dtype
-@pytest.mark.parametrize("width", [1, 32, 130, 1152])
-@pytest.mark.parametrize("counts", [[1, 1], [0, 4, 3, 0], [21, 0, 1], [0]], ids=str)
+@pytest.mark.parametrize(
+    ("width", "counts"),
+    [(1, [0, 2, 1]), (32, [0, 4, 3, 0]), (130, [1, 1]), (130, [21, 0, 1]), (130, [0]), (1152, [0, 4, 3, 0])],
+    ids=str,
+)
 def test_gather_is_the_matrix_product(dtype, width, counts):
     table, rows = torch.randn(9, width).to(dtype), some_rows(counts, 9)
     out = gather(table, rows)
@@ -124,6 +127,7 @@ def test_gather_adds_onto_rows(dtype):
     assert torch.equal(out[[1, 3]].cpu(), onto[[1, 3]])
 
 
+# The interpreter runs a kernel's programs one after the other, so the videos are short.
 METHODS = [
     Average(),
     Average(kernel_size=3, padding=1),
@@ -149,7 +153,8 @@ METHODS = [
     ids=str,
 )
 def test_methods_give_what_the_plain_path_gives(method, dtype, launched, monkeypatch):
-    tokens = torch.randn(8, 3, 4, 24).to(DEVICE, dtype)
+    frames = 8 if method == STGridPool() else 4 if isinstance(method, PTG | STGridPool) else 2  # as mosaics need
+    tokens = torch.randn(frames, 3, 4, 24).to(DEVICE, dtype)
     before = tokens.clone()
     (found, plan), decided = method(tokens), method.plan(VideoTokens.of(tokens), {})
     applied = decided.apply(tokens)
@@ -173,8 +178,9 @@ def test_methods_give_what_the_plain_path_gives(method, dtype, launched, monkeyp
 
 @every_dtype
 def test_mosaics_give_what_the_plain_path_gives(dtype, launched, monkeypatch):
-    tokens = torch.randn(16, 3, 4, 24).to(DEVICE, dtype)
-    plan = PTG(strides=(1, 2, 4), grid_size=2)(tokens).plan
+    tokens = torch.randn(4, 2, 3, 24).to(DEVICE, dtype)
+    plan = PTG(strides=(1, 2), grid_size=2)(tokens).plan
+    assert len(plan.made) == 2
     found = make(tokens.flatten(0, 2), plan.made)
     assert launched
     monkeypatch.setattr(kernels, "can_run", lambda *tensors: False)
