@@ -31,7 +31,7 @@ def serve():
     """Answer until the input ends, except in a process that is to become a program: return this program."""
     for line in sys.stdin:
         processes, programs = [], json.loads(line)
-        if any(program["arguments"][:2] == ["-m", "lmms_eval"] for program in programs):
+        if any(knows_stock_tasks(program["arguments"]) for program in programs):
             remember_stock_tasks()
         for program in programs:
             if (process := os.fork()) == 0:
@@ -78,6 +78,10 @@ def become(program):
         sys.argv.insert(0, first)
         sys.path[0] = str(Path(first).parent)
         runpy.run_path(first, run_name="__main__")
+
+
+def knows_stock_tasks(arguments):
+    return arguments[:2] == ["-m", "lmms_eval"] or Path(arguments[0]).name in ("extract_features.py", "probe.py")
 
 
 @functools.cache

@@ -3,10 +3,13 @@
 import json
 import math
 import time
+from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from stgridpool import COMPRESSORS, build_compressor
 
@@ -60,13 +63,38 @@ def test_clips_of_many_lengths(run):
         assert row["ratio"] == pytest.approx(row["seconds_many_lengths"] / row["seconds_one_length"], rel=0.2)
 
 
-@pytest.mark.slow
-def test_little_memory(run):
-    arguments = ("--width", "2048", "--dtypes", "float32", "--rounds", "1", "--json", "--methods", "nsp", "st_gridpool")
-    rows = [row for row in json.loads(run(*arguments)) if row["method"] != "nsp, unfolded"]
-    assert len(rows) == 2
-    for row in rows:
-        assert row["extra_memory_share"] < 0.25, row
+def most_held(call, folder):
+    """Bytes that torch's allocator holds at most during `call` beyond those before and those of the tokens made."""
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        made = call().tokens
+    trace.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
+    return max(accumulate(change for _, change in changes)) - made.numel() * made.element_size()
+
+
+@pytest.mark.parametrize(("name", "mosaics"), [("nsp", 0), ("st_gridpool", 4 + 2 + 1)])
+def test_little_memory(name, mosaics, tmp_path):
+    """Beyond input and output only the mosaics of windows of 8, 16 and 32 frames, weights and indices."""
+    tokens, compressor = torch.randn(32, 27, 27, 512), build_compressor(name)
+    compressor(tokens)  # layouts of this size are made, and kept
+    share = most_held(lambda: compressor(tokens), tmp_path) / (tokens.numel() * tokens.element_size())
+    assert mosaics / 32 <= share < mosaics / 32 + 0.02
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
+def test_extra_memory_is_that_beyond_input_and_output(load_script):
+    load_script("benchmark")  # puts the folder of its modules on the path
+    from benchmarking.pooling import extra_memory
+
+    tokens = torch.zeros(1)
+
+    def call():
+        held = torch.ones(25_000_000)
+        return SimpleNamespace(tokens=held[:10_000_000] + 1)
+
+    extra_memory(call, tokens)  # what is loaded on first use stays
+    assert extra_memory(call, tokens) == pytest.approx(100e6, rel=0.1)
 
 
 @pytest.mark.slow

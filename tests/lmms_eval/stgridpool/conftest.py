@@ -14,6 +14,8 @@ import torch
 from lmms_eval.api.instance import Instance
 from loguru import logger
 
+from llava import reading_process
+
 QUIZ = ["v0.mp4", "v1.mp4", "v0.mp4", "broken.mp4", "v1.mp4", "v0.mp4", "v2.mp4"]  # 7: uneven on two processes
 TASK = """
 task: {name}
@@ -102,13 +104,24 @@ def checkpoint(golden, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_model(checkpoint):
-    """Function that builds the lmms-eval model on the CPU; arguments as in --model_args."""
+    """Function that builds the lmms-eval model on the CPU; arguments as in --model_args.
+
+    One process reads the videos of all models, unless a test has it misbehave: starting it takes longer than reading.
+    """
     from lmms_eval_stgridpool.llava_video import LlavaVideo
 
-    def make(**arguments):
-        return LlavaVideo(**{"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu"} | arguments)
+    idle, plain_worker = [], reading_process.WORKER
+    defaults = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
 
-    return make
+    def make(**arguments):
+        model = LlavaVideo(**defaults | arguments)
+        if plain_worker == reading_process.WORKER:
+            model.encoder.loader._reader._idle = idle
+        return model
+
+    yield make
+    for process in idle:
+        process.end()
 
 
 @pytest.fixture
@@ -194,7 +207,8 @@ def evaluate(tmp_path_factory, checkpoint, tasks, read_results, start_programs, 
 
     def evaluate(task, num_processes=1, kill=None, limit=None, use_cache=None, **arguments):
         results = tmp_path_factory.mktemp("evaluation") / "results.json"
-        arguments = {"pretrained": checkpoint, "max_frames_num": 8, "torch_dtype": "float32"} | arguments
+        defaults = {"pretrained": checkpoint, "max_frames_num": 8, "torch_dtype": "float32", "decode_threads": 1}
+        arguments = defaults | arguments
         evaluation = {"tasks": task.split(","), "batch_size": 1, "bootstrap_iters": 0, "limit": limit}
         evaluation["model_args"] = ",".join(f"{name}={value}" for name, value in arguments.items())
         evaluation["use_cache"] = use_cache

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from loguru import logger
@@ -84,8 +81,8 @@ atexit.register(end_with_failure)
 """
 
 
-def test_a_process_that_ends_in_order_ends_with_a_failure_where_that_is_asked_for():
-    done = subprocess.run([sys.executable, "-c", ORDERLY], capture_output=True, text=True, check=False)
+def test_a_process_that_ends_in_order_ends_with_a_failure_where_that_is_asked_for(run_python):
+    done = run_python("-c", ORDERLY)
     assert done.returncode == 1
     assert done.stdout == "written last\n"
 
@@ -114,11 +111,8 @@ with failure.fatal("rank 1, video v.mp4"):
 
 
 @pytest.mark.slow
-def test_a_failed_process_ends_and_the_others_with_it_whatever_they_wait_for(tmp_path):
-    (tmp_path / "stuck.py").write_text(STUCK)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "stuck.py")], capture_output=True, text=True, timeout=1200, check=False
-    )
-    assert done.returncode != 0
-    assert "rank 1, video v.mp4: ValueError: no such thing" in done.stderr
+def test_a_failed_process_ends_and_the_others_with_it_whatever_they_wait_for(start_programs, environments_of_ranks):
+    started = start_programs(["-c", STUCK], ["-c", STUCK], environments=environments_of_ranks(2))
+    assert 0 not in started.wait().statuses
+    messages = "".join(path.read_text() for path in started.logs[1])
+    assert "rank 1, video v.mp4: ValueError: no such thing" in messages
