@@ -31,6 +31,18 @@ def load_script() -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="session")
+def _known_stock_tasks() -> None:
+    """Lets commands that run in this process find the index of lmms-eval's tasks, which takes seconds to make."""
+    path = Path(__file__).resolve().parents[1] / "python_server.py"
+    spec = importlib.util.spec_from_file_location("python_server", path)
+    assert spec is not None
+    assert spec.loader is not None
+    server = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(server)
+    server.remember_stock_tasks()
+
+
+@pytest.fixture(scope="session")
 def miniature() -> Path:
     """The trained checkpoint."""
     return SCRIPTS / "nano" / "checkpoint"

@@ -3,6 +3,7 @@
 A stand-in for Python notes how it was called and, if the test asks for it, writes a results file.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -69,7 +70,9 @@ def start(tmp_path):
             os.utime(earlier, (0, 0))
         command = ["bash", script, "--output", str(tmp_path / more.get("output", "out")), *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)
+        # A shell that starts with Ctrl-C ignored, as in the background of another one, cannot take it up.
+        hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, preexec_fn=hear, **pipes)  # noqa: PLW1509
 
     return start
 

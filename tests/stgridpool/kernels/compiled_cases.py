@@ -45,8 +45,11 @@ def compiled(monkeypatch) -> list[str]:
     return sources
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1, 1), (8, 3, 4, 96)], ids=str)
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize(
+    ("method", "shape"),
+    [(method, (8, 3, 4, 96)) for method in METHODS] + [(NSP(), (8, 1, 1, 1)), (STGridPool(), (8, 1, 1, 1))],
+    ids=str,
+)
 def test_every_launch_compiles(method, shape, compiled):
     tokens = torch.zeros(shape, dtype=torch.bfloat16)
     method(tokens)

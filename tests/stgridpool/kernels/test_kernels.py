@@ -22,7 +22,8 @@ def switched_on(monkeypatch):
 def run_cases(name: str, **environment: str) -> None:
     """Run a file of tests in a process where triton has not been imported yet."""
     cases = Path(__file__).with_name(f"{name}.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
+    # --noconftest: nothing in them is needed, and they import for seconds
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", str(cases)]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert run.returncode == 0, run.stdout + run.stderr
 

@@ -1,6 +1,7 @@
 """Questions change places between processes."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,9 @@ def test_a_response_cache_that_knows_all_answers_of_a_process_does_not_stop_the_
     assert "--use_cache is on" not in two.messages[0]
     answers = [sample["filtered_resps"] for sample in evaluate("clips", limit=2).samples.values()]
     assert [two.samples["clips", document]["filtered_resps"] for document in range(2)] == answers
+
+
+def test_the_response_cache_of_the_tests_belongs_to_no_commit(run_python):
+    """Else a commit between two runs, in the repository that .venv lies in, would have all answers computed anew."""
+    code = "from lmms_eval.utils import get_lmms_eval_cache_version; print(get_lmms_eval_cache_version())"
+    assert run_python("-c", code).stdout.split() == [version("lmms_eval")]

@@ -97,16 +97,27 @@ def test_a_process_that_no_launcher_started_goes_on(launch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "ranks"),
-    [
-        (("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"), 2),
-        (("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--cpu"), 1),
-    ],
-)
-def test_ranks_end_with_a_launcher_that_is_killed(launch, command, ranks):
-    launcher, processes = launch(*command, ranks=ranks)
+def test_a_rank_ends_with_accelerate_that_is_killed(launch):
+    launcher, ranks = launch("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--cpu")
     launcher.kill()
     launcher.wait(LONG)
-    _, alive = psutil.wait_procs(processes, LONG)
+    _, alive = psutil.wait_procs(ranks, LONG)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_ranks_end_with_torchrun_that_is_killed(start_programs, tmp_path):
+    """torchrun is known by what it sets, accelerate by its command: it cannot be forked."""
+    (tmp_path / "rank.py").write_text(RANK)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "rank.py", tmp_path]
+    started = start_programs(command)
+    while len(ready := list(tmp_path.glob("*.ready"))) < 2:
+        assert psutil.pid_exists(started.processes[0])
+        os.sched_yield()
+    ranks = [psutil.Process(int(file.stem)) for file in ready]
+    os.kill(started.processes[0], signal.SIGKILL)
+    assert started.wait().statuses == [-signal.SIGKILL]
+    _, alive = psutil.wait_procs(ranks, LONG)
+    for rank in alive:
+        rank.kill()
     assert not alive

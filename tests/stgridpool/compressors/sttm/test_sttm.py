@@ -261,7 +261,7 @@ def test_slow_takes_the_most_similar_of_the_matches_of_one_node():
 @pytest.mark.parametrize("budget", [{"retention": share} for share in (0.5, 0.3, 0.15, 0.05)], ids=str)
 def test_budgets_are_met_exactly(mode, budget):
     compressor = STTM(mode=mode, **budget)
-    for seed in range(50):
+    for seed in range(10):  # random and smooth videos of each shape
         frames, height, width = [(8, 14, 14), (16, 7, 7), (1, 14, 14), (5, 9, 13), (6, 5, 4)][seed % 5]
         tokens = torch.randn(frames, height, width, 16) if seed % 2 else natural(frames, height, width, 16, seed)
         plan = plan_of(compressor, tokens)
