@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from stgridpool.evidence import Evidence, Need, through
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
+
+if TYPE_CHECKING:
+    from stgridpool.equal_budget import Reference
 
 FRAMES, PATCHES, TOKENS = "frames", "patches", "tokens"
 """Places in front of the language model: pixels, output of the projector, and output of the checkpoint's pooling."""
@@ -118,6 +121,21 @@ class Compressor(ABC):
         """
         del num_layers
         return self
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Return the method with those options changed that its number of tokens follows from.
+
+        Args:
+            share: Share of the checkpoint's own tokens to leave, above 0 and at most 1. Windows come in whole sizes and
+                may miss it; `stgridpool.equal_budget.planned_retention` says what they leave.
+            of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+            reference: The checkpoint.
+
+        Raises:
+            ValueError: If it has no such option, or cannot leave that share by that definition.
+        """
+        del reference
+        raise ValueError(f"{type(self).__name__} has no budget by which {of} could be {share:g}")
 
     def planned_shape(self, shape: Shape) -> Shape | None:
         """Return the lattice (T', H', W') that the output fills for a source lattice; None if that is not known yet."""

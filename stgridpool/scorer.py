@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from stgridpool.options import choice, fraction
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
+if TYPE_CHECKING:
+    from stgridpool.equal_budget import Reference
+
 
 @dataclass(frozen=True)
 class Budgeted(Compressor):
@@ -23,6 +26,7 @@ class Budgeted(Compressor):
 
     Attributes:
         default_retention: Fraction of the tokens to keep if no budget is given, a quarter; class attribute.
+        alternative: Option that may decide in place of a budget; class attribute.
         retention: Fraction of the tokens to keep, above 0 and at most 1, see `Budget.ratio`.
         tokens: Number of tokens to keep per video.
         tokens_per_frame: Number of tokens to keep per frame.
@@ -33,6 +37,7 @@ class Budgeted(Compressor):
 
     needs_maps: ClassVar[bool] = False
     default_retention: ClassVar[float] = 0.25
+    alternative: ClassVar[str | None] = None
 
     retention: float | None = None
     tokens: int | None = None
@@ -69,6 +74,12 @@ class Budgeted(Compressor):
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
         """Return the number of tokens that the budget allows."""
         return self.budget.count(shape, total)
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Set `retention` and unset other budgets; see `Compressor.at_retention`."""
+        unset = dict.fromkeys(("tokens", "tokens_per_frame", *([self.alternative] if self.alternative else ())))
+        with_default = replace(self, **unset, retention=share)
+        return replace(with_default, retention=reference.share_of_input(with_default, share, of))
 
     def steps(self) -> tuple[Step, ...]:
         """Return the one place where the method acts: behind the checkpoint's own pooling."""

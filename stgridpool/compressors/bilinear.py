@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stgridpool.compressor import Compressor
+from stgridpool.equal_budget import Reference, window_sides
 from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import lay_out
 from stgridpool.frames.patterns import resizing
@@ -44,3 +45,8 @@ class Bilinear(Compressor):
         """Make every output token from at most four source tokens."""
         device, shape = tokens.maps().device, tokens.shape
         return lay_out(resizing(shape[1:], self.planned_shape(shape)[1:], "linear"), shape, device)
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Choose the strides, of any sides, that come nearest. See `Compressor.at_retention`."""
+        del of  # all definitions agree on what enters the language model
+        return reference.nearest((replace(self, stride=one) for one in window_sides()), share)

@@ -46,6 +46,7 @@ class DyCokeTTM(Budgeted):
             budget.
     """
 
+    alternative: ClassVar[str | None] = "prune"
     needs_maps: ClassVar[bool] = True
     PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
 

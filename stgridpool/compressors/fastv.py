@@ -37,6 +37,7 @@ class FastV(Scorer):
         ValueError: If an option is out of its range, or two budgets are given.
     """
 
+    alternative: ClassVar[str | None] = "layer_average"
     default_retention: ClassVar[float] = 0.5
 
     scope: str = "video"

@@ -13,6 +13,7 @@ import torch
 from stgridpool.algorithms.temporal_likeness import cosines_to_previous
 from stgridpool.compressor import POSITIONS, Compressor, Step, compress
 from stgridpool.compressors.framefusion_merge import is_most_alike, merge_chains
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.options import choice, fraction, number, whole_number
 from stgridpool.plan import Plan
@@ -112,6 +113,12 @@ class FrameFusion(Compressor):
         whole_number("merging_layers", self.merging_layers, 1, 1000)
         choice("positions", self.positions, POSITIONS)
         whole_number("depth", self.depth, 1, 1000)
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Set `layer_average`. See `Compressor.at_retention`."""
+        if of in ("layer_average", "kv_read"):
+            return replace(self, layer_average=share)
+        return super().at_retention(share, of, reference)
 
     def for_depth(self, num_layers: int) -> Compressor:
         """Note the number of layers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class FrameFusionMerge(Budgeted):
     Raises:
         ValueError: If an option is out of its range, or a threshold and a budget are given.
     """
+
+    alternative: ClassVar[str | None] = "threshold"
 
     threshold: float | None = None
 

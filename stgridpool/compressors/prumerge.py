@@ -51,6 +51,7 @@ class PruMerge(Budgeted):
         ValueError: If an option is out of its range, or a budget is given in two ways.
     """
 
+    alternative: ClassVar[str | None] = "attention_share"
     PRESETS: ClassVar[tuple[str, ...]] = ("released", "corrected")
 
     preset: str = "released"

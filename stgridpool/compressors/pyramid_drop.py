@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stgridpool.budget import split_layer_average
 from stgridpool.compressor import POSITIONS, Compressor, Step, compress, planned_counts
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.options import choice, fraction, whole_numbers
 from stgridpool.plan import Plan, Shape
@@ -114,6 +115,14 @@ class PyramidDrop(Compressor):
         if self.layer_average is not None:
             keep = split_layer_average(self.layer_average, lengths, (None, *keep))[1:]
         return replace(self, layers=layers, keep=keep, layer_average=None)
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Set `layer_average`, or scale `keep` to end in `share`. See `Compressor.at_retention`."""
+        if of == "last_layer":
+            return replace(self, layer_average=None, keep=tuple(min(1, k * share / self.keep[-1]) for k in self.keep))
+        if of == "entering_llm":
+            return super().at_retention(share, of, reference)
+        return replace(self, layer_average=share)
 
     def steps(self) -> tuple[Step, ...]:
         """Return one step per drop, each at its layer.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG, RELEASED_LEVELS, RELEASED_WINDOW
+from stgridpool.equal_budget import Reference, window_sides
 from stgridpool.evidence import Evidence
 from stgridpool.options import Pair, choice
 from stgridpool.plan import Plan, Shape
@@ -74,6 +75,11 @@ class STGridPool(Compressor):
         for part in (ptg, nsp):
             for field in fields(part):
                 object.__setattr__(self, field.name, getattr(part, field.name))
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Choose the windows of NSP, of any sides, that come nearest. See `Compressor.at_retention`."""
+        del of  # all definitions agree on what enters the language model
+        return reference.nearest((replace(self, kernel_size=one, stride=None) for one in window_sides()), share)
 
     @property
     def ptg(self) -> PTG:

@@ -36,6 +36,7 @@ class TemporalAverage(Budgeted):
         ValueError: If an option is out of its range, or a group and a budget are given.
     """
 
+    alternative: ClassVar[str | None] = "group"
     needs_maps: ClassVar[bool] = True
 
     group: int | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stgridpool.compressor import Compressor
+from stgridpool.equal_budget import Reference, window_sides
 from stgridpool.frames.patterns import Windows, pooling_windows
 from stgridpool.options import LONGEST_SIDE, Pair, flag, pair
 from stgridpool.plan import Shape
@@ -50,6 +51,11 @@ class WindowPooling(Compressor):
     def planned_shape(self, shape: Shape) -> Shape:
         """Return (T, H', W'): the same number of frames, with one token per window."""
         return (shape[0], *self.windows(shape).pattern.size)
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Choose the windows, of any sides, that come nearest; they do not overlap. See `Compressor.at_retention`."""
+        del of  # all definitions agree on what enters the language model
+        return reference.nearest((replace(self, kernel_size=one, stride=None) for one in window_sides()), share)
 
     def _pairs(self) -> tuple[Pair, Pair, Pair]:
         stride = self.kernel_size if self.stride is None else self.stride

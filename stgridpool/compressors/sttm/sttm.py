@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from stgridpool.compressors.sttm.temporal_merging import (
     join_as_released,
     join_components,
 )
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, flag, fraction, number, whole_number
 from stgridpool.plan import Plan, Shape
@@ -140,6 +141,11 @@ class STTM(Compressor):
         for field in fields(self)[1:]:
             if getattr(self, field.name) != settings.get(field.name, field.default):
                 object.__setattr__(self, "preset", None)
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Set `retention`. See `Compressor.at_retention`."""
+        unset = replace(self, retention=share, tokens=None, tokens_per_frame=None)
+        return replace(unset, retention=reference.share_of_input(unset, share, of))
 
     def steps(self) -> tuple[Step, ...]:
         """Return the one place where the method acts: its decoder layer."""

@@ -1,0 +1,146 @@
+"""Equal budgets: the options with which a method leaves a given share of the visual tokens, counted as for all others.
+
+Methods count their budgets in different ways: as a fraction of what they see, as a mean over the layers of the language
+model, or as a size of windows. `meet` turns one retention, by one definition, into each method's own options;
+`planned_retention` says what they then leave, by every definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+
+from stgridpool.budget import split_layer_average
+from stgridpool.compressor import PATCHES, Compressor, planned_counts
+from stgridpool.options import Pair, choice, fraction
+from stgridpool.plan import Shape
+from stgridpool.retention import DEFINITIONS
+
+LARGEST_WINDOW = 16
+ENTERING, AVERAGE, LAST, READ = DEFINITIONS
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What retention is measured against: a checkpoint's own tokens, newlines apart.
+
+    Attributes:
+        own_pooling: The checkpoint's own pooling.
+        patches: Rows and columns of a frame behind the projector.
+        num_layers: Layers of the language model.
+    """
+
+    own_pooling: Compressor
+    patches: tuple[int, int]
+    num_layers: int
+
+    def own_shape(self, num_frames: int) -> Shape:
+        """Return the lattice (T, H, W) that its own pooling leaves.
+
+        Raises:
+            ValueError: If that depends on the tokens.
+        """
+        shape = self.own_pooling.planned_shape((num_frames, *self.patches))
+        if shape is None:
+            raise ValueError(f"{self.own_pooling!r} leaves no lattice, so that nothing can be measured against it")
+        return shape
+
+    def own_count(self, num_frames: int) -> int:
+        """Return the number of tokens that its own pooling leaves."""
+        frames, height, width = self.own_shape(num_frames)
+        return frames * height * width
+
+    def share_of_input(self, compressor: Compressor, share: float, of: str) -> float:
+        """Return the fraction of the tokens that a method of one step sees which leaves `share` of the own tokens.
+
+        Args:
+            compressor: The method.
+            share: Retention to meet.
+            of: See `meet`.
+
+        Raises:
+            ValueError: If layers in front of it alone hold more, or it acts too late to count.
+        """
+        place = compressor.steps()[0].place
+        if place == PATCHES:
+            height, width = self.patches
+            return share * self.own_count(1) / (height * width)
+        if not isinstance(place, int) or place == 0 or of == LAST:
+            return share
+        if of == ENTERING:
+            raise ValueError(f"{type(compressor).__name__} acts at layer {place}: all tokens enter the language model")
+        return split_layer_average(share, (place, self.num_layers - place), (None, 1))[1]
+
+    def nearest(self, candidates: Iterable[Compressor], share: float) -> Compressor:
+        """Return the method that comes nearest to `share` of the own tokens of a frame; of equally near ones the first.
+
+        Args:
+            candidates: Methods whose counts follow from sizes, at least one.
+            share: Retention to meet.
+        """
+        wanted, frame = share * self.own_count(1), (1, *self.patches)
+        return min(candidates, key=lambda one: abs((one.planned_count(frame) or 0) - wanted))
+
+
+def meet(compressor: Compressor, retention: float, of: str, reference: Reference) -> Compressor:
+    """Return the method with options that leave a share of the checkpoint's own tokens; see `Compressor.at_retention`.
+
+    Args:
+        compressor: The method.
+        retention: Share to leave, above 0 and at most 1.
+        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        reference: The checkpoint.
+
+    Raises:
+        ValueError: If the method cannot leave that share by that definition; the message says why.
+    """
+    fraction("retention", retention)
+    choice("retention_of", of, DEFINITIONS)
+    return compressor.at_retention(retention, of, reference).for_depth(reference.num_layers)
+
+
+def window_sides() -> list[Pair]:
+    """Return the sizes of windows to choose from, the squarest first: one side is at most twice the other."""
+    sides = product(range(1, LARGEST_WINDOW + 1), repeat=2)
+    return sorted((one for one in sides if max(one) <= 2 * min(one)), key=lambda one: max(one) / min(one))
+
+
+def planned_retention(compressor: Compressor, num_frames: int, reference: Reference) -> dict[str, float | None]:
+    """Return what a method leaves by each of `DEFINITIONS`, as a fraction of the checkpoint's own tokens.
+
+    None where the tokens decide. A generated token reads what entered each layer.
+
+    Args:
+        compressor: The method, its options for the depth of the model settled.
+        num_frames: T, at least 1.
+        reference: The checkpoint.
+    """
+    entering = planned_layers(compressor, num_frames, reference)
+    known = [count for count in entering if count is not None]
+    own, is_known = reference.own_count(num_frames), len(known) == len(entering)
+    average = sum(known) / len(entering) / own if is_known else None
+    first, last = (None if count is None else count / own for count in (entering[0], entering[-1]))
+    return {ENTERING: first, AVERAGE: average, LAST: last, READ: average}
+
+
+def planned_layers(compressor: Compressor, num_frames: int, reference: Reference) -> list[int | None]:
+    """Return how many visual tokens enter each layer of the language model; None where the tokens decide.
+
+    Args:
+        compressor: See `planned_retention`.
+        num_frames: T, at least 1.
+        reference: The checkpoint.
+    """
+    steps = compressor.steps()
+    replaces_pooling = any(step.place == PATCHES for step in steps)
+    before = () if replaces_pooling else reference.own_pooling.steps()
+    counts = planned_counts((*before, *steps), (num_frames, *reference.patches))[len(before) :]
+    entering: list[int | None] = []
+    current = reference.own_count(num_frames) if before else None
+    waiting = list(zip(steps, counts, strict=True))
+    for layer in range(reference.num_layers):
+        while waiting and (not isinstance(waiting[0][0].place, int) or waiting[0][0].place <= layer):
+            current = waiting.pop(0)[1]
+        entering.append(current)
+    return entering

@@ -1,0 +1,76 @@
+"""Equal budgets: by hand, and for every method against what it plans."""
+
+import pytest
+
+from stgridpool import COMPRESSORS, Average, FastV, PyramidDrop, build_compressor
+from stgridpool.equal_budget import Reference, meet, planned_layers, planned_retention
+from stgridpool.retention import DEFINITIONS
+
+OWN = Reference(Average(kernel_size=2), (28, 28), 28)  # 196 tokens a frame
+WITHOUT_BUDGET = {"none", "ptg", "adaptive_pool"}
+
+
+def test_what_enters_the_layers():
+    assert planned_layers(build_compressor("none"), 2, OWN) == [4 * 392] * 28  # it stands in for the own pooling
+    assert planned_layers(build_compressor("visionzip", retention=0.25), 2, OWN) == [98] * 28
+    assert planned_layers(build_compressor("nsp", kernel_size=4), 2, OWN) == [98] * 28
+    assert planned_layers(FastV(layer=2), 2, OWN) == [392] * 2 + [196] * 26
+    assert planned_layers(PyramidDrop(), 2, OWN) == [392] * 8 + [196] * 8 + [98] * 8 + [49] * 4
+    assert planned_layers(build_compressor("bilinear+fastv"), 1, OWN) == [196] * 2 + [98] * 26
+
+
+def test_every_definition_of_a_pyramid():
+    found = planned_retention(PyramidDrop(), 2, OWN)
+    mean = (392 * 8 + 196 * 8 + 98 * 8 + 49 * 4) / 28 / 392
+    assert found == {"entering_llm": 1, "layer_average": mean, "last_layer": 0.125, "kv_read": mean}
+
+
+def test_fastv_by_every_definition():
+    """Two layers of 28 see everything, so that the others keep (0.25 * 28 - 2) / 26 for a mean of a quarter."""
+    assert meet(FastV(), 0.25, "last_layer", OWN).retention == 0.25
+    for of in ("layer_average", "kv_read"):
+        assert meet(FastV(), 0.25, of, OWN).retention == pytest.approx(5 / 26)
+    with pytest.raises(ValueError, match="FastV acts at layer 2: all tokens enter the language model"):
+        meet(FastV(), 0.25, "entering_llm", OWN)
+    with pytest.raises(ValueError, match="2 of 28 layers keep all tokens"):
+        meet(FastV(), 0.05, "layer_average", OWN)
+
+
+def test_windows_come_as_near_as_whole_sizes_allow():
+    assert meet(build_compressor("nsp"), 0.25, "entering_llm", OWN).kernel_size == (4, 4)
+    assert meet(build_compressor("st_gridpool"), 0.5, "entering_llm", OWN).kernel_size in ((2, 4), (4, 2))
+    odd = Reference(build_compressor("bilinear"), (27, 27), 4)  # 14x14 tokens of 27x27
+    method = meet(build_compressor("nsp"), 0.25, "entering_llm", odd)
+    assert planned_retention(method, 8, odd)["entering_llm"] == pytest.approx(45 / 196)  # 5x9 for 49
+
+
+CANNOT = {  # what these methods leave at these places is no option of theirs
+    ("fastv", "entering_llm"),
+    ("sttm", "entering_llm"),
+    ("pyramid_drop", "entering_llm"),
+    ("framefusion", "entering_llm"),
+    ("framefusion", "last_layer"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in COMPRESSORS if name not in WITHOUT_BUDGET])
+@pytest.mark.parametrize("of", DEFINITIONS)
+def test_every_method_meets_it_or_says_why_not(name, of):
+    if (name, of) in CANNOT:
+        with pytest.raises(ValueError, match=r"enter the language model|has no budget by which"):
+            meet(build_compressor(name), 0.5, of, OWN)
+        return
+    found = planned_retention(meet(build_compressor(name), 0.5, of, OWN), 8, OWN)[of]
+    assert found is None or found == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_BUDGET))
+def test_a_method_without_a_budget_says_so(name):
+    with pytest.raises(ValueError, match=r"has no budget by which entering_llm could be 0\.5"):
+        meet(build_compressor(name), 0.5, "entering_llm", OWN)
+
+
+@pytest.mark.parametrize(("retention", "of"), [(0, "entering_llm"), (1.5, "entering_llm"), (0.5, "all")])
+def test_bad_values_are_refused(retention, of):
+    with pytest.raises(ValueError, match="retention"):
+        meet(FastV(), retention, of, OWN)
