@@ -25,7 +25,7 @@ from llava.video import FRAME_SUFFIXES, VideoReadError
 from lmms_eval_stgridpool.kept.paths import path_argument
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.requests import Tasks
-from lmms_eval_stgridpool.run.arguments import parse_model_args
+from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool.finite import NonFiniteError, all_finite
 from stgridpool.timing import StageTimer
 

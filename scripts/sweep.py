@@ -26,8 +26,8 @@ from rich.console import Console
 
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.kept.paths import path_argument
-from lmms_eval_stgridpool.run.arguments import parse_model_args
 from lmms_eval_stgridpool.run.evaluation import results_folder
+from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool import Compressor, build_compressor
 from stgridpool.options import json_object

@@ -9,33 +9,37 @@ import torch
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.progress import make_progress
-from loguru import logger
 
-from llava.video_model import load_video_model
-from lmms_eval_stgridpool.answers.answering import RequestAnswerer
-from lmms_eval_stgridpool.answers.generation import Answerer
+from lmms_eval_stgridpool.answers.answering import Answerer
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version
 from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.output import RunFiles, end_run
-from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts, describe, run_record
+from lmms_eval_stgridpool.kept.record import RankSums, describe, run_record
 from lmms_eval_stgridpool.questions.exchange import Exchange
-from lmms_eval_stgridpool.questions.requests import Request, Tasks, is_padding
+from lmms_eval_stgridpool.questions.requests import Request, Tasks, is_padding, name_questions
 from lmms_eval_stgridpool.questions.schedule import Job, decoding_work, in_batches, in_video_order, videos_in_order
 from lmms_eval_stgridpool.run import determinism
-from lmms_eval_stgridpool.run.arguments import Arguments, parse_model_args
-from lmms_eval_stgridpool.run.evaluation import current_evaluation, refuse_response_cache, unrecognised
+from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.evaluation import (
+    Evaluation,
+    current_evaluation,
+    refuse_response_cache,
+    unrecognised,
+    uses_response_cache,
+)
 from lmms_eval_stgridpool.run.failure import exit_when_lmms_eval_gives_up, fatal
 from lmms_eval_stgridpool.run.launcher import end_with_launcher
+from lmms_eval_stgridpool.run.loading import load_model
+from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.placement import place
-from lmms_eval_stgridpool.run.unanswered import UNANSWERED, Verdict
+from lmms_eval_stgridpool.run.unanswered import Verdict
 from lmms_eval_stgridpool.run.versions import warn_of_untested_versions
 from lmms_eval_stgridpool.videos.encoding import MediaEncoder
 from lmms_eval_stgridpool.videos.feature_cache import open_feature_cache
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool import Compressor, kernels
 from stgridpool.model import VideoModel
-from stgridpool.timing import StageTimer
 
 
 class LlavaVideo(lmms):
@@ -66,30 +70,15 @@ class LlavaVideo(lmms):
             determinism.switch_on()
         self.placement = place(self.arguments)
         if self.arguments.triton_kernels:
-            kernels.switch_on(self.placement.device)
+            kernels.switch_on(self.device)
         else:
             kernels.switch_off()
-        self.accelerator = self.placement.accelerator
-        self._rank, self._world_size = self.placement.rank, self.placement.world_size
-        self._files: RunFiles | None = None
-        if self.rank == 0 and evaluation is not None and evaluation.folder is not None:
-            self._files = RunFiles.claim(evaluation.folder, evaluation.time)
-        self._unrecognised = unrecognised() if self.rank == 0 else []
-        self.exchange = Exchange(self.rank, self.world_size, timedelta(seconds=self.arguments.barrier_timeout_s))
-        if self.rank == 0:
-            warn_of_untested_versions()
+        self._join_run(evaluation)
         self.model = self._load_model()
         self.model.compressor = self.arguments.build_compressor()
         self.model.vision_batch_size = self.arguments.fixed_vision_batch_size()
         self._tasks = Tasks(self.task_dict, self.arguments.answer_without_visuals, self.arguments.prompt_style)
-        keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
-        identity = self.model.identity() if keeps else None
-        tower = self.model.facts()["vision_tower"]
-        self._tower = answer_key(identity) if identity else checkpoint_version(tower, None)
-        cache = open_feature_cache(self.arguments, identity)
-        pin = self.device.type == "cuda"
-        self._loader = VideoLoader(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
-        self.encoder = MediaEncoder(self.model, self._loader, self.device, cache)
+        self.encoder = self._make_encoder()
         self.run_record: dict[str, Any] | None = None
         self.verdict: Verdict | None = None
         self._ask_tower([self.model.compressor])
@@ -109,11 +98,7 @@ class LlavaVideo(lmms):
             ValueError: If an argument is unknown, out of its range or given twice.
         """
         exit_when_lmms_eval_gives_up()
-        given = parse_model_args(arg_string)
-        for name, value in (additional_config or {}).items():
-            if value is not None and str(given.setdefault(name, value)) != str(value):
-                raise ValueError(f"{name} is {given[name]!r} in --model_args and {value!r} in --{name}: leave one out")
-        return cls(**given)
+        return cls(**parse_model_args(arg_string, additional_config))
 
     def _ask_tower(self, compressors: Sequence[Compressor]) -> None:
         """Have the tower compute what any of `compressors` needs of it, about every video."""
@@ -125,12 +110,7 @@ class LlavaVideo(lmms):
         shares_prefix = self.arguments.share_prefix and not compressor.query_aware
         self.compressor = compressor
         self._sums = RankSums(self.rank)
-        self._answerer = RequestAnswerer(
-            self._tasks,
-            self.encoder,
-            Answerer(self.model, SharedPrefix(self.model, shares_prefix)),
-            self._sums,
-        )
+        self._answerer = Answerer(self._tasks, self.encoder, SharedPrefix(self.model, shares_prefix), self._sums)
         is_batched = shares_prefix and not self.arguments.deterministic  # who shares a batch changes the rounding
         self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
         self._setup = describe(self.arguments, self.placement, self.model.facts(), compressor, shares_prefix)
@@ -171,24 +151,35 @@ class LlavaVideo(lmms):
             self.__dict__.pop(holder_of_the_model, None)
         super().clean()
 
+    def _join_run(self, evaluation: Evaluation | None) -> None:
+        """Set up what this rank shares with the others: the process group, barriers, and the files of the run."""
+        self.accelerator = self.placement.accelerator
+        self._rank, self._world_size = self.placement.rank, self.placement.world_size
+        self._files: RunFiles | None = None
+        self._unrecognised: list[str] = []
+        if self.rank == 0:
+            if evaluation is not None and evaluation.folder is not None:
+                self._files = RunFiles.claim(evaluation.folder, evaluation.time)
+            self._unrecognised = unrecognised()
+            warn_of_untested_versions()
+        self.exchange = Exchange(self.rank, self.world_size, timedelta(seconds=self.arguments.barrier_timeout_s))
+
     def _load_model(self) -> VideoModel:
-        arguments = self.arguments
-        return load_video_model(
-            arguments.pretrained,
-            model_name=arguments.model_name,
-            conv_template=arguments.conv_template,
-            add_time_instruction=arguments.add_time_instruction,
-            device_map=self.placement.device_map,
-            dtype=self.placement.dtype,
-            attn_implementation=arguments.attn_implementation,
-            mm_newline_position=arguments.mm_newline_position,
-            pool_head=arguments.pool_head,
-            text_tower=arguments.text_tower,
-        )
+        return load_model(self.arguments, self.placement)
+
+    def _make_encoder(self) -> MediaEncoder:
+        keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
+        identity = self.model.identity() if keeps else None
+        tower = self.model.facts()["vision_tower"]
+        self._tower = answer_key(identity) if identity else checkpoint_version(tower, None)
+        cache = open_feature_cache(self.arguments, identity)
+        pin = self.device.type == "cuda"
+        self._loader = VideoLoader(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
+        return MediaEncoder(self.model, self._loader, self.device, cache)
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]
-        meets = self.world_size > 1 and not self._has_response_cache()
+        meets = self.world_size > 1 and not uses_response_cache()
         trades = meets and kind != "generate_until_multi_round"
         jobs = []
         for position, instance in enumerate(instances):
@@ -197,7 +188,7 @@ class LlavaVideo(lmms):
             if not is_padding(instance):
                 jobs.append(self._job(request))
             self.exchange.report(f"read question {position + 1} of {len(instances)}")
-        kept = [(job, self._kept(job)) for job in jobs]
+        kept = [(job, self._journal.get(job.name, job.request)) for job in jobs]
         known = [(job, result) for job, result in kept if result is not None]
         for _, result in known:
             self._sums.add_resumed(result.token_counts)
@@ -230,16 +221,6 @@ class LlavaVideo(lmms):
         progress.close()
         return answers
 
-    def _has_response_cache(self) -> bool:
-        """Whether lmms-eval answers from its response cache; a rank whose answers are all in it is never called."""
-        evaluation = current_evaluation()
-        if evaluation is None or not evaluation.use_cache:
-            return False
-        logger.warning(
-            "--use_cache is on: questions about one video stay on several processes; use resume_dir instead of it"
-        )
-        return True
-
     def _job(self, request: Request) -> Job:
         with fatal(f"rank {self.rank}, task {request.task}, document {request.document}"):
             videos = self._tasks.video_key(request)
@@ -249,35 +230,16 @@ class LlavaVideo(lmms):
             pictures = self._tasks.pictures(request) if self._journal.is_on and videos is None else ()
             return Job(self.rank, request, self._journal.name(request, videos, pictures), videos, decoding)
 
-    def _kept(self, job: Job) -> GenerationResult | None:
-        """The answer that the journal holds, unless it was found without visuals and this run wants none such."""
-        result = self._journal.get(job.name, job.request)
-        is_blind = result is not None and result.token_counts.is_blind
-        return None if is_blind and not self.arguments.answer_without_visuals else result
-
     def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
-        facts = [SampleFacts() for _ in jobs]
+        requests = [job.request for job in jobs]
         if self.arguments.deterministic:
             repeat = jobs[0].name.rpartition("-")[2]
-            determinism.seed_from(f"{jobs[0].request.task} {jobs[0].request.document} {repeat}")
-        timer = StageTimer(self.device)
-        try:
-            with fatal(f"rank {self.rank}, {_named(jobs)}, videos {jobs[0].videos}", let_through=UNANSWERED):
-                answers = self._answerer.answer([job.request for job in jobs], facts, timer)
-        except UNANSWERED as error:
-            answers = [error] * len(jobs)
-        for failure in dict.fromkeys(answer for answer in answers if isinstance(answer, UNANSWERED)):
-            failed = [index for index, answer in enumerate(answers) if answer is failure]
-            logger.error(f"{_named([jobs[index] for index in failed])} is not answered: {failure}")
-            self._sums.add_failures(failure, len(failed))
-            for index in failed:
-                facts[index].failure, answers[index] = str(failure), no_answer
-        seconds = {stage: spent / len(jobs) for stage, spent in timer.seconds().items()}
-        for job, answer, one in zip(jobs, answers, facts, strict=True):
-            one.seconds = dict(seconds)
-            self._sums.add_answer(one)
-            self._journal.keep(job.name, answer, one)
-        return [GenerationResult(answer, one) for answer, one in zip(answers, facts, strict=True)]
+            determinism.seed_from(f"{requests[0].task} {requests[0].document} {repeat}")
+        with fatal(f"rank {self.rank}, {name_questions(requests)}, videos {jobs[0].videos}"):
+            results = self._answerer.answer(requests, no_answer)
+        for job, result in zip(jobs, results, strict=True):
+            self._journal.keep(job.name, result.text, result.token_counts)
+        return results
 
     def _finish_record(self) -> None:
         """Gather the sums of all processes; every one of them comes here, whether it had requests or not."""
@@ -292,8 +254,3 @@ class LlavaVideo(lmms):
         self.run_record = record | {"run_failed": failure, "unrecognised_in_lmms_eval": self._unrecognised}
         if self.rank == 0:
             end_run(self.run_record, self.verdict, self._files)
-
-
-def _named(jobs: list[Job]) -> str:
-    """Task and documents of questions, for messages."""
-    return f"task {jobs[0].request.task}, document {', '.join(str(job.request.document) for job in jobs)}"

@@ -1,52 +1,82 @@
-"""One request answered: visuals encoded, prompt built, model asked, facts of the answer filled in."""
+"""Requests answered: visuals encoded, prompts built, the language model asked, and the facts of each answer noted."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
+from lmms_eval.api.instance import GenerationResult
+from loguru import logger
 
-from lmms_eval_stgridpool.answers.generation import Answerer
+from lmms_eval_stgridpool.answers.generation import PreparedQuestion, generate
 from lmms_eval_stgridpool.answers.generation_settings import GenerationSettings
-from lmms_eval_stgridpool.kept.record import RankSums, SampleFacts
-from lmms_eval_stgridpool.questions.requests import Request, Tasks, video_key
+from lmms_eval_stgridpool.answers.scoring import score
+from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
+from lmms_eval_stgridpool.kept.record import RankSums
+from lmms_eval_stgridpool.kept.sample_facts import SampleFacts
+from lmms_eval_stgridpool.questions.requests import Request, Tasks, Visuals, name_questions, video_key
+from lmms_eval_stgridpool.run.unanswered import UNANSWERED
 from lmms_eval_stgridpool.videos.encoding import EncodedMedia, LastMade, Media, MediaEncoder
 from stgridpool.finite import NonFiniteError
+from stgridpool.model import Prompt
 from stgridpool.timing import StageTimer
 
 
-class RequestAnswerer:
-    """Answers requests one after the other; neighbours about the same video share its encoding and its prefix.
+class Answerer:
+    """Answers requests one batch after the other; consecutive questions about one video share encoding and prefix.
 
     Args:
         tasks: What the tasks know about their questions.
         encoder: Encodes and compresses visuals.
-        answerer: Asks the language model.
-        sums: Counts the videos that are encoded.
+        shared: The prefix that questions about one video share.
+        sums: Counts the videos that are encoded, the answers, and the failures.
     """
 
-    def __init__(self, tasks: Tasks, encoder: MediaEncoder, answerer: Answerer, sums: RankSums) -> None:
+    def __init__(self, tasks: Tasks, encoder: MediaEncoder, shared: SharedPrefix, sums: RankSums) -> None:
         self._tasks, self._sums = tasks, sums
-        self.encoder, self.answerer = encoder, answerer
+        self.encoder, self.shared = encoder, shared
         self._encoded: LastMade[EncodedMedia] = LastMade()
         self._media: LastMade[Media] = LastMade()
 
-    def answer(self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer) -> list[Any]:
-        """Answers in the form that their kind of request wants: text, (loss, is greedy), or a list of texts.
+    def answer(self, requests: Sequence[Request], no_answer: Any) -> list[GenerationResult]:
+        """Answer one request, or several of kind "generate_until" about the same visuals.
+
+        An answer is a text, a pair (loss, is greedy) or a list of texts, depending on the kind of the request. A
+        question that cannot be answered gets `no_answer`, and its facts say why. The time of a batch is divided evenly
+        among its questions.
 
         Args:
-            requests: One request, or several of kind "generate_until" about the same visuals.
-            facts: Those of each answer, to be filled in.
-            timer: Gets the stages of all of them.
+            requests: The requests.
+            no_answer: Stands in for a missing answer.
 
         Returns:
-            One answer per request; where it comes from features or logits that are not finite, the error instead.
-
-        Raises:
-            VideoReadError: If a video cannot be read.
-            UnansweredError: If the task shows nothing.
-            NonFiniteError: If the loss of a single request comes from features or logits that are not finite.
+            The answers and their facts, one per request.
         """
+        facts = [SampleFacts() for _ in requests]
+        timer = StageTimer(self.encoder.device)
+        try:
+            answers = self._answer(requests, facts, timer)
+        except UNANSWERED as error:
+            answers = [error] * len(requests)
+        for failure in dict.fromkeys(answer for answer in answers if isinstance(answer, UNANSWERED)):
+            failed = [index for index, answer in enumerate(answers) if answer is failure]
+            logger.error(f"{name_questions([requests[index] for index in failed])} is not answered: {failure}")
+            self._sums.add_failures(failure, len(failed))
+            for index in failed:
+                facts[index].failure, answers[index] = str(failure), no_answer
+        seconds = {stage: spent / len(requests) for stage, spent in timer.seconds().items()}
+        for own_facts in facts:
+            own_facts.seconds = dict(seconds)
+            self._sums.add_answer(own_facts)
+        return [GenerationResult(answer, own_facts) for answer, own_facts in zip(answers, facts, strict=True)]
+
+    def forget(self) -> None:
+        """Free the last video: its features, its tokens and its prefix."""
+        self._encoded.forget()
+        self._media.forget()
+        self.shared.forget()
+
+    def _answer(self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer) -> list[Any]:
+        """Answer requests about the same visuals; an answer from logits that are not finite is the error instead."""
         request = requests[0]
         visuals = self._tasks.visuals(request)
         if not visuals and not self._tasks.never_shows(request):
@@ -60,29 +90,90 @@ class RequestAnswerer:
             return [self._score(request, visuals, facts[0], timer)]
         return [self._converse(request, visuals, facts[0], timer)]
 
-    def forget(self) -> None:
-        """Free the last video: its features, its tokens and its prefix."""
-        self._encoded.forget()
-        self._media.forget()
-        self.answerer.shared.forget()
+    def _generate(
+        self,
+        contexts: Sequence[str],
+        visuals: Visuals,
+        settings: Sequence[GenerationSettings],
+        facts: Sequence[SampleFacts],
+        timer: StageTimer,
+    ) -> list[str | NonFiniteError]:
+        questions = []
+        for context, own_settings, own_facts in zip(contexts, settings, facts, strict=True):
+            prompt, media = self._prompt(context, visuals, own_facts, timer)
+            questions.append(PreparedQuestion(prompt, media, own_settings))
+        answers = generate(self.encoder.model, self.shared, questions, timer)
+        for question, own_facts, answer in zip(questions, facts, answers, strict=True):
+            own_facts.answered_together = answer.together
+            if answer.error is None:
+                own_facts.add_question(len(question.prompt), answer.num_tokens, answer.counts)
+        return [answer.error or answer.text for answer in answers]
 
-    def _show(self, visuals: Sequence[Any], question: str, facts: SampleFacts, timer: StageTimer) -> Media:
-        """Encode and compress visuals; what neighbouring questions share is not computed again.
+    def _score(self, request: Request, visuals: Visuals, facts: SampleFacts, timer: StageTimer) -> tuple[float, bool]:
+        prompt, media = self._prompt(request.context, visuals, facts, timer, request.argument)
+        loss, is_greedy, counts = score(self.encoder.model, self.shared, prompt, media, timer)
+        facts.add_question(len(prompt), 0, counts)
+        return loss, is_greedy
 
-        The encoding is shared by all questions about a video, its compressed tokens by those for which the compressor
-        sees the same: all of them, unless it looks at the question.
+    def _converse(
+        self, request: Request, visuals: Visuals, facts: SampleFacts, timer: StageTimer
+    ) -> list[str] | NonFiniteError:
+        """Answer in rounds: the task makes each question from the answers so far."""
+        settings = GenerationSettings.from_task(request.argument)
+        context, notes = request.context, None
+        answers: list[str] = []
+        while True:
+            [answer] = self._generate([context], visuals, [settings], [facts], timer)
+            if isinstance(answer, NonFiniteError):
+                return answer
+            answers.append(answer)
+            visuals, context, finished, outputs, notes = self._tasks.next_round(
+                request,
+                previous_output=list(answers),
+                round_idx=len(answers),
+                previous_round_info=notes,
+            )
+            answers, visuals = list(outputs), list(visuals or [])
+            if finished:
+                return answers
+
+    def _prompt(
+        self, context: str, visuals: Visuals, facts: SampleFacts, timer: StageTimer, answer: str | None = None
+    ) -> tuple[Prompt, Media]:
+        """Put a question and its visuals into a prompt.
+
+        Raises:
+            ValueError: If the prompt is longer than the model's longest. The model would cut it, and the question with
+                it.
+        """
+        media = self._show(context, visuals, facts, timer)
+        model = self.encoder.model
+        prompt = model.prompt(context, media.visuals, media.clips, answer)
+        if model.longest is not None and len(prompt) > model.longest:
+            visual = sum(video.num_tokens for _, video in prompt.videos)
+            raise ValueError(
+                f"a prompt of {len(prompt)} tokens, {visual} of them visual, is longer than the checkpoint's "
+                f"tokenizer_model_max_length = {model.longest}: lower max_frames_num or choose a stronger compressor"
+            )
+        return prompt, media
+
+    def _show(self, question: str, visuals: Visuals, facts: SampleFacts, timer: StageTimer) -> Media:
+        """Encode and compress visuals, unless the last question already did.
+
+        All questions about a video share its encoding. They also share its compressed tokens, unless the compressor
+        looks at the question.
         """
         compressor = self.encoder.model.compressor
         key = video_key(visuals)
 
         def encode() -> EncodedMedia:
             self._media.forget()
-            self.answerer.shared.forget()
+            self.shared.forget()
             with torch.inference_mode():
                 return self.encoder.encode(visuals, timer)
 
         def compress() -> Media:
-            self.answerer.shared.forget()
+            self.shared.forget()
             encoded = self._encoded.get(key, encode)
             with torch.inference_mode():
                 media = self.encoder.compress(encoded, question, timer)
@@ -105,71 +196,3 @@ class RequestAnswerer:
         facts.visual_tokens += media.visual_tokens
         facts.newline_tokens += media.newline_tokens
         return media
-
-    def _generate(
-        self,
-        contexts: Sequence[str],
-        visuals: Sequence[Any],
-        settings: Sequence[GenerationSettings],
-        facts: Sequence[SampleFacts],
-        timer: StageTimer,
-    ) -> list[str | NonFiniteError]:
-        model = self.encoder.model
-        texts: list[str | NonFiniteError] = []
-        asked = []
-        for context, own_facts in zip(contexts, facts, strict=True):
-            media = self._show(visuals, context, own_facts, timer)
-            asked.append((model.prompt(context, media.visuals, media.clips), media))
-        for media, group in groupby(asked, key=lambda one: one[1]):
-            prompts = [prompt for prompt, _ in group]
-            first = len(texts)
-            answers = self.answerer.generate(prompts, media, settings[first : first + len(prompts)], timer)
-            for prompt, own_facts, answer in zip(prompts, facts[first:], answers, strict=False):
-                own_facts.answered_together = answer.together
-                if answer.error is None:
-                    _count(own_facts, len(prompt), answer.num_tokens)
-                    own_facts.add_counts(answer.counts)
-                texts.append(answer.error or answer.text)
-        return texts
-
-    def _score(
-        self, request: Request, visuals: Sequence[Any], facts: SampleFacts, timer: StageTimer
-    ) -> tuple[float, bool]:
-        media = self._show(visuals, request.context, facts, timer)
-        prompt = self.encoder.model.prompt(request.context, media.visuals, media.clips, request.argument)
-        loss, is_greedy, counts = self.answerer.score(prompt, media, timer)
-        _count(facts, len(prompt), 0)
-        facts.add_counts(counts)
-        return loss, is_greedy
-
-    def _converse(
-        self,
-        request: Request,
-        visuals: Sequence[Any],
-        facts: SampleFacts,
-        timer: StageTimer,
-    ) -> list[str] | NonFiniteError:
-        """Rounds: the task makes each question from the answers so far."""
-        settings = GenerationSettings.from_task(request.argument)
-        context, notes = request.context, None
-        answers: list[str] = []
-        while True:
-            [answer] = self._generate([context], visuals, [settings], [facts], timer)
-            if isinstance(answer, NonFiniteError):
-                return answer
-            answers.append(answer)
-            visuals, context, finished, outputs, notes = self._tasks.next_round(
-                request,
-                previous_output=list(answers),
-                round_idx=len(answers),
-                previous_round_info=notes,
-            )
-            answers, visuals = list(outputs), list(visuals or [])
-            if finished:
-                return answers
-
-
-def _count(facts: SampleFacts, num_prompt: int, num_generated: int) -> None:
-    """Add the tokens of one question and its answer."""
-    facts.input_tokens = (facts.input_tokens or 0) + num_prompt
-    facts.output_tokens = (facts.output_tokens or 0) + num_generated

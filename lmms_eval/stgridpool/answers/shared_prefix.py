@@ -84,6 +84,27 @@ class SharedPrefix:
         self._session = self._media = None
 
 
+def count_whole_prompt(model: VideoModel, prompt: Prompt, entering: Sequence[int]) -> VisualCounts | None:
+    """Count the visual tokens of a prompt that shares nothing; each layer caches what enters it.
+
+    Args:
+        model: The model.
+        prompt: The prompt that the model has just read.
+        entering: Positions that entered each decoder layer.
+
+    Returns:
+        The counts, or None if the prompt shows no video.
+
+    Raises:
+        RuntimeError: If a layer read another number of visual tokens than the compressors planned.
+    """
+    if not prompt.videos:
+        return None
+    videos = [video for _, video in prompt.videos]
+    num_text = len(prompt) - sum(video.num_tokens + video.num_newlines for video in videos)
+    return count_tokens(model, videos, num_text, entering, entering)
+
+
 def count_tokens(
     model: VideoModel, videos: Sequence[Video], num_text: int, entering: Sequence[int], cached: Sequence[int]
 ) -> VisualCounts:

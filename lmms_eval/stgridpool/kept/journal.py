@@ -13,7 +13,7 @@ from loguru import logger
 
 from lmms_eval_stgridpool.kept.identity import answer_key, code_version, video_identity
 from lmms_eval_stgridpool.kept.journal_files import JournalFiles, Kept
-from lmms_eval_stgridpool.kept.record import SampleFacts
+from lmms_eval_stgridpool.kept.sample_facts import SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request
 from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool.elsewhere import foreign_code
@@ -52,6 +52,7 @@ class Journal:
     def __init__(self, arguments: Arguments, rank: int, setup: Mapping[str, Any], tower: str | None = None) -> None:
         self.is_on = arguments.resume_dir is not None
         self.taken_of_other_code = 0
+        self._takes_blind = arguments.answer_without_visuals
         self._files: JournalFiles | None = None
         if arguments.resume_dir is not None:
             code = code_version(*foreign_code(arguments.build_compressor()))
@@ -85,7 +86,12 @@ class Journal:
         return f"{key}-{self._asked[key]}"
 
     def get(self, name: str, request: Request) -> GenerationResult | None:
-        """The answer that the journal holds, or None."""
+        """Look a question's answer up.
+
+        Returns:
+            The answer; None if the journal holds none, or one that was found without visuals while this run must not
+            answer without them.
+        """
         kept = None if self._files is None else self._files.get(name)
         if kept is None:
             return None
@@ -93,6 +99,8 @@ class Journal:
             result = _result(kept, request.kind)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             logger.warning(f"{kept.place}: of the wrong shape, its question is asked again: {error!r}")
+            return None
+        if result.token_counts.is_blind and not self._takes_blind:
             return None
         self.taken_of_other_code += kept.is_of_other_code
         return result

@@ -157,3 +157,8 @@ def is_padding(instance: Instance) -> bool:
 def video_key(visuals: Visuals) -> tuple[str, ...] | None:
     """What names the videos of a question; None where there are images or nothing."""
     return tuple(visuals) if visuals and all(isinstance(visual, str) for visual in visuals) else None
+
+
+def name_questions(requests: Sequence[Request]) -> str:
+    """Name the task and the documents of questions of one task, for messages."""
+    return f"task {requests[0].task}, document {', '.join(str(request.document) for request in requests)}"

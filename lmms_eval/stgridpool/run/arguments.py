@@ -1,12 +1,9 @@
 """The arguments of ``--model_args``."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
-
-from lmms_eval.utils import simple_parse_args_string
 
 from llava.conversation import conv_templates
 from llava.video import BACKENDS, SAMPLINGS
@@ -229,46 +226,6 @@ class Arguments:
         if not isinstance(given, Mapping):
             raise ValueError(f'compressor_args must be a JSON object such as {{"preset": "paper"}}, got {given!r}')
         return build_compressor(options.text("compressor", self.compressor), **given)
-
-
-def parse_model_args(text: str) -> dict[str, Any]:
-    """Read ``--model_args`` as lmms-eval does, but refuse what it would misread in silence.
-
-    Args:
-        text: NAME=VALUE,NAME=VALUE, where commas within quotes, braces and brackets belong to the value.
-
-    Raises:
-        ValueError: If an entry has no ``=``, a name is given twice, or a quote or brace is not closed.
-    """
-    names: Counter[str] = Counter()
-    for entry in _entries(text):
-        name, equals, _ = entry.partition("=")
-        if not equals:
-            raise ValueError(f"--model_args must be NAME=VALUE,NAME=VALUE, got {entry!r} without a value")
-        names[name] += 1
-        if names[name] > 1:
-            raise ValueError(f"{name} is given twice in --model_args: leave one out")
-    return simple_parse_args_string(text)
-
-
-def _entries(text: str) -> list[str]:
-    """Split `text` at the commas outside quotes, braces and brackets, as lmms-eval does."""
-    entries, start, depth, quote = [], 0, 0, ""
-    for index, character in enumerate(text):
-        if quote:
-            quote = "" if character == quote and text[index - 1] != "\\" else quote
-        elif character in "\"'":
-            quote = character
-        elif character in "{[":
-            depth += 1
-        elif character in "}]":
-            depth -= 1
-        elif character == "," and depth == 0:
-            entries.append(text[start:index])
-            start = index + 1
-    if quote or depth:
-        raise ValueError(f"--model_args: a quote, brace or bracket has no counterpart in {text!r}")
-    return [entry.strip() for entry in [*entries, text[start:]] if entry.strip()]
 
 
 def _check_device(name: str, value: Any, others: Sequence[str]) -> None:

@@ -67,6 +67,20 @@ def refuse_response_cache(evaluation: Evaluation | None, allowed: bool) -> None:
         )
 
 
+def uses_response_cache() -> bool:
+    """Check whether lmms-eval answers from its response cache; a warning says what that costs.
+
+    A rank whose answers are all in that cache is never called, so the ranks must not wait for each other.
+    """
+    evaluation = current_evaluation()
+    if evaluation is None or not evaluation.use_cache:
+        return False
+    logger.warning(
+        "--use_cache is on: questions about one video stay on several processes; use resume_dir instead of it"
+    )
+    return True
+
+
 def unrecognised() -> list[str]:
     """What this project relies on and the installed lmms-eval no longer has; a warning says so."""
     missing = missing_reports()

@@ -92,7 +92,7 @@ def test_memory_holds_one_video_of_one_compressor(sweep, ask):
     ask(sweep[0], "generate_until", [{"visuals": ["v0.mp4"]}, {"visuals": ["v1.mp4"]}])
     for model in sweep:
         assert model._answerer._media._made is None
-        assert model._answerer.answerer.shared._session is None
+        assert model._answerer.shared._session is None
     [last] = sweep[0].encoder.last._made
     assert len(last.features) == 7
     assert isinstance(last.features, torch.Tensor)

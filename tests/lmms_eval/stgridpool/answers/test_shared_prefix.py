@@ -94,7 +94,7 @@ def test_logits_equal_those_of_the_whole_prompt(make_model, clips):
         media = encoder.compress(encoder.encode([str(clips / "v2.mp4")], timer), "", timer)
         for question in QUESTIONS[:4]:
             prompt = model.model.prompt(question, media.visuals, media.clips)
-            opened = model._answerer.answerer.shared.open(prompt, media)
+            opened = model._answerer.shared.open(prompt, media)
             language_model = model.model.language_model
             whole = language_model(prompt.ids[None], images=list(media.visuals), modalities=["video"]).logits[0]
             torch.testing.assert_close(

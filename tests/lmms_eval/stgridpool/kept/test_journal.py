@@ -17,7 +17,7 @@ from lmms_eval_stgridpool.kept import journal as module
 from lmms_eval_stgridpool.kept.identity import git_commit
 from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.journal_files import JournalFiles, decode_line, encode_line
-from lmms_eval_stgridpool.kept.record import SampleFacts
+from lmms_eval_stgridpool.kept.sample_facts import SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request
 from lmms_eval_stgridpool.run.arguments import Arguments
 

@@ -4,11 +4,8 @@ import os
 import pytest
 
 from llava.video import VideoReadError
-from lmms_eval_stgridpool.kept.record import (
-    RankSums,
-    SampleFacts,
-    run_record,
-)
+from lmms_eval_stgridpool.kept.record import RankSums, run_record
+from lmms_eval_stgridpool.kept.sample_facts import SampleFacts
 from lmms_eval_stgridpool.run.unanswered import NOTHING_SHOWN, UnansweredError
 
 

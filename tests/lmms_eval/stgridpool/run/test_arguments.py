@@ -3,7 +3,8 @@ from dataclasses import fields
 import pytest
 
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from lmms_eval_stgridpool.run.arguments import DETERMINISTIC_VISION_BATCH, Arguments, parse_model_args
+from lmms_eval_stgridpool.run.arguments import DETERMINISTIC_VISION_BATCH, Arguments
+from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool import build_compressor
 
 

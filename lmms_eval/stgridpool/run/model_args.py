@@ -1,0 +1,53 @@
+"""The text of ``--model_args``, split into arguments."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from lmms_eval.utils import simple_parse_args_string
+
+
+def parse_model_args(text: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read ``--model_args`` as lmms-eval does, but refuse what it would misread silently.
+
+    Args:
+        text: NAME=VALUE,NAME=VALUE; commas within quotes, braces and brackets belong to the value.
+        options: Other options of lmms-eval's command line, which are added to the arguments unless they are None.
+
+    Raises:
+        ValueError: If an entry has no ``=``, a name is given twice, a quote or brace is not closed, or an option
+            contradicts an argument.
+    """
+    names: Counter[str] = Counter()
+    for entry in _entries(text):
+        name, equals, _ = entry.partition("=")
+        if not equals:
+            raise ValueError(f"--model_args must be NAME=VALUE,NAME=VALUE, got {entry!r} without a value")
+        names[name] += 1
+        if names[name] > 1:
+            raise ValueError(f"{name} is given twice in --model_args: leave one out")
+    arguments: dict[str, Any] = simple_parse_args_string(text)
+    for name, value in (options or {}).items():
+        if value is not None and str(arguments.setdefault(name, value)) != str(value):
+            raise ValueError(f"{name} is {arguments[name]!r} in --model_args and {value!r} in --{name}: leave one out")
+    return arguments
+
+
+def _entries(text: str) -> list[str]:
+    """Split `text` at the commas outside quotes, braces and brackets, as lmms-eval does."""
+    entries, start, depth, quote = [], 0, 0, ""
+    for index, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote and text[index - 1] != "\\" else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "{[":
+            depth += 1
+        elif character in "}]":
+            depth -= 1
+        elif character == "," and depth == 0:
+            entries.append(text[start:index])
+            start = index + 1
+    if quote or depth:
+        raise ValueError(f"--model_args: a quote, brace or bracket has no counterpart in {text!r}")
+    return [entry.strip() for entry in [*entries, text[start:]] if entry.strip()]
