@@ -19,15 +19,8 @@ from lmms_eval_stgridpool.kept.record import RankSums, describe, run_record
 from lmms_eval_stgridpool.questions.exchange import Exchange
 from lmms_eval_stgridpool.questions.requests import Request, Tasks, is_padding, name_questions
 from lmms_eval_stgridpool.questions.schedule import Job, decoding_work, in_batches, in_video_order, videos_in_order
-from lmms_eval_stgridpool.run import determinism
+from lmms_eval_stgridpool.run import determinism, evaluation
 from lmms_eval_stgridpool.run.arguments import Arguments
-from lmms_eval_stgridpool.run.evaluation import (
-    Evaluation,
-    current_evaluation,
-    refuse_response_cache,
-    unrecognised,
-    uses_response_cache,
-)
 from lmms_eval_stgridpool.run.failure import exit_when_lmms_eval_gives_up, fatal
 from lmms_eval_stgridpool.run.launcher import end_with_launcher
 from lmms_eval_stgridpool.run.loading import load_model
@@ -45,9 +38,9 @@ from stgridpool.model import VideoModel
 class LlavaVideo(lmms):
     """A checkpoint in LLaVA-NeXT's format, evaluated with a compressor.
 
-    All questions about a video are answered by one process, one after the other, so that it is decoded, encoded and
-    prefilled once. A video that cannot be read, or is missing, leaves its questions unanswered; every other error ends
-    the run with a non-zero status, and so do too many unanswered questions.
+    One rank answers all questions about a video, so it is decoded, encoded and prefilled only once. If a video is
+    missing or cannot be read, its questions stay unanswered. Every other error, or too many unanswered questions, ends
+    the run with a non-zero status.
 
     Args:
         **arguments: See `Arguments`.
@@ -64,8 +57,7 @@ class LlavaVideo(lmms):
         end_with_launcher()
         exit_when_lmms_eval_gives_up()
         self.arguments = Arguments.parse(arguments)
-        evaluation = current_evaluation()
-        refuse_response_cache(evaluation, self.arguments.allow_use_cache)
+        evaluation.refuse_response_cache(evaluation.current_evaluation(), self.arguments.allow_use_cache)
         if self.arguments.deterministic:
             determinism.switch_on()
         self.placement = place(self.arguments)
@@ -73,7 +65,7 @@ class LlavaVideo(lmms):
             kernels.switch_on(self.device)
         else:
             kernels.switch_off()
-        self._join_run(evaluation)
+        self._join_run()
         self.model = self._load_model()
         self.model.compressor = self.arguments.build_compressor()
         self.model.vision_batch_size = self.arguments.fixed_vision_batch_size()
@@ -88,11 +80,11 @@ class LlavaVideo(lmms):
     def create_from_arg_string(
         cls, arg_string: str, additional_config: Mapping[str, Any] | None = None
     ) -> "LlavaVideo":
-        """Create the model from ``--model_args`` and lmms-eval's own options; lmms-eval calls it.
+        """Create the model from ``--model_args`` and lmms-eval's own options; called by lmms-eval.
 
         Args:
             arg_string: The text of ``--model_args``.
-            additional_config: lmms-eval's options; None values are left out.
+            additional_config: lmms-eval's options; None values are ignored.
 
         Raises:
             ValueError: If an argument is unknown, out of its range or given twice.
@@ -101,49 +93,49 @@ class LlavaVideo(lmms):
         return cls(**parse_model_args(arg_string, additional_config))
 
     def _ask_tower(self, compressors: Sequence[Compressor]) -> None:
-        """Have the tower compute what any of `compressors` needs of it, about every video."""
+        """Have the vision tower compute the evidence that any of `compressors` needs, for every video."""
         needs = {need for compressor in compressors for need in compressor.needs if not need.query_aware}
         self._loader.needs = sorted(needs, key=repr)
 
     def _use(self, compressor: Compressor) -> None:
-        """Set up what depends on the compressor: how questions are answered, and what is noted about it."""
+        """Set up everything that depends on the compressor: how questions are answered, recorded and kept."""
         shares_prefix = self.arguments.share_prefix and not compressor.query_aware
         self.compressor = compressor
         self._sums = RankSums(self.rank)
         self._answerer = Answerer(self._tasks, self.encoder, SharedPrefix(self.model, shares_prefix), self._sums)
-        is_batched = shares_prefix and not self.arguments.deterministic  # who shares a batch changes the rounding
+        is_batched = shares_prefix and not self.arguments.deterministic  # rounding depends on the rest of the batch
         self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
         self._setup = describe(self.arguments, self.placement, self.model.facts(), compressor, shares_prefix)
         self._journal = Journal(self.arguments, self.rank, self._setup, self._tower)
 
     @property
     def device(self) -> torch.device:
-        """Where this process works; lmms-eval gathers on it."""
+        """The device of this rank; lmms-eval gathers on it."""
         return self.placement.device
 
     @property
     def batch_size(self) -> int:
-        """Questions answered at a time."""
+        """Number of questions that lmms-eval passes as one."""
         return 1
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answers in free text, in the order of the requests; empty where a video cannot be read."""
+        """Answer requests in free text, in their order; an answer is empty if the video cannot be read."""
         return self._answer_all(requests, "generate_until", no_answer="")
 
     def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
-        """The loss of each continuation, and whether it is the greedy one; lmms-eval's tasks take the smallest loss.
+        """Compute the loss of each continuation, and whether it is the greedy one.
 
-        Each pair is wrapped, as lmms-eval would otherwise turn it into text. Where a video cannot be read the loss is
-        infinite.
+        lmms-eval's tasks choose the smallest loss; it is infinite if the video cannot be read. Each pair is wrapped,
+        because lmms-eval would otherwise turn it into text.
         """
         return self._answer_all(requests, "loglikelihood", no_answer=(float("inf"), False))
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[GenerationResult]:
-        """A list of answers per request: the task makes each round's question from the answers so far."""
+        """Answer each request in rounds: the task asks the next question after it has seen the answers so far."""
         return self._answer_all(requests, "generate_until_multi_round", no_answer=[""])
 
     def clean(self) -> None:
-        """Gather and write the record of the run, then free the model; lmms-eval calls it after the last answer."""
+        """Gather and write the record of the run, then free the model; called by lmms-eval after the last answer."""
         with fatal(f"rank {self.rank}, record of the run"):
             self._finish_record()
         self._loader.close()
@@ -151,16 +143,17 @@ class LlavaVideo(lmms):
             self.__dict__.pop(holder_of_the_model, None)
         super().clean()
 
-    def _join_run(self, evaluation: Evaluation | None) -> None:
-        """Set up what this rank shares with the others: the process group, barriers, and the files of the run."""
+    def _join_run(self) -> None:
+        """Set up what this rank shares with the others: process group, barriers, and the files of the run."""
         self.accelerator = self.placement.accelerator
         self._rank, self._world_size = self.placement.rank, self.placement.world_size
         self._files: RunFiles | None = None
         self._unrecognised: list[str] = []
         if self.rank == 0:
-            if evaluation is not None and evaluation.folder is not None:
-                self._files = RunFiles.claim(evaluation.folder, evaluation.time)
-            self._unrecognised = unrecognised()
+            call = evaluation.current_evaluation()
+            if call is not None and call.folder is not None:
+                self._files = RunFiles.claim(call.folder, call.time)
+            self._unrecognised = evaluation.unrecognised()
             warn_of_untested_versions()
         self.exchange = Exchange(self.rank, self.world_size, timedelta(seconds=self.arguments.barrier_timeout_s))
 
@@ -170,8 +163,7 @@ class LlavaVideo(lmms):
     def _make_encoder(self) -> MediaEncoder:
         keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
         identity = self.model.identity() if keeps else None
-        tower = self.model.facts()["vision_tower"]
-        self._tower = answer_key(identity) if identity else checkpoint_version(tower, None)
+        self._tower = answer_key(identity) if identity else checkpoint_version(self.model.facts()["vision_tower"], None)
         cache = open_feature_cache(self.arguments, identity)
         pin = self.device.type == "cuda"
         self._loader = VideoLoader(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
@@ -179,8 +171,8 @@ class LlavaVideo(lmms):
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]
-        meets = self.world_size > 1 and not uses_response_cache()
-        trades = meets and kind != "generate_until_multi_round"
+        has_barriers = self.world_size > 1 and not evaluation.uses_response_cache()
+        is_scattered = has_barriers and kind != "generate_until_multi_round"
         jobs = []
         for position, instance in enumerate(instances):
             with fatal(f"rank {self.rank}, task {instance.task_name}"):
@@ -193,28 +185,28 @@ class LlavaVideo(lmms):
         for _, result in known:
             self._sums.add_resumed(result.token_counts)
         jobs = [job for job, result in kept if result is None]
-        answers = self._answer_with_others(jobs, kind, no_answer) if trades else self._answer_jobs(jobs, no_answer)
-        if meets and not trades:
+        answers = self._answer_scattered(jobs, kind, no_answer) if is_scattered else self._answer_jobs(jobs, no_answer)
+        if has_barriers and not is_scattered:
             with fatal(f"rank {self.rank}, barrier after the answers"):
                 self.exchange.gather(None)  # lmms-eval's own barrier, which comes next, does not wait for slow ranks
         for job, result in [*known, *answers]:
             results[job.request.position] = result
         return results
 
-    def _answer_with_others(self, jobs: list[Job], kind: str, no_answer: Any) -> list[tuple[Job, GenerationResult]]:
-        """Answers to what this process was asked, each found by the process that got its video."""
+    def _answer_scattered(self, jobs: list[Job], kind: str, no_answer: Any) -> list[tuple[Job, GenerationResult]]:
+        """Scatter the questions of all ranks by their videos, answer this rank's share, and return the answers."""
         with fatal(f"rank {self.rank}, exchange of questions"):
-            jobs = self.exchange.trade(jobs, self._tasks.known(kind))
+            jobs = self.exchange.scatter(jobs, self._tasks.known(kind))
         answers = self._answer_jobs(jobs, no_answer)
         with fatal(f"rank {self.rank}, exchange of answers"):
-            return self.exchange.give_back(answers)
+            return self.exchange.return_answers(answers)
 
     def _answer_jobs(self, jobs: list[Job], no_answer: Any) -> list[tuple[Job, GenerationResult]]:
-        order = in_video_order([job.videos for job in jobs])
-        self._loader.expect(videos_in_order([jobs[index].videos for index in order]))
+        jobs = in_video_order(jobs)
+        self._loader.expect(videos_in_order(jobs))
         answers: list[tuple[Job, GenerationResult]] = []
         progress = make_progress(total=len(jobs), desc="Answering", disable=self.rank != 0)
-        for batch in in_batches([jobs[index] for index in order], self._questions_per_batch):
+        for batch in in_batches(jobs, self._questions_per_batch):
             answers += zip(batch, self._answer_batch(batch, no_answer), strict=True)
             progress.update(len(batch))
             self.exchange.report(f"answered {len(answers)} of {len(jobs)} questions")
@@ -242,12 +234,12 @@ class LlavaVideo(lmms):
         return results
 
     def _finish_record(self) -> None:
-        """Gather the sums of all processes; every one of them comes here, whether it had requests or not."""
+        """Gather the sums of all ranks; each rank must call this, even if it had no requests."""
         self._sums.resumed_of_other_code = self._journal.taken_of_other_code
         self._sums.answers_not_kept = self._journal.finish()
         elapsed = time.perf_counter() - self._started
-        parts, walls = zip(*self.exchange.gather((self._sums, elapsed)), strict=True)
-        record = run_record(self._setup, parts, max(walls))
+        parts, seconds = zip(*self.exchange.gather((self._sums, elapsed)), strict=True)
+        record = run_record(self._setup, parts, max(seconds))
         asked = record["requests"] + record["resumed_requests"]
         self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed, record["damaged_videos"])
         failure = str(self.verdict) if self.verdict.run_failed else None

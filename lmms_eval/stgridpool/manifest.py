@@ -1,4 +1,4 @@
-"""What lmms-eval reads when it starts: the names of our models and where their classes are."""
+"""The manifest that lmms-eval reads when it starts: the names of our models, and the modules of their classes."""
 
 import sys
 from importlib.util import find_spec
@@ -15,13 +15,13 @@ _NAME = "llava_video"
 
 
 def manifests() -> list["ModelManifest"]:
-    """The models of this plug-in, for the entry-point group ``lmms_eval.models``.
+    """List the models of this plug-in, for the entry-point group ``lmms_eval.models``.
 
-    lmms-eval is imported here and not at the top: it calls this function while its own ``models`` package loads. That
-    is the first moment of a run at which code of ours can make sure that the process ends with its launcher.
+    lmms-eval calls this function while it imports its own ``models`` package, so lmms-eval is imported here instead of
+    at the top. This is also the earliest moment at which our code can make the process end with its launcher.
 
     Raises:
-        SystemExit: If the command line names our model and the launcher of this process has ended.
+        SystemExit: If the command line names our model and the launcher of this process has already ended.
     """
     from lmms_eval.models.registry_v2 import ModelManifest  # noqa: PLC0415
 
@@ -31,11 +31,11 @@ def manifests() -> list["ModelManifest"]:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the model's class when lmms-eval asks for it, and end the process with status 1 where that fails.
+    """Load the class of the model when lmms-eval asks for it, and end the process with status 1 if that fails.
 
     Raises:
         AttributeError: If another name is asked for.
-        ImportError: If the package `llava` is another project's.
+        ImportError: If the package `llava` belongs to another project.
     """
     if name != "LlavaVideo":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -49,19 +49,18 @@ def __getattr__(name: str) -> Any:
 
 
 def check_llava() -> None:
-    """Make sure that `import llava` finds our package: LLaVA-NeXT's has the same name and many of the same modules.
+    """Check that `import llava` finds our package: LLaVA-NeXT's has the same name and many modules of the same names.
 
     Raises:
-        ImportError: If it finds another one; the message names both.
+        ImportError: If it finds another package; the message names both.
     """
     found, own = find_spec("llava"), find_spec("stgridpool")
     places = list((found and found.submodule_search_locations) or [])
     if not places or own is None or own.origin is None:
-        return  # importing it says more
+        return  # the import itself will raise a better error
     expected = Path(own.origin).parent.with_name("llava")
     if not (Path(places[0]) / "reading_worker.py").is_file():
         raise ImportError(
-            f"`import llava` finds {places[0]}, another project's package, and not {expected}, which llava_video is "
-            f"made of: start from another folder, and take {Path(places[0]).parent} off PYTHONPATH, or uninstall that "
-            "package"
+            f"`import llava` finds {places[0]}, another project's package, but llava_video needs {expected}: start "
+            f"from another folder, remove {Path(places[0]).parent} from PYTHONPATH, or uninstall that package"
         )

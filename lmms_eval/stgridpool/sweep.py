@@ -1,4 +1,4 @@
-"""Several compressors evaluated in one process: each video is decoded and encoded once for all of them."""
+"""A sweep: several compressors evaluated in one process, which decodes and encodes each video only once."""
 
 import copy
 import sys
@@ -12,42 +12,46 @@ from lmms_eval.api.instance import GenerationResult
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.schedule import Job, in_batches
 from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
-from lmms_eval_stgridpool.videos.feature_cache import VideoFeatures
+from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from stgridpool import Compressor
 from stgridpool.timing import StageTimer
 
 
 @dataclass(frozen=True, eq=False)
 class SharingEncoder(MediaEncoder):
-    """Has the features of the last question's videos at hand when the next compressor asks for them.
+    """Keeps the features of the last question's videos for the next compressor.
 
     Attributes:
-        last: Those features.
+        last: These features.
     """
 
     last: LastMade[list[VideoFeatures]] = field(default_factory=LastMade)
 
     def features(self, paths: Sequence[Path], timer: StageTimer) -> list[VideoFeatures]:
-        """See `MediaEncoder.features`; what was read and encoded for one compressor is not for the next."""
+        """Return the vision tower's features of videos, and compute them only for the first compressor that asks.
+
+        Raises:
+            VideoReadError: If a video cannot be read.
+        """
         return self.last.get(tuple(paths), lambda: super(SharingEncoder, self).features(paths, timer))
 
 
 class SweptModel(LlavaVideo):
-    """One compressor of a sweep; for lmms-eval, a model like any other.
+    """One compressor of a sweep; for lmms-eval a model like any other.
 
-    The first one that is asked answers the questions about a video with all compressors, one after the other, while
-    the features are in memory. When lmms-eval asks the others, they hand out what was found then.
+    The first model that lmms-eval asks answers the questions about each video with all compressors, one after the
+    other, while the video's features are in memory. The other models return these answers when lmms-eval asks them.
 
     Args:
         **arguments: See `Arguments`.
 
     Raises:
-        ValueError: If an argument is unknown or out of its range, or is `resume_dir`, or there are several processes.
+        ValueError: If an argument is unknown or out of range, if `resume_dir` is set, or if there are several ranks.
     """
 
     def __init__(self, **arguments: Any) -> None:
         if arguments.get("resume_dir") is not None:
-            raise ValueError("a sweep keeps no journal: leave out resume_dir; feature_cache makes a second try fast")
+            raise ValueError("a sweep has no journal: leave out resume_dir; feature_cache makes a second run fast")
         super().__init__(**arguments)
         if self.world_size > 1:
             raise ValueError(f"a sweep runs in one process, not in {self.world_size}")
@@ -58,14 +62,14 @@ class SweptModel(LlavaVideo):
 
     @classmethod
     def for_compressors(cls, compressors: Sequence[Compressor], **arguments: Any) -> list["SweptModel"]:
-        """A model for each compressor, all of them with the same weights in memory.
+        """Create a model for each compressor; all of them share the same weights in memory.
 
         Args:
-            compressors: Those of the sweep.
+            compressors: The compressors of the sweep.
             **arguments: See `Arguments`; `compressor` is left out.
 
         Raises:
-            ValueError: As for the class, or if the checkpoint's model does not offer what a compressor asks for.
+            ValueError: As for the class, or if the model does not offer the evidence that a compressor needs.
         """
         loaded = cls(**arguments)
         sweep = [copy.copy(loaded) for _ in compressors]
@@ -80,7 +84,7 @@ class SweptModel(LlavaVideo):
     def _use(self, compressor: Compressor) -> None:
         super()._use(compressor)
         self._own_batch = self._questions_per_batch
-        self._questions_per_batch = sys.maxsize  # all questions about a video come to `_answer_batch` together
+        self._questions_per_batch = sys.maxsize  # `_answer_batch` gets all questions about a video
 
     def _answer_jobs(self, jobs: list[Job], no_answer: Any) -> list[tuple[Job, GenerationResult]]:
         unknown = [job for job in jobs if _key(job) not in self._found]
@@ -94,7 +98,7 @@ class SweptModel(LlavaVideo):
         return [self._found[_key(job)] for job in jobs]
 
     def _answer_alone(self, jobs: list[Job], no_answer: Any) -> None:
-        """Find this compressor's answers to questions about one video; its tokens and prefix are freed at the end."""
+        """Answer questions about one video with this compressor, then free its tokens and prefix."""
         self.model.compressor = self.compressor
         for batch in in_batches(jobs, self._own_batch):
             results = super()._answer_batch(batch, no_answer)
@@ -103,5 +107,5 @@ class SweptModel(LlavaVideo):
 
 
 def _key(job: Job) -> tuple[Any, ...]:
-    """What tells a question from all others; lmms-eval asks all models the same ones in the same order."""
+    """Identify a question; lmms-eval asks all models the same questions in the same order."""
     return job.request.kind, job.request.task, job.request.document, job.request.position

@@ -1,1 +1,1 @@
-"""How a question is asked and answered: prompts, generation, stopping, shared prefixes."""
+"""How a question is answered: prompts, generation, scoring, stopping, shared prefixes."""

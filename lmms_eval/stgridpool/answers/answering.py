@@ -1,4 +1,4 @@
-"""Requests answered: visuals encoded, prompts built, the language model asked, and the facts of each answer noted."""
+"""Answer requests: encode the visuals, build prompts, ask the language model, and note the facts of each answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,13 +40,12 @@ class Answerer:
     def answer(self, requests: Sequence[Request], no_answer: Any) -> list[GenerationResult]:
         """Answer one request, or several of kind "generate_until" about the same visuals.
 
-        An answer is a text, a pair (loss, is greedy) or a list of texts, depending on the kind of the request. A
-        question that cannot be answered gets `no_answer`, and its facts say why. The time of a batch is divided evenly
-        among its questions.
+        Depending on the kind of request, an answer is a text, a pair (loss, is greedy) or a list of texts. A question
+        that cannot be answered gets `no_answer`, and its facts say why. The questions of a batch share its time evenly.
 
         Args:
             requests: The requests.
-            no_answer: Stands in for a missing answer.
+            no_answer: Replaces a missing answer.
 
         Returns:
             The answers and their facts, one per request.
@@ -76,7 +75,7 @@ class Answerer:
         self.shared.forget()
 
     def _answer(self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer) -> list[Any]:
-        """Answer requests about the same visuals; an answer from logits that are not finite is the error instead."""
+        """Answer requests about the same visuals; return the error for an answer whose logits are not finite."""
         request = requests[0]
         visuals = self._tasks.visuals(request)
         if not visuals and not self._tasks.never_shows(request):
@@ -143,8 +142,7 @@ class Answerer:
         """Put a question and its visuals into a prompt.
 
         Raises:
-            ValueError: If the prompt is longer than the model's longest. The model would cut it, and the question with
-                it.
+            ValueError: If the prompt is longer than the model allows: it would cut the prompt and lose the question.
         """
         media = self._show(context, visuals, facts, timer)
         model = self.encoder.model
@@ -158,7 +156,7 @@ class Answerer:
         return prompt, media
 
     def _show(self, question: str, visuals: Visuals, facts: SampleFacts, timer: StageTimer) -> Media:
-        """Encode and compress visuals, unless the last question already did.
+        """Encode and compress visuals, unless the previous question has already done so.
 
         All questions about a video share its encoding. They also share its compressed tokens, unless the compressor
         looks at the question.

@@ -1,4 +1,4 @@
-"""Free text generated for questions: as a batch where they share a prefix, otherwise one by one."""
+"""Generate free text for questions: as a batch if they share a prefix, otherwise one by one."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,12 +22,12 @@ from stgridpool.timing import StageTimer
 
 @dataclass(frozen=True, eq=False)
 class PreparedQuestion:
-    """A question, ready for the language model.
+    """A question that is ready for the language model.
 
     Attributes:
-        prompt: Its prompt.
-        media: What it shows.
-        settings: How its answer is generated.
+        prompt: The prompt.
+        media: The visuals in the prompt.
+        settings: How to generate the answer.
     """
 
     prompt: Prompt
@@ -42,9 +42,9 @@ class Generated:
     Attributes:
         text: The answer.
         num_tokens: Number of tokens generated for it.
-        error: Why the text means nothing; None if everything that it was computed from is finite.
+        error: Why the text is meaningless; None if everything that it was computed from is finite.
         counts: Visual tokens of its prompt; None without a video.
-        together: Number of answers in its batch, itself included.
+        together: Number of answers in its batch, including this one.
     """
 
     text: str
@@ -60,8 +60,8 @@ def generate(
     """Answer questions; stages "prefill" (up to the first token) and "generate".
 
     Greedy answers that share a prefix are generated as one batch, each with its own limits. All others are generated
-    one by one. Only one prefix is in memory at a time. If features or logits are not finite, the answer has an error;
-    other answers of the same batch have none as long as their own logits are finite.
+    one by one. Only one prefix is in memory at a time. An answer has an error if its features or logits are not finite;
+    other answers of the same batch are not affected.
 
     Args:
         model: The model.

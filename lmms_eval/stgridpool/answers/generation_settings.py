@@ -1,4 +1,4 @@
-"""How an answer is generated: what a task asks for, and what transformers takes."""
+"""Settings for generating an answer: a task's ``generation_kwargs``, translated for transformers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How an answer is generated.
+    """Settings for generating an answer.
 
     Attributes:
-        max_new_tokens: Most tokens of the answer.
-        do_sample: Sample instead of taking the best token.
-        temperature: Of sampling, above 0.
-        top_p: Share of the probability that sampling draws from, 0 to 1; passed on as the stock models pass it. Of a
-            checkpoint's other sampling settings, such as top_k, sampling keeps what they say.
-        num_beams: Beams searched.
-        until: Texts before which the answer ends.
+        max_new_tokens: Maximum length of the answer, in tokens.
+        do_sample: Whether to sample instead of taking the best token.
+        temperature: Sampling temperature, above 0.
+        top_p: Probability mass that sampling draws from, 0 to 1; passed on as the stock models do. The checkpoint's
+            other sampling settings, such as top_k, stay in effect.
+        num_beams: Number of beams.
+        until: Texts that end the answer; they are not part of it.
     """
 
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
@@ -30,10 +30,10 @@ class GenerationSettings:
 
     @classmethod
     def from_task(cls, gen_kwargs: Mapping[str, Any]) -> "GenerationSettings":
-        """Read a task's ``generation_kwargs``, which are left as they are.
+        """Read a task's ``generation_kwargs`` without changing them.
 
-        A temperature of 0, or none without ``do_sample``, is greedy. Keys that are not generation settings here are
-        ignored, as lmms-eval's tasks address several models with them.
+        Decoding is greedy if the temperature is 0, or if neither a temperature nor ``do_sample`` is given. Other keys
+        are ignored because lmms-eval's tasks write them for several models.
         """
         temperature = gen_kwargs.get("temperature")
         do_sample = gen_kwargs.get("do_sample")
@@ -50,7 +50,7 @@ class GenerationSettings:
         )
 
     def for_model(self) -> dict[str, Any]:
-        """Arguments of the model's ``generate``; greedy ones undo the checkpoint's own sampling settings."""
+        """Return arguments for the model's ``generate``; greedy decoding resets the checkpoint's sampling settings."""
         if self.do_sample:
             sampling: dict[str, Any] = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p}
         else:

@@ -1,4 +1,4 @@
-"""The loss of an answer that the task gives."""
+"""Score an answer that the task provides, by its loss."""
 
 import torch
 from torch.nn import functional as F
@@ -16,14 +16,14 @@ def score(
 ) -> tuple[float, bool, VisualCounts | None]:
     """Compute the mean loss of the answer in a prompt, and whether greedy decoding would produce it; stage "prefill".
 
-    lmms-eval's multiple-choice tasks take the smallest number as the answer, so this is a loss and not a
+    lmms-eval's multiple-choice tasks choose the answer with the smallest number, so this returns a loss instead of a
     log-likelihood. As in the original clients, the loss includes the tokens that close the turn.
 
     Args:
         model: The model.
         shared: The prefix that questions about one video share.
         prompt: A prompt with an answer.
-        media: What it shows.
+        media: The visuals in the prompt.
         timer: Receives the time of the stage.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The prefix that all questions about one video share, kept from one question to the next, and its visual tokens."""
+"""The prefix that all questions about one video share, and the count of the visual tokens in a prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from stgridpool.retention import LayerLengths, VisualCounts
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A prefix that is in memory, and the rest of a prompt.
+    """A prompt whose prefix is in memory.
 
     Attributes:
         session: The prefix.
-        suffix: Embeddings (n, D) of the rest.
+        suffix: Embeddings (n, D) of the rest of the prompt.
         counts: Visual tokens of the prefix.
     """
 
@@ -30,13 +30,13 @@ class Opened:
 
 
 class SharedPrefix:
-    """Opens a `VideoSession` per video, and goes on with it while the video and the text before it stay the same.
+    """Keeps one `VideoSession` for as long as the video and the text before it stay the same.
 
     Prompts without a video, with several videos or with images share nothing.
 
     Args:
         model: The model.
-        is_on: Whether to share at all; a compressor that looks at the question must not.
+        is_on: Whether to share prefixes; must be False if the compressor looks at the question.
     """
 
     def __init__(self, model: VideoModel, is_on: bool) -> None:
@@ -48,15 +48,21 @@ class SharedPrefix:
         self._counts: VisualCounts | None = None
 
     def ids(self, prompt: Prompt) -> torch.Tensor | None:
-        """Return the ids (l,) before the video of a prompt, which decide its prefix; None if it shares nothing."""
+        """Return the ids (l,) before the video of a prompt, which identify its prefix; None if it shares nothing."""
         return prompt.shared_ids if self._is_on else None
 
     def open(self, prompt: Prompt, media: Media) -> Opened | None:
-        """Open the session for a prompt; that of another prefix is forgotten. None if the prompt shares nothing.
+        """Open the session for a prompt and forget the session of any other prefix.
 
         Args:
             prompt: The prompt.
-            media: What it shows; the same object for all questions about a video.
+            media: The visuals in the prompt; the same object for all questions about a video.
+
+        Returns:
+            The session and the rest of the prompt; None if the prompt shares nothing.
+
+        Raises:
+            RuntimeError: If a layer read a different number of visual tokens than the compressors planned.
         """
         ids = self.ids(prompt)
         if ids is None:
@@ -80,7 +86,7 @@ class SharedPrefix:
         return session, count_tokens(self._model, videos, len(text), entering, session.layer_lengths())
 
     def forget(self) -> None:
-        """Free the last video's keys and values."""
+        """Free the keys and values of the last video."""
         self._session = self._media = None
 
 
@@ -90,13 +96,13 @@ def count_whole_prompt(model: VideoModel, prompt: Prompt, entering: Sequence[int
     Args:
         model: The model.
         prompt: The prompt that the model has just read.
-        entering: Positions that entered each decoder layer.
+        entering: Number of positions that entered each decoder layer.
 
     Returns:
         The counts, or None if the prompt shows no video.
 
     Raises:
-        RuntimeError: If a layer read another number of visual tokens than the compressors planned.
+        RuntimeError: If a layer read a different number of visual tokens than the compressors planned.
     """
     if not prompt.videos:
         return None
@@ -108,17 +114,17 @@ def count_whole_prompt(model: VideoModel, prompt: Prompt, entering: Sequence[int
 def count_tokens(
     model: VideoModel, videos: Sequence[Video], num_text: int, entering: Sequence[int], cached: Sequence[int]
 ) -> VisualCounts:
-    """Count the visual tokens of the prompt that the model has just read, and compare them with what was planned.
+    """Count the visual tokens of the prompt that the model has just read, and compare the count with the plan.
 
     Args:
         model: The model.
         videos: The prompt's videos.
-        num_text: Other tokens among the positions counted.
-        entering: Positions that entered each decoder layer.
-        cached: Positions of the prompt that each layer's cache holds.
+        num_text: Number of other tokens among the counted positions.
+        entering: Number of positions that entered each decoder layer.
+        cached: Number of the prompt's positions in each layer's cache.
 
     Raises:
-        RuntimeError: If a layer got another number of visual tokens than the compressors planned.
+        RuntimeError: If a layer read a different number of visual tokens than the compressors planned.
     """
     own = [model.own_counts(video.source_shape[0]) for video in videos]
     planned = [sum(video.num_tokens for video in videos)] * len(entering)
@@ -144,10 +150,10 @@ def count_tokens(
 
 
 def _check_planned(inside: DecoderSteps, plans: Sequence[Sequence[Plan]], videos: Sequence[Video]) -> None:
-    """Compare the tokens that steps left of each video, ``plans[step][video]``, with what their settings give."""
+    """Compare the tokens that each step kept of each video, ``plans[step][video]``, with what its settings imply."""
     for number, video in enumerate(videos):
         planned = planned_counts(inside.steps, video.shape, None if video.cell is None else video.num_tokens)
         for step, of_videos, expected in zip(inside.steps, plans, planned, strict=True):
-            left = len(of_videos[number])
-            if expected is not None and left != expected:
-                raise RuntimeError(f"{step.compressor!r} left {left} tokens of a video, its settings give {expected}")
+            kept = len(of_videos[number])
+            if expected is not None and kept != expected:
+                raise RuntimeError(f"{step.compressor!r} kept {kept} tokens of a video, its settings imply {expected}")

@@ -1,4 +1,4 @@
-"""When an answer ends."""
+"""Stopping criteria: when an answer ends."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -11,21 +11,21 @@ from stgridpool.timing import StageTimer
 
 
 def cut(text: str, until: Iterable[str]) -> str:
-    """The answer without white space around it, up to the first of the texts `until`."""
+    """Strip an answer and cut it at the first of the texts `until`."""
     text = text.strip()
     ends = [position for word in until if (position := text.find(word)) >= 0]
     return text[: min(ends)].rstrip() if ends else text
 
 
 class FirstToken(StoppingCriteria):
-    """Never stops; ends the stage in `stages` after the first token and begins "generate"."""
+    """Never stops; after the first token it ends the stage in `stages` and begins the stage "generate"."""
 
     def __init__(self, stages: ExitStack, timer: StageTimer) -> None:
         self._stages, self._timer = stages, timer
         self._seen = False
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-        """False for every sequence."""
+        """Return False for every sequence."""
         if not self._seen:
             self._seen = True
             self._stages.close()
@@ -34,14 +34,14 @@ class FirstToken(StoppingCriteria):
 
 
 class Limits(StoppingCriteria):
-    """Stops each answer by criteria of its own, and after a number of tokens of its own.
+    """Stops each answer by its own criteria and at its own maximum length.
 
     Args:
-        criteria: Those of each answer.
-        max_new_tokens: Most tokens of each answer.
+        criteria: The criteria for each answer.
+        max_new_tokens: Maximum length of each answer, in tokens.
 
     Attributes:
-        lengths: Tokens after which each answer was stopped; None if it was not, or if several beams were searched.
+        lengths: Number of tokens at which each answer was stopped; None if it was not stopped, or with several beams.
     """
 
     def __init__(self, criteria: Sequence[Sequence[StoppingCriteria]], max_new_tokens: Sequence[int]) -> None:
@@ -49,10 +49,10 @@ class Limits(StoppingCriteria):
         self.lengths: list[int | None] = [None] * len(criteria)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Which sequences (B,) are done; `input_ids` (B, m) are the new tokens."""
+        """Tell which sequences (B,) are done; `input_ids` (B, m) are the new tokens."""
         rows, length = input_ids.shape
         rows_per_answer = rows // len(self._criteria)
-        ids = input_ids.cpu()  # once for all criteria: each would wait for the device
+        ids = input_ids.cpu()  # once for all criteria, each of which would wait for the device
         done = []
         for row in range(rows):
             answer = row // rows_per_answer
@@ -67,19 +67,19 @@ class Limits(StoppingCriteria):
 
 
 class Until(StoppingCriteria):
-    """Stops a sequence whose text holds one of the words; it sees new tokens only.
+    """Stops a sequence as soon as its new text contains one of the words.
 
-    It must see a sequence after each token, so a word that has become complete ends in the last one. Hence only the
-    tail that a word can fill is decoded; where that holds one, the whole text is, since white space at its beginning
-    does not count.
+    It is called after each token, so a word that has just become complete ends in the last token. It therefore decodes
+    only as many tokens as the longest word can fill. If these contain a word, it decodes the whole text, because white
+    space at the beginning does not count.
     """
 
     def __init__(self, words: tuple[str, ...], tokenizer: Any) -> None:
         self._words, self._tokenizer = words, tokenizer
-        self._tail = 1 + max((len(word.encode()) for word in words), default=0)  # a token is a byte at least
+        self._tail = 1 + max((len(word.encode()) for word in words), default=0)  # a token is at least one byte
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-        """Which sequences (B,) hold a word."""
+        """Tell which sequences (B,) contain a word."""
         done = [self._is_complete(ids) for ids in input_ids.tolist()]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
 
@@ -88,4 +88,5 @@ class Until(StoppingCriteria):
         return bool(found) and any(word in self._text(ids).lstrip() for word in found)
 
     def _text(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text

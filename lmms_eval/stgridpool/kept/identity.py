@@ -1,4 +1,4 @@
-"""What answers and features depend on, as digests: another file, checkpoint or code is another digest."""
+"""Digests of everything that answers and features depend on: files, checkpoints and code."""
 
 import hashlib
 import json
@@ -21,18 +21,18 @@ CODE = ("stgridpool", "transformers", "torch")
 
 
 def answer_key(facts: Mapping[str, Any]) -> str:
-    """A digest of everything that something depends on.
+    """Compute a digest of facts.
 
     Args:
         facts: Task, document, prompt, generation arguments, checkpoint, compressor, identity of the videos, ...; JSON
-            values, or objects whose text says what they are.
+            values, or objects whose `repr` describes them completely.
     """
     text = json.dumps(facts, sort_keys=True, ensure_ascii=False, default=repr)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def file_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What tells a file from another one of its name: path, size in bytes and time of the last change in ns."""
+    """Identify a file by its path, its size in bytes and the time of its last change in ns."""
     try:
         status = os.stat(path)
     except OSError:
@@ -41,13 +41,13 @@ def file_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def video_identity(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """What tells a video from another one of its name: `file_identity` of the file, or of the pictures in a folder."""
+    """Identify a video by the `file_identity` of its file, or of each picture if it is a folder of pictures."""
     video = Path(path)
     return [file_identity(file) for file in (sorted(video.glob("*")) if video.is_dir() else [video])]
 
 
 def visual_identity(visual: Any) -> Any:
-    """What tells something that a question shows from another: a digest of a picture, `video_identity` of a path."""
+    """Identify a visual: a picture by a digest of its pixels, a path by its `video_identity`."""
     if isinstance(visual, Image.Image):
         digest = hashlib.sha256(visual.tobytes())
         digest.update(repr(visual.getpalette()).encode())
@@ -56,13 +56,13 @@ def visual_identity(visual: Any) -> Any:
 
 
 def checkpoint_version(folder_or_name: str, revision: str | None) -> str | None:
-    """What tells a checkpoint from another one of its name: a digest of its files, or the commit on the hub.
+    """Identify the version of a checkpoint by a digest of its files, or by its commit on the hub.
 
-    Every file in the folder counts, hidden ones apart: weights, settings, and the tokenizer in whatever format.
+    The digest covers every file in the folder except hidden ones: weights, settings, and the tokenizer in any format.
 
     Args:
-        folder_or_name: The checkpoint as the user names it.
-        revision: Its commit on the hub, if that is where it was loaded from.
+        folder_or_name: The checkpoint as the user named it.
+        revision: Its commit on the hub, if it was loaded from there.
     """
     folder = Path(folder_or_name)
     if not folder.is_dir():
@@ -72,7 +72,7 @@ def checkpoint_version(folder_or_name: str, revision: str | None) -> str | None:
 
 
 def source_digest(*sources: Path) -> str:
-    """A digest of Python files: those named, and all in the folders named, wherever these lie."""
+    """Compute a digest of Python files and of all Python files in folders; it does not depend on where they are."""
     digest = hashlib.sha256()
     for source in sources:
         for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
@@ -84,9 +84,9 @@ def source_digest(*sources: Path) -> str:
 
 @cache
 def code_version(*more: Path) -> dict[str, str | None]:
-    """What answers are computed with: versions of packages, and the commit and a digest of this project's own code.
+    """Identify the code that computes answers: package versions, and the commit and a digest of this project's source.
 
-    The digest tells apart what has no commit, or more than one state of it: wheels, and trees with changes.
+    The digest is needed because wheels have no commit, and a working tree may differ from its commit.
 
     Args:
         more: Other code that answers depend on: files and folders.
@@ -100,7 +100,7 @@ def code_version(*more: Path) -> dict[str, str | None]:
 
 
 def git_commit(file: Path) -> str | None:
-    """The commit of the repository that tracks `file`, with "-dirty" if tracked files differ; None outside of one."""
+    """Return the commit of the repository that tracks `file`, with "-dirty" if tracked files differ, or None."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(file.parent), *arguments]

@@ -1,6 +1,6 @@
-"""The journal: which questions an earlier run has answered, and what this run answers.
+"""The journal of a run: answers of earlier runs that need not be computed again, and the answers of this run.
 
-Its files are those of `JournalFiles`; a question's name there is a digest of everything that its answer depends on.
+`JournalFiles` stores them; the name of a question is a digest of everything that its answer depends on.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool.elsewhere import foreign_code
 
 OF_SETUP = ("checkpoint", "checkpoint_version", "compressor", "mm_newline_position", "dtype", "attn_implementation")
-"""What of a run's setup its answers depend on; it says what runs where the arguments say what was asked for."""
+"""Parts of a run's setup that its answers depend on; the setup says what runs, the arguments what was asked for."""
 
 INDECISIVE = (
     *("pretrained", "compressor", "compressor_args", "mm_newline_position", "torch_dtype", "attn_implementation"),
@@ -28,22 +28,22 @@ INDECISIVE = (
     *("feature_cache", "feature_cache_gb", "pool_head", "text_tower"),
     *("resume_dir", "resume_any_version", "max_failed", "answer_without_visuals", "allow_use_cache"),
 )
-"""Arguments that no answer depends on, or whose effect the setup says. Any other argument makes another question."""
+"""Arguments that no answer depends on, or whose effect `OF_SETUP` covers. If any other changes, so do the names."""
 
 
 class Journal:
-    """Takes answers out of the journal, and puts new ones in.
+    """Looks answers up in the journal, and adds new ones.
 
     Args:
-        arguments: Those of the run; `resume_dir` None keeps and knows nothing.
-        rank: Number of this process.
-        setup: What is run, as `describe` says it.
-        tower: What tells the weights of vision tower, pooling head and text half from others; the checkpoint may have
-            them from elsewhere.
+        arguments: The arguments of the run; if `resume_dir` is None, the journal stays empty.
+        rank: This rank.
+        setup: The settings of the run, see `describe`.
+        tower: A digest of the weights of the vision tower, its pooling head and its text half, which may come from
+            outside the checkpoint.
 
     Attributes:
         is_on: Whether answers are kept.
-        taken_of_other_code: Answers taken that other code has found.
+        taken_of_other_code: Number of answers taken that other code had computed.
 
     Raises:
         OSError: If the folder cannot be made, read or written.
@@ -63,12 +63,12 @@ class Journal:
         self._asked: Counter[str] = Counter()
 
     def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[Any] = ()) -> str:
-        """A question's name in the journal; it ends in a number, since a run may ask a question several times.
+        """Name a question; the name ends in a number, because a run may ask a question several times.
 
         Args:
             request: The question.
-            videos: Paths of its videos; a file that has changed makes it another question.
-            pictures: `visual_identity` of what it shows instead of videos.
+            videos: Paths of its videos; if a file has changed, the name differs.
+            pictures: The `visual_identity` of each picture that it shows instead of videos.
         """
         key = answer_key(
             {
@@ -89,8 +89,8 @@ class Journal:
         """Look a question's answer up.
 
         Returns:
-            The answer; None if the journal holds none, or one that was found without visuals while this run must not
-            answer without them.
+            The answer; None if the journal has none, or if it was computed without visuals and this run does not allow
+            that.
         """
         kept = None if self._files is None else self._files.get(name)
         if kept is None:
@@ -98,7 +98,7 @@ class Journal:
         try:
             result = _result(kept, request.kind)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            logger.warning(f"{kept.place}: of the wrong shape, its question is asked again: {error!r}")
+            logger.warning(f"{kept.place}: malformed answer, its question is asked again: {error!r}")
             return None
         if result.token_counts.is_blind and not self._takes_blind:
             return None
@@ -106,27 +106,27 @@ class Journal:
         return result
 
     def keep(self, name: str, answer: Any, facts: SampleFacts) -> None:
-        """Write an answer down; a question that could not be answered is asked again by the next run."""
+        """Write an answer to the journal, unless the question failed: the next run then asks it again."""
         if self._files is not None and facts.failure is None:
             self._files.add(name, {"answer": answer, "facts": asdict(facts)})
 
     def finish(self) -> int:
-        """Try a last time to write what could not be written.
+        """Make a last attempt to write the answers that could not be written before.
 
         Returns:
-            The number of answers that are not in the journal.
+            The number of answers that are missing from the journal.
         """
         waiting = 0 if self._files is None else self._files.flush()
         if self._files is not None and waiting:
-            logger.error(f"{waiting} answers are not in {self._files.folder}, which could not be written")
+            logger.error(f"{waiting} answers are missing from {self._files.folder}, which could not be written")
         return waiting
 
 
 def _result(kept: Kept, kind: str) -> GenerationResult:
-    """A kept answer as lmms-eval takes it.
+    """Return a kept answer in lmms-eval's form.
 
     Raises:
-        TypeError, ValueError, KeyError, AttributeError: If it has another shape than `Journal.keep` writes.
+        TypeError, ValueError, KeyError, AttributeError: If it does not have the form that `Journal.keep` writes.
     """
     answer, facts = kept.answer["answer"], kept.answer["facts"]
     if kind == "loglikelihood":

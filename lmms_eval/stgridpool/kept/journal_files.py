@@ -1,10 +1,10 @@
-"""The files of the journal: an answer is on the disk as soon as it is known, so that a run that dies loses nothing.
+"""The files of the journal: every answer is on disk as soon as it is known, so a run that dies loses nothing.
 
-A folder holds one file per process that ever wrote into it. Each line is an answer with the key of its question, the
-code that found it, and a checksum. At the start all files are read, whatever number of processes wrote them; lines that
-a crash has torn, and answers that other code found, are skipped.
+The folder has one file for each process that has ever written to it. Each line is an answer with the key of its
+question, the code that computed it, and a checksum. A run reads all files when it starts, no matter how many processes
+wrote them. It skips lines that a crash cut short, and answers that other code computed.
 
-lmms-eval's own ``--use_cache`` stores nothing before the last question is answered.
+lmms-eval's own ``--use_cache`` stores nothing until the last question is answered.
 """
 
 import atexit
@@ -24,7 +24,7 @@ from loguru import logger
 
 from lmms_eval_stgridpool.kept.paths import make_folder, read_regular_file
 
-_FOR_PEOPLE = "commit"  # of the code that found an answer; two commits may hold the same code
+_FOR_PEOPLE = "commit"  # of the code that computed an answer; two commits may have the same code
 _OLD = "in version 0.1's format, without a checksum"
 _MOST_NAMED = 5
 
@@ -35,8 +35,8 @@ class Kept:
 
     Attributes:
         answer: A JSON value.
-        is_of_other_code: Whether other code found it.
-        place: File and line that it was read from; empty if it is of this run.
+        is_of_other_code: Whether other code computed it.
+        place: File and line that it was read from; empty if this run computed it.
     """
 
     answer: Any
@@ -48,14 +48,14 @@ class JournalFiles:
     """Answers of this run and of earlier ones.
 
     Args:
-        folder: Where the files lie; it is made if it is missing.
-        rank: Number of this process, for the name of its file; rank 0 says what it skips.
-        code: What finds the answers of this run, as `code_version` says it.
-        takes_other_code: Whether to take answers that other code has found, where there is none of this code.
+        folder: Folder of the files; it is created if it is missing.
+        rank: This rank, for the name of its file; only rank 0 warns about what it skips.
+        code: The code that computes the answers of this run, see `code_version`.
+        takes_other_code: Whether to take answers that other code computed if this code has none.
 
     Raises:
         ValueError: If `folder` is empty.
-        OSError: If the folder cannot be made, read or written.
+        OSError: If the folder cannot be created, read or written.
     """
 
     def __init__(
@@ -76,23 +76,23 @@ class JournalFiles:
         return len(self._answers)
 
     def get(self, key: str) -> Kept | None:
-        """The answer called `key`, or None."""
+        """Return the answer called `key`, or None."""
         return self._answers.get(key)
 
     def add(self, key: str, answer: Any) -> None:
-        """Write an answer, a JSON value, down for good: it is on the disk when this returns.
+        """Write an answer, a JSON value, to disk before returning.
 
-        If it cannot be written now, because the disk is full for instance, it is kept and written with the next one.
+        If it cannot be written now, for instance because the disk is full, it is kept and written with the next one.
         """
         self._answers[key] = Kept(answer)
         self._waiting.append(encode_line({"key": key, "answer": answer, "code": self._code}))
         self.flush()
 
     def flush(self) -> int:
-        """Try to write the answers that wait. It is said once when writing fails, and once when it works again.
+        """Try to write the answers that are not on disk yet; log once when that fails, and once when it works again.
 
         Returns:
-            The number of answers that still wait.
+            The number of answers that are still not on disk.
         """
         if not self._waiting:
             return 0
@@ -102,12 +102,12 @@ class JournalFiles:
             if not self._has_failed:
                 self._has_failed = True
                 atexit.register(self.flush)
-                logger.error(f"answers cannot be written to {self.folder}; they are kept and tried again: {error}")
+                logger.error(f"answers cannot be written to {self.folder}; they are kept in memory for now: {error}")
             return len(self._waiting)
         if self._has_failed:
             self._has_failed = False
             atexit.unregister(self.flush)
-            logger.warning(f"{len(self._waiting)} answers that waited are now written to {self.folder}")
+            logger.warning(f"{len(self._waiting)} answers that were kept in memory are now written to {self.folder}")
         self._waiting.clear()
         return 0
 
@@ -140,17 +140,17 @@ class JournalFiles:
             counts = Counter(codes[key] for key in others).most_common(_MOST_NAMED)
             named = "; ".join(f"{count} of {code}" for code, count in counts)
             self._say(
-                f"{len(others)} answers in {self.folder} are of other code and are asked again ({named}); "
-                "resume_any_version=True takes them"
+                f"{len(others)} answers in {self.folder} come from other code, so their questions are asked again "
+                f"({named}); resume_any_version=True takes these answers"
             )
 
     def _lines(self, file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Place and content of every whole line of a file; what is skipped is said once for each reason."""
+        """Yield the place and the content of every whole line of a file; warn once for each reason to skip lines."""
         skipped: dict[str, list[int]] = defaultdict(list)
         try:
             lines = read_regular_file(file).split(b"\n")
         except OSError as error:
-            self._say(f"{file} is skipped, it cannot be read: {error}")
+            self._say(f"{file} is skipped because it cannot be read: {error}")
             return
         for number, line in enumerate(lines, start=1):
             if not line:
@@ -162,7 +162,7 @@ class JournalFiles:
                 continue
             yield f"{file}, line {number}", record
         for reason, numbers in skipped.items():
-            self._say(f"{file}: {_numbered(numbers)} skipped, {reason}; the questions are asked again")
+            self._say(f"{file}: {_numbered(numbers)} skipped ({reason}); the questions are asked again")
 
     def _say(self, message: str) -> None:
         if self._says:
@@ -170,38 +170,38 @@ class JournalFiles:
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:
-    """A line of the journal: the record as a JSON object, and the checksum of its text without it."""
+    """Encode a record as a line of the journal: a JSON object with a checksum of the text of its other entries."""
     text = json.dumps(record)
     return f'{text[:-1]}, "crc32": "{zlib.crc32(text.encode()):08x}"}}\n'.encode()
 
 
 def decode_line(line: bytes) -> dict[str, Any]:
-    """The record in a line of the journal: key, answer, and the code that found it.
+    """Decode a line of the journal: key, answer, and the code that computed it.
 
     Raises:
-        ValueError: If the line is damaged or of another format; the message says which.
+        ValueError: If the line is damaged or has another format; the message says which.
     """
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError("damaged") from error
     if not isinstance(record, dict):
-        raise ValueError("of the wrong shape")
+        raise ValueError("malformed")
     checksum = record.pop("crc32", None)
     if checksum is None and record.keys() == {"key", "answer"}:
         raise ValueError(_OLD)
     if checksum != f"{zlib.crc32(json.dumps(record).encode()):08x}":
         raise ValueError("damaged")
     if not (isinstance(record.get("key"), str) and "answer" in record and isinstance(record.get("code"), dict)):
-        raise ValueError("of the wrong shape")
+        raise ValueError("malformed")
     return record
 
 
 def _probe(folder: Path) -> None:
-    """Make sure that files can be written.
+    """Check that files can be written to a folder.
 
     Raises:
-        OSError: If not.
+        OSError: If they cannot.
     """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -209,11 +209,11 @@ def _probe(folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(f"resume_dir must be a folder that can be written, and {folder} cannot: {error}") from error
+        raise OSError(f"resume_dir must be a writable folder, {folder} is not: {error}") from error
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the names of its files on the disk: a new file's name may be lost in a power failure, synced or not."""
+    """Sync a folder: the name of a new file may be lost in a power failure even if the file itself was synced."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,8 +1,8 @@
-"""The files of a run: its record beside lmms-eval's results, and what its end adds to them.
+"""The files of a run: its record, written beside lmms-eval's results, and the marks in the results of a failed run.
 
-lmms-eval lets a model add facts to each sample, and nothing to the results file. What a run did therefore goes to a
-file of its own, ``<time>_run.json``. It is made when the run starts: lmms-eval names files by the second, so that two
-runs of one second would write into the same ones.
+lmms-eval lets a model add facts to each sample but not to the results file, so the record of a run has its own file,
+``<time>_run.json``. It is created when the run starts: lmms-eval names files by the second, and two runs that start in
+the same second would overwrite each other's files.
 """
 
 import atexit
@@ -34,14 +34,14 @@ class RunFiles:
 
     @classmethod
     def claim(cls, folder: Path, time: str) -> "RunFiles":
-        """Take the files' names before another run can.
+        """Reserve the names of the files.
 
         Args:
-            folder: Where lmms-eval will write.
-            time: What the names begin with.
+            folder: Folder that lmms-eval will write to.
+            time: Beginning of the names.
 
         Raises:
-            FileExistsError: If another run has them.
+            FileExistsError: If another run uses the names.
         """
         files = cls(record=folder / f"{time}_run.json", results=folder / f"{time}_results.json")
         files.record.parent.mkdir(parents=True, exist_ok=True)
@@ -60,28 +60,28 @@ class RunFiles:
 
     def _refuse(self) -> None:
         raise FileExistsError(
-            f"another run that started in the same second writes {self.results}: start this one again, or give it "
-            "another --output_path"
+            f"another run that started in the same second writes {self.results}: start this one again, or give it a "
+            "different --output_path"
         )
 
     def _release(self) -> None:
-        """Remove the record of a run that ends without having written it."""
+        """Remove the record if the run ends before writing it."""
         if self.record.exists() and not self.record.stat().st_size:
             self.record.unlink()
 
 
 def end_run(record: Mapping[str, Any], verdict: Verdict, files: RunFiles | None) -> None:
-    """Write the record when all questions have been asked, and have `conclude` called at the end of the process.
+    """Write the record, and arrange for `conclude` to be called at the end of the process.
 
     Args:
-        record: What `run_record` gave.
+        record: The record, see `run_record`.
         verdict: How many questions are unanswered.
-        files: Where the record goes, or None.
+        files: The files of the run, or None to write nothing.
     """
     if verdict.failed:
         logger.error(
-            f"{verdict}. Some of lmms-eval's own tasks score that as a guess; the tasks of custom_tasks count it "
-            "as wrong."
+            f"{verdict}. Some of lmms-eval's own tasks score a missing answer as a guess; the tasks of custom_tasks "
+            "count it as wrong."
         )
     if files is not None:
         files.write(record)
@@ -91,16 +91,16 @@ def end_run(record: Mapping[str, Any], verdict: Verdict, files: RunFiles | None)
 
 
 def conclude(verdict: Verdict, results: Path | None) -> None:
-    """Mark the results of a run that left questions unanswered, and say so below lmms-eval's table.
+    """Mark the results of a run with unanswered questions or damaged videos, and say so below lmms-eval's table.
 
-    The process ends with status 1 if the run has failed, or has not written its results.
+    The process ends with status 1 if the run has failed, or if lmms-eval has not written its results.
 
     Args:
         verdict: How many questions are unanswered.
         results: The file that lmms-eval should have written by now, or None.
     """
     if results is not None and not results.exists():
-        logger.critical(f"lmms-eval has not written {results}: its messages above say why")
+        logger.critical(f"lmms-eval has not written {results}: see its messages above")
         end_with_failure()
     elif results is not None and (verdict.failed or verdict.damaged_videos):
         mark(results, verdict)
@@ -113,7 +113,7 @@ def conclude(verdict: Verdict, results: Path | None) -> None:
 
 
 def mark(results: Path, verdict: Verdict) -> None:
-    """Put unanswered questions and damaged videos in front of everything in a results file, and that a run failed."""
+    """Note a failed run, unanswered questions and damaged videos at the beginning of a results file."""
     note: dict[str, Any] = {"run_failed": str(verdict)} if verdict.run_failed else {}
     if verdict.failed:
         note["unanswered"] = {"questions": verdict.failed, "of": verdict.asked, "reasons": dict(verdict.kinds)}
@@ -123,7 +123,7 @@ def mark(results: Path, verdict: Verdict) -> None:
 
 
 def _replace(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file that is never seen half written."""
+    """Write a JSON file atomically."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     beside.write_text(json.dumps(value, indent=2, ensure_ascii=False), encoding="utf-8")
     beside.replace(path)

@@ -1,4 +1,4 @@
-"""Paths that users name: never empty, and nothing changes in folders that hold other things than ours."""
+"""Paths from users: never empty, and folders with files that are not ours are left alone."""
 
 import argparse
 import os
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 MARKER = ".made_by_stgridpool"
-"""File that marks a folder as one of this project's, in which files may be replaced and deleted."""
+"""File that marks a folder as ours: files in it may be replaced and deleted."""
 
 
 def check_path(name: str, value: Any) -> None:
-    """Refuse what names no path. An empty text is one: it would be the working directory.
+    """Check that a value names a path; an empty text would mean the working directory.
 
     Args:
-        name: What the path is for, as the user wrote it; it stands in the message.
-        value: What was given.
+        name: Name of the argument, for messages.
+        value: The value.
 
     Raises:
         ValueError: If it is empty or blank.
-        TypeError: If it is no text and no path, such as a number.
+        TypeError: If it is neither a text nor a path, but a number for instance.
     """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be a path, got {value!r}; a folder of that name is written ./{value}")
@@ -28,7 +28,7 @@ def check_path(name: str, value: Any) -> None:
 
 
 def path_argument(text: str) -> Path:
-    """A path on the command line, for `argparse`.
+    """Read a path from the command line, for `argparse`.
 
     Raises:
         argparse.ArgumentTypeError: If it is empty.
@@ -41,47 +41,47 @@ def path_argument(text: str) -> Path:
 
 
 def make_folder(name: str, folder: str | os.PathLike[str]) -> Path:
-    """Make a folder if it is missing.
+    """Create a folder if it is missing.
 
     Args:
-        name: What it is for; it stands in the message.
+        name: Name of the argument, for messages.
         folder: The folder.
 
     Raises:
         ValueError: If the path is empty.
-        NotADirectoryError: If it leads to something else, or nowhere, as a dangling link does.
-        OSError: If it cannot be made.
+        NotADirectoryError: If the path is not a folder, or is a dangling link.
+        OSError: If the folder cannot be created.
     """
     check_path(name, folder)
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise NotADirectoryError(f"{name} must be a folder, and {path} is something else") from error
+        raise NotADirectoryError(f"{name} must be a folder, and {path} is not one") from error
     return path
 
 
 def own_folder(name: str, folder: str | os.PathLike[str]) -> Path:
-    """Make a folder that is ours alone, or take one that was made so before; the file `MARKER` in it says so.
+    """Create a folder that belongs to this project, or open an existing one; the file `MARKER` marks it.
 
-    Any number of processes may do it at once.
+    Any number of processes may do this at the same time.
 
     Args:
-        name: What it is for; it stands in the message and in the marker.
+        name: Name of the argument, for messages and for the marker.
         folder: The folder.
 
     Raises:
         ValueError: If the path is empty.
-        FileExistsError: If it holds files and no marker.
-        OSError: If it cannot be made.
+        FileExistsError: If the folder has files but no marker.
+        OSError: If the folder cannot be created.
     """
     path = make_folder(name, folder)
     marker = path / MARKER
     found = sorted(os.listdir(path))
-    if found and not marker.is_file():  # asked after the listing: the marker is there before any other file
+    if found and not marker.is_file():  # checked after listing: the marker is written before any other file
         raise FileExistsError(
-            f"{name} must be a folder of its own, and {path} holds other files, such as {found[0]}: name another "
-            f"folder, or create {marker} if files in it may be replaced and deleted"
+            f"{name} must be a folder for this purpose alone, and {path} has other files, such as {found[0]}: name "
+            f"another folder, or create {marker} if its files may be replaced and deleted"
         )
     if not found:
         marker.write_text(f"{name}: made by stgridpool, which replaces and deletes files here.\n", encoding="utf-8")
@@ -89,12 +89,12 @@ def own_folder(name: str, folder: str | os.PathLike[str]) -> Path:
 
 
 def read_regular_file(path: str | os.PathLike[str]) -> bytes:
-    """What a file holds. Nothing else is waited for: a FIFO or a device is refused.
+    """Read a regular file; a FIFO or a device is refused without waiting for it.
 
     Raises:
-        OSError: If it is no regular file, or cannot be read.
+        OSError: If the path is not a regular file, or cannot be read.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{os.fspath(path)} is no regular file")
+            raise OSError(f"{os.fspath(path)} is not a regular file")
         return file.read()

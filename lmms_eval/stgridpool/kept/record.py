@@ -1,7 +1,6 @@
 """The record of a run: its settings, and sums over the facts of all answers.
 
-lmms-eval lets a model add facts to each sample but not to the results file, so the record is a file beside the results;
-`output` writes it.
+`kept.output` writes the record to a file beside lmms-eval's results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,26 +35,26 @@ _RECORDED = (
 
 @dataclass
 class RankSums:
-    """Sums over the answers of one process.
+    """Sums over the answers of one rank. "Resumed" answers come from the journal of an earlier run.
 
     Attributes:
-        rank: The process.
-        requests: Answers given, failed ones included.
-        resumed_requests: Answers taken from the journal of an earlier run; only `retention` counts them, too.
-        resumed_of_other_code: Those among them that other code or other versions of packages have found.
-        answers_not_kept: Answers that could not be written to the journal.
-        failed_requests: Questions that could not be answered.
-        failures: How many, by reason.
+        rank: The rank.
+        requests: Number of answers, including failed ones but not resumed ones.
+        resumed_requests: Number of resumed answers.
+        resumed_of_other_code: Number of resumed answers that other code or other package versions computed.
+        answers_not_kept: Number of answers that could not be written to the journal.
+        failed_requests: Number of questions that could not be answered.
+        failures: Number of these by reason.
         failed_videos: Reason by video.
-        blind_requests: Answers to questions with which their task shows nothing, those of earlier runs included.
-        compressed_requests: Answers from videos, which the compressor reduced; those of earlier runs included.
-        damaged_requests: Answers from videos that gave signs of damage; those of earlier runs included.
-        damaged_videos: Signs of damage of each of them.
-        videos: Videos encoded; one that neighbouring questions share counts once.
-        totals: Frames, visual and newline tokens of those videos, how often their features came from the feature cache
-            and how often they did not, and tokens generated.
+        blind_requests: Number of answers, including resumed ones, to questions for which the task showed nothing.
+        compressed_requests: Number of answers, including resumed ones, from videos that the compressor reduced.
+        damaged_requests: Number of answers, including resumed ones, from videos with signs of damage.
+        damaged_videos: Number of signs of damage by video.
+        videos: Number of videos encoded; a video that consecutive questions share counts once.
+        totals: Frames, visual tokens and newline tokens of these videos, hits and misses of the feature cache, and
+            tokens generated.
         seconds: Seconds by stage.
-        retention: Visual tokens left, over all answers, also those of earlier runs.
+        retention: Visual tokens that were kept, over all answers, including resumed ones.
         first_token_seconds: Sums of `SampleFacts.first_token_seconds`.
     """
 
@@ -78,7 +77,7 @@ class RankSums:
     first_token_seconds: dict[str, float] = field(default_factory=dict)
 
     def add_resumed(self, facts: SampleFacts) -> None:
-        """Count an answer of an earlier run."""
+        """Count a resumed answer."""
         self.resumed_requests += 1
         self._add_shown(facts)
 
@@ -92,7 +91,7 @@ class RankSums:
         add(self.first_token_seconds, facts.first_token_seconds())
 
     def add_failures(self, error: VideoReadError | NonFiniteError | UnansweredError, questions: int) -> None:
-        """Count questions that could not be answered, which `add_answer` counts as well, by reason."""
+        """Count questions that could not be answered by reason; `add_answer` counts each of them, too."""
         add(self.failures, {kind_of(error): questions})
         if isinstance(error, VideoReadError):
             self.failed_videos[printable(error.path)] = error.reason
@@ -132,7 +131,15 @@ class RankSums:
 def describe(
     arguments: Arguments, placement: Placement, model: Mapping[str, Any], compressor: Compressor, shares_prefix: bool
 ) -> dict[str, Any]:
-    """Describe what a run is made of, for its record; `model` are the facts of the loaded model."""
+    """Describe the settings of a run, for its record.
+
+    Args:
+        arguments: The arguments of the model.
+        placement: Where this rank runs.
+        model: Facts about the loaded model, see `VideoModel.facts`.
+        compressor: The compressor.
+        shares_prefix: Whether questions about one video share its prefix.
+    """
     device = placement.device
     return {
         "model": "llava_video",
@@ -160,7 +167,7 @@ def describe(
 
 
 def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds: float) -> dict[str, Any]:
-    """Put together the record of a run; it names no compressor if no answer was found from a video.
+    """Put together the record of a run; it names no compressor if no answer came from a compressed video.
 
     Args:
         setup: The settings of the run: checkpoint, compressor, ...

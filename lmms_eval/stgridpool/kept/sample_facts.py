@@ -11,24 +11,24 @@ from stgridpool.retention import VisualCounts, fractions
 
 @dataclass
 class SampleFacts(TokenCounts):
-    """Facts of one answer; lmms-eval writes them as the sample's ``token_counts``, for every process.
+    """Facts of one answer; lmms-eval writes them as the sample's ``token_counts``, for every rank.
 
     Attributes:
         input_tokens: Tokens that entered the language model: text, visual and newline tokens.
         output_tokens: Tokens generated.
-        frames: Video frames that were encoded for the question (or for its neighbour about the same video).
-        visual_tokens: Tokens of its videos, newline tokens apart.
-        newline_tokens: Newline tokens.
-        full_tokens: What the checkpoint's own pooling would give, newline tokens apart.
-        full_newlines: Newline tokens that would come with it.
-        kept_tokens: Tokens left, by each definition of `stgridpool.retention`.
-        compressor: What reduced them; empty where there was nothing to reduce.
+        frames: Frames of the question's videos.
+        visual_tokens: Tokens of its videos, without newline tokens.
+        newline_tokens: Newline tokens of its videos.
+        full_tokens: Visual tokens that the checkpoint's own pooling would produce, without newline tokens.
+        full_newlines: Newline tokens that the checkpoint's own pooling would add.
+        kept_tokens: Tokens kept, by each definition of `stgridpool.retention`.
+        compressor: The compressor that reduced the tokens; empty if there was nothing to reduce.
         failure: Why there is no answer, or None.
-        is_blind: Whether it was answered though its task shows nothing with it.
-        seconds: Seconds by stage. What a batch of questions shares is divided among them; a video that several batches
-            share is counted for the first.
-        answered_together: Questions of the batch that this one was answered in.
-        damaged_videos: Signs of damage by path, of those of its videos that gave any.
+        is_blind: Whether the question was answered although its task showed nothing.
+        seconds: Seconds by stage. Questions of a batch share its time evenly; the time for a video that several batches
+            share counts for the first batch.
+        answered_together: Number of questions in the batch, including this one.
+        damaged_videos: Number of signs of damage by path, for each damaged video.
     """
 
     input_tokens: int | None = None
@@ -48,10 +48,10 @@ class SampleFacts(TokenCounts):
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> "SampleFacts":
-        """Facts as `asdict` gave them, perhaps in another version: unknown ones are left out.
+        """Read facts that `asdict` wrote, perhaps in another version; unknown entries are dropped.
 
         Raises:
-            TypeError: If they are no mapping, or one is of another type.
+            TypeError: If `facts` is not a mapping, or an entry has the wrong type.
         """
         if not isinstance(facts, Mapping):
             raise TypeError(f"facts cannot be {facts!r}")
@@ -74,11 +74,11 @@ class SampleFacts(TokenCounts):
             add(self.kept_tokens, counts.kept())
 
     def first_token_seconds(self) -> dict[str, float]:
-        """Time to the first token: in the language model alone, and with vision tower, projector and compressor.
+        """Compute the time to the first token: in the language model alone, and with tower, projector and compressor.
 
-        Reading the video, which runs ahead, is in neither. Of a prefix that questions share only the first batch of
-        them pays, and a batch gets its first tokens at the same time; for times as papers give them, set share_prefix
-        to False.
+        Neither includes reading the video, which happens in advance. All questions of a batch get their first token at
+        the same time, and only the first batch about a video pays for the shared prefix. To measure the time that
+        papers report, set share_prefix to False.
         """
         if self.failure is not None or "prefill" not in self.seconds:
             return {}
@@ -89,7 +89,7 @@ class SampleFacts(TokenCounts):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """All facts, and four that follow from them."""
+        """Return all facts, and four that follow from them."""
         return {
             **asdict(self),
             "first_token_seconds": self.first_token_seconds(),

@@ -1,1 +1,1 @@
-"""Which questions a rank answers, in which order, and how ranks exchange them."""
+"""Which rank answers which questions, in which order, and how ranks exchange them."""

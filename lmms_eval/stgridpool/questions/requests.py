@@ -1,4 +1,4 @@
-"""lmms-eval's requests in one shape, and what their tasks know about them."""
+"""lmms-eval's requests in one form, and what their tasks know about them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from lmms_eval_stgridpool.questions.prompt_style import restyle
 from lmms_eval_stgridpool.run.unanswered import NOTHING_SHOWN, UnansweredError
 
 Visuals = Sequence[Any]
-"""What a task shows with a question: paths of videos, or PIL images; may be empty."""
+"""The visuals of a question: paths of videos, or PIL images; may be empty."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One question, as plain data that can go from process to process.
+    """One question, as plain data that can be sent to another process.
 
     Attributes:
-        kind: What is asked for: "generate_until", "loglikelihood" or "generate_until_multi_round".
-        position: Its place in the list that lmms-eval passed.
-        context: The question's text.
-        argument: What the kind adds: generation arguments, or the continuation.
+        kind: Kind of answer: "generate_until", "loglikelihood" or "generate_until_multi_round".
+        position: Position in the list that lmms-eval passed.
+        context: Text of the question.
+        argument: Generation arguments, or the continuation to score.
         document: Number of the document in its split.
         task: Name of the task.
         split: Name of the split.
@@ -39,12 +39,12 @@ class Request:
 
 
 class Tasks:
-    """What the tasks of a run know about their questions: rows, visuals, following rounds.
+    """Knows the questions of a run's tasks: rows, visuals, further rounds.
 
     Args:
         documents: lmms-eval's rows by task, split and number.
-        answer_without_visuals: Whether a question is asked though its task shows nothing with it.
-        prompt_style: The model of lmms-eval for which questions are worded, see `restyle`; None is ours.
+        answer_without_visuals: Whether to answer a question although its task shows nothing.
+        prompt_style: The model of lmms-eval whose wording to use, see `restyle`; None for the default wording.
     """
 
     def __init__(
@@ -59,29 +59,33 @@ class Tasks:
         self._with_images: set[str] = set()
 
     def read(self, position: int, instance: Instance) -> Request:
-        """Read the arguments of a request, whatever its kind, and keep the task's functions.
+        """Read the arguments of a request of any kind, and keep the task's functions.
+
+        Args:
+            position: Position in the list that lmms-eval passed.
+            instance: The request.
 
         Raises:
-            ValueError: If the task did not give the six or seven arguments that a request about visuals has, or gave
-                them without its functions, or its questions cannot be worded as asked.
+            ValueError: If the request does not have six or seven arguments, as those about visuals have, if it lacks
+                the task's functions, or if its question cannot be reworded.
         """
         if len(instance.args) < 6:
             raise ValueError(
-                f"task {instance.task_name} asks without visuals: {len(instance.args)} arguments, not 6 or 7"
+                f"task {instance.task_name} must ask about visuals, with 6 or 7 arguments, got {len(instance.args)}"
             )
         kind = instance.request_type
         document, task, split = instance.args[-3:]
         context, argument, find_visuals, *rest = instance.args[:-3]
         if not all(map(callable, (find_visuals, *rest))):
             raise ValueError(
-                f"the questions of task {task} came without its doc_to_visual or doc_to_text, which lmms-eval's "
-                "--cache_requests loses: leave it out"
+                f"the questions of task {task} lack its functions doc_to_visual or doc_to_text, because lmms-eval's "
+                "--cache_requests does not store them: leave that option out"
             )
         if self._prompt_style is not None:
             is_styled = restyle(instance, self._documents[task][split][document], self._prompt_style)
             if not is_styled and task not in self._unstyled:
                 self._unstyled.add(task)
-                logger.warning(f"task {task} has no settings for prompt_style={self._prompt_style}: it asks as ever")
+                logger.warning(f"task {task} has no settings for prompt_style={self._prompt_style}: wording unchanged")
             context = instance.args[0]
         self._find_visuals[kind, task] = find_visuals
         if rest:
@@ -91,19 +95,19 @@ class Tasks:
         return Request(kind, position, context, argument, document, task, split)
 
     def known(self, kind: str) -> set[str]:
-        """Tasks that have asked for this kind of answer."""
+        """Return the tasks that have asked for this kind of answer."""
         return {task for known_kind, task in self._find_visuals if known_kind == kind}
 
     def row(self, request: Request) -> Any:
-        """The dataset's row of a question."""
+        """Return the dataset's row of a question."""
         return self._documents[request.task][request.split][request.document]
 
     def visuals(self, request: Request) -> list[Any]:
-        """The visuals of a question, loaded by the task; none if the task never shows any, or if that is allowed.
+        """Have the task load the visuals of a question; there are none if the task is about text.
 
         Raises:
-            UnansweredError: If the task shows nothing, or wants to end the process: lmms-eval's tasks do either where a
-                video is missing.
+            UnansweredError: If the task unexpectedly shows nothing, or wants to end the process. lmms-eval's tasks do
+                one or the other if a video is missing.
         """
         where = f"task {request.task}, document {request.document}"
         try:
@@ -114,19 +118,19 @@ class Tasks:
             return visuals
         raise UnansweredError(
             NOTHING_SHOWN,
-            f"{where}: the task shows nothing, as some do where a video or an image is missing; if it is meant to show "
-            "nothing, give answer_without_visuals=True",
+            f"{where}: the task shows nothing, as some do if a video or an image is missing; if nothing is meant to be "
+            "shown, set answer_without_visuals=True",
         )
 
     def never_shows(self, request: Request) -> bool:
-        """Whether the task is about text alone: it has no ``doc_to_visual``."""
+        """Tell whether the task is about text alone: then it has no ``doc_to_visual``."""
         task = getattr(self._find_visuals[request.kind, request.task], "__self__", None)
         config = getattr(task, "config", None)
         return config is not None and config.doc_to_visual is None
 
     def video_key(self, request: Request) -> tuple[str, ...] | None:
-        """What names the videos; None where there are images or nothing."""
-        if request.task in self._with_images:  # tasks that show images are not asked twice for all of them
+        """Return the paths of the videos; None if the question shows images or nothing."""
+        if request.task in self._with_images:  # saves loading all images of the task twice
             return None
         try:
             visuals = self.visuals(request)
@@ -138,24 +142,24 @@ class Tasks:
         return key
 
     def pictures(self, request: Request) -> list[Any]:
-        """What tells the pictures of a question from others; nothing where they cannot be read, as it then fails."""
+        """Identify the pictures of a question; return nothing if they cannot be read: the question will fail, too."""
         try:
             return [visual_identity(visual) for visual in self.visuals(request)]
         except UnansweredError:
             return []
 
     def next_round(self, request: Request, **state: Any) -> Any:
-        """What the task asks next, or that it is done: what its ``doc_to_text`` returns."""
+        """Ask the task for its next question, or whether it is done, by calling its ``doc_to_text``."""
         return self._next_round[request.task](self.row(request), **state)
 
 
 def is_padding(instance: Instance) -> bool:
-    """Whether the request only evens out the number of requests per process; its answer is thrown away."""
+    """Tell whether lmms-eval discards the answer: the request only evens out the number of requests per rank."""
     return bool(instance.metadata.get("__padding_only__"))
 
 
 def video_key(visuals: Visuals) -> tuple[str, ...] | None:
-    """What names the videos of a question; None where there are images or nothing."""
+    """Return the paths of a question's videos; None if it shows images or nothing."""
     return tuple(visuals) if visuals and all(isinstance(visual, str) for visual in visuals) else None
 
 

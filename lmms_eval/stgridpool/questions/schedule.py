@@ -1,9 +1,9 @@
-"""Which rank answers which questions, and in which order.
+"""The schedule: which rank answers which questions, and in which order.
 
-lmms-eval scatters questions over the ranks one by one, those about one video too: every rank would then decode, encode
-and prefill it. `deal` gives each video to one rank, the most work first, each time to the rank with the least so far.
-Every rank works out the same schedule from what all of them were asked. Within a rank, questions about one video follow
-each other, and are answered as batches.
+lmms-eval scatters questions over the ranks one by one. Questions about one video end up on several ranks, and each of
+these would decode, encode and prefill it. `assign_ranks` instead assigns each video to one rank: the longest first, to
+the rank with the least work so far. Every rank computes the same schedule from the questions of all ranks. Within a
+rank, questions about one video are consecutive, and are answered in batches.
 """
 
 import os
@@ -17,13 +17,13 @@ from typing import Any
 from lmms_eval_stgridpool.questions.requests import Request
 
 QUESTION_COST = 30
-"""What answering a question counts beside decoding, in frames of 1280x720 decoded."""
+"""Cost of answering a question, without decoding; the unit is decoding one frame of 1280x720."""
 VIDEO_COST = 120
-"""What encoding and prefilling a video counts, in the same unit."""
+"""Cost of encoding and prefilling a video, in the same unit."""
 FRAMES_PER_SEEK = 125
-"""Most frames decoded for one that is sampled: half of a usual distance between key frames."""
+"""Maximum number of frames decoded per sampled frame: half the usual distance between key frames."""
 BYTES_PER_FRAME = 10_000
-"""Bytes of a file that count as one frame of 1280x720: 2.4 Mbit/s at 30 frames a second, as H.264 is often stored."""
+"""File size that counts as one frame of 1280x720: 2.4 Mbit/s at 30 frames per second, which is usual for H.264."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Job:
 
     Attributes:
         owner: The rank that was asked.
-        request: The question; `position` is its place in the owner's list.
+        request: The question; `position` is its position in the owner's list.
         name: Its name in the journal.
         videos: Paths of its videos, or None.
-        decoding: What decoding them costs, see `decoding_work`.
+        decoding: Cost of decoding them, see `decoding_work`.
     """
 
     owner: int
@@ -45,15 +45,15 @@ class Job:
     decoding: float
 
 
-def deal(jobs: Sequence[Job], known_tasks: Sequence[Set[str]]) -> list[int]:
-    """Assign each question to a rank: the same one for all questions of a task about a video.
+def assign_ranks(jobs: Sequence[Job], known_tasks: Sequence[Set[str]]) -> list[int]:
+    """Assign each question to a rank, and all questions of a task about one video to the same rank.
 
-    The most work is assigned first, each time to the rank that has the least so far; every rank that is given the same
-    questions works out the same. Tasks that the same ranks know share their videos.
+    The videos with the most work are assigned first, each to the rank with the least work so far. The result depends on
+    the arguments only, so all ranks compute the same. If several tasks are known to the same ranks, they share videos.
 
     Args:
-        jobs: What all ranks were asked.
-        known_tasks: Tasks that each rank knows, at least those that it was asked; it gets no questions of others.
+        jobs: The questions of all ranks.
+        known_tasks: The tasks that each rank knows, among them those that it was asked; it gets no other questions.
 
     Returns:
         The rank of each question, in the order of `jobs`.
@@ -74,13 +74,13 @@ def deal(jobs: Sequence[Job], known_tasks: Sequence[Set[str]]) -> list[int]:
 
 
 def _work(jobs: Sequence[Job]) -> float:
-    """What the questions about the same videos count, in frames of 1280x720 decoded."""
+    """Estimate the cost of all questions about the same videos; the unit is decoding one frame of 1280x720."""
     videos = max(len(job.videos or ()) for job in jobs)
     return max(job.decoding for job in jobs) + VIDEO_COST * videos + QUESTION_COST * len(jobs)
 
 
 def in_batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
-    """Neighbours that ask for text about the same video, at most `size` of them together; all others one by one."""
+    """Yield batches of at most `size` consecutive questions that ask for text about one video; others one by one."""
     for (_, videos), group in groupby(jobs, key=lambda job: (job.request.task, job.videos)):
         members = list(group)
         is_batch = videos is not None and len(videos) == 1 and members[0].request.kind == "generate_until"
@@ -90,32 +90,33 @@ def in_batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
 
 
 def decoding_work(path: str, max_frames_num: int) -> float:
-    """Estimate what decoding a video costs, in frames of 1280x720, from the size of its file alone.
+    """Estimate the cost of decoding a video from the size of its file; the unit is decoding one frame of 1280x720.
 
-    No rank opens a file that may be foreign: that is left to the reading processes, which have limits. Larger pictures
-    and more of them both take more bytes. A folder of pictures, and what is missing, counts nothing.
+    No rank opens the file, because it may be malicious: only the reading processes do, which have limits. Both larger
+    and more frames take more bytes. A folder of pictures or a missing file costs nothing.
 
     Args:
         path: The file.
-        max_frames_num: Most frames that are sampled from it.
+        max_frames_num: Maximum number of frames sampled from it.
     """
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a zero byte in the name
-        return 0.0  # the reader will say what is wrong
+        return 0.0  # the reader will report the error
     size = status.st_size if stat.S_ISREG(status.st_mode) else 0
     return min(size / BYTES_PER_FRAME, max_frames_num * FRAMES_PER_SEEK)
 
 
-def in_video_order(keys: Sequence[Any]) -> list[int]:
-    """Positions such that equal keys follow each other; otherwise in the order given. A key of None equals nothing."""
+def in_video_order(jobs: Sequence[Job]) -> list[Job]:
+    """Move questions about the same videos behind the first of them; otherwise the given order stays."""
     first: dict[Any, int] = {}
-    for position, key in enumerate(keys):
-        if key is not None:
-            first.setdefault(key, position)
-    return sorted(range(len(keys)), key=lambda position: (first.get(keys[position], position), position))
+    for position, job in enumerate(jobs):
+        if job.videos is not None:
+            first.setdefault(job.videos, position)
+    order = sorted(range(len(jobs)), key=lambda position: (first.get(jobs[position].videos, position), position))
+    return [jobs[position] for position in order]
 
 
-def videos_in_order(keys: Iterable[tuple[str, ...] | None]) -> list[Path]:
-    """The videos that are needed for questions with these keys; neighbours with one key need theirs once."""
-    return [Path(video) for key, _ in groupby(keys) for video in key or ()]
+def videos_in_order(jobs: Iterable[Job]) -> list[Path]:
+    """List the videos that questions need, in order; consecutive questions about the same videos need them once."""
+    return [Path(video) for key, _ in groupby(job.videos for job in jobs) for video in key or ()]

@@ -18,7 +18,7 @@ DETERMINISTIC_VISION_BATCH = 8
 DAMAGED_VIDEOS = ("answer", "fail")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Values of `device_map` with which one model is spread over all visible GPUs."""
+"""Values of `device_map` that spread one model over all visible GPUs."""
 WHOLE_NUMBERS = {
     "max_frames_num": (1, 100_000),
     "decode_threads": (1, 256),
@@ -34,73 +34,75 @@ _DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Arguments of the model ``llava_video``, checked. lmms-eval passes numbers and booleans as such, the rest as text.
+    """Arguments of the model ``llava_video``, checked. lmms-eval parses numbers and booleans; the rest comes as text.
 
     Attributes:
         pretrained: Folder or Hugging Face name of a LLaVA-Video or LLaVA-OneVision checkpoint in its original format.
         conv_template: Name of the prompt template.
-        model_name: Hint about the checkpoint's kind, as scripts for LLaVA-NeXT give it; the checkpoint's own
-            configuration decides.
-        max_frames_num: Most frames of a video, 1 to 100,000; where there are more, so many are spread evenly.
-        fps: Frames to take per second of video, 0.001 to 1000, besides the last one; STTM's F-128_fps-1 is
-            max_frames_num=128,fps=1. None is the rule of LLaVA-Video, one per second in steps of whole frames, which
+        model_name: Hint about the kind of checkpoint, accepted because scripts for LLaVA-NeXT pass it; the checkpoint's
+            own configuration decides.
+        max_frames_num: Maximum number of frames of a video, 1 to 100,000. From longer videos this many frames are
+            sampled evenly.
+        fps: Frames sampled per second of video, 0.001 to 1000, in addition to the last frame. STTM's F-128_fps-1 is
+            max_frames_num=128,fps=1. None is LLaVA-Video's rule: one frame per second, in steps of whole frames, which
             differs from fps=1.
-        sampling: "index" counts frames and takes the rate that a file declares, as LLaVA-Video does; "time" takes the
-            frames that are shown at even times. They differ where times are uneven, and then "index" logs a warning.
-        damaged_videos: "answer" questions about videos whose decoding gave signs of damage, which are named in the
-            record of the run and below the score; "fail" leaves them unanswered. VP8, VP9, AV1 and Motion JPEG give
-            hardly any sign, and HEVC only where frames are missing.
-        device: Where a single process runs, such as "cuda:0" or "cpu"; None takes the first GPU, else the CPU. Several
-            processes take their devices from accelerate.
-        device_map: "auto", "balanced", "balanced_low_0" or "sequential" spreads the model over the visible GPUs; only
-            for a single process. Else None or a device.
-        batch_size: Questions answered at a time: 1.
+        sampling: "index" counts frames and relies on the frame rate that a file declares, as LLaVA-Video does; "time"
+            samples frames at evenly spaced display times. If the two differ, "index" logs a warning.
+        damaged_videos: "answer" answers questions about videos with signs of damage, and names the videos in the record
+            of the run and below the score; "fail" leaves the questions unanswered. VP8, VP9, AV1 and Motion JPEG rarely
+            show damage, HEVC only if frames are missing.
+        device: Device of a single process, such as "cuda:0" or "cpu"; None is the first GPU, or the CPU if there is no
+            GPU. Several processes get their devices from accelerate.
+        device_map: "auto", "balanced", "balanced_low_0" or "sequential" spreads the model over the visible GPUs, for a
+            single process only. Otherwise None or a device.
+        batch_size: Number of questions that lmms-eval passes as one; must be 1.
         attn_implementation: "sdpa", "eager" or "flash_attention_2".
         torch_dtype: "float16", "bfloat16", "float32", or "auto": float16 on a GPU, float32 on the CPU.
-        video_decode_backend: "pyav" or "decord": the same frames.
-        decode_threads: Threads that decode and preprocess videos, 1 to 256.
-        decode_timeout_s: Most seconds that reading one video may take, 0.001 to 86,400 (a day); a video that takes
-            longer has failed.
-        decode_memory_gb: Most gigabytes (10^9 bytes) that reading one video may take, 0.1 to 1000; a video that takes
+        video_decode_backend: "pyav" or "decord"; both read the same frames.
+        decode_threads: Number of threads that decode and preprocess videos, 1 to 256.
+        decode_timeout_s: Timeout for reading one video, in seconds, 0.001 to 86,400 (a day); a video that takes longer
+            has failed.
+        decode_memory_gb: Memory limit for reading one video, in gigabytes (10^9 bytes), 0.1 to 1000; a video that needs
             more has failed.
-        barrier_timeout_s: Seconds for which a rank may report no finished question, 1 to 604,800 (a week), while others
-            wait for it; then they end the run.
-        prefetch: Videos that are loaded ahead of the one in use, 0 to 256; 0 loads each when it is asked about.
-        vision_batch_size: Frames that go through the vision tower at a time, 1 to 1,000,000, or "auto", as many as
-            fit; fewer from when memory runs out.
-        mm_newline_position: "grid", "frame", "one_token" or "no_token"; None as the checkpoint says.
-        add_time_instruction: Tell the model the video's length and the times of its frames.
-        prompt_style: "llava_vid" words questions as lmms-eval does for its own model of that name, where a task has
-            settings for it; None as for every model that the task does not know.
-        force_sample: Spread `max_frames_num` frames evenly over every video, however short.
-        compressor: Name of the method that compresses a video's tokens, or two joined by "+": one in front of the
-            language model and one inside it.
-        compressor_args: Its options, as a JSON object; of two methods, under the name of each.
-        pool_head: Folder or Hugging Face name of the SigLIP model that the vision tower was made from, for compressors
-            that look at its pooling head, which LLaVA's checkpoints leave out.
-        text_tower: Folder or Hugging Face name of the SigLIP or CLIP model that the vision tower was made from, for
-            compressors that compare patches or frames with the question's text; its tokenizer must lie beside it.
-        share_prefix: Prefill the video once for all questions about it; switched off by compressors that look at the
-            question.
-        questions_per_batch: Most questions about one video that are answered as one batch, 1 to 1024. Each takes a
-            copy of the video's keys and values.
-        feature_cache: Folder in which the vision tower's features are kept, in a folder of their own, for other runs
-            and other compressors.
-        feature_cache_gb: Most gigabytes (10^9 bytes) of them that it may hold, 10^-6 to 10^6; the oldest make room.
-        deterministic: Take fixed seeds and deterministic kernels only, and answer questions one by one, so that a run
-            can be repeated bit for bit.
-        triton_kernels: Pool with Triton kernels on a GPU; off until they reach the bandwidth that their tests ask for.
-        max_failed: Largest fraction of the questions, 0 to 1, that may stay unanswered; a run with more, or with all
-            unanswered, has failed and ends with a non-zero status.
-        answer_without_visuals: Answer questions also where a task shows nothing, instead of taking the video for
+        barrier_timeout_s: Time after which a rank that reports no finished question, while others wait for it, ends the
+            run, in seconds, 1 to 604,800 (a week).
+        prefetch: Number of videos that are prefetched, 0 to 256; 0 loads each video when it is needed.
+        vision_batch_size: Number of frames that go through the vision tower at a time, 1 to 1,000,000, or "auto": as
+            many as fit, and fewer after memory has run out.
+        mm_newline_position: "grid", "frame", "one_token" or "no_token"; None follows the checkpoint.
+        add_time_instruction: Whether to tell the model the video's length and the times of its frames.
+        prompt_style: "llava_vid" words questions as lmms-eval does for its own model of that name, if a task has
+            settings for it; None uses the default wording of the task.
+        force_sample: Whether to sample `max_frames_num` frames evenly from every video, even a short one.
+        compressor: Name of the method that compresses a video's tokens, or several names joined by "+", such as one in
+            front of the language model and one inside it.
+        compressor_args: Its options, as a JSON object; for several methods, an object for each under its name.
+        pool_head: Folder or Hugging Face name of the SigLIP model that the vision tower was taken from. Compressors
+            that use its pooling head need it, because LLaVA's checkpoints leave the head out.
+        text_tower: Folder or Hugging Face name of the SigLIP or CLIP model that the vision tower was taken from, with
+            its tokenizer. Compressors that compare patches or frames with the text of the question need it.
+        share_prefix: Whether to prefill a video once for all questions about it. Compressors that look at the question
+            switch this off.
+        questions_per_batch: Maximum number of questions about one video that are answered as a batch, 1 to 1024. Each
+            needs its own copy of the video's keys and values.
+        feature_cache: Folder of a cache for the vision tower's features, for other runs and other compressors.
+        feature_cache_gb: Size limit of the cache, in gigabytes (10^9 bytes), 10^-6 to 10^6; the oldest features are
+            evicted first.
+        deterministic: Whether to use fixed seeds and deterministic kernels only, and to answer questions one by one, so
+            that a run can be repeated bit for bit.
+        triton_kernels: Whether to pool with Triton kernels on a GPU; off by default until they reach the bandwidth that
+            their tests require.
+        max_failed: Largest fraction of the questions that may stay unanswered, 0 to 1. If more or all are unanswered,
+            the run has failed and ends with a non-zero status.
+        answer_without_visuals: Whether to answer a question if its task shows nothing; otherwise its video counts as
             missing.
-        allow_use_cache: Let lmms-eval's ``--use_cache`` serve answers, which may be those of another checkpoint.
-        resume_dir: Folder of the journal: every answer is kept there, and none that it holds is asked for again.
-        resume_any_version: Take also answers of the journal that other code, or other versions of torch and
-            transformers, have found.
+        allow_use_cache: Whether lmms-eval's ``--use_cache`` may serve answers, which may come from another checkpoint.
+        resume_dir: Folder of the journal, which keeps every answer; a question that it answers is not asked again.
+        resume_any_version: Whether to also take answers from the journal that other code, or other versions of torch
+            and transformers, have computed.
 
     Raises:
-        ValueError: If an argument is of the wrong type or out of its range, or a path is empty.
+        ValueError: If an argument has the wrong type or is out of range, or a path is empty.
         TypeError: If a path is a number.
     """
 
@@ -171,11 +173,11 @@ class Arguments:
         if self.fps is not None:
             options.number("fps", self.fps, 0.001, 1000, "frames per second")
             if self.force_sample:
-                raise ValueError("give fps or force_sample, not both: force_sample spreads frames whatever the rate")
+                raise ValueError("set fps or force_sample, not both: force_sample ignores the frame rate")
         if self.vision_batch_size != "auto":
             options.whole_number("vision_batch_size (or auto)", self.vision_batch_size, 1, 1_000_000)
         if str(self.batch_size) != "1":
-            raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: questions are answered one at a time")
+            raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: use questions_per_batch for batches")
         self._check_devices()
         self.build_compressor()
 
@@ -190,11 +192,11 @@ class Arguments:
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> "Arguments":
-        """Arguments by name.
+        """Create the arguments from values by name.
 
         Raises:
-            ValueError: If a name is unknown (the message says the nearest one), `pretrained` is missing, or a value is
-                out of its range.
+            ValueError: If a name is unknown (the message suggests the most similar one), `pretrained` is missing, or a
+                value is out of range.
         """
         known = [argument.name for argument in fields(cls)]
         for name in given:
@@ -205,20 +207,20 @@ class Arguments:
         return cls(**given)
 
     def frame_options(self) -> dict[str, Any]:
-        """Which frames of a video are taken: options of `read_video` and `read_frame_folder`."""
+        """Return the options of `read_video` and `read_frame_folder` that decide which frames are sampled."""
         return {"max_frames_num": self.max_frames_num, "fps": self.fps, "force_sample": self.force_sample}
 
     def fixed_vision_batch_size(self) -> int | None:
-        """`vision_batch_size`; None where it follows the free memory, which a deterministic run must not."""
+        """Return `vision_batch_size`, or None if it may depend on free memory; in a deterministic run it must not."""
         if isinstance(self.vision_batch_size, int):
             return self.vision_batch_size
         return DETERMINISTIC_VISION_BATCH if self.deterministic else None
 
     def build_compressor(self) -> Compressor:
-        """The compressor that the arguments name.
+        """Build the compressor.
 
         Raises:
-            ValueError: If `compressor_args` is no JSON object, or the compressor refuses its name or options.
+            ValueError: If `compressor_args` is not a JSON object, or if the name or an option is not valid.
         """
         given = self.compressor_args
         if isinstance(given, str):

@@ -1,8 +1,8 @@
-"""What lmms-eval was asked for, beyond what it tells a model: where it writes, under which time, with which caches.
+"""lmms-eval's settings that it does not pass to a model: where it writes, the time in file names, its caches.
 
-A model gets its own arguments and the questions. The rest stands in the call of lmms-eval's `simple_evaluate`, a public
-function with public parameters, which is on the stack whenever it calls the model; it is read there. Nothing is read
-where a model is used without it.
+A model receives only its own arguments and the questions. The other settings are parameters of lmms-eval's public
+function `simple_evaluate`, which is on the stack whenever it calls the model, so they are read from there. Outside of
+an evaluation nothing is read.
 """
 
 import ast
@@ -26,13 +26,13 @@ _EVALUATOR = "lmms_eval.evaluator"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The call of `simple_evaluate` that a model works for.
+    """The call of `simple_evaluate` in which a model is used.
 
     Attributes:
-        command_line: lmms-eval's command line; None where another program makes the files and ends the process.
-        time: What the names of the run's files begin with, such as "20260101_120000".
-        folder: Where lmms-eval will write them; None where it will write nothing.
-        use_cache: Where lmms-eval keeps answers (``--use_cache``); None where it keeps none.
+        command_line: lmms-eval's command line; None if another program writes the files and ends the process.
+        time: Beginning of the names of the run's files, such as "20260101_120000".
+        folder: Folder that lmms-eval will write them to; None if it will write nothing.
+        use_cache: Path of lmms-eval's response cache (``--use_cache``); None if it uses none.
     """
 
     command_line: Namespace | None
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def current_evaluation() -> Evaluation | None:
-    """The evaluation in whose course this is called; None outside of one, or where its parameters have other names."""
+    """Return the evaluation that is running; None if there is none, or if its parameters have other names."""
     frame = inspect.currentframe()
     while frame is not None and not _is_evaluation(frame):
         frame = frame.f_back
@@ -55,53 +55,55 @@ def current_evaluation() -> Evaluation | None:
 
 
 def refuse_response_cache(evaluation: Evaluation | None, allowed: bool) -> None:
-    """Make sure that no answers come from lmms-eval's response cache without the user's consent.
+    """Refuse lmms-eval's response cache unless the user allows it.
+
+    Args:
+        evaluation: The evaluation that is running, or None.
+        allowed: Whether the user allows it.
 
     Raises:
-        ValueError: If they would.
+        ValueError: If the evaluation uses the cache without permission.
     """
     if evaluation is not None and evaluation.use_cache and not allowed:
         raise ValueError(
-            f"--use_cache {evaluation.use_cache} serves answers of another checkpoint, code or video at the same path: "
-            "keep answers with resume_dir=FOLDER in --model_args instead, or give allow_use_cache=True"
+            f"--use_cache {evaluation.use_cache} may serve answers of another checkpoint, code or video at the same "
+            "path: keep answers with resume_dir=FOLDER in --model_args instead, or set allow_use_cache=True"
         )
 
 
 def uses_response_cache() -> bool:
-    """Check whether lmms-eval answers from its response cache; a warning says what that costs.
+    """Tell whether lmms-eval answers from its response cache, and warn about the cost if it does.
 
-    A rank whose answers are all in that cache is never called, so the ranks must not wait for each other.
+    lmms-eval does not call a rank whose answers are all in the cache, so the ranks must not wait for each other.
     """
     evaluation = current_evaluation()
     if evaluation is None or not evaluation.use_cache:
         return False
-    logger.warning(
-        "--use_cache is on: questions about one video stay on several processes; use resume_dir instead of it"
-    )
+    logger.warning("--use_cache is on, so questions about one video stay on several ranks: use resume_dir instead")
     return True
 
 
 def unrecognised() -> list[str]:
-    """What this project relies on and the installed lmms-eval no longer has; a warning says so."""
+    """List what this project needs and the installed lmms-eval no longer has, and warn about it."""
     missing = missing_reports()
     functions = functions_of(_EVALUATOR, "simple_evaluate")
     known = {argument.arg for function in functions for argument in ast.walk(function) if isinstance(argument, ast.arg)}
     missing += [f"{_EVALUATOR}.simple_evaluate({name}=)" for name in PARAMETERS if name not in known]
     if missing:
         logger.warning(
-            f"lmms-eval {version('lmms_eval')} is not recognised, it lacks {', '.join(missing)}: an evaluation that "
-            "fails outside of the model may end with status 0, so look whether results were written"
+            f"lmms-eval {version('lmms_eval')} lacks {', '.join(missing)}: an evaluation that fails outside of the "
+            "model may end with status 0, so check that results were written"
         )
     return missing
 
 
 def results_folder(arguments: Namespace) -> Path | None:
-    """The folder into which lmms-eval writes the results of a run with these command-line arguments."""
+    """Return the folder that lmms-eval writes results to, for these command-line arguments; None if it writes none."""
     if not arguments.output_path:
         return None
     tracker = GeneralConfigTracker()
     tracker.log_experiment_args(arguments.model, str(arguments.model_args), "", "", False)
-    return Path(arguments.output_path) / tracker.model_name_sanitized
+    return Path(arguments.output_path) / str(tracker.model_name_sanitized)
 
 
 def _is_evaluation(frame: FrameType) -> bool:

@@ -1,13 +1,13 @@
 """A failed run ends with a non-zero status, whatever lmms-eval does with the exception.
 
-lmms-eval's command line prints an exception, goes on and ends with status 0; on several processes the others then wait
-for the one that failed. Our own errors therefore end the process at once. For errors outside our methods (loading data,
-scoring, writing results) a sink listens to the messages with which lmms-eval reports that it has given up. Whether the
-installed version still has these messages is looked up in its source.
+lmms-eval's command line prints an exception, continues, and ends with status 0. With several ranks, the others then
+wait for the one that failed. Our own errors therefore end the process immediately. For errors outside of our methods
+(loading data, scoring, writing results), a log sink watches for the messages with which lmms-eval reports a failure. We
+check in its source that the installed version still has these messages.
 
-The launcher (accelerate, torchrun) ends the other processes when one has ended, so one that fails must really end: a
-thread that never returns, or a process group that waits for the others, would hold it for ever. A process that has
-others beside it therefore gets an alarm, which the kernel carries out whatever the process is doing.
+The launcher (accelerate, torchrun) ends the other processes as soon as one has ended. A process that fails must
+therefore end even if one of its threads never returns, or if its process group waits for the other ranks. If there are
+other ranks, the process sets an alarm, which the kernel delivers regardless of what the process is doing.
 """
 
 import ast
@@ -24,20 +24,20 @@ from loguru import logger
 from torch import distributed
 
 GRACE_SECONDS = 5
-"""Time that a failed process gets to end in order."""
+"""Time that a failed process has for an orderly exit."""
 
 REPORTS = {
     ("lmms_eval.__main__", "cli_evaluate"): "Error during evaluation",
     ("lmms_eval.loggers.evaluation_tracker", "save_results_aggregated"): "Could not save results aggregated",
     ("lmms_eval.loggers.evaluation_tracker", "save_results_samples"): "Could not save sample results",
 }
-"""By module and function of lmms-eval: how its message begins when the run has failed."""
+"""Beginning of the message that reports a failed run, by module and function of lmms-eval."""
 
 _BEGINNINGS = {function: beginning for (_, function), beginning in REPORTS.items()}
 
 
 def exit_when_lmms_eval_gives_up() -> int:
-    """From now on, end the process with status 1 where lmms-eval reports a failed run and would go on.
+    """End the process with status 1 as soon as lmms-eval reports a failed run, instead of letting it continue.
 
     Returns:
         The handler's id, for ``logger.remove``.
@@ -46,15 +46,15 @@ def exit_when_lmms_eval_gives_up() -> int:
 
 
 def missing_reports() -> list[str]:
-    """Functions of the installed lmms-eval that no longer report a failure in the words that are listened to."""
+    """List functions of the installed lmms-eval that no longer report failures with the messages in `REPORTS`."""
     return [f"{module}.{name}" for (module, name), text in REPORTS.items() if not _says(module, name, text)]
 
 
 def end_with_failure() -> None:
-    """Make the process end with status 1, even if it ends in order.
+    """Make the process end with status 1 even if it exits in an orderly way.
 
-    Python takes no status from what it calls at its end. The C library does: it calls ``_exit(1)`` when Python has
-    finished and everything is written and closed.
+    Python ignores the results of its exit handlers. Handlers of the C library run after Python has finished, when all
+    files are written and closed, and may call ``_exit(1)``.
     """
     library = ctypes.CDLL(None)
     leave = ctypes.cast(library._exit, ctypes.c_void_p)
@@ -66,7 +66,7 @@ def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...]
     """End the process with status 1 if an exception leaves the block.
 
     Args:
-        where: What was being done, by which rank and for which document; it stands in the log.
+        where: What the block does, on which rank and for which document; for the log.
         let_through: Exceptions that the caller handles.
 
     Raises:
@@ -76,7 +76,7 @@ def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...]
         yield
     except let_through:
         raise
-    except Exception as error:  # whatever it is: lmms-eval would print it and end with status 0
+    except Exception as error:  # any error: lmms-eval would print it and end with status 0
         logger.opt(exception=True).critical(f"{where}: {type(error).__name__}: {error}")
         raise _ending() from error
 
@@ -87,7 +87,7 @@ def _is_report(record: Any) -> bool:
 
 
 def functions_of(module: str, name: str) -> list[ast.FunctionDef]:
-    """Functions of this name in the source of a module; it is not imported, as lmms-eval's ``__main__`` would run."""
+    """Find functions by name in the source of a module, without importing it: lmms-eval's ``__main__`` would run."""
     return [function for function in _functions(module) if function.name == name]
 
 
@@ -101,7 +101,7 @@ def _functions(module: str) -> tuple[ast.FunctionDef, ...]:
 
 
 def _says(module: str, name: str, beginning: str) -> bool:
-    """Whether a function holds a text that begins so."""
+    """Tell whether a function contains a string that begins with `beginning`."""
     nodes = [node for function in functions_of(module, name) for node in ast.walk(function)]
     texts = [node.value for node in nodes if isinstance(node, ast.Constant)]
     return any(isinstance(text, str) and text.startswith(beginning) for text in texts)
@@ -112,7 +112,7 @@ def _leave(message: Any) -> NoReturn:  # noqa: ARG001 - the other handlers print
 
 
 def _ending() -> SystemExit:
-    """What ends this process with status 1, after an alarm is set where it has others beside it."""
+    """Return the exception that ends this process with status 1; if there are other ranks, set the alarm."""
     if distributed.is_available() and distributed.is_initialized():
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(GRACE_SECONDS)

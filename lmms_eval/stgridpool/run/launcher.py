@@ -1,11 +1,13 @@
-"""A process that a launcher has started ends with the launcher, however that ends.
+"""Processes that end together with the launcher that started them, even if it is killed.
 
-accelerate and torchrun end their processes when they are asked to end. Killed, they cannot, and accelerate's launcher
-of a single process never does: what it has started would run on and hold its GPU. The kernel sees to it instead.
+accelerate and torchrun end their processes when they are asked to stop. They cannot do so when they are killed, and
+accelerate's launcher for a single process never does: the process would keep running and occupy its GPU. Here the
+kernel ends the process instead.
 
-A launcher may also end while its processes still import, before they can ask the kernel for anything. They notice it
-later, as an orphan is adopted: by the first process of the machine or container, or by systemd. Not covered are other
-adopters (`PR_SET_CHILD_SUBREAPER`) and other systems than Linux; scripts/evaluate.sh ends its processes there, too.
+A launcher may also end while its processes are still importing modules, before they have called the kernel. They detect
+this later, because an orphan is adopted by the first process of the machine or container, or by systemd. Other adopters
+(`PR_SET_CHILD_SUBREAPER`) and systems other than Linux are not covered; scripts/evaluate.sh ends its processes there,
+too.
 """
 
 import ctypes
@@ -21,27 +23,27 @@ _LAUNCHERS = ("accelerate", "accelerate.commands.launch")
 
 
 def end_with_launcher() -> None:
-    """Let the kernel kill this process as soon as the launcher that has started it ends; Linux only.
+    """Have the kernel kill this process as soon as the launcher that started it ends; Linux only.
 
-    A process that no launcher has started, from a shell for instance, goes on when its parent ends: ``nohup`` works.
+    A process that was not started by a launcher, but from a shell for instance, survives its parent: ``nohup`` works.
 
     Raises:
-        SystemExit: If the launcher has ended already.
+        SystemExit: If the launcher has already ended.
     """
     parent = os.getppid()
     by_torch = _SET_BY_TORCH in os.environ
     if sys.platform != "linux":
         return
     if (by_torch or _SET_BY_ACCELERATE in os.environ) and _is_adopter(parent):
-        raise SystemExit("the launcher that started this process has ended: so does the process")
+        raise SystemExit("this process ends because the launcher that started it has ended")
     if by_torch or _is_launcher(parent):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended just before
+        if os.getppid() != parent:  # it ended before the call
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _is_adopter(process: int) -> bool:
-    """Whether a process takes in orphans; one that runs this very Python is a launcher, even as number 1."""
+    """Tell whether a process adopts orphans; one that runs the same Python is a launcher, even if its id is 1."""
     try:
         if process == 1:
             return not Path("/proc/1/exe").samefile(sys.executable)

@@ -49,5 +49,5 @@ def _entries(text: str) -> list[str]:
             entries.append(text[start:index])
             start = index + 1
     if quote or depth:
-        raise ValueError(f"--model_args: a quote, brace or bracket has no counterpart in {text!r}")
+        raise ValueError(f"--model_args: a quote, brace or bracket is not closed in {text!r}")
     return [entry.strip() for entry in [*entries, text[start:]] if entry.strip()]

@@ -1,4 +1,4 @@
-"""Which process this is, and on which device it works."""
+"""The rank of this process, and its device."""
 
 from dataclasses import dataclass
 
@@ -10,15 +10,15 @@ from lmms_eval_stgridpool.run.arguments import SPREADING, Arguments
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a process stands in the run.
+    """The place of a process in the run.
 
     Attributes:
-        accelerator: The process group; lmms-eval gathers through it.
-        rank: Number of the process over all machines, from 0.
-        world_size: Number of processes over all machines.
-        device: Where inputs go and tensors are gathered.
-        device_map: What the model loader gets.
-        dtype: Of weights and pixels.
+        accelerator: The process group; lmms-eval gathers with it.
+        rank: Rank among the processes of all machines, from 0.
+        world_size: Number of processes on all machines.
+        device: Device of inputs and of gathered tensors.
+        device_map: Argument for the model loader.
+        dtype: Type of weights and pixels.
     """
 
     accelerator: Accelerator
@@ -30,11 +30,11 @@ class Placement:
 
 
 def place(arguments: Arguments) -> Placement:
-    """Find this process's device.
+    """Find the device of this process.
 
     Raises:
-        ValueError: If several processes are asked to share a spread model, or to use other devices than accelerate's,
-            or the device asked for is not there.
+        ValueError: If several processes should share a model that is spread over GPUs, or should use devices other than
+            accelerate's, or if the requested device does not exist.
     """
     accelerator = Accelerator()
     spread = arguments.device_map in SPREADING
@@ -43,9 +43,9 @@ def place(arguments: Arguments) -> Placement:
         if spread:
             raise ValueError(
                 f"device_map={arguments.device_map} is for a single process, not {accelerator.num_processes}: "
-                "leave it out to give each process a model of its own, or start one process"
+                "leave it out so that each process loads its own model, or start a single process"
             )
-        device = accelerator.device  # of the local process: the rank counts over all machines
+        device = accelerator.device  # numbered by the local rank; `rank` counts the processes of all machines
         if asked is not None and torch.device(asked).type != device.type:
             raise ValueError(
                 f"device {asked} differs from accelerate's {device.type}; "

@@ -1,4 +1,4 @@
-"""Questions that get no answer while the run goes on: why, how many, and when they are too many."""
+"""Questions without an answer: why, how many, and when they are too many for the run to count."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ _MOST_NAMES = 10  # of damaged videos in one message
 
 
 class UnansweredError(Exception):
-    """A question that cannot be answered, for a reason that is no fault of the run.
+    """A question cannot be answered, and the run is not to blame.
 
     Args:
-        kind: What the record of the run counts it as, such as `NOTHING_SHOWN`.
-        reason: Why, in words.
+        kind: The reason as the record of the run counts it, such as `NOTHING_SHOWN`.
+        reason: The reason in words.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
@@ -26,11 +26,11 @@ class UnansweredError(Exception):
 
 
 UNANSWERED = (VideoReadError, NonFiniteError, UnansweredError)
-"""What leaves a question without an answer. Any other exception ends the run."""
+"""Exceptions that leave a question unanswered. Any other exception ends the run."""
 
 
 def kind_of(error: VideoReadError | NonFiniteError | UnansweredError) -> str:
-    """What the record of the run counts an unanswered question as."""
+    """Return the reason as the record of the run counts it."""
     if isinstance(error, UnansweredError):
         return error.kind
     return NOT_FINITE if isinstance(error, NonFiniteError) else UNREADABLE
@@ -41,10 +41,10 @@ class Verdict:
     """Whether a run answered enough of its questions for its score to count.
 
     Attributes:
-        asked: Questions of the run, those included that an earlier run has answered.
-        kinds: Questions without an answer, by reason.
-        max_failed: Largest fraction of them that a run may have, 0 to 1.
-        damaged_videos: Signs of damage by path, of videos that were answered about nevertheless.
+        asked: Number of questions of the run, including those that an earlier run has answered.
+        kinds: Number of questions without an answer, by reason.
+        max_failed: Largest fraction of questions that may stay unanswered, 0 to 1.
+        damaged_videos: Number of signs of damage by path, for videos whose questions were answered nevertheless.
     """
 
     asked: int
@@ -58,22 +58,22 @@ class Verdict:
         names = ", ".join(sorted(self.damaged_videos)[:_MOST_NAMES])
         more = ", ..." * (len(self.damaged_videos) > _MOST_NAMES)
         return (
-            f"{len(self.damaged_videos)} videos are damaged and were answered about as a player shows them "
-            f"(damaged_videos=fail leaves them unanswered): {names}{more}"
+            f"{len(self.damaged_videos)} videos are damaged; questions about them were answered from what a player "
+            f"shows (damaged_videos=fail leaves them unanswered): {names}{more}"
         )
 
     @property
     def failed(self) -> int:
-        """Questions without an answer."""
+        """Number of questions without an answer."""
         return sum(self.kinds.values())
 
     @property
     def run_failed(self) -> bool:
-        """Whether they are too many; a run that answered nothing has no score, whatever `max_failed` allows."""
+        """Whether too many questions are unanswered; a run that answered none has failed even if `max_failed` is 1."""
         return self.failed > self.max_failed * self.asked or 0 < self.asked == self.failed
 
     def __str__(self) -> str:
-        """Say it in a sentence: how many questions could not be answered, and why."""
+        """Return a sentence that says how many questions could not be answered, and why."""
         reasons = ", ".join(f"{kind}: {number}" for kind, number in sorted(self.kinds.items()))
         sentence = f"{self.failed} of {self.asked} questions could not be answered ({reasons})"
         if not self.run_failed:

@@ -1,7 +1,7 @@
-"""Which versions of the libraries a run uses, and whether the tests have seen them.
+"""Versions of the libraries that a run uses, and whether they were tested.
 
-The libraries rename what the plug-in builds on from one minor release to the next. A run with a version that was never
-tested still starts, but says so.
+The libraries rename parts that the plug-in needs from one minor release to the next. A run with an untested version
+still starts, but warns about it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TESTED: Mapping[str, SpecifierSet] = {
     "av": SpecifierSet("==15.1.0"),
     "decord": SpecifierSet("==0.6.0"),
 }
-"""Tested versions by package: the pins of constraints.txt, and for transformers every release from the oldest that
-scripts/try_versions.py runs."""
+"""Tested versions by package: those in constraints.txt, and for transformers also every older release that
+scripts/try_versions.py tests."""
 
 
 def package_version(package: str) -> str | None:
-    """The version of an installed package, or None."""
+    """Return the version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -38,10 +38,13 @@ def package_version(package: str) -> str | None:
 
 
 def untested_versions(tested: Mapping[str, SpecifierSet] = TESTED) -> dict[str, str]:
-    """Installed packages of another version than the tested ones, with that version; local parts (`+cpu`) do not count.
+    """Find installed packages whose version was not tested; local parts of a version (`+cpu`) do not count.
 
     Args:
         tested: Tested versions by package.
+
+    Returns:
+        The installed version of each of them.
     """
     installed = {name: package_version(name) for name in tested}
     return {
@@ -52,13 +55,13 @@ def untested_versions(tested: Mapping[str, SpecifierSet] = TESTED) -> dict[str, 
 
 
 def warn_of_untested_versions() -> None:
-    """Say in one line which versions were not tested, if there are any."""
+    """Warn in one line about versions that were not tested, if there are any."""
     untested = untested_versions()
     if untested:
         logger.warning(untested_line(untested))
 
 
 def untested_line(untested: Mapping[str, str], tested: Mapping[str, SpecifierSet] = TESTED) -> str:
-    """What a run with untested versions says about them, in one line."""
+    """Return the warning about untested versions, in one line."""
     versions = ", ".join(f"{name} {text} (tested: {tested[name]})" for name, text in sorted(untested.items()))
-    return f"this run uses versions that were not tested: {versions}; constraints.txt has those that were"
+    return f"this run uses versions that were not tested: {versions}; constraints.txt lists tested versions"

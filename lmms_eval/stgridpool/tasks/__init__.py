@@ -1,1 +1,1 @@
-"""Functions that task files name; nothing else imports them."""
+"""Functions that task files refer to by name; nothing else imports them."""

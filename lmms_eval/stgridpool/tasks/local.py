@@ -1,8 +1,8 @@
-"""Functions that the task files in ``custom_tasks/`` name: where the videos lie, and how answers are scored.
+"""Functions for the task files in ``custom_tasks/``: where to find the videos, and how to score answers.
 
-Prompts, parsers and metrics are lmms-eval's own wherever its module can be imported offline. What stands here is what
-must differ when the data lie on disk: no function leaves the process because a file is missing, asks a server, or makes
-up an answer where the model gave none (an empty answer means that the video could not be read; it counts as wrong).
+Prompts, parsers and metrics are lmms-eval's own if its module can be imported offline. This module has only what must
+differ for data on disk: no function ends the process because a file is missing, contacts a server, or guesses if the
+model gave no answer. An empty answer means that the video could not be read; it counts as wrong.
 
 Source: the tasks of lmms-eval 0.7.3, https://github.com/EvolvingLMMs-Lab/lmms-eval
 """
@@ -19,10 +19,10 @@ from loguru import logger as eval_logger
 
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
 NO_ANSWER = -1
-"""Index that stands for "the model gave no answer" in EgoSchema's results; it is never written to a submission."""
+"""Index that means "no answer" in EgoSchema's results; it is never written to a submission."""
 LETTER_READ = "letter_read"
-"""Name under which a sample shows the letter that was read from an answer, "" if none was; no metric of that name is
-averaged. Samples of other tasks show it in their metric, as ``pred_answer`` or ``parsed_pred``."""
+"""Name under which a sample shows the letter that was parsed from an answer, "" if none was; it is not a metric.
+Samples of other tasks show the letter in their metric, as ``pred_answer`` or ``parsed_pred``."""
 
 
 def doc_to_visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> list[str]:
@@ -30,13 +30,13 @@ def doc_to_visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str
 
     Args:
         doc: One question.
-        lmms_eval_specific_kwargs: The task file's fields: ``video_dir``, the folder of the videos (``~`` is expanded, a
-            relative path starts at the working directory), and ``video_field``, the column that names the video,
+        lmms_eval_specific_kwargs: Fields of the task file: ``video_dir``, the folder of the videos (``~`` is expanded,
+            a relative path starts at the working directory), and ``video_field``, the column that names the video,
             with or without a suffix.
 
     Returns:
-        The path of the video, alone in a list. Where no file is found it is the path where it was expected, so that the
-        model can say which video failed and go on.
+        A list with the path of the video. If there is no such file, it is the path at which the video was expected, so
+        the model can report which video failed and continue.
     """
     video_dir = Path(lmms_eval_specific_kwargs["video_dir"]).expanduser()
     name = str(doc[lmms_eval_specific_kwargs["video_field"]])
@@ -46,11 +46,11 @@ def doc_to_visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str
 
 
 def longvideobench_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Score one LongVideoBench answer as lmms-eval does, but never guess for an empty one.
+    """Score one LongVideoBench answer like lmms-eval, but never guess if it is empty.
 
     Args:
         doc: One question.
-        results: The answer, alone in a list.
+        results: A list with one answer.
 
     Returns:
         ``lvb_acc``: the parsed letter ("" for an empty answer), the right letter and the groups of the question.
@@ -63,15 +63,15 @@ def longvideobench_process_results(doc: Mapping[str, Any], results: Sequence[str
 
 
 def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Parse one EgoSchema answer as lmms-eval does, but never guess for an empty one.
+    """Parse one EgoSchema answer like lmms-eval, but never guess if it is empty.
 
     Args:
         doc: One question.
-        results: The answer, alone in a list.
+        results: A list with one answer.
 
     Returns:
-        ``score``: predicted and right index; ``answers_in_submission``: video id to index; ``letter_read``, see
-        `LETTER_READ`. Indices run from 0 to 4; an empty answer gives ``NO_ANSWER``.
+        ``score``: predicted and right index; ``answers_in_submission``: index by video id; ``letter_read``, see
+        `LETTER_READ`. Indices range from 0 to 4, or are ``NO_ANSWER`` for an empty answer.
     """
     from lmms_eval.tasks.egoschema.utils import egoschema_process_results_generation as stock  # noqa: PLC0415
 
@@ -84,18 +84,18 @@ def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) ->
 
 
 def egoschema_write_submission(results: Sequence[Mapping[str, int]], args: Namespace) -> float:
-    """Write the answers to a file that ``submit_egoschema.py`` sends; nothing is posted from here.
+    """Write the answers to a file for ``submit_egoschema.py``, without posting it.
 
-    The file is ``submissions/inference_results_egoschema_MC_<time>.json`` in the run's output folder, the place and
-    format of lmms-eval's own task. Questions without an answer are left out and counted in a warning: the server then
-    counts them as missing, which they are.
+    The file is ``submissions/inference_results_egoschema_MC_<time>.json`` in the run's output folder, the same path and
+    format as for lmms-eval's own task. Questions without an answer are left out, and a warning counts them; the server
+    will count them as missing.
 
     Args:
         results: One ``{video id: index}`` per question.
         args: lmms-eval's command line; ``output_path`` is the run's output folder.
 
     Returns:
-        The number of answers in the file. It is no score: EgoSchema's full labels are on the server only.
+        The number of answers in the file. This is not a score: only the server has all labels.
     """
     from lmms_eval.tasks._task_utils.file_utils import generate_submission_file  # noqa: PLC0415
 
@@ -107,16 +107,16 @@ def egoschema_write_submission(results: Sequence[Mapping[str, int]], args: Names
     if missing := len(answers) - len(written):
         eval_logger.warning(f"EgoSchema: {missing} of {len(answers)} questions have no answer and are not in the file")
     eval_logger.info(f"EgoSchema: {len(written)} answers written to {path}")
-    eval_logger.info(f"To have them scored: python submit_egoschema.py --f {path}")
+    eval_logger.info(f"To get them scored: python submit_egoschema.py --f {path}")
     return float(len(written))
 
 
 def mvbench_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Score one MVBench answer as lmms-eval does, and show the letter that it read.
+    """Score one MVBench answer like lmms-eval, and show the letter that it parsed.
 
     Args:
         doc: One question.
-        results: The answer, alone in a list.
+        results: A list with one answer.
 
     Returns:
         ``mvbench_accuracy``: the answer, the right letter, and ``score`` 0 or 1; ``letter_read``, see `LETTER_READ`.
@@ -131,7 +131,7 @@ def mvbench_aggregate_results(results: Sequence[Mapping[str, Any]]) -> float:
     """Average one MVBench subtask over all its questions.
 
     lmms-eval leaves questions with an empty answer out of the average, which would reward unreadable videos; here they
-    count as wrong. Without empty answers the two agree.
+    count as wrong. If no answer is empty, the two averages agree.
 
     Args:
         results: One dict per question, with ``score`` 0 or 1.
@@ -139,17 +139,17 @@ def mvbench_aggregate_results(results: Sequence[Mapping[str, Any]]) -> float:
     Returns:
         Accuracy, 0 to 100.
     """
-    return 100 * sum(result["score"] for result in results) / len(results)
+    return float(100 * sum(result["score"] for result in results) / len(results))
 
 
 def nextqa_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, str]) -> str:
-    """Put a NExT-QA question and its five options into a prompt, the same one as lmms-eval's.
+    """Put a NExT-QA question and its five options into the same prompt as lmms-eval.
 
-    The stock module is not imported: it asks nltk to download three packages when it loads.
+    The stock module is not imported, because it downloads three nltk packages when it is loaded.
 
     Args:
         doc: One question.
-        lmms_eval_specific_kwargs: ``pre_prompt`` and ``post_prompt``, put before and after.
+        lmms_eval_specific_kwargs: ``pre_prompt`` and ``post_prompt``, which begin and end the prompt.
 
     Returns:
         The prompt.
@@ -160,16 +160,16 @@ def nextqa_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mappin
 
 
 def nextqa_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, bool | str]:
-    """Score one NExT-QA answer as lmms-eval does, but never guess for an empty one.
+    """Score one NExT-QA answer like lmms-eval, but never guess if it is empty.
 
     Args:
         doc: One question.
-        results: The answer, alone in a list.
+        results: A list with one answer.
 
     Returns:
         ``exact_match``: whether the parsed letter is the right one; ``letter_read``, see `LETTER_READ`.
     """
-    # The parser of the NExT-QA task, from a module that holds the same one and asks for no download.
+    # The same parser as in the NExT-QA task, from a module that downloads nothing.
     from lmms_eval.tasks.mmsu.utils import parse_multi_choice_response  # noqa: PLC0415
 
     options = {letter: doc[f"a{index}"].strip() for index, letter in enumerate("ABCDE")}
@@ -178,13 +178,13 @@ def nextqa_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> di
 
 
 def tempcompass_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, str]) -> str:
-    """Put a TempCompass question, which holds its options, into the prompt that lmms-eval makes.
+    """Put a TempCompass question, which includes its options, into the same prompt as lmms-eval.
 
-    The stock module is not imported: it cannot be without ``HF_HOME`` and is made to call an API.
+    The stock module is not imported, because it requires ``HF_HOME`` and is built to call an API.
 
     Args:
         doc: One question.
-        lmms_eval_specific_kwargs: ``pre_prompt`` and ``post_prompt``, put before and after.
+        lmms_eval_specific_kwargs: ``pre_prompt`` and ``post_prompt``, which begin and end the prompt.
 
     Returns:
         The prompt.
@@ -195,12 +195,12 @@ def tempcompass_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: M
 def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """Score one TempCompass multiple-choice answer by rules alone.
 
-    An answer is matched if it is the whole right option, or a letter A to D that stands alone or before ``.`` or ``)``.
+    An answer matches if it is the complete right option, or a letter A to D, alone or followed by ``.`` or ``)``.
     lmms-eval asks a paid API about every other answer; here it counts as wrong and is marked as unmatched.
 
     Args:
         doc: One question.
-        results: The answer, alone in a list.
+        results: A list with one answer.
 
     Returns:
         The same dict under ``avg_accuracy`` and under ``<dimension>_accuracy``: ``rating`` 0 or 1, ``match_success``,
@@ -223,14 +223,14 @@ def tempcompass_process_results(doc: Mapping[str, Any], results: Sequence[str]) 
 
 
 def tempcompass_aggregate_rating(results: Sequence[Mapping[str, Any]]) -> float:
-    """Average the ratings of one dimension, and say how many answers matched no option.
+    """Average the ratings of one dimension, and warn about answers that match no option.
 
     Args:
-        results: What ``tempcompass_process_results`` gave, one dict per question.
+        results: One dict per question, see ``tempcompass_process_results``.
 
     Returns:
         Accuracy, 0 to 100.
     """
     if unmatched := sum(not result["match_success"] for result in results):
         eval_logger.warning(f"TempCompass: {unmatched} of {len(results)} answers name no option and count as wrong")
-    return 100 * sum(result["rating"] for result in results) / len(results)
+    return float(100 * sum(result["rating"] for result in results) / len(results))

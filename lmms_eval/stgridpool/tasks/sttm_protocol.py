@@ -1,13 +1,13 @@
 """The prompt and the parser that STTM was evaluated with, for the task files in ``custom_tasks/sttm/``.
 
-One prompt for six benchmarks, and a parser with the faults of the released one, so that its published numbers can be
-compared with. An answer that cannot be parsed, an empty one included, is wrong. Where the published evaluation groups
-its questions, each group has a metric ``accuracy_<group>`` beside ``accuracy``; all are from 0 to 100.
+All six benchmarks have the same prompt. The parser reproduces the faults of the released one, so that results can be
+compared with the published numbers. An answer that cannot be parsed, or is empty, is wrong. If the published evaluation
+groups the questions, each group has a metric ``accuracy_<group>`` in addition to ``accuracy``; all range from 0 to 100.
 
 Source: the evaluation of STTM (https://github.com/HYUNJS/STTM); the prompt is Video-MME's.
 """
 
-# ruff: noqa: ARG001 - lmms-eval gives every doc_to_text its settings, also where the prompt has none
+# ruff: noqa: ARG001 - lmms-eval passes its settings to every doc_to_text, even if the prompt has none
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,20 +26,20 @@ LEAD_INS = (
     "Answer:",
     "Option:",
 )
-"""Phrases that are cut out of an answer before a letter is looked for."""
+"""Phrases that are removed from an answer before the parser looks for a letter."""
 MLVU_OPTION = re.compile(r"\s*\n\([A-Z]\) *")
 
 
 def parse_answer(text: str, letters: str) -> str:
-    """The first capital among `letters`, wherever it stands: "Different" is D.
+    """Find the first capital letter among `letters` anywhere in an answer: "Different" is D.
 
     Args:
         text: The model's answer.
-        letters: Those that name an option of this benchmark.
+        letters: The letters of this benchmark's options.
 
     Returns:
-        The letter; "" if there is none. The released parser also gives up on more than ten words without any of A to
-        E, which matters only for LongVideoBench, where F is a letter, too.
+        The letter; "" if there is none. Like the released parser, it also returns "" for more than ten words without
+        any of A to E, which matters only for LongVideoBench, where F is an option, too.
     """
     for phrase in LEAD_INS:
         text = text.replace(phrase, "")
@@ -49,11 +49,11 @@ def parse_answer(text: str, letters: str) -> str:
 
 
 def prompt(question: str, options: Sequence[str]) -> str:
-    """The prompt of Video-MME, with as many letters as there are options.
+    """Build the prompt of Video-MME, with one letter per option.
 
     Args:
         question: The question.
-        options: Each with its letter in front; at least 3.
+        options: At least 3 options, each with its letter.
     """
     *letters, last = tuple(LETTERS[: len(options)])
     instruction = (
@@ -64,33 +64,33 @@ def prompt(question: str, options: Sequence[str]) -> str:
 
 
 def videomme_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
-    """The prompt of a Video-MME question, whose options hold their letters."""
+    """Build the prompt of a Video-MME question, whose options include their letters."""
     return prompt(doc["question"], doc["options"])
 
 
 def videomme_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Score a Video-MME answer; grouped by the video's length and by the kind of question."""
+    """Score a Video-MME answer, grouped by the length of the video and by the kind of question."""
     letter = parse_answer(results[0], "ABCD")
     return _scored(letter, doc["answer"], doc["videoID"], (doc["duration"], doc["task_type"]))
 
 
 def vnbench_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
-    """The prompt of one try of VNBench; the release puts a full stop behind each option."""
+    """Build the prompt of one try of VNBench; as in the release, each option ends with a full stop."""
     return prompt(doc["question"], [f"{option}." for option in _with_letters(doc["options"])])
 
 
 def vnbench_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Score one try of VNBench, for the plain accuracy and for the circular one; grouped by the kind of needle."""
+    """Score one try of VNBench for the plain and the circular accuracy, grouped by the kind of needle."""
     letter = parse_answer(results[0], "ABCD")
     scored = _scored(letter, doc["gt_option"], doc["video"], (doc["type"],), question=doc["question"])
     return scored | {"vnbench_circular": scored["accuracy"]}
 
 
 def mlvu_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
-    """The prompt of an MLVU question, from whose text the options "(A) ..." are taken.
+    """Build the prompt of an MLVU question, whose text includes the options as "(A) ...".
 
     Raises:
-        ValueError: If the text holds no options.
+        ValueError: If the text has no options.
     """
     question, *options = MLVU_OPTION.split(doc["question"].strip())
     if not options:
@@ -99,30 +99,30 @@ def mlvu_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[
 
 
 def mlvu_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Score an MLVU answer; grouped by the kind of question, and for the stock metric, the mean over these groups."""
+    """Score an MLVU answer, grouped by the kind of question, and for the stock metric, the mean over these groups."""
     letter, kind = parse_answer(results[0], "ABCD"), doc["task_type"]
     scored = _scored(letter, doc["answer"], doc["video_name"], (kind,), task_type=kind)
     return scored | {"mlvu_percetion_score": scored["accuracy"]}
 
 
 def nextqa_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
-    """The prompt of a NExT-QA question with its five options."""
+    """Build the prompt of a NExT-QA question with its five options."""
     return prompt(doc["question"].strip(), _with_letters([doc[f"a{index}"].strip() for index in range(5)]))
 
 
 def nextqa_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Score a NExT-QA answer; grouped by the kind of question, such as CW."""
+    """Score a NExT-QA answer, grouped by the kind of question, such as CW."""
     letter = parse_answer(results[0], "ABCDE")
     return _scored(letter, LETTERS[int(doc["answer"])], str(doc["video"]), (doc["type"],))
 
 
 def egoschema_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
-    """The prompt of an EgoSchema question, whose options hold their letters."""
+    """Build the prompt of an EgoSchema question, whose options include their letters."""
     return prompt(doc["question"], doc["option"])
 
 
 def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Score an EgoSchema answer, an index from 0 to 4 or -1 for none, and put it into a submission."""
+    """Score an EgoSchema answer, and add its index, 0 to 4 or -1 for none, to a submission."""
     letter = parse_answer(results[0], "ABCDE")
     index = LETTERS.index(letter) if letter else NO_ANSWER
     scored = _scored(str(index), str(doc["answer"]), doc["video_idx"])
@@ -130,13 +130,13 @@ def egoschema_process_results(doc: Mapping[str, Any], results: Sequence[str]) ->
 
 
 def longvideobench_doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, Any]) -> str:
-    """The prompt of a LongVideoBench question with its three to five options; it gives no subtitles all the same."""
+    """Build the prompt of a LongVideoBench question with its three to five options, but without subtitles."""
     options = [doc[f"option{index}"] for index in range(5)]
     return prompt(doc["question"], _with_letters([option for option in options if option != "N/A"]))
 
 
 def longvideobench_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Score a LongVideoBench answer; grouped by the video's length in seconds and by the kind of question."""
+    """Score a LongVideoBench answer, grouped by the length of the video in seconds and by the kind of question."""
     letter = parse_answer(results[0], LETTERS)
     groups = (doc["duration_group"], doc["question_category"])
     return _scored(letter, LETTERS[doc["correct_choice"]], doc["video_path"], groups)
@@ -147,7 +147,7 @@ def _with_letters(options: Sequence[str]) -> list[str]:
 
 
 def _scored(given: str, right: str, video: str, groups: Sequence[Any] = (), **facts: str) -> dict[str, Any]:
-    """The same facts for the accuracy over all questions and over each group that the question is in."""
+    """Return the same facts for the accuracy over all questions and over each group of the question."""
     facts |= {"pred_answer": given, "answer": right, "videoID": video}
     scored = {"score": float(given == right), **facts}
     names = ("accuracy", *(f"accuracy_{str(group).replace(' ', '_')}" for group in groups))

@@ -1,9 +1,9 @@
-"""VNBench: needles in a video haystack, each question asked four times with the options turned.
+"""VNBench: needles in a video haystack; each question is asked four times with its options rotated.
 
-Two metrics: the plain accuracy over all tries, which STTM's paper reports, and the benchmark's own circular one, which
-counts a needle only if all its tries are right.
+There are two metrics: the accuracy over all tries, which STTM's paper reports, and the benchmark's own circular
+accuracy, which counts a question only if all its tries are right.
 
-Source: VNBench (https://github.com/joez17/VideoNIAH), its fields and its metric; the prompt is Video-MME's.
+Source: VNBench (https://github.com/joez17/VideoNIAH), for its fields and its metric; the prompt is Video-MME's.
 """
 
 from collections import defaultdict
@@ -17,25 +17,27 @@ LETTERS = ("A", "B", "C", "D")
 
 
 def doc_to_text(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str, str]) -> str:
-    """The question and its four options, in the prompt of Video-MME.
+    """Put the question and its four options into the prompt of Video-MME.
 
     Args:
         doc: One try.
-        lmms_eval_specific_kwargs: ``post_prompt``, put behind.
+        lmms_eval_specific_kwargs: ``post_prompt``, which ends the prompt.
     """
     options = [f"{letter}. {option}" for letter, option in zip(LETTERS, doc["options"], strict=True)]
-    return videomme_doc_to_text({"question": doc["question"], "options": options}, lmms_eval_specific_kwargs)
+    question = {"question": doc["question"], "options": options}
+    text: str = videomme_doc_to_text(question, lmms_eval_specific_kwargs)
+    return text
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Parse one answer as Video-MME's are parsed; an empty one is wrong.
+    """Parse one answer like those of Video-MME; an empty answer is wrong.
 
     Args:
         doc: One try.
-        results: The answer, alone in a list.
+        results: A list with one answer.
 
     Returns:
-        The same facts for both metrics: ``score`` 0 or 1, the parsed letter, and what the tries are grouped by.
+        The same facts for both metrics: ``score`` 0 or 1, the parsed letter, and the fields by which tries are grouped.
     """
     letter = extract_mcq_answer(results[0], choices=list(LETTERS)) if results[0].strip() else ""
     facts = {
@@ -51,13 +53,13 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
 
 
 def aggregate_accuracy(results: Sequence[Mapping[str, Any]]) -> float:
-    """Share of the tries that are right, 0 to 100."""
-    return 100 * sum(result["score"] for result in results) / len(results)
+    """Compute the percentage of tries that are right, 0 to 100."""
+    return float(100 * sum(result["score"] for result in results) / len(results))
 
 
 def aggregate_circular(results: Sequence[Mapping[str, Any]]) -> float:
-    """Share of the questions all of whose tries are right, 0 to 100."""
+    """Compute the percentage of questions whose tries are all right, 0 to 100."""
     tries = defaultdict(list)
     for result in results:
         tries[result["videoID"], result["question"]].append(result["score"])
-    return 100 * sum(min(scores) for scores in tries.values()) / len(tries)
+    return float(100 * sum(min(scores) for scores in tries.values()) / len(tries))

@@ -1,1 +1,1 @@
-"""Videos on their way to the prompt: read ahead, encoded, cached."""
+"""How videos reach the prompt: prefetched, encoded, cached."""

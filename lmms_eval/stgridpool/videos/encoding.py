@@ -1,4 +1,4 @@
-"""What a question shows, ready for the language model: videos decoded, encoded and compressed; images encoded."""
+"""Encode the visuals of a question for the language model: videos are also decoded and compressed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,8 @@ from PIL import Image
 
 from llava.video import VideoReadError
 from llava.video_opening import printable
-from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, VideoFeatures
+from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
+from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool.compressor import Step, planned_counts
 from stgridpool.evidence import Evidence, Question
@@ -23,14 +24,14 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, eq=False)
 class Media:
-    """The visuals of a question. Without any, everything is empty.
+    """The visuals of a question; everything is empty if there are none.
 
     Attributes:
         visuals: Videos or images, as the language model reads them.
-        clips: Times of each video; none for images.
-        cache_hits: Videos whose features came from the feature cache.
-        cache_misses: Videos whose features were put into it.
-        damaged: Signs of damage by path of a video; without those that gave none.
+        clips: Times of each video; empty for images.
+        cache_hits: Number of videos whose features came from the feature cache.
+        cache_misses: Number of videos whose features were added to the feature cache.
+        damaged: Number of signs of damage by path, for each damaged video.
     """
 
     visuals: Sequence[Visual] = ()
@@ -41,22 +42,22 @@ class Media:
 
     @property
     def frames(self) -> int:
-        """Video frames over all videos."""
+        """Number of frames of all videos."""
         return sum(len(clip.times) for clip in self.clips)
 
     @property
     def visual_tokens(self) -> int:
-        """Tokens of the videos that the compressor left, without newline tokens."""
+        """Number of tokens of the compressed videos, without newline tokens."""
         return sum(visual.num_tokens for visual in self.visuals) if self.clips else 0
 
     @property
     def newline_tokens(self) -> int:
-        """Newline tokens of the videos."""
+        """Number of newline tokens of the videos."""
         return sum(visual.num_newlines for visual in self.visuals)
 
     @property
     def checks(self) -> tuple[StageCheck, ...]:
-        """Whether the output of each stage is finite. Nobody has waited for them yet."""
+        """Checks that the output of each stage is finite; the device may still be computing them."""
         return tuple(check for visual in self.visuals for check in visual.checks)
 
 
@@ -66,7 +67,7 @@ class EncodedMedia:
 
     Attributes:
         videos: Features of each video.
-        media: The visuals without their tokens; of images, with them.
+        media: Everything else about the videos; for images, the encoded images.
     """
 
     videos: Sequence[VideoFeatures]
@@ -75,13 +76,13 @@ class EncodedMedia:
 
 @dataclass(frozen=True, eq=False)
 class MediaEncoder:
-    """Encodes visuals, and compresses them.
+    """Encodes and compresses visuals.
 
     Attributes:
         model: The model.
-        loader: Reads videos.
-        device: Where pixels go.
-        cache: Where the features of videos are kept, or None.
+        loader: Loads videos.
+        device: Device of the vision tower.
+        cache: The feature cache, or None.
     """
 
     model: VideoModel
@@ -90,7 +91,11 @@ class MediaEncoder:
     cache: FeatureCache | None = None
 
     def encode(self, visuals: Sequence[Any], timer: StageTimer) -> EncodedMedia:
-        """Encode paths of videos, or PIL images.
+        """Encode videos or images.
+
+        Args:
+            visuals: Paths of videos, or PIL images.
+            timer: Receives the time of each stage.
 
         Raises:
             VideoReadError: If a video cannot be read.
@@ -108,15 +113,15 @@ class MediaEncoder:
         raise TypeError(f"visuals must be paths of videos or PIL images, got {', '.join(kinds)}")
 
     def compress(self, encoded: EncodedMedia, question: str, timer: StageTimer) -> Media:
-        """Compress videos, for a question if the compressor looks at it.
+        """Compress videos; the result depends on the question if the compressor looks at it.
 
         Args:
-            encoded: What `encode` returned.
+            encoded: The encoded visuals, see `encode`.
             question: Text of the question.
-            timer: Gets the stages.
+            timer: Receives the time of each stage.
 
         Raises:
-            RuntimeError: If another number of tokens remains than the compressor planned.
+            RuntimeError: If the number of remaining tokens differs from what the compressor planned.
         """
         if not encoded.videos:
             return encoded.media
@@ -146,7 +151,11 @@ class MediaEncoder:
         return EncodedMedia(videos, media)
 
     def features(self, paths: Sequence[Path], timer: StageTimer) -> list[VideoFeatures]:
-        """Return the vision tower's features of videos, from the cache if they are there.
+        """Return the vision tower's features of videos, from the feature cache if possible.
+
+        Args:
+            paths: Paths of the videos.
+            timer: Receives the time of each stage.
 
         Raises:
             VideoReadError: If a video cannot be read.
@@ -170,9 +179,9 @@ class MediaEncoder:
 
 
 class LastMade(Generic[Made]):
-    """Remembers what was made of the last question's visuals, so that neighbouring questions about a video share it.
+    """A cache for the last question's visuals, which consecutive questions about one video share.
 
-    A video that could not be read is remembered, too.
+    It also remembers that a video could not be read.
     """
 
     def __init__(self) -> None:
@@ -180,7 +189,7 @@ class LastMade(Generic[Made]):
         self._made: Made | VideoReadError | None = None
 
     def get(self, key: Any, make: Callable[[], Made]) -> Made:
-        """What is called `key`, made only if the last thing was called otherwise. A key of None equals nothing.
+        """Return the entry for `key`; call `make` if the last entry had another key, or if the key is None.
 
         Raises:
             VideoReadError: If `make` raises it, now or for the last question.
@@ -197,18 +206,22 @@ class LastMade(Generic[Made]):
         return self._made
 
     def forget(self) -> None:
-        """Free what was made."""
+        """Free the entry."""
         self._made = None
 
 
 def check_count(steps: Sequence[Step], video: Video) -> None:
-    """Make sure that the compressor ran: the tokens that go into the language model are those that it planned.
+    """Check that the compressors ran: as many tokens enter the language model as they planned.
+
+    Args:
+        steps: The steps in front of the language model.
+        video: The compressed video.
 
     Raises:
-        RuntimeError: If their number is another one.
+        RuntimeError: If the numbers differ.
     """
     planned = planned_counts(steps, video.source_shape)[-1]
-    for expected, name in ((len(video.plan), "plan has"), (planned, "settings give")):
+    for expected, name in ((len(video.plan), "plan has"), (planned, "settings imply")):
         if expected is not None and video.num_tokens != expected:
             raise RuntimeError(
                 f"{video.num_tokens} visual tokens enter the language model, but {steps[-1].compressor!r}'s {name} "

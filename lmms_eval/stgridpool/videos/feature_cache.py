@@ -1,15 +1,15 @@
-"""What the vision tower gave for a video, kept on disk: another compressor then neither decodes nor encodes it again.
+"""A cache on disk for the vision tower's features, so that another compressor need not decode and encode a video again.
 
-Evidence that a method asks the tower for is kept beside the features. Features with and without it are different
-entries: a run finds those that were made for the same needs.
+If a method needs evidence from the vision tower, it is stored together with the features. Features with and without
+evidence are different entries: a run finds those with the evidence that it needs.
 
-Each video is a safetensors file, named by a digest of all that its features depend on: the video file's path, size and
-time of change, how its frames are chosen and decoded, the tower with its weights and dtype, and the code and versions
-that do the work. Any number of processes may share the folder. Files appear in it whole or not at all, and those that
-were written first make room for new ones.
+Each video is a safetensors file, named by a digest of everything that its features depend on: path, size and
+modification time of the video file, how frames are sampled and decoded, the vision tower with its weights and dtype,
+and the versions of the code involved. Any number of processes may share the folder. Writes are atomic; the oldest
+entries are evicted first.
 
-The files lie in a folder of their own inside the one that the user names. There, too, only files are deleted that prove
-to be entries of a cache: by their name, and by a mark inside them.
+The files are in a subfolder of the folder that the user names. Even there, a file is deleted only if its name and a
+mark inside it show that it is an entry of a cache.
 """
 
 import fcntl
@@ -35,35 +35,35 @@ from stgridpool.evidence import Need, missing_part
 from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
-"""Name of the cache's own folder in the one that the user names."""
-FORMAT = 2  # of the entries; to be raised where they are written otherwise than before
+"""Name of the cache's subfolder in the folder that the user names."""
+FORMAT = 2  # raise this when the format of entries changes
 PACKAGES = ("torch", "transformers", "open_clip_torch", "av", "decord", "pillow")
 """Packages whose versions features depend on."""
 ABANDONED_SECONDS = 3600
-"""Age at which a file that was never finished belongs to nobody: writing one takes seconds."""
+"""Age at which an unfinished file counts as abandoned: writing one takes seconds."""
 PARTS = ("pool_head", "text_tower")
-"""What `missing_part` may name: parts that count only where their evidence is asked for."""
+"""Parts that `missing_part` may name. Entries depend on them only if they have evidence from them."""
 _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
 _UNFINISHED = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}\.tmp")
 
 
 class FeatureCache:
-    """Features in a folder.
+    """A cache of features in a folder.
 
     Args:
-        folder: Folder that the user names; it is made if it is missing.
-        limit_bytes: Most bytes of features that the cache may hold.
-        setup: What the features of all videos of this run depend on, see `feature_setup`.
-        parts: A digest of the weights of each part that the checkpoint leaves out, see `missing_part`; None where there
-            is none.
+        folder: Folder that the user names; it is created if it is missing.
+        limit_bytes: Size limit of the cache, in bytes.
+        setup: Everything that the features of all videos of this run depend on, see `feature_setup`.
+        parts: A digest of the weights of each part that the checkpoint leaves out, see `missing_part`; None if the part
+            is not loaded.
 
     Attributes:
-        folder: The cache's own folder in it.
+        folder: The cache's subfolder.
         is_writable: Whether the last entry could be written.
 
     Raises:
         ValueError: If `folder` is empty.
-        OSError: If the cache's folder cannot be made, or holds files that no cache has made.
+        OSError: If the subfolder cannot be created, or has files that no cache wrote.
     """
 
     def __init__(
@@ -79,9 +79,11 @@ class FeatureCache:
         self._has_evicted = False
 
     def name(self, video: Path, needs: Collection[Need] = ()) -> str:
-        """Name the features of a video, a file or a folder of pictures, and the evidence kept beside them.
+        """Name the entry for a video and for evidence about it; the name changes if either of them does.
 
-        A video that was changed has another name, and so has one with other evidence.
+        Args:
+            video: A file or a folder of pictures.
+            needs: The evidence.
         """
         facts: dict[str, Any] = {"setup": self._setup, "files": video_identity(video.resolve())}
         if needs:
@@ -91,9 +93,9 @@ class FeatureCache:
         return answer_key(facts)
 
     def get(self, name: str, needs: Collection[Need] = ()) -> VideoFeatures | None:
-        """Read the features called `name`; None where there are none, the file is damaged, or evidence is missing.
+        """Read the entry called `name`; None if there is none, if it is damaged, or if evidence is missing.
 
-        The file is read as a whole, so that it may be evicted meanwhile, by this machine or another one.
+        The file is read as a whole, so another process, even on another machine, may evict it in the meantime.
         """
         path = self._path(name)
         try:
@@ -101,21 +103,21 @@ class FeatureCache:
         except FileNotFoundError:
             return None
         except DAMAGE as error:
-            logger.warning(f"{path} cannot be used, the video is encoded anew: {error!r}")
+            logger.warning(f"{path} cannot be used, so the video is encoded again: {error!r}")
             return None
 
     def add(self, name: str, video: VideoFeatures) -> None:
-        """Write features down, in place of the oldest ones if there is no room.
+        """Add an entry, and evict the oldest ones if there is no room.
 
-        Features that are not finite are left out: they would outlive what made them so. If features cannot be written,
-        because the disk is full for instance, the run goes on without; the next ones are tried again. Both are said
-        once.
+        Features that are not finite are not stored: a later run may not have the problem that caused them. If an entry
+        cannot be written, for instance because the disk is full, the run continues without it, and tries to write the
+        next one. It logs once that writing failed, and once that it works again.
         """
         if not all(map(all_finite, (video.features, *video.evidence.values()))):
             return
         data = pack(name, video)
         if len(data) > self._limit_bytes:
-            logger.warning(f"features of {len(data)} bytes do not fit into a cache of {self._limit_bytes:.0f} bytes")
+            logger.warning(f"features of {len(data)} bytes do not fit in a cache of {self._limit_bytes:.0f} bytes")
             return
         try:
             with self._lock():
@@ -123,7 +125,7 @@ class FeatureCache:
                 self._write(name, data)
         except OSError as error:
             if self.is_writable:
-                logger.error(f"features cannot be written to {self.folder}, the run goes on without: {error}")
+                logger.error(f"features cannot be written to {self.folder}; the run continues without: {error}")
             self.is_writable = False
         else:
             if not self.is_writable:
@@ -143,13 +145,13 @@ class FeatureCache:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Only one process at a time changes the folder; the lock of one that dies is gone with it."""
+        """Let only one process at a time change the folder; the lock is released even if the process is killed."""
         with open(self.folder / ".lock", "ab", opener=_open_without_waiting) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _make_room(self, num_bytes: int) -> None:
-        """Remove what killed processes left behind, and the oldest features until `num_bytes` more fit in."""
+        """Remove files of killed processes, and evict the oldest entries until another `num_bytes` fit."""
         for file, status in self._files(_UNFINISHED):
             if time.time() - status.st_mtime > ABANDONED_SECONDS:
                 file.unlink(missing_ok=True)
@@ -158,16 +160,16 @@ class FeatureCache:
         for file, status in entries:
             if total + num_bytes <= self._limit_bytes:
                 break
-            total -= status.st_size  # a file that is not the cache's does not count
+            total -= status.st_size  # files that do not belong to the cache do not count
             if not is_marked(file):
                 continue
             file.unlink(missing_ok=True)
             if not self._has_evicted:
                 self._has_evicted = True
-                logger.warning(f"{self.folder} is full: from now on the oldest features make room for new ones")
+                logger.warning(f"{self.folder} is full: from now on the oldest features are evicted for new ones")
 
     def _files(self, pattern: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
-        """Regular files, no links to them, whose names are of a pattern."""
+        """List regular files, without links, whose names match a pattern."""
         found = []
         for name in filter(pattern.fullmatch, os.listdir(self.folder)):
             try:
@@ -180,14 +182,14 @@ class FeatureCache:
 
 
 def open_feature_cache(arguments: Arguments, identity: Mapping[str, Any] | None) -> FeatureCache | None:
-    """The cache that the arguments ask for; None where they ask for none.
+    """Open the cache that the arguments name; None if they name none.
 
     Args:
         arguments: See `feature_cache` and `feature_cache_gb`.
         identity: See `VideoModel.identity`.
 
     Raises:
-        OSError: If the folder cannot be made, or is not the cache's own.
+        OSError: If the folder cannot be created, or has files that no cache wrote.
         ValueError: If the tower's weights are offloaded.
     """
     if arguments.feature_cache is None:
@@ -200,14 +202,14 @@ def open_feature_cache(arguments: Arguments, identity: Mapping[str, Any] | None)
 
 
 def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the features of a run depend on, besides the video: frames, tower, and the code that reads and encodes.
+    """Collect everything except the video that features depend on: sampling, vision tower, and the code involved.
 
-    Towers of one name differ where they were trained further, so that all weights count. Of our own code ``llava``
-    counts and what loads videos: features stay valid while compressors are written.
+    All weights of the tower count, because towers of the same name may have been trained further. Only our code in
+    ``llava`` and the code that loads videos count, so features stay valid when compressors change.
 
     Args:
         arguments: How videos are read.
-        identity: See `VideoModel.identity`; of it, all but `PARTS`.
+        identity: See `VideoModel.identity`; everything but `PARTS` is used.
     """
     sources = [Path(llava.__path__[0]), Path(__file__).with_name("prefetch.py")]
     return {
@@ -224,5 +226,5 @@ def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """A descriptor; FIFOs that nobody reads, and links, are refused."""
+    """Open a file, but refuse links, and FIFOs that nobody reads."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)

@@ -1,4 +1,4 @@
-"""A file of the feature cache in safetensors' format: a video's features and evidence, times, a checksum and a mark."""
+"""Files of the feature cache: safetensors with a video's features, evidence and times, a checksum, and a mark."""
 
 import io
 import json
@@ -17,23 +17,23 @@ from stgridpool.evidence import Evidence, Need
 from stgridpool.weights_digest import tensor_bytes
 
 DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What reading a file may raise that is no such file, or is damaged."""
+"""Errors that may occur when a file that is damaged, or not a cache file at all, is read."""
 
-_FEATURES = "features"  # their name in the file; evidence has its need's
+_FEATURES = "features"  # their name in the file; the name of evidence is the `repr` of its need
 _MARK = ("made_by", "stgridpool's feature cache")  # in the header of every file
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:
-    """A video as the vision tower sees it.
+    """The vision tower's features of a video.
 
     Attributes:
         features: (T, n*n, C), before the projector.
-        times: One per frame, in seconds.
+        times: Time of each frame, in seconds.
         duration: Length of the video, in seconds.
-        is_from_cache: Whether they were read, not made.
-        num_damaged: Signs of damage that the decoder gave.
-        evidence: What methods asked the tower for besides, about the same frames.
+        is_from_cache: Whether the features were read from the cache.
+        num_damaged: Number of signs of damage that the decoder reported.
+        evidence: Evidence from the vision tower about the same frames.
     """
 
     features: torch.Tensor
@@ -45,10 +45,10 @@ class VideoFeatures:
 
 
 def pack(name: str, video: VideoFeatures) -> bytes:
-    """A file's content.
+    """Encode features as the content of a file.
 
     Args:
-        name: What the features are called in the cache; it goes into the checksum.
+        name: Name of the features in the cache; the checksum includes it.
         video: The features.
     """
     tensors = {repr(need): value.cpu().contiguous() for need, value in video.evidence.items()}
@@ -59,28 +59,29 @@ def pack(name: str, video: VideoFeatures) -> bytes:
 
 
 def unpack(name: str, data: bytes, needs: Collection[Need] = ()) -> VideoFeatures:
-    """Read what a file holds.
+    """Decode the content of a file.
 
     Args:
-        name: What the features are called in the cache.
-        data: The file's content.
-        needs: The evidence that must be there.
+        name: Name of the features in the cache.
+        data: The content of the file.
+        needs: Evidence that the file must have.
 
     Raises:
-        ValueError: If it is damaged, or holds features of another name; `DAMAGE` lists what else damage may raise.
-        LookupError: If it lacks evidence.
+        ValueError: If the file is damaged, or has features of another name; `DAMAGE` lists other errors that damage may
+            cause.
+        LookupError: If evidence is missing.
     """
     facts = _header(io.BytesIO(data), len(data))
     tensors = load(data)
     if facts.pop("checksum") != _checksum(name, tensors, facts):
-        raise ValueError("its checksum differs")
+        raise ValueError("wrong checksum")
     times, duration = tuple(json.loads(facts["times"])), float(facts["duration"])
     evidence = {need: tensors[repr(need)] for need in needs}
     return VideoFeatures(tensors[_FEATURES], times, duration, True, int(facts["damaged"]), evidence)
 
 
 def is_marked(file: Path) -> bool:
-    """Whether a cache has made a file; only its header is read."""
+    """Tell whether a file was written by a feature cache; only its header is read."""
     try:
         with open(file, "rb") as opened:
             return _header(opened, os.fstat(opened.fileno()).st_size).get(_MARK[0]) == _MARK[1]
@@ -89,16 +90,17 @@ def is_marked(file: Path) -> bool:
 
 
 def _header(file: BinaryIO, size: int) -> dict[str, str]:
-    """The metadata in a safetensors file's header: its length in 8 bytes, and JSON.
+    """Read the metadata in the header of a safetensors file, which is its length in 8 bytes, then JSON.
 
     Source: https://github.com/huggingface/safetensors#format
 
     Args:
-        file: Opened at its beginning.
-        size: Its length, in bytes.
+        file: A file opened at its beginning.
+        size: Size of the file, in bytes.
     """
     length = int.from_bytes(file.read(8), "little")
-    return json.loads(file.read(min(length, size)))["__metadata__"]
+    metadata: dict[str, str] = json.loads(file.read(min(length, size)))["__metadata__"]
+    return metadata
 
 
 def _checksum(name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""Videos on their way to the accelerator: decoded and preprocessed in threads, ahead of the questions about them."""
+"""Prefetching: threads decode and preprocess videos before they are needed."""
 
 import time
 from collections import deque
@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,21 +14,22 @@ from llava.video_process import VideoReader
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
 from stgridpool.evidence import Evidence, Need
+from stgridpool.model import Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedVideo:
-    """Frames as the vision tower takes them, or what it gave for them before; still on the host.
+    """A video in host memory: the input of the vision tower, or its output from the feature cache.
 
     Attributes:
-        frames: Pixels (T, 3, S, S) or features (T, n*n, C), in pinned memory where the model is on a GPU.
-        is_encoded: Whether they are features, from the feature cache.
-        times: One per frame, in seconds.
+        frames: Pixels (T, 3, S, S) or features (T, n*n, C), in pinned memory if the model is on a GPU.
+        is_encoded: Whether `frames` are features from the feature cache.
+        times: Time of each frame, in seconds.
         duration: Length of the video, in seconds.
-        name: What its features are called in the feature cache; None without a cache.
+        name: Name of its entry in the feature cache; None without a cache.
         seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
-        num_damaged: Signs of damage that the decoder gave.
-        evidence: Evidence that was kept with the features.
+        num_damaged: Number of signs of damage that the decoder reported.
+        evidence: Evidence that the feature cache stored with the features.
     """
 
     frames: torch.Tensor
@@ -43,25 +43,25 @@ class LoadedVideo:
 
 
 class VideoLoader:
-    """Loads videos in the order in which they will be asked for, a few ahead.
+    """Prefetches videos in the order in which they will be needed.
 
-    At most `arguments.prefetch` videos besides the one in use are held, however many there are.
+    It holds at most `arguments.prefetch` videos in addition to the one in use.
 
     Args:
         image_processor: The model's image processor.
-        arguments: How videos are read, and how many ahead by how many threads.
-        dtype: Of the pixels.
-        pin: Whether to put pixels into pinned memory, from which a GPU copies without waiting.
-        cache: Features of videos that need not be decoded again.
+        arguments: How to read videos, how many to prefetch, and with how many threads.
+        dtype: Type of the pixels.
+        pin: Whether to use pinned memory, from which a GPU copies asynchronously.
+        cache: The feature cache, or None.
 
     Attributes:
-        needs: Evidence about each video that the tower is asked for, and that features in the cache must come with;
-            set it before videos are expected.
+        needs: Evidence that the vision tower must compute for each video, and that entries of the cache must have; set
+            it before calling `expect`.
     """
 
     def __init__(
         self,
-        image_processor: Any,
+        image_processor: Recipe,
         arguments: Arguments,
         dtype: torch.dtype,
         pin: bool,
@@ -78,21 +78,21 @@ class VideoLoader:
             self._threads = ThreadPoolExecutor(arguments.decode_threads, thread_name_prefix="video")
 
     def expect(self, paths: Iterable[Path]) -> None:
-        """Announce the videos that `get` will be called for, in that order; what was expected before is forgotten."""
+        """Announce the videos that `get` will be called for, in this order; earlier announcements are forgotten."""
         self._forget_all()
         if self._threads is not None:
             self._expected = deque(paths)
             self._fill()
 
     def get(self, path: Path) -> LoadedVideo:
-        """The video; loaded here and now if it was not expected.
+        """Return a video, and load it now if it was not expected.
 
-        Videos that were expected before it are forgotten: nobody asks for the other videos of a question, for instance,
-        once one of them could not be read.
+        Videos that were expected earlier are forgotten. They are no longer needed: if one video of a question cannot be
+        read, for instance, the other videos of the question are skipped.
 
         Raises:
-            VideoReadError: If it cannot be read.
-            ReadingProcessError: If the reason lies with the machine or the installation.
+            VideoReadError: If the video cannot be read.
+            ReadingProcessError: If the machine or the installation is at fault.
         """
         if all(path != one for one, _ in self._loading) and path not in self._expected:
             return self._load(path)
@@ -102,7 +102,7 @@ class VideoLoader:
         return future.result()
 
     def close(self) -> None:
-        """Forget what was expected and end the reading processes; loading that has begun goes on to its end."""
+        """Forget all expected videos and end the reading processes; loads that are running still finish."""
         self._forget_all()
         self._reader.close()
 
@@ -156,6 +156,6 @@ class VideoLoader:
             options |= {"backend": arguments.video_decode_backend, "sampling": arguments.sampling}
         clip = self._reader.read(path, **options)
         if clip.num_damaged and arguments.damaged_videos == "fail":
-            signs = f"the decoder gave {clip.num_damaged} signs of damage, and damaged_videos is fail"
+            signs = f"the decoder reported {clip.num_damaged} signs of damage, and damaged_videos is fail"
             raise VideoReadError(str(path), f"damaged: {signs}")
         return clip

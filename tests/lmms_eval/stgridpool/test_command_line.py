@@ -194,7 +194,7 @@ def test_a_run_that_leaves_too_much_unanswered_marks_its_results_and_fails(run, 
 def test_the_response_cache_is_refused_before_anything_is_loaded(evaluate, tmp_path):
     ended = evaluate("clips", use_cache=str(tmp_path))
     assert ended.statuses == [1]
-    assert "resume_dir=FOLDER in --model_args instead, or give allow_use_cache=True" in ended.messages[0]
+    assert "resume_dir=FOLDER in --model_args instead, or set allow_use_cache=True" in ended.messages[0]
     assert not list(tmp_path.iterdir())
 
 

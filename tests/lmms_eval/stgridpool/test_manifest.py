@@ -34,9 +34,11 @@ def test_another_package_of_the_name_llava_is_named(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "llava"]:
         monkeypatch.delitem(sys.modules, name)
     own = REPOSITORY / "llava"
-    with pytest.raises(ImportError, match=f"finds {foreign}, another project's package, and not {own}, which") as error:
+    with pytest.raises(
+        ImportError, match=f"finds {foreign}, another project's package, but llava_video needs {own}:"
+    ) as error:
         MODEL_REGISTRY_V2.get_model_class("llava_video")
-    assert f"take {foreign.parent} off PYTHONPATH" in str(error.value)
+    assert f"remove {foreign.parent} from PYTHONPATH" in str(error.value)
     with pytest.raises(AttributeError, match="no attribute 'LlavaVideos'"):
         getattr(manifest, "LlavaVideos")  # noqa: B009
 

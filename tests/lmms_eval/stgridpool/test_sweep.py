@@ -115,7 +115,7 @@ def test_a_cache_on_disk_is_used_as_well(checkpoint, ask, tmp_path, monkeypatch)
 
 
 def test_a_journal_is_refused(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match="a sweep keeps no journal: leave out resume_dir"):
+    with pytest.raises(ValueError, match="a sweep has no journal: leave out resume_dir"):
         SweptModel(pretrained=str(checkpoint), resume_dir=str(tmp_path))
 
 

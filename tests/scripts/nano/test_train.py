@@ -55,6 +55,6 @@ def test_what_others_trained_is_not_overwritten(nano, settings, file):
     path = settings.output / file
     path.parent.mkdir(parents=True)
     path.write_text("trained for weeks")
-    with pytest.raises(FileExistsError, match="--output must be a folder of its own"):
+    with pytest.raises(FileExistsError, match="--output must be a folder for this purpose alone"):
         nano("train").train(settings)
     assert [found.read_text() for found in settings.output.rglob("*") if found.is_file()] == ["trained for weeks"]

@@ -195,7 +195,7 @@ def test_an_answer_of_the_wrong_shape_is_named_and_asked_again(tmp_path, change)
     assert again.get(again.name(request, None), request) is None
     logger.remove(handler)
     (message,) = messages
-    assert ".jsonl, line 1: of the wrong shape, its question is asked again" in message
+    assert ".jsonl, line 1: malformed answer, its question is asked again" in message
 
 
 def test_another_picture_is_another_question(make_model, ask, tmp_path, count):

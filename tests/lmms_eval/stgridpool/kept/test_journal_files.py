@@ -60,7 +60,7 @@ def test_a_torn_last_line_is_skipped(tmp_path, messages):
     for end in range(start, len(content) - 1):
         file.write_bytes(content[:end])
         assert answers(tmp_path) == {"a": 1}
-    assert f"{file}: line 2 skipped, damaged" in messages[-1]
+    assert f"{file}: line 2 skipped (damaged)" in messages[-1]
     file.write_bytes(content[:-1])  # only the line break is missing
     assert answers(tmp_path)["b"] == "a long answer, ä"
 
@@ -79,11 +79,11 @@ def test_a_flipped_bit_is_no_other_answer(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"[1, 2]", "of the wrong shape"),
-        (encode_line({"answer": 1, "code": CODE}), "of the wrong shape"),
-        (encode_line({"key": "a", "code": CODE}), "of the wrong shape"),
-        (encode_line({"key": 3, "answer": 1, "code": CODE}), "of the wrong shape"),
-        (encode_line({"key": "a", "answer": 1, "code": "0.1"}), "of the wrong shape"),
+        (b"[1, 2]", "malformed"),
+        (encode_line({"answer": 1, "code": CODE}), "malformed"),
+        (encode_line({"key": "a", "code": CODE}), "malformed"),
+        (encode_line({"key": 3, "answer": 1, "code": CODE}), "malformed"),
+        (encode_line({"key": "a", "answer": 1, "code": "0.1"}), "malformed"),
         (encode_line({"key": "a", "answer": 1, "code": CODE})[:-1].replace(b'"answer": 1', b'"answer": 2'), "damaged"),
         (b"[" * 100_000, "damaged"),
         (b"\xff\xfe", "damaged"),
@@ -95,7 +95,7 @@ def test_a_line_that_is_none_is_named(tmp_path, messages, line, reason):
     (tmp_path / "x.jsonl").write_bytes(good + line.rstrip(b"\n") + b"\n" + good.replace(b"b", b"b"))
     assert answers(tmp_path) == {"b": 2}
     (message,) = messages
-    assert f"{tmp_path}/x.jsonl: line 2 skipped, {reason}; the questions are asked again" in message
+    assert f"{tmp_path}/x.jsonl: line 2 skipped ({reason}); the questions are asked again" in message
 
 
 def test_the_format_of_the_first_version_is_said_once_for_each_file(tmp_path, messages):
@@ -103,7 +103,7 @@ def test_the_format_of_the_first_version_is_said_once_for_each_file(tmp_path, me
     (tmp_path / "old.jsonl").write_text(old)
     assert answers(tmp_path) == {}
     (message,) = messages
-    assert "old.jsonl: lines 1, 2, 3, 4, 5 and 95 more skipped, in version 0.1's format" in message
+    assert "old.jsonl: lines 1, 2, 3, 4, 5 and 95 more skipped (in version 0.1's format" in message
     assert answers(tmp_path, rank=1) == {}
     assert len(messages) == 1  # one process says it
 
@@ -116,9 +116,9 @@ def test_answers_of_other_code_are_asked_again(tmp_path, messages):
     open_journal(tmp_path, commit="a commit that changed the README").add("a", "new a")
     assert answers(tmp_path) == {"a": "new a"}
     message = messages[-1]
-    assert f"3 answers in {tmp_path} are of other code and are asked again" in message
+    assert f"3 answers in {tmp_path} come from other code, so their questions are asked again" in message
     assert "2 of stgridpool 0.2, torch 2.13, commit old; 1 of stgridpool 0.2, torch 2.14, commit abc" in message
-    assert "resume_any_version=True takes them" in message
+    assert "resume_any_version=True takes these answers" in message
 
     everything = open_journal(tmp_path, takes_other_code=True)
     assert {name: everything.get(name).answer for name in "abcd"} == {
@@ -144,8 +144,8 @@ def test_fifos_and_dangling_links_neither_hang_nor_stop_it(tmp_path, messages):
     (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
     (tmp_path / "folder.jsonl").mkdir()
     assert answers(tmp_path) == {"a": 1}
-    assert [message.count("is skipped, it cannot be read") for message in messages] == [1] * 4
-    assert "fifo.jsonl is no regular file" in messages[0]
+    assert [message.count("is skipped because it cannot be read") for message in messages] == [1] * 4
+    assert "fifo.jsonl is not a regular file" in messages[0]
 
 
 @pytest.mark.parametrize("folder", ["", " "])
@@ -189,10 +189,10 @@ def test_a_disk_that_is_full_for_a_moment_costs_no_answer(tmp_path, messages):
         assert journal.flush() == 100
     assert journal.get("b7").answer == 7
     (message,) = messages
-    assert f"answers cannot be written to {tmp_path}; they are kept and tried again" in message
+    assert f"answers cannot be written to {tmp_path}; they are kept in memory for now" in message
     journal.add("c", 3)
     assert journal.flush() == 0
-    assert f"101 answers that waited are now written to {tmp_path}" in messages[1]
+    assert f"101 answers that were kept in memory are now written to {tmp_path}" in messages[1]
     journal.add("d", 4)
     assert answers(tmp_path) == {"a": 1, "c": 3, "d": 4} | {f"b{number}": number for number in range(100)}
     assert len(messages) == 2  # nothing is said about torn lines: there are none
@@ -214,8 +214,8 @@ def test_answers_that_wait_are_written_at_the_end_of_the_process(tmp_path, run_p
 
 
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
-    with full_disk(0), pytest.raises(OSError, match=rf"resume_dir must be a folder that can be written.*{tmp_path}"):
+    with full_disk(0), pytest.raises(OSError, match=rf"resume_dir must be a writable folder.*{tmp_path}"):
         open_journal(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match=r"resume_dir must be a folder, and .*file is something else"):
+    with pytest.raises(NotADirectoryError, match=r"resume_dir must be a folder, and .*file is not one"):
         open_journal(tmp_path / "file")

@@ -50,7 +50,7 @@ def test_a_folder_of_ours_is_made_and_taken_again(tmp_path):
 def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(
-        FileExistsError, match=r"data must be a folder of its own, .* holds other files, such as thesis.tex"
+        FileExistsError, match=r"data must be a folder for this purpose alone, .* has other files, such as thesis.tex"
     ):
         own_folder("data", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
@@ -59,7 +59,7 @@ def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), Path.mkdir])
 def test_a_marker_that_is_no_file_marks_nothing(tmp_path, make):
     make(tmp_path / MARKER)
-    with pytest.raises(FileExistsError, match="holds other files, such as"):
+    with pytest.raises(FileExistsError, match="has other files, such as"):
         own_folder("data", tmp_path)
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_folder_is_said(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("file", "link"):
-        with pytest.raises(NotADirectoryError, match=rf"data must be a folder, and .*{name} is something else"):
+        with pytest.raises(NotADirectoryError, match=rf"data must be a folder, and .*{name} is not one"):
             own_folder("data", tmp_path / name)
 
 
@@ -77,5 +77,5 @@ def test_only_regular_files_are_read(tmp_path):
     assert read_regular_file(tmp_path / "link") == b"1"
     os.mkfifo(tmp_path / "fifo")
     for name in ("fifo", "missing", "."):
-        with pytest.raises(OSError, match=r"no regular file|No such file|Is a directory"):
+        with pytest.raises(OSError, match=r"not a regular file|No such file|Is a directory"):
             read_regular_file(tmp_path / name)

@@ -21,8 +21,8 @@ def work(rank):
     videos = [("v%d" % ((i * world + rank) // 3),) for i in range(asked)]
     mine = [job(rank, i, videos[i], 10, "known" if i else "only%d" % rank) for i in range(asked)]
     exchange = Exchange(rank, world, timedelta(hours=1))
-    dealt = exchange.trade(mine, {{"known", "only%d" % rank}})
-    answers = exchange.give_back([(one, [one.owner, one.request.position, rank]) for one in dealt])
+    dealt = exchange.scatter(mine, {{"known", "only%d" % rank}})
+    answers = exchange.return_answers([(one, [one.owner, one.request.position, rank]) for one in dealt])
     error = None
     if rank != 0:
         exchange._progress._timeout = timedelta(seconds=1)

@@ -76,7 +76,7 @@ def test_a_task_without_such_settings_asks_as_ever():
         assert {reader.read(0, task.instance()).context for _ in range(3)} == {"How many?"}
     finally:
         logger.remove(handler)
-    assert messages == ["task t has no settings for prompt_style=llava_vid: it asks as ever\n"]
+    assert messages == ["task t has no settings for prompt_style=llava_vid: wording unchanged\n"]
 
 
 def test_prompts_that_cannot_be_worded_anew_are_refused():
@@ -87,7 +87,7 @@ def test_prompts_that_cannot_be_worded_anew_are_refused():
         tasks().read(0, changed)
     rounds = task.instance(kind="generate_until_multi_round")
     rounds.arguments = (*rounds.args[:3], len, *rounds.args[3:])
-    with pytest.raises(ValueError, match="does not go with rounds, in which task t asks"):
+    with pytest.raises(ValueError, match="does not support questions in rounds, as in task t"):
         tasks().read(0, rounds)
 
 

@@ -53,9 +53,9 @@ def test_a_rank_that_reports_is_waited_for_however_long(network):
     network.rank = 1
     for count in range(1000):
         second.report(f"answered {count} of 1000 questions")
-    second._send("came to the barrier", has_come=True)
+    second._send("reached the barrier", has_arrived=True)
     network.rank = 0
-    first.meet()
+    first.barrier()
     assert set(network.waits) == {timedelta(minutes=10)}
     assert not network.queues[1, 0]  # all has been heard: the next barrier begins anew
 
@@ -63,7 +63,7 @@ def test_a_rank_that_reports_is_waited_for_however_long(network):
 def test_a_rank_that_reports_nothing_more_is_named_with_its_last_report(network):
     ranks = [RankProgress(rank, 3, timedelta(minutes=10)) for rank in range(3)]
     network.rank = 1
-    ranks[1]._send("came to the barrier", has_come=True)
+    ranks[1]._send("reached the barrier", has_arrived=True)
     network.rank = 2
     ranks[2].report("answered 17 of 240 questions")
     network.rank = 0
@@ -72,19 +72,19 @@ def test_a_rank_that_reports_nothing_more_is_named_with_its_last_report(network)
         match=r"rank 0 waited at a barrier for rank 2, whose last report was: answered 17 of 240 questions\. Rank 2 "
         r"has ended, or has reported nothing for 600 s; if it is only slow, raise barrier_timeout_s\. Timed out",
     ):
-        ranks[0].meet()
+        ranks[0].barrier()
 
 
 def test_barriers_are_told_apart(network):
     ranks = [RankProgress(rank, 2, timedelta(minutes=10)) for rank in range(2)]
     network.rank = 1
     for _ in range(2):
-        ranks[1]._send("came to the barrier", has_come=True)
+        ranks[1]._send("reached the barrier", has_arrived=True)
     network.rank = 0
-    ranks[0].meet()
-    ranks[0].meet()
+    ranks[0].barrier()
+    ranks[0].barrier()
     with pytest.raises(RuntimeError, match="whose last report was: nothing"):
-        ranks[0].meet()
+        ranks[0].barrier()
 
 
 def test_reports_are_sent_once_a_minute_and_cut_to_their_length(network, monkeypatch):

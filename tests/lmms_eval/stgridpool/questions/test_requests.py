@@ -45,7 +45,7 @@ def test_every_kind_of_request_is_read():
     assert request.argument == {}
     assert tasks.next_round(request, round_idx=1) == (tasks.row(request), {"round_idx": 1})
     assert tasks.known("loglikelihood") == {"t"}
-    with pytest.raises(ValueError, match="asks without visuals: 2 arguments"):
+    with pytest.raises(ValueError, match="must ask about visuals, with 6 or 7 arguments, got 2"):
         tasks.read(0, instance("loglikelihood", "", "choice"))
 
 
@@ -68,7 +68,7 @@ def test_a_task_that_shows_nothing_once_leaves_the_question_unanswered(nothing):
     question = instance("generate_until", "Q", {}, lambda doc: nothing, 1, "t", "test")
     tasks = Tasks(DOCUMENTS)
     request = tasks.read(0, question)
-    with pytest.raises(UnansweredError, match=r"task t, document 1: .* give answer_without_visuals=True") as raised:
+    with pytest.raises(UnansweredError, match=r"task t, document 1: .* set answer_without_visuals=True") as raised:
         tasks.visuals(request)
     assert raised.value.kind == "nothing shown"
     assert tasks.video_key(request) is None
@@ -96,7 +96,7 @@ def test_a_task_that_wants_to_end_the_process_names_no_video():
     ],
 )
 def test_questions_without_their_tasks_functions_name_the_option_that_loses_them(arguments):
-    with pytest.raises(ValueError, match=r"task t came without its doc_to_visual or doc_to_text.*--cache_requests"):
+    with pytest.raises(ValueError, match=r"task t lack its functions doc_to_visual or doc_to_text.*--cache_requests"):
         Tasks(DOCUMENTS).read(0, instance(*arguments))
 
 

@@ -10,7 +10,7 @@ from lmms_eval_stgridpool.questions.schedule import (
     QUESTION_COST,
     VIDEO_COST,
     Job,
-    deal,
+    assign_ranks,
     decoding_work,
     in_batches,
     in_video_order,
@@ -23,46 +23,46 @@ def job(owner, position, videos, decoding=10, task="t"):
     return Job(owner, request, "", videos, decoding)
 
 
-def load(jobs, processes, world_size):
-    """Work of each process, a video counted once."""
+def load(jobs, ranks, world_size):
+    """Work of each rank; a video counts once."""
     decoding = [{} for _ in range(world_size)]
     questions = [0] * world_size
-    for one, process in zip(jobs, processes, strict=True):
-        decoding[process][one.videos] = one.decoding + VIDEO_COST
-        questions[process] += 1
+    for one, rank in zip(jobs, ranks, strict=True):
+        decoding[rank][one.videos] = one.decoding + VIDEO_COST
+        questions[rank] += 1
     return [sum(decoding[r].values()) + QUESTION_COST * questions[r] for r in range(world_size)]
 
 
 def test_a_video_stays_together():
     jobs = [job(index % 3, index, (f"v{index // 3}.mp4",)) for index in range(12)]
-    processes = deal(jobs, [{"t"}] * 3)
+    ranks = assign_ranks(jobs, [{"t"}] * 3)
     for video in range(4):
-        assert len(set(processes[3 * video : 3 * video + 3])) == 1
-    assert set(processes) == {0, 1, 2}
+        assert len(set(ranks[3 * video : 3 * video + 3])) == 1
+    assert set(ranks) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_processes_end_within_the_longest_video_of_each_other(world_size):
+def test_ranks_end_within_the_longest_video_of_each_other(world_size):
     longest = 8000
     lengths = [longest, *range(300, 3300, 100)]  # one long video and 30 short ones
     jobs = [job(0, 3 * i + q, (f"v{i}",), frames) for i, frames in enumerate(lengths) for q in range(3)]
-    work = load(jobs, deal(jobs, [{"t"}] * world_size), world_size)
+    work = load(jobs, assign_ranks(jobs, [{"t"}] * world_size), world_size)
     assert max(work) - min(work) < longest + VIDEO_COST + 3 * QUESTION_COST
 
 
-def test_every_process_deals_alike_and_questions_without_videos_spread():
+def test_every_rank_computes_the_same_schedule_and_questions_without_videos_spread():
     jobs = [job(0, index, None, 0) for index in range(8)]
-    assert sorted(deal(jobs, [{"t"}] * 2)) == [0] * 4 + [1] * 4
-    assert deal(jobs, [{"t"}] * 2) == deal(list(jobs), [{"t"}] * 2)
-    assert deal([], [{"t"}] * 3) == []
+    assert sorted(assign_ranks(jobs, [{"t"}] * 2)) == [0] * 4 + [1] * 4
+    assert assign_ranks(jobs, [{"t"}] * 2) == assign_ranks(list(jobs), [{"t"}] * 2)
+    assert assign_ranks([], [{"t"}] * 3) == []
 
 
-def test_only_processes_that_know_a_task_get_its_questions():
+def test_only_ranks_that_know_a_task_get_its_questions():
     small = [job(owner, owner, ("v",), task="small") for owner in (1, 2)]
     large = [job(0, index, (f"w{index}",), task="large") for index in range(6)]
-    processes = deal([*small, *large], [{"large"}, {"small", "large"}, {"small", "large"}])
-    assert processes[0] == processes[1] != 0
-    assert sorted(processes[2:].count(process) for process in range(3)) == [1, 2, 3]
+    ranks = assign_ranks([*small, *large], [{"large"}, {"small", "large"}, {"small", "large"}])
+    assert ranks[0] == ranks[1] != 0
+    assert sorted(ranks[2:].count(rank) for rank in range(3)) == [1, 2, 3]
 
 
 def test_decoding_work_is_the_size_of_the_file_which_is_not_opened(tmp_path):
@@ -92,10 +92,13 @@ def test_neighbours_about_one_video_are_a_batch():
 
 
 def test_questions_about_one_video_follow_each_other():
-    assert in_video_order(["a", "b", None, "a", None, "b", "c"]) == [0, 3, 1, 5, 2, 4, 6]
+    keys = [("a",), ("b",), None, ("a",), None, ("b",), ("c",)]
+    ordered = in_video_order([job(0, index, videos) for index, videos in enumerate(keys)])
+    assert [one.request.position for one in ordered] == [0, 3, 1, 5, 2, 4, 6]
     assert in_video_order([]) == []
 
 
 def test_the_order_of_videos_follows_that_of_the_questions():
     keys = [("a", "b"), ("a", "b"), None, ("c",), ("c",), ("a", "b")]
-    assert [path.name for path in videos_in_order(keys)] == ["a", "b", "c", "a", "b"]
+    jobs = [job(0, index, videos) for index, videos in enumerate(keys)]
+    assert [path.name for path in videos_in_order(jobs)] == ["a", "b", "c", "a", "b"]

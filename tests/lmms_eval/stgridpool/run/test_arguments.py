@@ -70,7 +70,7 @@ def test_compressors_are_chosen_by_name(name):
         ("pretrained=x,decode_timeout_s=2m", "decode_timeout_s must be a number of seconds .*, got '2m'"),
         ("pretrained=x,fps=0", "fps must be a number of frames per second from 0.001 to 1000, got 0"),
         ("pretrained=x,fps=all", "fps must be a number of frames per second .*, got 'all'"),
-        ("pretrained=x,fps=1,force_sample=true", "give fps or force_sample, not both"),
+        ("pretrained=x,fps=1,force_sample=true", "set fps or force_sample, not both"),
         (
             "pretrained=x,vision_batch_size=0",
             r"vision_batch_size \(or auto\) must be a whole number from 1 .* got 0",
@@ -140,8 +140,8 @@ def test_nothing_is_read_as_something_else(text, message):
         ("pretrained=x,fps=1,fps=2", "fps is given twice in --model_args: leave one out"),
         ('compressor_args={"preset":"paper"},pretrained=x,compressor_args={}', "compressor_args is given twice"),
         ("pretrained=x,max_frames_num", "NAME=VALUE,NAME=VALUE, got 'max_frames_num' without a value"),
-        ('pretrained=x,compressor_args={"kernel_size":[2,3]', "has no counterpart in"),
-        ("pretrained=it's here,fps=1", "a quote, brace or bracket has no counterpart in"),
+        ('pretrained=x,compressor_args={"kernel_size":[2,3]', "is not closed in"),
+        ("pretrained=it's here,fps=1", "a quote, brace or bracket is not closed in"),
     ],
 )
 def test_model_args_are_not_misread(text, message):

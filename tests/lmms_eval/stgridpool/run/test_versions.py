@@ -77,7 +77,7 @@ def test_the_line():
     tested = {"transformers": SpecifierSet("==5.24.0"), "av": SpecifierSet("==15.1.0")}
     assert versions.untested_line({"transformers": "5.25", "av": "16"}, tested) == (
         "this run uses versions that were not tested: av 16 (tested: ==15.1.0), transformers 5.25 (tested: ==5.24.0); "
-        "constraints.txt has those that were"
+        "constraints.txt lists tested versions"
     )
 
 

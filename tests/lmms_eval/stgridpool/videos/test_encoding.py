@@ -48,7 +48,7 @@ def test_a_number_whose_method_did_not_run_is_an_error():
     check_count(average.steps(), video)
     with pytest.raises(RuntimeError, match=r"37 visual tokens enter .* plan has 36"):
         check_count(average.steps(), replace(video, num_newlines=3))
-    with pytest.raises(RuntimeError, match=r"36 visual tokens enter .*NoCompression.* settings give 144"):
+    with pytest.raises(RuntimeError, match=r"36 visual tokens enter .*NoCompression.* settings imply 144"):
         check_count(none.steps(), video)
 
 
@@ -63,7 +63,7 @@ def test_the_count_of_a_pruner_behind_pooling_is_checked():
     tokens, plan = compress(chain, patches, {})
     check_count(chain.steps(), EncodedVideo.of(tokens, plan, patches.shape, None, "no_token"))
     other = Chain((Average(), Largest(retention=0.6)))
-    with pytest.raises(RuntimeError, match=r"18 visual tokens enter .*Largest\(retention=0\.6.* settings give 21"):
+    with pytest.raises(RuntimeError, match=r"18 visual tokens enter .*Largest\(retention=0\.6.* settings imply 21"):
         check_count(other.steps(), EncodedVideo.of(tokens, plan, patches.shape, None, "no_token"))
 
 

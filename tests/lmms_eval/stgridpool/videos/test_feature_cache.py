@@ -278,7 +278,7 @@ def test_damage_is_detected_and_repaired(cache, warnings):
     for data in damaged:
         file.write_bytes(data)
         assert cache.get(A) is None
-    assert "cannot be used, the video is encoded anew" in "".join(warnings)
+    assert "cannot be used, so the video is encoded again" in "".join(warnings)
     cache.add(A, video)
     assert torch.equal(cache.get(A).features, video.features)
 
@@ -357,7 +357,7 @@ def test_only_entries_are_evicted_from_the_caches_own_folder(tmp_path):
 def test_a_foreign_folder_of_the_caches_name_is_refused(tmp_path):
     (tmp_path / "stgridpool_features").mkdir()
     (tmp_path / "stgridpool_features" / "thesis.safetensors").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"must be a folder of its own.*holds other files, such as thesis"):
+    with pytest.raises(FileExistsError, match=r"must be a folder for this purpose alone.*such as thesis"):
         FeatureCache(tmp_path, 1e6, {})
 
 
@@ -375,7 +375,7 @@ def test_what_is_larger_than_the_cache_is_left_out(tmp_path, warnings):
     cache.add(B, make_video(frames=50))
     assert cache.get(A) is not None
     assert cache.get(B) is None
-    assert "do not fit into a cache of 2000 bytes" in "".join(warnings)
+    assert "do not fit in a cache of 2000 bytes" in "".join(warnings)
 
 
 def test_what_a_killed_process_left_behind_is_removed_when_it_is_old(cache):
@@ -441,7 +441,7 @@ def test_fifos_and_dangling_links_neither_hang_nor_stop_it(cache, warnings):
         cache.add(name, video)
         assert torch.equal(cache.get(name).features, video.features)
     assert cache.is_writable
-    assert f"{A}.safetensors is no regular file" in "".join(warnings)
+    assert f"{A}.safetensors is not a regular file" in "".join(warnings)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.parent / "foreign")])

@@ -186,7 +186,7 @@ def test_damaged_videos_are_counted_or_failed(make_loader, reads, tmp_path, monk
     monkeypatch.setattr(VideoReader, "read", lambda self, path, **options: clip)
     (video,) = paths(tmp_path, "v")
     assert make_loader().get(video).num_damaged == 3
-    with pytest.raises(VideoReadError, match=r"v\.mp4: damaged: the decoder gave 3 signs of damage"):
+    with pytest.raises(VideoReadError, match=r"v\.mp4: damaged: the decoder reported 3 signs of damage"):
         make_loader(damaged_videos="fail").get(video)
 
 
