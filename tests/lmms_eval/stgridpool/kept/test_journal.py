@@ -240,7 +240,7 @@ def test_answers_that_could_not_be_kept_are_counted(make_model, ask, tmp_path, m
     model._journal.finish()
     assert model.run_record["answers_not_kept"] == 3
     assert [message.count("answers cannot be written") for message in messages] == [1, 0]
-    assert f"3 answers are not in {tmp_path}, which could not be written" in messages[1]
+    assert f"3 answers are missing from {tmp_path}, which could not be written" in messages[1]
 
 
 def test_each_repeat_is_an_answer_of_its_own(make_model, ask, tmp_path, count):

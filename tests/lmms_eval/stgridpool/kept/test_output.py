@@ -53,7 +53,7 @@ def test_the_record_stands_beside_the_results(folder, tmp_path, at_exit):
 @pytest.mark.usefixtures("at_exit")
 def test_a_second_run_of_the_same_second_is_refused(folder):
     RunFiles.claim(folder, TIME)
-    with pytest.raises(FileExistsError, match=r"started in the same second.*start this one again, or give it a different"):
+    with pytest.raises(FileExistsError, match=r"started in the same second.*this one again, or give it a different"):
         RunFiles.claim(folder, TIME)
 
 
