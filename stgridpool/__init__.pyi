@@ -17,6 +17,7 @@ from .compressors.evs import EVS as EVS
 from .compressors.fastervlm import FasterVLM as FasterVLM
 from .compressors.fastv import FastV as FastV
 from .compressors.fastvid import FastVID as FastVID
+from .compressors.flashvid.flashvid import FlashVID as FlashVID
 from .compressors.framefusion import FrameFusion as FrameFusion
 from .compressors.framefusion_merge import FrameFusionMerge as FrameFusionMerge
 from .compressors.llava_scissor import LLaVAScissor as LLaVAScissor

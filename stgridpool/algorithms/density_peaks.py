@@ -35,7 +35,7 @@ def scaled_distances(features: Tensor, is_there: Tensor) -> Tensor:
     return distances.div_(values.shape[2]).sqrt_().mul_(scale.clamp_max(_LARGEST))
 
 
-def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int) -> Tensor:
+def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int | Tensor) -> Tensor:
     """Return how much of a centre each member is, (K, R) float32; -inf at places without a member.
 
     The score is the density, ``exp(-mean of squared distances to the nearest neighbours)``, times the distance to the
@@ -44,13 +44,17 @@ def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int) -> Tensor:
     Args:
         distances: (K, R, R), see `scaled_distances`.
         is_there: (K, R) bool, whether there is a member.
-        neighbours: How many neighbours count, 1 or more, the member itself among them; at most the whole set.
+        neighbours: How many neighbours count, 1 or more, the member itself among them; at most the whole set. They may
+            differ from set to set, (K,) int64.
     """
     exists = is_there[:, :, None] & is_there[:, None]
     from_others = distances.masked_fill(~exists, torch.inf)
-    near = from_others.topk(min(neighbours, distances.shape[2]), dim=2, largest=False).values
-    count = is_there.sum(1).clamp(1, neighbours)[:, None]
-    density = (-near.masked_fill(near == torch.inf, 0).square().sum(2) / count).exp()
+    wanted = torch.as_tensor(neighbours).expand(len(distances))
+    near = from_others.topk(min(int(wanted.max()), distances.shape[2]), dim=2, largest=False).values
+    wanted = wanted.to(distances.device)[:, None]
+    counts = (torch.arange(near.shape[2], device=near.device) < wanted)[:, None] & (near != torch.inf)
+    count = torch.minimum(is_there.sum(1, keepdim=True), wanted).clamp_min(1)
+    density = (-near.masked_fill(~counts, 0).square().sum(2) / count).exp()
     place = torch.arange(distances.shape[1], device=distances.device)
     denser = density[:, None] > density[:, :, None]
     denser |= (density[:, None] == density[:, :, None]) & (place < place[:, None])

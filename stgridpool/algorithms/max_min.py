@@ -25,7 +25,7 @@ def cosine_distances(features: Tensor, is_there: Tensor) -> Tensor:
     return distances.masked_fill_(~is_there[:, :, None], torch.inf)
 
 
-def farthest_first(distances: Tensor, is_there: Tensor, count: int) -> Tensor:
+def farthest_first(distances: Tensor, is_there: Tensor, count: int, again: bool = False) -> Tensor:
     """Choose members of each set, (K, count) int64, in the order of the choices; of equal ones the first.
 
     First comes the member that is farthest from its nearest neighbour, then always the one whose nearest neighbour
@@ -36,12 +36,15 @@ def farthest_first(distances: Tensor, is_there: Tensor, count: int) -> Tensor:
         distances: (K, R, R) from the member in the row to the one in the column, see `cosine_distances`.
         is_there: (K, R) bool, whether there is a member.
         count: Choices in each set, 1 or more.
+        again: Whether what was chosen is at distance 0 from then on, so that it is chosen again before what is at a
+            negative distance.
     """
     nearest = distances.amin(1).masked_fill(~is_there, -torch.inf)
     sets = torch.arange(len(distances), device=distances.device)
     chosen = [nearest.argmax(1)]
     nearest = torch.full_like(nearest, torch.inf).masked_fill_(~is_there, -torch.inf)
     for _ in range(count - 1):
-        nearest = torch.minimum(nearest, distances[sets, chosen[-1]]).scatter_(1, chosen[-1][:, None], -torch.inf)
+        own = 0.0 if again else -torch.inf
+        nearest = torch.minimum(nearest, distances[sets, chosen[-1]]).scatter_(1, chosen[-1][:, None], own)
         chosen.append(nearest.argmax(1))
     return torch.stack(chosen, dim=1)

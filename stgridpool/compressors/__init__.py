@@ -18,6 +18,7 @@ from stgridpool.compressors.evs import EVS
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.fastvid import FastVID
+from stgridpool.compressors.flashvid.flashvid import FlashVID
 from stgridpool.compressors.framefusion import FrameFusion
 from stgridpool.compressors.framefusion_merge import FrameFusionMerge
 from stgridpool.compressors.llava_scissor import LLaVAScissor
@@ -74,6 +75,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "framefusion": FrameFusion,
     "vidcom2": VidCom2,
     "fastvid": FastVID,
+    "flashvid": FlashVID,
 }
 
 

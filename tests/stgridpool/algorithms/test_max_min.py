@@ -31,3 +31,12 @@ def test_sets_of_different_sizes_choose_at_once():
     chosen = farthest_first(distances, is_there, 3)
     assert int(chosen[0, 0]) == 0
     assert chosen[1].tolist() == [0, 1, 2]  # all nearest neighbours are 1 - 1/sqrt(2) away, so the first; then 1
+
+
+def test_what_was_chosen_may_come_again_before_negative_distances():
+    """Two members of positive weight and one of negative weight; the third choice is the first member again."""
+    distances = torch.tensor([[0.0, 1, -1], [2, 0, -1], [2, 1, 0]])[None]
+    distances.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    is_there = torch.ones(1, 3, dtype=torch.bool)
+    assert farthest_first(distances, is_there, 3).tolist() == [[0, 1, 2]]
+    assert farthest_first(distances, is_there, 3, again=True).tolist() == [[0, 1, 0]]

@@ -1,0 +1,1 @@
+"""FlashVID and its parts."""
