@@ -10,6 +10,7 @@ from .compressors import build_compressor as build_compressor
 from .compressors.adaptive_pool import AdaptivePool as AdaptivePool
 from .compressors.average import Average as Average
 from .compressors.bilinear import Bilinear as Bilinear
+from .compressors.cdpruner import CDPruner as CDPruner
 from .compressors.divprune import DivPrune as DivPrune
 from .compressors.downsample import Downsample as Downsample
 from .compressors.dycoke_ttm import DyCokeTTM as DyCokeTTM

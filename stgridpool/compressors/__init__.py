@@ -11,6 +11,7 @@ from stgridpool.compressor import Compressor
 from stgridpool.compressors.adaptive_pool import AdaptivePool
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
+from stgridpool.compressors.cdpruner import CDPruner
 from stgridpool.compressors.divprune import DivPrune
 from stgridpool.compressors.downsample import Downsample
 from stgridpool.compressors.dycoke_ttm import DyCokeTTM
@@ -67,6 +68,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "prumerge": PruMerge,
     "prumerge_plus": PruMergePlus,
     "llava_scissor": LLaVAScissor,
+    "cdpruner": CDPruner,
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
     "tome": ToMe,

@@ -96,7 +96,7 @@ def test_methods_that_can_act_on_pruned_videos_do(name, invent):
     """Frames of 9, 0, 1 and 12 tokens: counts are met, and a frame keeps no more than it has."""
     cell = torch.cat([torch.arange(3, 12), torch.tensor([24]), torch.arange(36, 48)])
     compressor = build_compressor(name)
-    evidence = invent(compressor, torch.zeros(1, 1, len(cell), 1))
+    evidence = invent(compressor, torch.zeros(1, 1, len(cell), 5))
     tokens = VideoTokens(torch.randn(len(cell), 5), (4, 3, 4), cell)
     left, plan = compress(compressor, tokens, evidence)
     assert len(left) == len(plan)
