@@ -81,6 +81,46 @@ def share_out(total: int, weight: Tensor, at_most: Tensor) -> Tensor:
     Raises:
         ValueError: If `total` or a weight is out of its range.
     """
+    share, ideal, is_open = _filled(total, weight, at_most)
+    floor = ideal.floor().long()
+    by_remainder = (ideal - floor).where(is_open, -1).argsort(descending=True, stable=True)
+    floor[by_remainder[: total - int(share.sum() + floor.sum())]] += 1
+    return share + floor
+
+
+def share_equally(total: int, at_most: Tensor) -> Tensor:
+    """Share out whole tokens equally, and spread the remainder evenly.
+
+    Tokens beyond the limit of one share go to the others. Of the K shares below their limits, which get n tokens
+    together, number i gets ``round((i + 1) * n / K) - round(i * n / K)``, halves rounded up: 7 tokens in three shares
+    are 2, 3 and 2.
+
+    Args:
+        total: Number of tokens to share out, 0 to the sum of `at_most`.
+        at_most: (K,) int64, the limit of each share, 0 or more.
+
+    Returns:
+        (K,) int64, the shares, whose sum is `total`.
+
+    Raises:
+        ValueError: If `total` is out of its range.
+    """
+    share, _, is_open = _filled(total, torch.ones(len(at_most)), at_most)
+    rest, count = total - int(share.sum()), int(is_open.sum())
+    edges = (2 * rest * torch.arange(count + 1) + count) // (2 * max(1, count))
+    return share.masked_scatter(is_open, edges.diff())
+
+
+def _filled(total: int, weight: Tensor, at_most: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill the shares that would exceed their limits.
+
+    Returns:
+        (K,) int64, the limits of those that are full, else 0; (K,) float64, what the others ideally get, 0 for the full
+        ones; (K,) bool, the others.
+
+    Raises:
+        ValueError: If `total` or a weight is out of its range.
+    """
     weight, at_most = weight.double().cpu(), at_most.cpu()
     if not 0 <= total <= int(at_most.sum()):
         raise ValueError(f"the tokens to share out must number 0 to {int(at_most.sum())}, got {total}")
@@ -96,12 +136,8 @@ def share_out(total: int, weight: Tensor, at_most: Tensor) -> Tensor:
         ideal = rest * open_weight / open_weight.sum().clamp_min(1e-300)
         is_full = is_open & (ideal >= at_most)
         if not bool(is_full.any()):
-            break
+            return share, ideal, is_open
         share, is_open = at_most.where(is_full, share), is_open & ~is_full
-    floor = ideal.floor().long()
-    by_remainder = (ideal - floor).where(is_open, -1).argsort(descending=True, stable=True)
-    floor[by_remainder[: rest - int(floor.sum())]] += 1
-    return share + floor
 
 
 def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence[float | None]) -> tuple[float, ...]:

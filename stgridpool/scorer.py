@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.budget import Budget, share_out
+from stgridpool.budget import Budget, share_equally
 from stgridpool.compressor import TOKENS, Compressor, Step
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, fraction
@@ -143,9 +143,11 @@ def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
 
 
 def equal_shares(sizes: Tensor, count: int) -> Tensor:
-    """Share `count` tokens equally among frames with `sizes` (T,): (T,) int64. Large frames take what small ones lack.
+    """Share `count` tokens equally among frames with `sizes` (T,): (T,) int64, as `share_equally` does.
+
+    Large frames take what small ones lack, and the remainder is spread evenly over time.
 
     Raises:
         ValueError: If `count` exceeds the sum of `sizes`.
     """
-    return share_out(count, torch.ones(len(sizes)), sizes)
+    return share_equally(count, sizes)

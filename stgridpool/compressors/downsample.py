@@ -25,8 +25,8 @@ MODES: dict[str, Literal["linear", "area"]] = {"area": "area", "bilinear": "line
 class Downsample(Budgeted):
     """Resize every frame to exactly its share of the budget.
 
-    Frames share the budget equally, the first ones take what is left over; with less than one token per frame the last
-    ones get none. 49 of 14x14 tokens become 7x7 and 98 become 7x14, the sides that shrink the frame most evenly. Where
+    Frames share the budget equally, and the remainder is spread evenly over them; with less than one token per frame
+    some get none. 49 of 14x14 tokens become 7x7 and 98 become 7x14, the sides that shrink the frame most evenly. Where
     no such sides have the right product, or one side would shrink more than twice as much as the other, some rows have
     one token more than others: 47 become 7 rows of 7 or 6.
 
@@ -48,7 +48,7 @@ class Downsample(Budgeted):
     def planned_shape(self, shape: Shape) -> Shape | None:
         """Return (T, H', W') if all frames get the same lattice, else None."""
         shares = self._shares(shape)
-        if shares[0] != shares[-1]:
+        if min(shares) != max(shares):
             return None
         lengths = row_lengths(shape[1:], shares[0])
         return None if len(set(lengths)) > 1 else (shape[0], len(lengths), lengths[0])

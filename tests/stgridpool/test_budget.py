@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stgridpool import Budget
-from stgridpool.budget import exact_part, share_out, split_layer_average
+from stgridpool.budget import exact_part, share_equally, share_out, split_layer_average
 
 
 def test_budget_counts():
@@ -87,6 +87,37 @@ def shares(total, weight, at_most):
 )
 def test_shares_by_hand(total, weight, at_most, expected):
     assert shares(total, weight, at_most) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "at_most", "expected"),
+    [
+        (7, [9, 9, 9], [2, 3, 2]),  # up to 2.33, 4.67 and 7 tokens: 2, 5, 7
+        (8, [9, 9, 9], [3, 2, 3]),  # up to 2.67, 5.33 and 8: 3, 5, 8
+        (2, [9] * 8, [0, 1, 0, 0, 0, 1, 0, 0]),  # up to 0.25, 0.5, ..., 1.25, 1.5: halves are rounded up
+        (6, [9, 9, 1, 9, 9], [1, 2, 1, 1, 1]),  # 1.2 is more than 1; 5 in four shares: up to 1.25, 2.5, 3.75, 5
+        (9, [2, 9, 0, 3, 9], [2, 2, 0, 3, 2]),  # 2.25 is more than 2; then 7 in three: 2.33, 4.67 and 7
+        (6, [2, 1, 3], [2, 1, 3]),
+        (0, [4, 0], [0, 0]),
+        (0, [], []),
+        (10**9, [10**9] * 3, [333333333, 333333334, 333333333]),
+    ],
+)
+def test_equal_shares_spread_the_remainder(total, at_most, expected):
+    assert share_equally(total, torch.tensor(at_most, dtype=torch.int64)).tolist() == expected
+
+
+def test_equal_shares_differ_by_one_where_nothing_limits_them():
+    for count in range(1, 13):
+        limits = torch.randint(0, 9, (count,), generator=torch.Generator().manual_seed(count))
+        for total in range(int(limits.sum()) + 1):
+            share = share_equally(total, limits)
+            assert int(share.sum()) == total
+            assert bool((share <= limits).all())
+            below = share[share < limits]
+            assert not len(below) or int(share.max() - below.min()) <= 1
+    with pytest.raises(ValueError, match="the tokens to share out must number 0 to 4, got 5"):
+        share_equally(5, torch.tensor([2, 2]))
 
 
 def test_every_total_is_shared_out_within_the_bounds():

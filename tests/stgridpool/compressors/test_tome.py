@@ -55,7 +55,7 @@ def _merged(vectors, count):
 @pytest.mark.parametrize(
     ("options", "ranges"),
     [
-        ({"tokens": 20}, [(0, 35, 7), (35, 70, 7), (70, 105, 6)]),
+        ({"tokens": 20}, [(0, 35, 7), (35, 70, 6), (70, 105, 7)]),
         ({"tokens": 20, "scope": "video"}, [(0, 105, 20)]),
         ({"tokens_per_frame": 30, "metric": "keys"}, [(0, 35, 30), (35, 70, 30), (70, 105, 30)]),
     ],
@@ -85,9 +85,9 @@ def test_frames_of_different_sizes():
     assert [int((plan.anchor < 6).sum()), int((plan.anchor == 6).sum()), int((plan.anchor > 6).sum())] == [3, 1, 2]
     assert plan.sizes().sum() == 11
     assert torch.equal(left.features[3], features[6])
-    one = compress(ToMe(tokens=1), VideoTokens(features, (4, 2, 3), cell), {})[1]
-    assert one.sizes().tolist() == [6]
-    assert int(one.anchor) < 6
+    two = compress(ToMe(tokens=2), VideoTokens(features, (4, 2, 3), cell), {})[1]  # 1, 0 and 1 of those with tokens
+    assert two.sizes().tolist() == [6, 4]
+    assert int(two.anchor[0]) < 6 < int(two.anchor[1])
 
 
 def test_needs_and_bad_options():
