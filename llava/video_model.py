@@ -18,6 +18,7 @@ from llava.prompts import PromptBuilder
 from stgridpool import Compressor, Evidence, Need, Step
 from stgridpool.decoder.decoder import Decoder, TransformersDecoder
 from stgridpool.decoder.steps import DecoderSteps
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Question, check_offered
 from stgridpool.finite import StageCheck
 from stgridpool.model import ClipTimes, Prompt, Visual
@@ -119,6 +120,11 @@ class LlavaVideoModel:
     def own_pooling(self) -> Compressor:
         """Return the pooling that the checkpoint was trained with."""
         return pooling_compressor(self.language_model.config.mm_spatial_pool_mode)
+
+    def reference(self) -> Reference:
+        """Return what retention is measured against: the tokens that its own pooling leaves."""
+        side = self.language_model.get_vision_tower().num_patches_per_side
+        return Reference(self.own_pooling(), (side, side), len(self.decoder.layers))
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
         """Count the tokens and newline tokens that its own pooling leaves of a video."""

@@ -102,7 +102,7 @@ def clustered_interval(samples: Sequence[dict], metric: str, score: float) -> fl
     return 1.96 * unit * math.sqrt(variance) / len(entries)
 
 
-def summarise(run: str, task: str, record: dict, samples: Sequence[dict], results: dict) -> Row:
+def summarise(run: str, task: str, record: dict, samples: Sequence[dict], results: dict, of: str = "last_layer") -> Row:
     """Reduce a task's samples and results, and the run's record, to a row.
 
     Raises:
@@ -131,9 +131,9 @@ def summarise(run: str, task: str, record: dict, samples: Sequence[dict], result
         tokens_per_frame=ratio(sum(fact["visual_tokens"] for fact in facts), sum(fact["frames"] for fact in facts)),
         tokens_per_video=average("visual_tokens"),
         newlines_per_video=average("newline_tokens"),
-        retention_mean=mean(fact["retention"]["last_layer"] for fact in facts) if facts else None,
+        retention_mean=mean(fact["retention"][of] for fact in facts) if facts else None,
         retention_total=ratio(
-            sum(fact["kept_tokens"]["last_layer"] for fact in facts), sum(fact["full_tokens"] for fact in facts)
+            sum(fact["kept_tokens"][of] for fact in facts), sum(fact["full_tokens"] for fact in facts)
         ),
         seconds_per_question=ratio(sum(record["seconds"].values()), record["requests"]),
         metric=metric,
@@ -160,13 +160,13 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
+def show(rows: Sequence[Row], console: Console, of: str = "last_layer") -> None:
     """Print the rows as one table per task and metric, then every compressor with all its options."""
     for task, metric in dict.fromkeys((row.task, row.metric) for row in rows):
         table = Table(
             title=f"{task}; accuracy is {metric}",
-            caption="tokens entering the language model, visual + newline; retention in % at its last "
-            "layer, mean of the questions and of all tokens; accuracy ± half of its 95 % interval",
+            caption=f"tokens entering the language model, visual + newline; retention ({of}) in %, mean "
+            "of the questions and of all tokens; accuracy ± half of its 95 % interval",
             box=box.SIMPLE,
             collapse_padding=True,
             pad_edge=False,

@@ -7,13 +7,17 @@ have written. Its seconds leave out reading and encoding, which are printed apar
 Example:
   python scripts/sweep.py --tasks videomme --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64 \
     bilinear st_gridpool 'average:{"kernel_size":4}'
+
+With --retention every compressor gets the options with which it leaves that share of the tokens that the checkpoint's
+own pooling would leave, whatever its own way of counting. The table is followed by those that cannot.
 """
 
-import argparse
 import json
 import re
-from argparse import Namespace
-from dataclasses import dataclass
+from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import dropwhile, product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,9 @@ from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool import Compressor, build_compressor
+from stgridpool.equal_budget import Reference, meet, planned_retention
 from stgridpool.options import json_object
+from stgridpool.retention import DEFINITIONS
 
 MODEL = "llava_video"
 SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
@@ -43,21 +49,33 @@ class Choice:
 
     name: str
     options: dict[str, Any]
+    label: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Choice":
         """Read the words of the command line.
 
         Raises:
-            argparse.ArgumentTypeError: If they name no compressor.
+            ArgumentTypeError: If they name no compressor.
         """
         name, _, options = text.partition(":")
         try:
             choice = cls(name, json_object("its options", options or "{}"))
             choice.build()
         except (ValueError, TypeError) as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+            raise ArgumentTypeError(f"{text}: {error}") from error
         return choice
+
+    def at(self, retention: float, of: str, reference: Reference) -> "Choice":
+        """Return the same method with options that leave `retention`, one of the definitions `of` retention.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+        method, plain = meet(self.build(), retention, of, reference), build_compressor(self.name)
+        changed = {field.name: getattr(method, field.name) for field in fields(method)}
+        changed = {name: value for name, value in changed.items() if value != getattr(plain, name)}
+        return Choice(self.name, json.loads(json.dumps(changed)), f"{self.folder}@{retention:g}")
 
     def build(self) -> Compressor:
         """The compressor."""
@@ -66,6 +84,8 @@ class Choice:
     @property
     def folder(self) -> str:
         """What the run is called."""
+        if self.label is not None:
+            return self.label
         words = [self.name, *(f"{option}={value}" for option, value in self.options.items())]
         return re.sub(r"[^\w=.]+", "-", "_".join(words)).strip("-")
 
@@ -74,6 +94,27 @@ class Choice:
         """What the compressor would be called in the --model_args of a run of its own."""
         options = json.dumps(self.options, separators=(",", ":"))
         return f"compressor={self.name}" + (f",compressor_args={options}" if self.options else "")
+
+
+class Shares(Action):
+    """Numbers, which compressors may follow: ``--retention 0.5 0.25 random nsp``."""
+
+    def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None) -> None:
+        """Keep the numbers, and the words behind them as compressors."""
+        words = list(dropwhile(_is_number, values))
+        shares = [float(value) for value in values[: len(values) - len(words)]]
+        if not shares:
+            parser.error(f"{option} needs a number, got {values[0]!r}")
+        setattr(namespace, self.dest, shares)
+        namespace.behind_retention = words
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: TaskManager) -> list[Row]:
@@ -118,19 +159,59 @@ def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: T
     seconds = {stage: spent for stage, spent in record["seconds"].items() if stage not in SHARED_STAGES}
     record = record | {"seconds": seconds}
     return [
-        summarise(choice.folder, task, record, of_task, results["results"][task]) for task, of_task in samples.items()
+        summarise(choice.folder, task, record, of_task, results["results"][task], retention_shown(arguments))
+        for task, of_task in samples.items()
     ]
+
+
+def retention_shown(arguments: Namespace) -> str:
+    """Return the definition of retention for the table: the one held equal, or what enters the last layer."""
+    return arguments.retention_of if arguments.retention else "last_layer"
+
+
+def at_retentions(
+    choices: Sequence[Choice], arguments: Namespace, reference: Reference, num_frames: int
+) -> tuple[list[Choice], list[str]]:
+    """Give every compressor the options for every retention.
+
+    Args:
+        choices: The compressors.
+        arguments: Those of the command line.
+        reference: What retention is measured against.
+        num_frames: Most frames of a video.
+
+    Returns:
+        The compressors that can leave it, retention by retention; and remarks on those that cannot, or not exactly.
+    """
+    found, remarks = [], []
+    for retention, choice in product(arguments.retention, choices):
+        try:
+            one = choice.at(retention, arguments.retention_of, reference)
+        except ValueError as error:
+            remarks.append(f"{choice.folder}@{retention:g}: left out: {error}")
+            continue
+        left = planned_retention(one.build(), num_frames, reference)[arguments.retention_of]
+        if left is not None and abs(left - retention) * reference.own_count(num_frames) >= 1:
+            remarks.append(f"{one.folder}: leaves {100 * left:.1f} %: it comes in whole sizes, and this is the nearest")
+        found.append(one)
+    return found, remarks
 
 
 def main() -> None:
     """Parse the command line, evaluate, and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument(
-        "compressors", type=Choice.parse, nargs="+", metavar="COMPRESSOR", help='NAME or NAME:{"option":value}'
+        "compressors", type=Choice.parse, nargs="*", metavar="COMPRESSOR", help='NAME or NAME:{"option":value}'
     )
     parser.add_argument("--tasks", required=True, help="names of tasks, separated by commas")
     parser.add_argument(
         "--model_args", required=True, help="arguments of llava_video, without compressor: pretrained=FOLDER,..."
+    )
+    parser.add_argument(
+        "--retention", action=Shares, nargs="+", help="shares of its own tokens that all are to leave, 0 to 1"
+    )
+    parser.add_argument(
+        "--retention-of", choices=DEFINITIONS, default=DEFINITIONS[0], help="which retention (default: %(default)s)"
     )
     parser.add_argument(
         "--include_path", type=path_argument, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
@@ -139,17 +220,31 @@ def main() -> None:
     parser.add_argument(
         "--output_path", type=path_argument, default=REPOSITORY / "logs" / "runs" / "sweep", help="where results go"
     )
+    parser.set_defaults(behind_retention=[])
     arguments = parser.parse_args()
-    choices = arguments.compressors
-    del arguments.compressors
+    try:
+        choices = arguments.compressors + [Choice.parse(word) for word in arguments.behind_retention]
+    except ArgumentTypeError as error:
+        parser.error(str(error))
+    del arguments.compressors, arguments.behind_retention
+    if not choices:
+        parser.error("name at least one compressor")
     if len({choice.folder for choice in choices}) < len(choices):
         parser.error("a compressor is named twice")
-    sweep = SweptModel.for_compressors([choice.build() for choice in choices], **parse_model_args(arguments.model_args))
+    loaded = SweptModel(**parse_model_args(arguments.model_args))
+    remarks: list[str] = []
+    if arguments.retention:
+        reference = loaded.model.reference()
+        choices, remarks = at_retentions(choices, arguments, reference, loaded.arguments.max_frames_num)
+        if not choices:
+            parser.error("; ".join(remarks))
+    sweep = loaded.for_each([choice.build() for choice in choices])
     manager = TaskManager(include_path=str(arguments.include_path), model_name=MODEL)
     rows: list[Row] = []
     for model, choice in zip(sweep, choices, strict=True):
         rows += evaluate(model, choice, arguments, manager)
-    show(rows, Console())
+    show(rows, Console(), retention_shown(arguments))
+    print(*remarks, sep="\n")
     record = sweep[0].run_record
     shared = sum(record["seconds"].get(stage, 0) for stage in SHARED_STAGES) / record["requests"]
     if any(row.failure for row in rows):

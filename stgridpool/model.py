@@ -21,6 +21,7 @@ from stgridpool.compressor import Compressor, Step
 from stgridpool.decoder.decoder import Decoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import DecoderSteps
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need
 from stgridpool.finite import LogitsWatch, StageCheck
 from stgridpool.plan import Plan, Shape
@@ -183,6 +184,9 @@ class VideoModel(Protocol):
 
     def own_pooling(self) -> Compressor:
         """Return the pooling with which the checkpoint was trained."""
+
+    def reference(self) -> Reference:
+        """Return what retention is measured against: the tokens that its own pooling leaves."""
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
         """Count the visual tokens and the newline tokens of a video after the checkpoint's own pooling."""

@@ -60,25 +60,22 @@ class SweptModel(LlavaVideo):
         self._sweep = [self]
         self._found: dict[Any, GenerationResult] = {}
 
-    @classmethod
-    def for_compressors(cls, compressors: Sequence[Compressor], **arguments: Any) -> list["SweptModel"]:
-        """Create a model for each compressor; all of them share the same weights in memory.
+    def for_each(self, compressors: Sequence[Compressor]) -> list["SweptModel"]:
+        """Create a model for each compressor; all of them share this one's weights in memory.
 
         Args:
             compressors: The compressors of the sweep.
-            **arguments: See `Arguments`; `compressor` is left out.
 
         Raises:
-            ValueError: As for the class, or if the model does not offer the evidence that a compressor needs.
+            ValueError: If the model does not offer the evidence that a compressor needs.
         """
-        loaded = cls(**arguments)
-        sweep = [copy.copy(loaded) for _ in compressors]
+        sweep = [copy.copy(self) for _ in compressors]
         for model, compressor in zip(sweep, compressors, strict=True):
             model._sweep, model._found = sweep, {}
-            loaded.model.compressor = compressor
+            self.model.compressor = compressor
             model._use(compressor)
             model._setup["sweep"] = [repr(one) for one in compressors]
-        loaded._ask_tower(compressors)
+        self._ask_tower(compressors)
         return sweep
 
     def _use(self, compressor: Compressor) -> None:

@@ -106,3 +106,33 @@ def test_help(sweep, capsys):
     with pytest.raises(SystemExit, match="0"):
         sweep("--help")
     assert "Evaluate several compressors on a task in one process" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_known_stock_tasks")
+def test_all_compressors_leave_the_same_share_or_say_why_not(sweep, miniature, tmp_path, capsys):
+    """The miniature's own pooling leaves 16 tokens a frame of 36; windows leave 9 or 4."""
+    model_args = f"pretrained={miniature},max_frames_num=4,device=cpu"
+    common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path, "--limit", 1)
+    sweep(*common, "--retention", 0.5, 0.25, "random", 'nsp:{"norm_order":1}', "fastv")
+    shown = capsys.readouterr().out
+    assert "nsp_norm_order=1@0.5: leaves 56.2 %" in shown
+    assert "fastv@0.25: left out: FastV acts at layer 2" in shown
+    for folder, tokens in {"random@0.5": 32, "random@0.25": 16, "nsp_norm_order=1@0.25": 16}.items():
+        results, [sample] = read(tmp_path / folder)
+        assert sample["token_counts"][0]["visual_tokens"] == tokens
+    assert '"norm_order":1' in results["config"]["model_args"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--retention", "random"], "--retention needs a number, got 'random'"),
+        (["--retention", "0.5", "randum"], "did you mean 'random'"),
+        (["--retention", "0.5"], "name at least one compressor"),
+    ],
+)
+def test_words_that_make_no_sweep_are_refused(sweep, words, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        sweep("--tasks", "videomme_local", "--model_args", "pretrained=nowhere", *words)
+    assert message in capsys.readouterr().err

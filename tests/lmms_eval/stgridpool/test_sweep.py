@@ -28,13 +28,12 @@ def ask_all(ask, model):
 
 @pytest.fixture
 def sweep(checkpoint):
-    return SweptModel.for_compressors(
-        [build_compressor(name) for name in NAMES],
+    return SweptModel(
         pretrained=str(checkpoint),
         max_frames_num=8,
         device="cpu",
         **SETTINGS,
-    )
+    ).for_each([build_compressor(name) for name in NAMES])
 
 
 @pytest.fixture
@@ -100,13 +99,12 @@ def test_memory_holds_one_video_of_one_compressor(sweep, ask):
 
 def test_a_cache_on_disk_is_used_as_well(checkpoint, ask, tmp_path, monkeypatch):
     def make():
-        return SweptModel.for_compressors(
-            [build_compressor(name) for name in NAMES[:2]],
+        return SweptModel(
             pretrained=str(checkpoint),
             max_frames_num=8,
             device="cpu",
             feature_cache=str(tmp_path),
-        )
+        ).for_each([build_compressor(name) for name in NAMES[:2]])
 
     documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4")]
     expected = [[result.text for result in ask(model, "generate_until", documents)] for model in make()]
@@ -121,4 +119,4 @@ def test_a_journal_is_refused(checkpoint, tmp_path):
 
 def test_what_the_model_does_not_offer_is_refused(checkpoint):
     with pytest.raises(TypeError, match="compressor must be a Compressor"):
-        SweptModel.for_compressors([build_compressor("none"), 3], pretrained=str(checkpoint), device="cpu")
+        SweptModel(pretrained=str(checkpoint), device="cpu").for_each([build_compressor("none"), 3])
