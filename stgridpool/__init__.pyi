@@ -21,6 +21,7 @@ from .compressors.fastvid import FastVID as FastVID
 from .compressors.flashvid.flashvid import FlashVID as FlashVID
 from .compressors.framefusion import FrameFusion as FrameFusion
 from .compressors.framefusion_merge import FrameFusionMerge as FrameFusionMerge
+from .compressors.holitom.holitom import HoliTom as HoliTom
 from .compressors.llava_scissor import LLaVAScissor as LLaVAScissor
 from .compressors.max import Max as Max
 from .compressors.none import NoCompression as NoCompression

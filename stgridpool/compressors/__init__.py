@@ -22,6 +22,7 @@ from stgridpool.compressors.fastvid import FastVID
 from stgridpool.compressors.flashvid.flashvid import FlashVID
 from stgridpool.compressors.framefusion import FrameFusion
 from stgridpool.compressors.framefusion_merge import FrameFusionMerge
+from stgridpool.compressors.holitom.holitom import HoliTom
 from stgridpool.compressors.llava_scissor import LLaVAScissor
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
@@ -78,6 +79,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "vidcom2": VidCom2,
     "fastvid": FastVID,
     "flashvid": FlashVID,
+    "holitom": HoliTom,
 }
 
 

@@ -80,8 +80,8 @@ def test_calling_is_planning_and_applying(name, invent):
     compressor = build_compressor(name)
     evidence = invent(compressor, tokens)
     out, plan = compressor(tokens, evidence)
-    assert torch.equal(out, plan.apply(tokens))
-    assert torch.equal(out, compressor.plan(VideoTokens.of(tokens), evidence).apply(tokens))
+    torch.testing.assert_close(out, plan.apply(tokens))  # steps that are applied one by one round in between
+    assert torch.equal(plan.apply(tokens), compressor.plan(VideoTokens.of(tokens), evidence).apply(tokens))
 
 
 @pytest.mark.parametrize("name", [name for name, method in COMPRESSORS.items() if method().needs])

@@ -1,0 +1,1 @@
+"""HoliTom and its parts."""
