@@ -27,6 +27,7 @@ from .compressors.max import Max as Max
 from .compressors.none import NoCompression as NoCompression
 from .compressors.norm_topk import NormTopK as NormTopK
 from .compressors.nsp import NSP as NSP
+from .compressors.oracle_frames import OracleFrames as OracleFrames
 from .compressors.prumerge import PruMerge as PruMerge
 from .compressors.prumerge_plus import PruMergePlus as PruMergePlus
 from .compressors.ptg import PTG as PTG

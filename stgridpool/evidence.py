@@ -50,10 +50,17 @@ class Need:
     Attributes:
         query_aware: Whether the tensor depends on the question; class attribute.
         per_token: Whether the tensor has a row for each token; class attribute.
+        from_file: Whether the tensor stands in a file of the user's, so that no model is asked; class attribute.
     """
 
     query_aware: ClassVar[bool] = False
     per_token: ClassVar[bool] = True
+    from_file: ClassVar[bool] = False
+
+    @property
+    def from_tower(self) -> bool:
+        """Whether the vision tower computes it when it encodes the video."""
+        return not self.query_aware and not self.from_file
 
 
 Evidence = Mapping[Need, Tensor]

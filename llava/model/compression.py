@@ -15,6 +15,7 @@ from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import Need, QueryAttention, Question, RotaryBias, check_offered
+from stgridpool.listed_frames import ListedFrames
 
 Visual = EncodedVideo | torch.Tensor
 
@@ -57,7 +58,7 @@ class Compression:
     @property
     def offers(self) -> frozenset[type[Need]]:
         """Kinds of evidence that a compressor may ask for."""
-        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention, RotaryBias}
+        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention, RotaryBias, ListedFrames}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:

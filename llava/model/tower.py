@@ -109,7 +109,7 @@ class VisionTower(nn.Module, ABC):
         """
         if Question("tower") in needs and self.text_tower is None:
             raise ValueError(missing_text_tower(Question("tower"), self.name))
-        self.evidence().check([need for need in needs if not need.query_aware])
+        self.evidence().check([need for need in needs if need.from_tower])
 
     def with_evidence(
         self, pixel_values: torch.Tensor, needs: Collection[Need]

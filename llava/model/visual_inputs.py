@@ -104,7 +104,7 @@ class VisualInputs(Compression):
         Raises:
             ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
         """
-        needs = [need for need in self.compressor.needs if not need.query_aware]
+        needs = [need for need in self.compressor.needs if need.from_tower]
         features, evidence = self.vision_features(pixel_values, timer, needs)
         return self.encode_features(features, timer, evidence)
 

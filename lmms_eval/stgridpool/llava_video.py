@@ -94,7 +94,7 @@ class LlavaVideo(lmms):
 
     def _ask_tower(self, compressors: Sequence[Compressor]) -> None:
         """Have the vision tower compute the evidence that any of `compressors` needs, for every video."""
-        needs = {need for compressor in compressors for need in compressor.needs if not need.query_aware}
+        needs = {need for compressor in compressors for need in compressor.needs if need.from_tower}
         self._loader.needs = sorted(needs, key=repr)
 
     def _use(self, compressor: Compressor) -> None:

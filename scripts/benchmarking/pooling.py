@@ -94,10 +94,15 @@ def _with_evidence(
     """Build the method `name`, with random evidence about every token if it asks for some."""
     compressor, total = build_compressor(name), frames * math.prod(grid)
     evidence: dict[Need, torch.Tensor] = {
-        need: torch.rand((total, KEY_WIDTH) if isinstance(need, TowerKeys) else total, device=device)
-        for need in compressor.needs
+        need: torch.rand(_evidence_size(need, frames, total), device=device) for need in compressor.needs
     }
     return partial(compressor, evidence=evidence)
+
+
+def _evidence_size(need: Need, frames: int, total: int) -> tuple[int, ...]:
+    if isinstance(need, TowerKeys):
+        return total, KEY_WIDTH
+    return (total if need.per_token else frames,)
 
 
 @torch.inference_mode()

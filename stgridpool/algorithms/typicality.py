@@ -28,6 +28,7 @@ WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Of the kernels ``exp(-d^2 / (2 w))``, over squared distances of unit vectors."""
 TEMPERATURE = 0.01
 _ENTRIES_ON_GPU = 1 << 25
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class Typicality(NamedTuple):
@@ -128,7 +129,7 @@ class _Frames:
     def scaled(self) -> _Frames:
         """Return the same tokens brought to magnitudes of at most 1."""
         largest = float(torch.stack(self.features.aminmax()).abs().max()) or 1.0
-        return replace(self, copied=torch.empty_like(self.space), scale=largest)
+        return replace(self, copied=torch.empty_like(self.space), scale=min(largest, _LARGEST))
 
     def blocks(self) -> Iterator[tuple[Tensor, slice]]:
         """Yield (t, R, D) float32, with zeros where no token is, and which frames they are.
@@ -144,7 +145,7 @@ class _Frames:
                 if self.sets is not None:
                     rows *= self.sets.is_there[part, :, None]
                 if self.scale != 1:
-                    rows /= self.scale
+                    rows.clamp_(-_LARGEST, _LARGEST).div_(self.scale)  # a sum may have overflowed before
             yield rows, part
 
     def of_each_token(self, values: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.norm_topk import NormTopK
 from stgridpool.compressors.nsp import NSP
+from stgridpool.compressors.oracle_frames import OracleFrames
 from stgridpool.compressors.prumerge import PruMerge
 from stgridpool.compressors.prumerge_plus import PruMergePlus
 from stgridpool.compressors.ptg import PTG
@@ -59,6 +60,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "random": Random,
     "stride": Stride,
     "temporal_average": TemporalAverage,
+    "oracle_frames": OracleFrames,
     "downsample": Downsample,
     "ts_llava": TSLLaVA,
     "norm_topk": NormTopK,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +16,6 @@ from stgridpool.plan import Plan, Shape
 from stgridpool.pruning_rate import RateBudgeted
 from stgridpool.scorer import highest_per_group
 from stgridpool.video_tokens import VideoTokens
-
-PRESETS = ("corrected", "vllm", "released")
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,13 @@ class VidCom2(RateBudgeted):
         ValueError: If an option is out of its range.
     """
 
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "vllm", "released")
+
     preset: str = "corrected"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("preset", self.preset, PRESETS)
+        choice("preset", self.preset, self.PRESETS)
 
     def least(self, shape: Shape) -> int:
         """Return one token per frame, which vLLM never goes below."""

@@ -12,6 +12,7 @@ from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.evidence import Evidence, FrameVectors, Question, TowerKeys
+from stgridpool.listed_frames import ListedFrames
 from stgridpool.plan import Shape
 
 SHAPES: tuple[Shape, ...] = (
@@ -59,11 +60,12 @@ def _can_be_joined(methods: list[Compressor]) -> bool:
         steps = Chain(tuple(methods)).steps()
     except ValueError:  # not in the order of the model
         return False
-    shape: Shape | None = (64, 16, 16)
-    for step in steps:
-        if shape is None and step.compressor.needs_maps:
-            return False
-        shape = None if shape is None else step.compressor.planned_shape(shape)
+    for source in SHAPES:
+        shape: Shape | None = source
+        for step in steps:
+            if shape is None and step.compressor.needs_maps:
+                return False
+            shape = None if shape is None else step.compressor.planned_shape(shape)
     return True
 
 
@@ -90,6 +92,8 @@ def invented(compressor: Compressor, shape: Shape, num_tokens: int | None = None
             found[need] = torch.randn(count, 16, generator=generator)
         elif need.per_token:
             found[need] = torch.rand(count, generator=generator)
+        elif isinstance(need, ListedFrames):
+            found[need] = torch.ones(frames)
         elif isinstance(need, FrameVectors):
             found[need] = torch.randn(frames, width, generator=generator)
         elif isinstance(need, Question):

@@ -6,6 +6,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from stgridpool import Compressor, Evidence, Plan
 from stgridpool.evidence import FrameVectors, Question, TowerKeys
+from stgridpool.listed_frames import ListedFrames
 from stgridpool.rows import Rows
 
 
@@ -58,6 +59,9 @@ def invent():
         for need in sorted(compressor.needs, key=repr):
             if isinstance(need, TowerKeys):
                 value = torch.randn(tokens.shape[:3].numel(), 16, generator=generator)
+            elif isinstance(need, ListedFrames):
+                value = torch.rand(len(tokens), generator=generator).round()
+                value[0] = 1
             elif need.per_token:
                 value = torch.rand(tokens.shape[:3].numel(), generator=generator)
             else:

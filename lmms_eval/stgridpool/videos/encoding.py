@@ -16,6 +16,7 @@ from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool.compressor import Step, planned_counts
 from stgridpool.evidence import Evidence, Question
 from stgridpool.finite import StageCheck
+from stgridpool.listed_frames import ListedFrames
 from stgridpool.model import ClipTimes, Video, VideoModel, Visual
 from stgridpool.timing import StageTimer
 
@@ -68,10 +69,12 @@ class EncodedMedia:
     Attributes:
         videos: Features of each video.
         media: Everything else about the videos; for images, the encoded images.
+        paths: The file or folder of each video.
     """
 
     videos: Sequence[VideoFeatures]
     media: Media
+    paths: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +125,18 @@ class MediaEncoder:
 
         Raises:
             RuntimeError: If the number of remaining tokens differs from what the compressor planned.
+            ValueError: If the compressor looks a video up in a file that does not list it; see `ListedFrames`.
         """
         if not encoded.videos:
             return encoded.media
         steps = self.model.front_steps
         needs = [need for need in self.model.compressor.needs if isinstance(need, Question)]
+        listed = [need for need in self.model.compressor.needs if isinstance(need, ListedFrames)]
         about_question = self.model.evidence(question, needs) if needs else {}
         videos: list[Video] = []
-        for video in encoded.videos:
-            videos.append(self.model.compress(video.features, {**video.evidence, **about_question}, timer))
+        for video, path in zip(encoded.videos, encoded.paths, strict=True):
+            marks: Evidence = {need: need.marks(path.name, len(video.features)).to(self.device) for need in listed}
+            videos.append(self.model.compress(video.features, {**video.evidence, **about_question, **marks}, timer))
             check_count(steps, videos[-1])
         return replace(encoded.media, visuals=videos)
 
@@ -148,7 +154,7 @@ class MediaEncoder:
             cache_misses=0 if self.cache is None else len(videos) - hits,
             damaged=damaged,
         )
-        return EncodedMedia(videos, media)
+        return EncodedMedia(videos, media, paths)
 
     def features(self, paths: Sequence[Path], timer: StageTimer) -> list[VideoFeatures]:
         """Return the vision tower's features of videos, from the feature cache if possible.

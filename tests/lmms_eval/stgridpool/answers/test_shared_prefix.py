@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 from weakref import WeakSet
 
 import pytest
@@ -53,7 +54,9 @@ IN_FRONT = [name for name in COMPRESSORS if not any(step.is_inside for step in b
 
 
 @pytest.mark.parametrize("compressor", IN_FRONT)
-def test_every_compressor_in_front(make_model, ask, compressor):
+def test_every_compressor_in_front(make_model, ask, compressor, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("oracle_frames.json").write_text('{"v2.mp4": [0, 2]}')
     shared, plain = both(make_model, compressor=compressor)
     documents = [{"visuals": ["v2.mp4"], "context": text} for text in QUESTIONS[:2]]
     assert texts(ask(shared, "generate_until", documents)) == texts(ask(plain, "generate_until", documents))

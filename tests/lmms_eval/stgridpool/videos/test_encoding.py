@@ -8,7 +8,7 @@ from PIL import Image
 from llava.encoded_video import EncodedVideo
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.videos.encoding import LastMade, Media, check_count
-from stgridpool import Average, Chain, Scorer, VideoTokens, build_compressor, compress
+from stgridpool import Average, Chain, OracleFrames, Scorer, VideoTokens, build_compressor, compress
 from stgridpool.timing import StageTimer
 
 
@@ -85,6 +85,26 @@ def test_videos_are_encoded_and_counted(encoder, clips):
     assert media.clips[0].times == (0, 1, 2, 3, 4)
     assert media.clips[0].duration == 5
     assert set(timer.seconds()) == {"decode", "preprocess", "vision", "projector", "compress", "wait_for_video"}
+
+
+def test_frames_listed_in_a_file_are_looked_up_by_the_name_of_the_video(encoder, clips, tmp_path):
+    file = tmp_path / "frames.json"
+    file.write_text('{"v0.mp4": [1, 4], "v2.mp4": [0, 2, 5]}')
+    before = encoder.model.compressor
+    encoder.model.compressor = OracleFrames(file=str(file))
+    try:
+        with torch.inference_mode():
+            encoded = encoder.encode([str(clips / "v2.mp4"), str(clips / "v0.mp4")], StageTimer("cpu"))
+            media = encoder.compress(encoded, "What?", StageTimer("cpu"))
+        frames = [sorted(set(video.plan.anchor.div(49, rounding_mode="floor").tolist())) for video in media.visuals]
+        assert frames == [[0, 2, 5], [1, 4]]
+        assert media.visual_tokens == 5 * 16  # 7x7 patches become 4x4
+        file.write_text('{"v0.mp4": [1, 4]}')
+        encoder.model.compressor = OracleFrames(file=f"{tmp_path}/../{tmp_path.name}/frames.json")
+        with pytest.raises(ValueError, match=r"lists no frames of 'v2\.mp4'"):
+            encoder.compress(encoded, "What?", StageTimer("cpu"))
+    finally:
+        encoder.model.compressor = before
 
 
 def test_a_folder_of_pictures_is_a_video(encoder, tmp_path):

@@ -1,0 +1,63 @@
+"""Frames that a file lists: an upper bound for methods that choose frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from stgridpool.compressor import TOKENS, Compressor, Step
+from stgridpool.evidence import Evidence, Need
+from stgridpool.listed_frames import ListedFrames
+from stgridpool.options import text
+from stgridpool.plan import Plan
+from stgridpool.video_tokens import VideoTokens
+
+
+@dataclass(frozen=True)
+class OracleFrames(Compressor):
+    """Keep all tokens of the frames that a file lists for the video, and none of the others.
+
+    With the frames that hold the answer, it says how much could be gained by choosing frames well. The list is the
+    method, so there is no budget to meet. The record of a run names the file and not what is in it: give a changed list
+    another name.
+
+    Attributes:
+        file: Path of a JSON file ``{"v1.mp4": [0, 12, 13]}``, see `ListedFrames`.
+
+    Raises:
+        ValueError: If `file` is empty.
+    """
+
+    needs_maps: ClassVar[bool] = True
+
+    file: str = "oracle_frames.json"
+
+    def __post_init__(self) -> None:
+        text("file", self.file)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The frames that the file lists."""
+        return frozenset({ListedFrames(self.file)})
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where it acts: behind the checkpoint's own pooling."""
+        return (Step(self, TOKENS),)
+
+    def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Keep the listed frames.
+
+        Raises:
+            ValueError: If the number of frames is not that of the video as it was read, or none is listed.
+        """
+        (marks,) = evidence.values()  # (T,)
+        maps = tokens.maps()
+        if len(marks) != len(maps):
+            raise ValueError(
+                f"oracle_frames counts the {len(marks)} frames of the video, but {len(maps)} are left: put it in front "
+                "of methods that change their number"
+            )
+        is_kept = (marks > 0).repeat_interleave(tokens.shape[1] * tokens.shape[2])
+        if not bool(is_kept.any()):
+            raise ValueError(f"{self.file} must list at least one frame of the video")
+        return Plan.keep(is_kept.nonzero().flatten(), len(tokens))
