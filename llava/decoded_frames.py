@@ -36,10 +36,20 @@ class DecodedFrames:
     num_damaged: int = 0
     num_refused: int = 0
 
+    @property
+    def num_signs(self) -> int:
+        """Signs of damage and packets refused, together."""
+        return self.num_damaged + self.num_refused
+
     def keep(self, index: int, frame: av.VideoFrame) -> None:
         """Convert and resize a frame."""
         pixels = rgb(frame, self.size or (frame.width, frame.height))
         self.pixels[index] = pixels if self.resizing is None else self.resizing(pixels)
+
+    def keep_instead(self, index: int, frame: av.VideoFrame) -> None:
+        """Convert and resize a frame that is shown in place of one that damage has swallowed: a sign of damage."""
+        self.num_damaged += 1
+        self.keep(index, frame)
 
     def take_in(
         self, stream: av.VideoStream, packet: av.Packet | None, first: int | None = None, is_expected: bool = True

@@ -66,22 +66,23 @@ def _read_group(
     for earlier in (0, 1, 2):
         if earlier > number:
             break
-        signs = decoded.num_damaged + decoded.num_refused
+        signs = decoded.num_signs
         pending, previous = list(wanted), None
         for frame in _frames_from_key(container, stream, packets, number - earlier, wanted, decoded):
             while frame.pts is not None and pending and packets.ticks[pending[0]] <= frame.pts:
                 is_it = packets.ticks[pending[0]] == frame.pts
-                if not is_it and decoded.num_damaged + decoded.num_refused == signs:
+                if not is_it and decoded.num_signs == signs:
                     break
-                decoded.num_damaged += not is_it
-                decoded.keep(pending.pop(0), frame if is_it or previous is None else previous)
+                if is_it:
+                    decoded.keep(pending.pop(0), frame)
+                else:
+                    decoded.keep_instead(pending.pop(0), frame if previous is None else previous)
             previous = frame
         if not pending:
             return
-        if decoded.num_damaged + decoded.num_refused > signs and previous is not None:
+        if decoded.num_signs > signs and previous is not None:
             for index in pending:
-                decoded.num_damaged += 1
-                decoded.keep(index, previous)
+                decoded.keep_instead(index, previous)
             return
     raise NotAsListed
 
