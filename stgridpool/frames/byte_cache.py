@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import wraps
+from functools import partial, update_wrapper
 from threading import Lock
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from torch import Tensor
 
@@ -22,39 +22,48 @@ frames fit, and ten of 512.
 """
 
 
-def cached_by_bytes(
-    most_bytes: int = MOST_BYTES,
-) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
-    """Cache a function's results until their tensors take too much; the least recently used are evicted first.
+class CachedByBytes(Generic[_Parameters, _Result]):
+    """A function whose results are cached until their tensors take too much; the least recently used are evicted first.
 
-    The last result stays, however large it is. Threads may call the function; all get the same result.
+    The last result stays, however large it is. Threads may call it; all get the same result.
 
     Args:
+        function: The function.
         most_bytes: Bytes that the tensors of all results may take, on all devices together.
     """
 
-    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-        results: OrderedDict[Hashable, tuple[_Result, int]] = OrderedDict()
-        lock = Lock()
+    def __init__(self, function: Callable[_Parameters, _Result], most_bytes: int) -> None:
+        update_wrapper(self, function)
+        self._function, self._most_bytes = function, most_bytes
+        self._results: OrderedDict[Hashable, tuple[_Result, int]] = OrderedDict()
+        self._lock = Lock()
 
-        @wraps(function)
-        def cached(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-            key = (args, tuple(sorted(kwargs.items())))
-            with lock:
-                if key in results:
-                    results.move_to_end(key)
-                    return results[key][0]
-            made = function(*args, **kwargs)
-            with lock:
-                found, _ = results.setdefault(key, (made, tensor_bytes(made)))
-                results.move_to_end(key)
-                while len(results) > 1 and sum(size for _, size in results.values()) > most_bytes:
-                    results.popitem(last=False)
-            return found
+    def __call__(self, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        """Return the result for these arguments, which must be hashable."""
+        key = (args, tuple(sorted(kwargs.items())))
+        with self._lock:
+            if key in self._results:
+                self._results.move_to_end(key)
+                return self._results[key][0]
+        made = self._function(*args, **kwargs)
+        with self._lock:
+            found, _ = self._results.setdefault(key, (made, tensor_bytes(made)))
+            self._results.move_to_end(key)
+            while len(self._results) > 1 and sum(size for _, size in self._results.values()) > self._most_bytes:
+                self._results.popitem(last=False)
+        return found
 
-        return cached
+    def cache_clear(self) -> None:
+        """Forget all results."""
+        with self._lock:
+            self._results.clear()
 
-    return decorate
+
+def cached_by_bytes(
+    most_bytes: int = MOST_BYTES,
+) -> Callable[[Callable[_Parameters, _Result]], CachedByBytes[_Parameters, _Result]]:
+    """Return a decorator that makes a function `CachedByBytes`."""
+    return partial(CachedByBytes, most_bytes=most_bytes)
 
 
 def tensor_bytes(value: Any) -> int:

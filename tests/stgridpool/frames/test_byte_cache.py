@@ -44,6 +44,9 @@ def test_the_least_recently_used_are_evicted_first(made):
     assert made == [40, 50, 30, 50]
     make(30)
     assert made == [40, 50, 30, 50, 30]
+    make.cache_clear()
+    assert make(30) is not first
+    assert made == [40, 50, 30, 50, 30, 30]
 
 
 def test_the_last_result_stays_however_large_it_is(made):
