@@ -125,7 +125,7 @@ def run_everywhere(start_programs, environments_of_ranks, checkpoint, clips, tmp
         ]
         words = (PROGRAM, json.dumps({"runs": runs, "output": str(output)}))
         started = start_programs(*[words] * num_processes, environments=environments_of_ranks(num_processes))
-        assert set(started.wait().statuses) == {0}, started.logs[0][1].read_text()
+        assert set(started.wait().statuses) == {0}, "".join(path.read_text() for path in started.logs[0])
         ranks = [json.loads((output / f"{rank}.json").read_text()) for rank in range(num_processes)]
         answers = [
             {int(n): text for own in run for n, text in own["answers"].items()} for run in zip(*ranks, strict=True)

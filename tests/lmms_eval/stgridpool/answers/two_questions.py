@@ -38,8 +38,8 @@ def note_kept(answerer, kept):
     """Note what the steps in front of the language model kept, and each step inside it."""
     plain = answerer.answer
 
-    def answer(requests, facts, timer):
-        answers = plain(requests, facts, timer)
+    def answer(requests, *others):
+        answers = plain(requests, *others)
         inside = answerer.encoder.model.inside
         places = [step[0].anchor.tolist() for step in inside.last.plans[0]] if inside else []
         front = answerer._media._made.visuals[0].plan.flatten().rows.sources.tolist()
