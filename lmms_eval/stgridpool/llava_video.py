@@ -16,6 +16,7 @@ from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version
 from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.output import RunFiles, end_run
 from lmms_eval_stgridpool.kept.record import RankSums, describe, run_record
+from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered
 from lmms_eval_stgridpool.questions.exchange import Exchange
 from lmms_eval_stgridpool.questions.requests import Request, Tasks, is_padding, name_questions
 from lmms_eval_stgridpool.questions.schedule import Job, decoding_work, in_batches, in_video_order, videos_in_order
@@ -118,11 +119,11 @@ class LlavaVideo(lmms):
         """Number of questions that lmms-eval passes as one."""
         return 1
 
-    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:  # type: ignore[override]
         """Answer requests in free text, in their order; an answer is empty if the video cannot be read."""
         return self._answer_all(requests, "generate_until", no_answer="")
 
-    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:  # type: ignore[override]
         """Compute the loss of each continuation, and whether it is the greedy one.
 
         lmms-eval's tasks choose the smallest loss; it is infinite if the video cannot be read. Each pair is wrapped,
@@ -130,7 +131,7 @@ class LlavaVideo(lmms):
         """
         return self._answer_all(requests, "loglikelihood", no_answer=(float("inf"), False))
 
-    def generate_until_multi_round(self, requests: list[Instance]) -> list[GenerationResult]:
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[GenerationResult]:  # type: ignore[override]
         """Answer each request in rounds: the task asks the next question after it has seen the answers so far."""
         return self._answer_all(requests, "generate_until_multi_round", no_answer=[""])
 
@@ -141,7 +142,7 @@ class LlavaVideo(lmms):
         self._loader.close()
         for holder_of_the_model in ("_answerer", "encoder"):
             self.__dict__.pop(holder_of_the_model, None)
-        super().clean()
+        super().clean()  # type: ignore[no-untyped-call]
 
     def _join_run(self) -> None:
         """Set up what this rank shares with the others: process group, barriers, and the files of the run."""
@@ -169,8 +170,8 @@ class LlavaVideo(lmms):
         self._loader = VideoLoader(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
         return MediaEncoder(self.model, self._loader, self.device, cache)
 
-    def _answer_all(self, instances: list[Instance], kind: str, no_answer: Any) -> list[GenerationResult]:
-        results = [GenerationResult(no_answer) for _ in instances]
+    def _answer_all(self, instances: list[Instance], kind: str, no_answer: Answer) -> list[GenerationResult]:
+        results = [GenerationResult(no_answer) for _ in instances]  # type: ignore[arg-type]
         has_barriers = self.world_size > 1 and not evaluation.uses_response_cache()
         is_scattered = has_barriers and kind != "generate_until_multi_round"
         jobs = []
@@ -183,17 +184,17 @@ class LlavaVideo(lmms):
         kept = [(job, self._journal.get(job.name, job.request)) for job in jobs]
         known = [(job, result) for job, result in kept if result is not None]
         for _, result in known:
-            self._sums.add_resumed(result.token_counts)
+            self._sums.add_resumed(result.facts)
         jobs = [job for job, result in kept if result is None]
         answers = self._answer_scattered(jobs, kind, no_answer) if is_scattered else self._answer_jobs(jobs, no_answer)
         if has_barriers and not is_scattered:
             with fatal(f"rank {self.rank}, barrier after the answers"):
                 self.exchange.gather(None)  # lmms-eval's own barrier, which comes next, does not wait for slow ranks
         for job, result in [*known, *answers]:
-            results[job.request.position] = result
+            results[job.request.position] = result.for_lmms_eval()
         return results
 
-    def _answer_scattered(self, jobs: list[Job], kind: str, no_answer: Any) -> list[tuple[Job, GenerationResult]]:
+    def _answer_scattered(self, jobs: list[Job], kind: str, no_answer: Answer) -> list[tuple[Job, Answered]]:
         """Scatter the questions of all ranks by their videos, answer this rank's share, and return the answers."""
         with fatal(f"rank {self.rank}, exchange of questions"):
             jobs = self.exchange.scatter(jobs, self._tasks.known(kind))
@@ -201,10 +202,10 @@ class LlavaVideo(lmms):
         with fatal(f"rank {self.rank}, exchange of answers"):
             return self.exchange.return_answers(answers)
 
-    def _answer_jobs(self, jobs: list[Job], no_answer: Any) -> list[tuple[Job, GenerationResult]]:
+    def _answer_jobs(self, jobs: list[Job], no_answer: Answer) -> list[tuple[Job, Answered]]:
         jobs = in_video_order(jobs)
         self._loader.expect(videos_in_order(jobs))
-        answers: list[tuple[Job, GenerationResult]] = []
+        answers: list[tuple[Job, Answered]] = []
         progress = make_progress(total=len(jobs), desc="Answering", disable=self.rank != 0)
         for batch in in_batches(jobs, self._questions_per_batch):
             answers += zip(batch, self._answer_batch(batch, no_answer), strict=True)
@@ -222,7 +223,7 @@ class LlavaVideo(lmms):
             pictures = self._tasks.pictures(request) if self._journal.is_on and videos is None else ()
             return Job(self.rank, request, self._journal.name(request, videos, pictures), videos, decoding)
 
-    def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
+    def _answer_batch(self, jobs: list[Job], no_answer: Answer) -> list[Answered]:
         requests = [job.request for job in jobs]
         if self.arguments.deterministic:
             repeat = jobs[0].name.rpartition("-")[2]
@@ -230,7 +231,7 @@ class LlavaVideo(lmms):
         with fatal(f"rank {self.rank}, {name_questions(requests)}, videos {jobs[0].videos}"):
             results = self._answerer.answer(requests, no_answer)
         for job, result in zip(jobs, results, strict=True):
-            self._journal.keep(job.name, result.text, result.token_counts)
+            self._journal.keep(job.name, result)
         return results
 
     def _finish_record(self) -> None:

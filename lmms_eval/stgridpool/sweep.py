@@ -2,13 +2,12 @@
 
 import copy
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmms_eval.api.instance import GenerationResult
-
+from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.schedule import Job, in_batches
 from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
@@ -58,7 +57,7 @@ class SweptModel(LlavaVideo):
         plain = self.encoder
         self.encoder = SharingEncoder(plain.model, plain.loader, plain.device, plain.cache)
         self._sweep = [self]
-        self._found: dict[Any, GenerationResult] = {}
+        self._found: dict[Hashable, Answered] = {}
 
     def for_each(self, compressors: Sequence[Compressor]) -> list["SweptModel"]:
         """Create a model for each compressor; all of them share this one's weights in memory.
@@ -83,18 +82,18 @@ class SweptModel(LlavaVideo):
         self._own_batch = self._questions_per_batch
         self._questions_per_batch = sys.maxsize  # `_answer_batch` gets all questions about a video
 
-    def _answer_jobs(self, jobs: list[Job], no_answer: Any) -> list[tuple[Job, GenerationResult]]:
+    def _answer_jobs(self, jobs: list[Job], no_answer: Answer) -> list[tuple[Job, Answered]]:
         unknown = [job for job in jobs if _key(job) not in self._found]
         if unknown:
             super()._answer_jobs(unknown, no_answer)
         return [(job, self._found[_key(job)]) for job in jobs]
 
-    def _answer_batch(self, jobs: list[Job], no_answer: Any) -> list[GenerationResult]:
+    def _answer_batch(self, jobs: list[Job], no_answer: Answer) -> list[Answered]:
         for model in self._sweep:
             model._answer_alone(jobs, no_answer)
         return [self._found[_key(job)] for job in jobs]
 
-    def _answer_alone(self, jobs: list[Job], no_answer: Any) -> None:
+    def _answer_alone(self, jobs: list[Job], no_answer: Answer) -> None:
         """Answer questions about one video with this compressor, then free its tokens and prefix."""
         self.model.compressor = self.compressor
         for batch in in_batches(jobs, self._own_batch):
@@ -103,6 +102,6 @@ class SweptModel(LlavaVideo):
         self._answerer.forget()
 
 
-def _key(job: Job) -> tuple[Any, ...]:
+def _key(job: Job) -> Hashable:
     """Identify a question; lmms-eval asks all models the same questions in the same order."""
     return job.request.kind, job.request.task, job.request.document, job.request.position

@@ -1,10 +1,8 @@
 """Answer requests: encode the visuals, build prompts, ask the language model, and note the facts of each answer."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from lmms_eval.api.instance import GenerationResult
 from loguru import logger
 
 from lmms_eval_stgridpool.answers.generation import PreparedQuestion, generate
@@ -12,9 +10,9 @@ from lmms_eval_stgridpool.answers.generation_settings import GenerationSettings
 from lmms_eval_stgridpool.answers.scoring import score
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.kept.record import RankSums
-from lmms_eval_stgridpool.kept.sample_facts import SampleFacts
+from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request, Tasks, Visuals, name_questions, video_key
-from lmms_eval_stgridpool.run.unanswered import UNANSWERED
+from lmms_eval_stgridpool.run.unanswered import UNANSWERED, Unanswered
 from lmms_eval_stgridpool.videos.encoding import EncodedMedia, LastMade, Media, MediaEncoder
 from stgridpool.finite import NonFiniteError
 from stgridpool.model import Prompt
@@ -37,7 +35,7 @@ class Answerer:
         self._encoded: LastMade[EncodedMedia] = LastMade()
         self._media: LastMade[Media] = LastMade()
 
-    def answer(self, requests: Sequence[Request], no_answer: Any) -> list[GenerationResult]:
+    def answer(self, requests: Sequence[Request], no_answer: Answer) -> list[Answered]:
         """Answer one request, or several of kind "generate_until" about the same visuals.
 
         Depending on the kind of request, an answer is a text, a pair (loss, is greedy) or a list of texts. A question
@@ -52,21 +50,23 @@ class Answerer:
         """
         facts = [SampleFacts() for _ in requests]
         timer = StageTimer(self.encoder.device)
+        answers: Sequence[Answer | Unanswered]
         try:
             answers = self._answer(requests, facts, timer)
         except UNANSWERED as error:
             answers = [error] * len(requests)
         for failure in dict.fromkeys(answer for answer in answers if isinstance(answer, UNANSWERED)):
-            failed = [index for index, answer in enumerate(answers) if answer is failure]
-            logger.error(f"{name_questions([requests[index] for index in failed])} is not answered: {failure}")
+            failed = [request for request, answer in zip(requests, answers, strict=True) if answer is failure]
+            logger.error(f"{name_questions(failed)} is not answered: {failure}")
             self._sums.add_failures(failure, len(failed))
-            for index in failed:
-                facts[index].failure, answers[index] = str(failure), no_answer
         seconds = {stage: spent / len(requests) for stage, spent in timer.seconds().items()}
-        for own_facts in facts:
+        results = []
+        for answer, own_facts in zip(answers, facts, strict=True):
             own_facts.seconds = dict(seconds)
+            own_facts.failure = str(answer) if isinstance(answer, UNANSWERED) else None
             self._sums.add_answer(own_facts)
-        return [GenerationResult(answer, own_facts) for answer, own_facts in zip(answers, facts, strict=True)]
+            results.append(Answered(no_answer if isinstance(answer, UNANSWERED) else answer, own_facts))
+        return results
 
     def forget(self) -> None:
         """Free the last video: its features, its tokens and its prefix."""
@@ -74,7 +74,9 @@ class Answerer:
         self._media.forget()
         self.shared.forget()
 
-    def _answer(self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer) -> list[Any]:
+    def _answer(
+        self, requests: Sequence[Request], facts: Sequence[SampleFacts], timer: StageTimer
+    ) -> Sequence[Answer | Unanswered]:
         """Answer requests about the same visuals; return the error for an answer whose logits are not finite."""
         request = requests[0]
         visuals = self._tasks.visuals(request)
@@ -126,13 +128,13 @@ class Answerer:
             if isinstance(answer, NonFiniteError):
                 return answer
             answers.append(answer)
-            visuals, context, finished, outputs, notes = self._tasks.next_round(
+            shown, context, finished, outputs, notes = self._tasks.next_round(
                 request,
                 previous_output=list(answers),
                 round_idx=len(answers),
                 previous_round_info=notes,
             )
-            answers, visuals = list(outputs), list(visuals or [])
+            answers, visuals = list(outputs), list(shown or [])
             if finished:
                 return answers
 

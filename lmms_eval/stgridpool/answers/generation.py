@@ -1,10 +1,9 @@
 """Generate free text for questions: as a batch if they share a prefix, otherwise one by one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -72,7 +71,7 @@ def generate(
     Raises:
         RuntimeError: If the number of visual tokens in the model differs from what the compressors planned.
     """
-    groups: dict[Any, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for index, question in enumerate(questions):
         prefix = shared.ids(question.prompt)
         groups.setdefault(index if prefix is None else (id(question.media), *prefix.tolist()), []).append(index)

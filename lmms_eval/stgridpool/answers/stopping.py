@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import StoppingCriteria
@@ -24,7 +24,7 @@ class FirstToken(StoppingCriteria):
         self._stages, self._timer = stages, timer
         self._seen = False
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
         """Return False for every sequence."""
         if not self._seen:
             self._seen = True
@@ -48,7 +48,7 @@ class Limits(StoppingCriteria):
         self._criteria, self._max_new_tokens = criteria, max_new_tokens
         self.lengths: list[int | None] = [None] * len(criteria)
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Tell which sequences (B,) are done; `input_ids` (B, m) are the new tokens."""
         rows, length = input_ids.shape
         rows_per_answer = rows // len(self._criteria)
@@ -66,6 +66,13 @@ class Limits(StoppingCriteria):
         return torch.tensor(done, dtype=torch.bool).to(input_ids.device, non_blocking=True)
 
 
+class Decoding(Protocol):
+    """A tokenizer, as far as `Until` uses it."""
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str | list[str]:
+        """Turn ids into text."""
+
+
 class Until(StoppingCriteria):
     """Stops a sequence as soon as its new text contains one of the words.
 
@@ -74,11 +81,11 @@ class Until(StoppingCriteria):
     space at the beginning does not count.
     """
 
-    def __init__(self, words: tuple[str, ...], tokenizer: Any) -> None:
+    def __init__(self, words: tuple[str, ...], tokenizer: Decoding) -> None:
         self._words, self._tokenizer = words, tokenizer
         self._tail = 1 + max((len(word.encode()) for word in words), default=0)  # a token is at least one byte
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
         """Tell which sequences (B,) contain a word."""
         done = [self._is_complete(ids) for ids in input_ids.tolist()]
         return torch.tensor(done, dtype=torch.bool, device=input_ids.device)
@@ -88,5 +95,4 @@ class Until(StoppingCriteria):
         return bool(found) and any(word in self._text(ids).lstrip() for word in found)
 
     def _text(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))

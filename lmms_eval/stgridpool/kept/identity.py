@@ -46,7 +46,7 @@ def video_identity(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return [file_identity(file) for file in (sorted(video.glob("*")) if video.is_dir() else [video])]
 
 
-def visual_identity(visual: Any) -> Any:
+def visual_identity(visual: object) -> object:
     """Identify a visual: a picture by a digest of its pixels, a path by its `video_identity`."""
     if isinstance(visual, Image.Image):
         digest = hashlib.sha256(visual.tobytes())

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from lmms_eval.api.instance import GenerationResult
 from loguru import logger
 
 from lmms_eval_stgridpool.kept.identity import answer_key, code_version, video_identity
 from lmms_eval_stgridpool.kept.journal_files import JournalFiles, Kept
-from lmms_eval_stgridpool.kept.sample_facts import SampleFacts
+from lmms_eval_stgridpool.kept.sample_facts import Answered, SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request
 from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool.elsewhere import foreign_code
@@ -62,7 +61,7 @@ class Journal:
         self._setup |= {name: setup[name] for name in OF_SETUP} | {"tower": tower}
         self._asked: Counter[str] = Counter()
 
-    def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[Any] = ()) -> str:
+    def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[object] = ()) -> str:
         """Name a question; the name ends in a number, because a run may ask a question several times.
 
         Args:
@@ -85,7 +84,7 @@ class Journal:
         self._asked[key] += 1
         return f"{key}-{self._asked[key]}"
 
-    def get(self, name: str, request: Request) -> GenerationResult | None:
+    def get(self, name: str, request: Request) -> Answered | None:
         """Look a question's answer up.
 
         Returns:
@@ -100,15 +99,15 @@ class Journal:
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             logger.warning(f"{kept.place}: malformed answer, its question is asked again: {error!r}")
             return None
-        if result.token_counts.is_blind and not self._takes_blind:
+        if result.facts.is_blind and not self._takes_blind:
             return None
         self.taken_of_other_code += kept.is_of_other_code
         return result
 
-    def keep(self, name: str, answer: Any, facts: SampleFacts) -> None:
+    def keep(self, name: str, result: Answered) -> None:
         """Write an answer to the journal, unless the question failed: the next run then asks it again."""
-        if self._files is not None and facts.failure is None:
-            self._files.add(name, {"answer": answer, "facts": asdict(facts)})
+        if self._files is not None and result.facts.failure is None:
+            self._files.add(name, {"answer": result.answer, "facts": asdict(result.facts)})
 
     def finish(self) -> int:
         """Make a last attempt to write the answers that could not be written before.
@@ -122,8 +121,8 @@ class Journal:
         return waiting
 
 
-def _result(kept: Kept, kind: str) -> GenerationResult:
-    """Return a kept answer in lmms-eval's form.
+def _result(kept: Kept, kind: str) -> Answered:
+    """Read a kept answer.
 
     Raises:
         TypeError, ValueError, KeyError, AttributeError: If it does not have the form that `Journal.keep` writes.
@@ -139,4 +138,4 @@ def _result(kept: Kept, kind: str) -> GenerationResult:
         is_right = isinstance(answer, list)
     if not is_right:
         raise TypeError(f"{answer!r} is no answer to a {kind} request")
-    return GenerationResult(answer, SampleFacts.from_dict(facts))
+    return Answered(answer, SampleFacts.from_dict(facts))

@@ -4,13 +4,12 @@ import argparse
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 MARKER = ".made_by_stgridpool"
 """File that marks a folder as ours: files in it may be replaced and deleted."""
 
 
-def check_path(name: str, value: Any) -> None:
+def check_path(name: str, value: object) -> None:
     """Check that a value names a path; an empty text would mean the working directory.
 
     Args:

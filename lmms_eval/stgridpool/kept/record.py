@@ -15,10 +15,9 @@ from lmms_eval_stgridpool.kept.identity import checkpoint_version, git_commit
 from lmms_eval_stgridpool.kept.sample_facts import SampleFacts, add
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.placement import Placement
-from lmms_eval_stgridpool.run.unanswered import UnansweredError, kind_of
+from lmms_eval_stgridpool.run.unanswered import Unanswered, kind_of
 from lmms_eval_stgridpool.run.versions import package_version, untested_versions
 from stgridpool import Compressor
-from stgridpool.finite import NonFiniteError
 from stgridpool.retention import RetentionSums
 
 _PACKAGES = ("stgridpool", "lmms_eval", "torch", "transformers", "accelerate", "decord", "av")
@@ -90,7 +89,7 @@ class RankSums:
         add(self.seconds, facts.seconds)
         add(self.first_token_seconds, facts.first_token_seconds())
 
-    def add_failures(self, error: VideoReadError | NonFiniteError | UnansweredError, questions: int) -> None:
+    def add_failures(self, error: Unanswered, questions: int) -> None:
         """Count questions that could not be answered by reason; `add_answer` counts each of them, too."""
         add(self.failures, {kind_of(error): questions})
         if isinstance(error, VideoReadError):

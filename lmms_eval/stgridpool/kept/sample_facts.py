@@ -1,12 +1,15 @@
-"""The facts of one answer, which lmms-eval writes into its samples file."""
+"""An answer and the facts about it, which lmms-eval writes to its samples file."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lmms_eval.api.instance import TokenCounts
+from lmms_eval.api.instance import GenerationResult, TokenCounts
 
 from stgridpool.retention import VisualCounts, fractions
+
+Answer = str | tuple[float, bool] | list[str]
+"""A text; a loss, and whether the scored text is the greedy one; or the texts of several rounds."""
 
 
 @dataclass
@@ -97,6 +100,23 @@ class SampleFacts(TokenCounts):
             "failed": self.failure is not None,
             "tokens_per_frame": self.visual_tokens / self.frames if self.frames else None,
         }
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer with its facts.
+
+    Attributes:
+        answer: The answer.
+        facts: The facts.
+    """
+
+    answer: Answer
+    facts: SampleFacts
+
+    def for_lmms_eval(self) -> GenerationResult:
+        """Wrap the answer; lmms-eval unwraps every kind of answer, although it declares texts only."""
+        return GenerationResult(self.answer, self.facts)  # type: ignore[arg-type]
 
 
 def add(sums: dict[str, Any], values: Mapping[str, Any]) -> None:

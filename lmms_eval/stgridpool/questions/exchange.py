@@ -6,12 +6,14 @@ that was asked the question.
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TypeVar
 
 from torch import distributed
 
 from lmms_eval_stgridpool.questions.rank_progress import RankProgress, new_cpu_group
 from lmms_eval_stgridpool.questions.schedule import Job, assign_ranks
+
+T = TypeVar("T")
 
 
 class Exchange:
@@ -40,7 +42,7 @@ class Exchange:
         if self._progress is not None:
             self._progress.report(done)
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: T) -> list[T]:
         """Gather a value from every rank, in the order of the ranks.
 
         Raises:
@@ -49,7 +51,7 @@ class Exchange:
         if self._progress is None:
             return [value]
         self._progress.barrier()
-        values = [None] * self._world_size
+        values = [value] * self._world_size
         distributed.all_gather_object(values, value, group=self._group)
         return values
 
@@ -65,7 +67,7 @@ class Exchange:
         ranks = assign_ranks(everything, [tasks for _, tasks in gathered])
         return [job for job, rank in zip(everything, ranks, strict=True) if rank == self._rank]
 
-    def return_answers(self, answers: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Any]]:
+    def return_answers(self, answers: Sequence[tuple[Job, T]]) -> list[tuple[Job, T]]:
         """Gather the answers of all ranks, and return those to the questions that this rank was asked."""
         gathered = self.gather(list(answers))
         return [(job, answer) for found in gathered for job, answer in found if job.owner == self._rank]

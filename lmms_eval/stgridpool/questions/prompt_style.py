@@ -12,7 +12,7 @@ from lmms_eval.api.instance import Instance
 PROMPT_STYLES = ("llava_vid",)
 
 
-def restyle(instance: Instance, row: Any, style: str) -> bool:
+def restyle(instance: Instance, row: Mapping[str, Any], style: str) -> bool:
     """Replace the question in `instance` with the wording that its task uses for the model `style`.
 
     lmms-eval logs the arguments of an instance, so its samples file shows the question that was asked. If the task has

@@ -11,8 +11,12 @@ from lmms_eval_stgridpool.kept.identity import visual_identity
 from lmms_eval_stgridpool.questions.prompt_style import restyle
 from lmms_eval_stgridpool.run.unanswered import NOTHING_SHOWN, UnansweredError
 
-Visuals = Sequence[Any]
+Row = Mapping[str, Any]
+"""The dataset's row of a question."""
+Visuals = Sequence[object]
 """The visuals of a question: paths of videos, or PIL images; may be empty."""
+Round = tuple[Visuals | None, str, bool, Sequence[str], Any]
+"""A task's next round: visuals, question, whether it is done, the answers so far, and notes for itself."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class Tasks:
         self._prompt_style = prompt_style
         self._unstyled: set[str] = set()
         self._answer_without_visuals = answer_without_visuals
-        self._find_visuals: dict[tuple[str, str], Callable[[Any], Visuals | None]] = {}
-        self._next_round: dict[str, Callable[..., Any]] = {}
+        self._find_visuals: dict[tuple[str, str], Callable[[Row], Visuals | None]] = {}
+        self._next_round: dict[str, Callable[..., Round]] = {}
         self._with_images: set[str] = set()
 
     def read(self, position: int, instance: Instance) -> Request:
@@ -98,11 +102,12 @@ class Tasks:
         """Return the tasks that have asked for this kind of answer."""
         return {task for known_kind, task in self._find_visuals if known_kind == kind}
 
-    def row(self, request: Request) -> Any:
+    def row(self, request: Request) -> Row:
         """Return the dataset's row of a question."""
-        return self._documents[request.task][request.split][request.document]
+        row: Row = self._documents[request.task][request.split][request.document]
+        return row
 
-    def visuals(self, request: Request) -> list[Any]:
+    def visuals(self, request: Request) -> Visuals:
         """Have the task load the visuals of a question; there are none if the task is about text.
 
         Raises:
@@ -141,14 +146,14 @@ class Tasks:
             self._with_images.add(request.task)
         return key
 
-    def pictures(self, request: Request) -> list[Any]:
+    def pictures(self, request: Request) -> list[object]:
         """Identify the pictures of a question; return nothing if they cannot be read: the question will fail, too."""
         try:
             return [visual_identity(visual) for visual in self.visuals(request)]
         except UnansweredError:
             return []
 
-    def next_round(self, request: Request, **state: Any) -> Any:
+    def next_round(self, request: Request, **state: Any) -> Round:
         """Ask the task for its next question, or whether it is done, by calling its ``doc_to_text``."""
         return self._next_round[request.task](self.row(request), **state)
 
@@ -160,7 +165,8 @@ def is_padding(instance: Instance) -> bool:
 
 def video_key(visuals: Visuals) -> tuple[str, ...] | None:
     """Return the paths of a question's videos; None if it shows images or nothing."""
-    return tuple(visuals) if visuals and all(isinstance(visual, str) for visual in visuals) else None
+    paths = tuple(visual for visual in visuals if isinstance(visual, str))
+    return paths if paths and len(paths) == len(visuals) else None
 
 
 def name_questions(requests: Sequence[Request]) -> str:

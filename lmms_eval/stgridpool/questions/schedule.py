@@ -8,11 +8,10 @@ rank, questions about one video are consecutive, and are answered in batches.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from lmms_eval_stgridpool.questions.requests import Request
 
@@ -58,7 +57,7 @@ def assign_ranks(jobs: Sequence[Job], known_tasks: Sequence[Set[str]]) -> list[i
     Returns:
         The rank of each question, in the order of `jobs`.
     """
-    groups: dict[Any, list[int]] = {}
+    groups: dict[tuple[tuple[int, ...], Hashable], list[int]] = {}
     for index, job in enumerate(jobs):
         able = tuple(rank for rank, tasks in enumerate(known_tasks) if job.request.task in tasks)
         groups.setdefault((able, index if job.videos is None else job.videos), []).append(index)
@@ -109,11 +108,11 @@ def decoding_work(path: str, max_frames_num: int) -> float:
 
 def in_video_order(jobs: Sequence[Job]) -> list[Job]:
     """Move questions about the same videos behind the first of them; otherwise the given order stays."""
-    first: dict[Any, int] = {}
+    first: dict[tuple[str, ...], int] = {}
     for position, job in enumerate(jobs):
         if job.videos is not None:
             first.setdefault(job.videos, position)
-    order = sorted(range(len(jobs)), key=lambda position: (first.get(jobs[position].videos, position), position))
+    order = sorted(range(len(jobs)), key=lambda position: (first.get(jobs[position].videos or (), position), position))
     return [jobs[position] for position in order]
 
 

@@ -230,6 +230,6 @@ class Arguments:
         return build_compressor(options.text("compressor", self.compressor), **given)
 
 
-def _check_device(name: str, value: Any, others: Sequence[str]) -> None:
+def _check_device(name: str, value: object, others: Sequence[str]) -> None:
     if not isinstance(value, str) or (value not in others and _DEVICE.fullmatch(value) is None):
         raise ValueError(f"{name} must be {', '.join([*others, 'cpu, cuda or cuda:0, cuda:1, ...'])}, got {value!r}")

@@ -18,10 +18,13 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from loguru import logger
 from torch import distributed
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
 
 GRACE_SECONDS = 5
 """Time that a failed process has for an orderly exit."""
@@ -81,7 +84,7 @@ def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...]
         raise _ending() from error
 
 
-def _is_report(record: Any) -> bool:
+def _is_report(record: "Record") -> bool:
     beginning = _BEGINNINGS.get(record["function"])
     return beginning is not None and record["message"].startswith(beginning)
 
@@ -107,7 +110,7 @@ def _says(module: str, name: str, beginning: str) -> bool:
     return any(isinstance(text, str) and text.startswith(beginning) for text in texts)
 
 
-def _leave(message: Any) -> NoReturn:  # noqa: ARG001 - the other handlers print it
+def _leave(message: "Message") -> NoReturn:  # noqa: ARG001 - the other handlers print it
     raise _ending()
 
 

@@ -25,11 +25,12 @@ class UnansweredError(Exception):
         self.kind = kind
 
 
+Unanswered = VideoReadError | NonFiniteError | UnansweredError
 UNANSWERED = (VideoReadError, NonFiniteError, UnansweredError)
 """Exceptions that leave a question unanswered. Any other exception ends the run."""
 
 
-def kind_of(error: VideoReadError | NonFiniteError | UnansweredError) -> str:
+def kind_of(error: Unanswered) -> str:
     """Return the reason as the record of the run counts it."""
     if isinstance(error, UnansweredError):
         return error.kind

@@ -1,9 +1,9 @@
 """Encode the visuals of a question for the language model: videos are also decoded and compressed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -93,7 +93,7 @@ class MediaEncoder:
     device: torch.device
     cache: FeatureCache | None = None
 
-    def encode(self, visuals: Sequence[Any], timer: StageTimer) -> EncodedMedia:
+    def encode(self, visuals: Sequence[object], timer: StageTimer) -> EncodedMedia:
         """Encode videos or images.
 
         Args:
@@ -106,10 +106,11 @@ class MediaEncoder:
         """
         if not visuals:
             return EncodedMedia((), Media())
-        if all(isinstance(visual, str | Path) for visual in visuals):
-            if not all(str(visual).strip() for visual in visuals):
+        paths = [visual for visual in visuals if isinstance(visual, str | Path)]
+        if len(paths) == len(visuals):
+            if not all(str(path).strip() for path in paths):
                 raise VideoReadError("", "the task names an empty path")  # it would be the working directory
-            return self._encode_videos([Path(visual) for visual in visuals], timer)
+            return self._encode_videos([Path(path) for path in paths], timer)
         if all(isinstance(visual, Image.Image) for visual in visuals):
             return EncodedMedia((), Media(self.model.encode_images(visuals, timer)))
         kinds = sorted({type(visual).__name__ for visual in visuals})
@@ -191,10 +192,10 @@ class LastMade(Generic[Made]):
     """
 
     def __init__(self) -> None:
-        self._key: Any = None
+        self._key: Hashable = None
         self._made: Made | VideoReadError | None = None
 
-    def get(self, key: Any, make: Callable[[], Made]) -> Made:
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """Return the entry for `key`; call `make` if the last entry had another key, or if the key is None.
 
         Raises:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -105,7 +105,7 @@ def _header(file: BinaryIO, size: int) -> dict[str, str]:
 
 def _checksum(name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:
     features = tensors[_FEATURES]
-    described: list[Any] = [name, str(features.dtype), tuple(features.shape), dict(facts)]
+    described: list[object] = [name, str(features.dtype), tuple(features.shape), dict(facts)]
     evidence = sorted(tensors.keys() - {_FEATURES})
     described += [(key, str(tensors[key].dtype), tuple(tensors[key].shape)) for key in evidence]
     checksum = zlib.crc32(json.dumps(described, sort_keys=True).encode())

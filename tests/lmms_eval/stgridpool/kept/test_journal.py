@@ -17,7 +17,7 @@ from lmms_eval_stgridpool.kept import journal as module
 from lmms_eval_stgridpool.kept.identity import git_commit
 from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.journal_files import JournalFiles, decode_line, encode_line
-from lmms_eval_stgridpool.kept.sample_facts import SampleFacts
+from lmms_eval_stgridpool.kept.sample_facts import Answered, SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request
 from lmms_eval_stgridpool.run.arguments import Arguments
 
@@ -185,7 +185,7 @@ def test_an_answer_of_the_wrong_shape_is_named_and_asked_again(tmp_path, change)
     arguments, setup = Arguments(pretrained="x", resume_dir=str(tmp_path)), dict.fromkeys(module.OF_SETUP)
     request = Request("generate_until", 0, "What?", {}, 0, "task", "test")
     before = Journal(arguments, 0, setup)
-    before.keep(before.name(request, None), "A", SampleFacts(frames=8, kept_tokens={"entering_llm": 8}))
+    before.keep(before.name(request, None), Answered("A", SampleFacts(frames=8, kept_tokens={"entering_llm": 8})))
     again = Journal(arguments, 0, setup)
     assert again.get(again.name(request, None), request).text == "A"
     rewrite(tmp_path, change)
