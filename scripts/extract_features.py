@@ -16,6 +16,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lmms_eval_stgridpool.manifest import exit_without_own_llava
+
+exit_without_own_llava()  # before the imports that would fail
+
 import torch
 from lmms_eval.evaluator_utils import get_task_list
 from lmms_eval.models.model_utils.progress import make_progress

@@ -21,6 +21,10 @@ from itertools import dropwhile, product
 from pathlib import Path
 from typing import Any
 
+from lmms_eval_stgridpool.manifest import exit_without_own_llava
+
+exit_without_own_llava()  # before the imports that would fail
+
 from compare_runs import Row, show, summarise
 from lmms_eval import utils
 from lmms_eval.evaluator import simple_evaluate

@@ -48,6 +48,18 @@ def __getattr__(name: str) -> Any:
     return LlavaVideo
 
 
+def exit_without_own_llava() -> None:
+    """End a command that is about to import the model where `import llava` finds another project's package.
+
+    Raises:
+        SystemExit: If it finds another package; the message, one line, names both.
+    """
+    try:
+        check_llava()
+    except ImportError as error:
+        raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from error
+
+
 def check_llava() -> None:
     """Check that `import llava` finds our package: LLaVA-NeXT's has the same name and many modules of the same names.
 

@@ -1,5 +1,6 @@
 """The shell commands parse, explain themselves, and reject what they do not know."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -105,3 +106,15 @@ def test_a_demo_replaces_only_what_demos_make(demo, tmp_path):
     assert (tmp_path / "demo" / "notes.txt").exists()
     assert (tmp_path / "mine" / "file").exists()
     assert not (tmp_path / "demo" / "runs" / "old").exists()
+
+
+@pytest.mark.parametrize("name", ["sweep", "extract_features"])
+def test_another_package_of_the_name_llava_is_named_in_one_line(name, tmp_path):
+    (tmp_path / "llava").mkdir()
+    (tmp_path / "llava" / "__init__.py").touch()
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, str(REPOSITORY / "scripts" / f"{name}.py"), "--help"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"{name}.py: `import llava` finds {tmp_path / 'llava'}, another project's package, but")
