@@ -187,7 +187,7 @@ def test_an_answer_of_the_wrong_shape_is_named_and_asked_again(tmp_path, change)
     before = Journal(arguments, 0, setup)
     before.keep(before.name(request, None), Answered("A", SampleFacts(frames=8, kept_tokens={"entering_llm": 8})))
     again = Journal(arguments, 0, setup)
-    assert again.get(again.name(request, None), request).text == "A"
+    assert again.get(again.name(request, None), request).answer == "A"
     rewrite(tmp_path, change)
     messages = []
     handler = logger.add(messages.append, level="WARNING")
