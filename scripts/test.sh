@@ -19,5 +19,5 @@ bash "$root/scripts/setup.sh"
 cd "$root"
 # The tests' tensors are small: more threads than one only wait for each other, the more so where a test starts processes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-(($#)) || set -- --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
+(($#)) || set -- --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 exec .venv/bin/python -m pytest "$@"

@@ -17,6 +17,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(config, items):
+    """Let processes that share the tests begin with files of slow ones, lest one is left alone with them at the end."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 def _golden_root() -> Path:
     """Numbers computed by the original code: a copy beside the checkout is preferred, the shipped one is equal."""
     beside = REPOSITORY.parent / "shared" / "golden"
