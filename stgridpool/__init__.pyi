@@ -7,6 +7,7 @@ from .compressor import Step as Step
 from .compressor import compress as compress
 from .compressors import COMPRESSORS as COMPRESSORS
 from .compressors import build_compressor as build_compressor
+from .compressors import presets as presets
 from .compressors.adaptive_pool import AdaptivePool as AdaptivePool
 from .compressors.average import Average as Average
 from .compressors.bilinear import Bilinear as Bilinear

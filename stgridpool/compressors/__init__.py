@@ -108,6 +108,17 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     return method(**options)
 
 
+def presets(name: str) -> tuple[str, ...]:
+    """Name the presets of the method called `name`, which its option `preset` takes; none for most methods.
+
+    Raises:
+        ValueError: If there is no such method.
+    """
+    if name not in COMPRESSORS:
+        raise ValueError(f"there is no compressor {name!r}{suggestion(name, COMPRESSORS)}")
+    return tuple(getattr(COMPRESSORS[name], "PRESETS", ()))
+
+
 def _build_chain(names: str, options: Mapping[str, Any]) -> Chain:
     parts = names.split("+")
     if len(set(parts)) < len(parts):

@@ -16,7 +16,7 @@ from stgridpool.frames.layout import RewrittenFrames, lay_out, resident
 from stgridpool.frames.patterns import Windows
 from stgridpool.frames.window_pooling import WindowPooling
 from stgridpool.options import number
-from stgridpool.plan import MadeTables, Plan, make
+from stgridpool.plan import MadeTables, Plan, make, to_device
 from stgridpool.video_tokens import VideoTokens
 
 
@@ -66,17 +66,18 @@ class NSP(WindowPooling):
     def _weights(
         self, maps: Tensor, windows: Windows, made: Sequence[Tensor], rewritten: RewrittenFrames | None
     ) -> Tensor:
-        """Compute the weights (T, H'*W', k*k) of every window; `made` holds the mosaics, (F_l*H*W, D) per level."""
-        slots = resident(rewritten.slots, maps.device) if rewritten else None
-        if kernels.can_run(maps) and kernels.window_fits(windows.index.shape[1], maps.shape[3]):
+        """Compute the weights (T', H'*W', k*k) of every window; `made` holds the mosaics, (F_l*H*W, D) per level."""
+        can_run = kernels.can_run(maps) and kernels.window_fits(windows.index.shape[1], maps.shape[3])
+        if can_run and (rewritten is None or rewritten.appended is None):
             from stgridpool.kernels.norm_weights import norm_weights  # noqa: PLC0415  # triton may be missing
 
+            slots = resident(rewritten.slots, maps.device) if rewritten else None
             mosaics = torch.cat(list(made)) if made else None
             return norm_weights(maps, windows.index, self.norm_order, self.scale, mosaics, slots)
         norms = token_norms(maps, self.norm_order).flatten(1)  # (T, H*W)
-        if slots is not None:
+        if rewritten is not None:
             of_made = torch.cat([token_norms(level, self.norm_order) for level in made]).view(-1, norms.shape[1])
-            norms = torch.where((slots < 0)[:, None], norms, of_made[slots])
+            norms = torch.cat([norms, of_made])[to_device(rewritten.order()[0], maps.device)]
         return window_softmax(norms * self.scale, windows.index)
 
 

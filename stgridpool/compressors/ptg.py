@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from stgridpool.compressor import Compressor
 from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import RewrittenFrames, lay_out
-from stgridpool.frames.mosaics import Level, rewrite
+from stgridpool.frames.mosaics import Level, num_grids, rewrite
 from stgridpool.frames.patterns import every_token
-from stgridpool.options import whole_number, whole_numbers
+from stgridpool.options import choice, whole_number, whole_numbers
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
 RELEASED_WINDOW, RELEASED_LEVELS = 8, 3
+WRITES = ("replace", "append", "blend")
 LONGEST_WINDOW, MOST_LEVELS, LARGEST_GRID = 1_000_000, 16, 1024
 
 
@@ -24,7 +25,7 @@ class PTG(Compressor):
 
     Level l samples every `strides[l]`-th frame and makes a mosaic of every `grid_size` sampled frames, so it works on
     windows of ``strides[l] * grid_size`` frames. Higher levels see the mosaics of lower ones. The number of tokens
-    does not change.
+    does not change, unless mosaics are appended.
 
     The paper gives windows instead of strides: with `window` K and `levels` L, level l = 1..L works on windows of
     ``K * 2^(l-1)`` frames, so its stride is ``K * 2^(l-1) / grid_size``. With neither form, the windows are those of
@@ -39,6 +40,9 @@ class PTG(Compressor):
         window: K in frames, 1 to 1,000,000, a multiple of `grid_size`; the paper's form. The object keeps the strides
             that follow from it.
         levels: Number of levels, 1 to 16; the paper's form.
+        write: What becomes of a mosaic: "replace", as released; "blend", the mean of it and the frame that it would
+            replace takes that place; or "append", it is one more frame behind that one, no frame is lost, and all
+            levels sample the video's own frames.
 
     Raises:
         ValueError: If both forms or half of one are given, or an option is of the wrong type or out of its range.
@@ -48,6 +52,7 @@ class PTG(Compressor):
     grid_size: int | tuple[int, ...] = 4
     window: int | None = None
     levels: int | None = None
+    write: str = "replace"
 
     def __post_init__(self) -> None:
         if self.strides is None and self.window is None and self.levels is None:
@@ -59,10 +64,17 @@ class PTG(Compressor):
             object.__setattr__(self, "grid_size", tuple(self.grid_size))
         object.__setattr__(self, "window", None)
         object.__setattr__(self, "levels", None)
+        choice("write", self.write, WRITES)
+
+    @property
+    def pyramid(self) -> tuple[Level, ...]:
+        """The levels."""
+        return pyramid_levels(self.strides, self.grid_size)
 
     def planned_shape(self, shape: Shape) -> Shape:
-        """Return the source lattice."""
-        return shape
+        """Return the source lattice, with a frame more for each mosaic that is appended."""
+        added = num_grids(shape[0], self.pyramid) if self.write == "append" else 0
+        return shape[0] + added, shape[1], shape[2]
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Make mosaics for some frames, and keep the others as they are."""
@@ -71,7 +83,7 @@ class PTG(Compressor):
 
     def rewrite(self, shape: Shape) -> RewrittenFrames | None:
         """Return the mosaics of a (T, H, W) video; None if it is too short for any."""
-        return rewrite(shape, pyramid_levels(self.strides, self.grid_size))
+        return rewrite(shape, self.pyramid, self.write)
 
 
 def pyramid_levels(

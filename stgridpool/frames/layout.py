@@ -23,15 +23,30 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, eq=False)
 class RewrittenFrames:
-    """Frames whose tokens are replaced by made rows before a pattern is laid over them.
+    """Frames made of others, which replace some of them or follow them before a pattern is laid over all.
 
     Attributes:
         made: The rows, level by level, see `Plan.made`; each level makes whole frames of H*W rows.
         slots: (T,) int64, the made frame that replaces each frame, numbered through all levels, or -1 for none.
+        appended: (G,) int64, the frame behind which each made frame is added; None if they replace frames.
     """
 
     made: tuple[Rows, ...]
     slots: Tensor
+    appended: Tensor | None = None
+
+    def order(self) -> tuple[Tensor, Tensor]:
+        """Return for each frame of the result where it is drawn from and the frame in whose place it stands.
+
+        Returns:
+            Twice (T',) int64 on the CPU: the frame of the address space, where made frames follow the T source frames,
+            and the source frame.
+        """
+        frames = torch.arange(len(self.slots))
+        if self.appended is None:
+            return torch.where(self.slots < 0, frames, self.slots + len(frames)), frames
+        places, drawn = torch.cat([frames, self.appended]).sort(stable=True)
+        return drawn, places
 
 
 def lay_out(
@@ -47,7 +62,8 @@ def lay_out(
     """
     if rewritten is not None:
         return resident(_with_mosaics(pattern, shape, rewritten), device)
-    return _over_frames(resident(pattern, device), torch.arange(shape[0], device=device), shape, ())
+    frames = torch.arange(shape[0], device=device)
+    return _over_frames(resident(pattern, device), frames, frames, shape, ())
 
 
 @cached_by_bytes()
@@ -63,16 +79,22 @@ def resident(value: _Value, device: torch.device) -> _Value:
 @cached_by_bytes()
 @torch.inference_mode(False)
 def _with_mosaics(pattern: FramePattern, shape: Shape, rewritten: RewrittenFrames) -> Plan:
-    tables = torch.where(rewritten.slots < 0, torch.arange(shape[0]), rewritten.slots + shape[0])
-    plan = _over_frames(pattern, tables, shape, rewritten.made)
+    plan = _over_frames(pattern, *rewritten.order(), shape, rewritten.made)
     return replace(plan, rows=plan.rows.divided(made_sizes(plan.num_sources, rewritten.made)))
 
 
 @torch.inference_mode(False)
-def _over_frames(pattern: FramePattern, tables: Tensor, shape: Shape, made: tuple[Rows, ...]) -> Plan:
-    """Lay a pattern over frames; `tables` (T,) is the frame of the address space from which each frame is drawn."""
-    frames, height, width = shape
-    area, entries = height * width, pattern.rows.sources.numel()
+def _over_frames(pattern: FramePattern, tables: Tensor, places: Tensor, shape: Shape, made: tuple[Rows, ...]) -> Plan:
+    """Lay a pattern over frames.
+
+    Args:
+        pattern: Over the H*W tokens of one frame.
+        tables: (T',), the frame of the address space from which each frame of the result is drawn.
+        places: (T',), the source frame in whose place it stands.
+        shape: (T, H, W) of the source tokens.
+        made: Rows that are computed first.
+    """
+    area, frames, entries = shape[1] * shape[2], len(tables), pattern.rows.sources.numel()
     order = torch.arange(frames, device=tables.device)
     sources = tables[:, None] * area + pattern.rows.sources
     offsets = (order[:, None] * entries + pattern.rows.offsets[:-1]).flatten()
@@ -82,5 +104,5 @@ def _over_frames(pattern: FramePattern, tables: Tensor, shape: Shape, made: tupl
         pattern.rows.weights.repeat(frames),
         selects=pattern.rows.selects,
     )
-    anchor = (order[:, None] * area + pattern.anchor).flatten()
-    return Plan(rows, frames * area, anchor, made, (frames, *pattern.size))
+    anchor = (places[:, None] * area + pattern.anchor).flatten()
+    return Plan(rows, shape[0] * area, anchor, made, (frames, *pattern.size))

@@ -66,30 +66,55 @@ def mosaic(frame: Pair, grid_size: int) -> Rows:
     return Rows(drawn.sources + which[drawn.row_of_entry()] * height * width, drawn.offsets, drawn.weights)
 
 
+def blended(frame: Pair, grid_size: int) -> Rows:
+    """Mean of a `mosaic` of `grid_size` frames and of the last of them, on the CPU."""
+    area = math.prod(frame)
+    rows, itself = mosaic(frame, grid_size), torch.arange(area)
+    row = torch.cat([rows.row_of_entry(), itself])
+    sources = torch.cat([rows.sources, (grid_size - 1) * area + itself])
+    return Rows.of_entries(row, sources, torch.cat([rows.weights, torch.ones(area)]) / 2, area)
+
+
 @cached_by_bytes()
 @torch.inference_mode(False)
-def rewrite(shape: Shape, levels: tuple[Level, ...]) -> RewrittenFrames | None:
-    """Replace frames of a (T, H, W) video by mosaics, level by level; None if no grid is full.
+def rewrite(shape: Shape, levels: tuple[Level, ...], write: str = "replace") -> RewrittenFrames | None:
+    """Make mosaics of frames of a (T, H, W) video, level by level; None if no grid is full.
 
     At each level the sampled frames are cut into grids of K consecutive ones, and the mosaic of a grid replaces its
-    last frame. Frames that do not fill a grid stay unchanged. Grids of one level do not see each other's mosaics; those
-    of later levels do.
+    last frame, or is added behind it. Frames that do not fill a grid stay unchanged. Grids of one level do not see each
+    other's mosaics; those of later levels do, where frames are replaced.
+
+    Args:
+        shape: (T, H, W).
+        levels: Of the pyramid.
+        write: "replace", "append" or "blend", see `stgridpool.compressors.ptg.PTG`.
     """
     num_frames, height, width = shape
     slots = [-1] * num_frames
     made: list[Rows] = []
+    targets: list[int] = []
+    pattern = blended if write == "blend" else mosaic
     for level in levels:
         grids = torch.tensor(_full_grids(num_frames, level))  # (G, K)
         if not len(grids):
             continue
         tables = torch.tensor([num_frames + slot if slot >= 0 else frame for frame, slot in enumerate(slots)])
-        rows = _over_grids(mosaic((height, width), level.grid_size), tables[grids], height * width)
+        rows = _over_grids(pattern((height, width), level.grid_size), tables[grids], height * width)
         sizes = made_sizes(math.prod(shape), made)
         made.append(rows.divided(sizes) if made else rows)
         first = sum(sizes[1:]) // (height * width)
-        for order, target in enumerate(grids[:, -1].tolist()):
-            slots[target] = first + order
-    return RewrittenFrames(tuple(made), torch.tensor(slots)) if made else None
+        targets += grids[:, -1].tolist()
+        if write != "append":
+            for order, target in enumerate(grids[:, -1].tolist()):
+                slots[target] = first + order
+    if not made:
+        return None
+    return RewrittenFrames(tuple(made), torch.tensor(slots), torch.tensor(targets) if write == "append" else None)
+
+
+def num_grids(num_frames: int, levels: tuple[Level, ...]) -> int:
+    """Count the mosaics that `rewrite` makes."""
+    return sum(len(_full_grids(num_frames, level)) for level in levels)
 
 
 def _full_grids(num_frames: int, level: Level) -> list[list[int]]:

@@ -1,13 +1,14 @@
 """Pyramid temporal gridding: golden numbers and index tables of the original, options, edges."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from stgridpool import PTG
+from stgridpool import PTG, VideoTokens
 from stgridpool.frames.mosaics import Level, grid_layout, mosaic, rewrite, sampled_frames
 from stgridpool.rows import Rows
 
@@ -114,6 +115,27 @@ def test_the_two_forms_are_one():
     assert PTG(window=8, levels=2, grid_size=(4, 2)).strides == (2, 8)
 
 
+@pytest.mark.parametrize(
+    ("write", "expected", "places"),
+    [
+        ("replace", [0, 0, 0, 1, 2, 2, 0.5, 2.5], [0, 1, 2, 3]),  # level 2 sees the mosaics (0, 1) and (2, 3)
+        ("append", [0, 0, 1, 1, 0, 1, 2, 2, 3, 3, 2, 3, 1, 3], [0, 1, 1, 2, 3, 3, 3]),  # and here the frames 1 and 3
+        ("blend", [0, 0, 0.5, 1, 2, 2, 1.625, 2.875], [0, 1, 2, 3]),  # (0.5, 1) and (2.5, 3), so (0.75, 2.75)
+    ],
+)
+def test_ways_to_write_by_hand(write, expected, places):
+    """Frame t has two rows of one token, t and t; a mosaic has the mean of one frame above that of the other."""
+    tokens = torch.arange(4.0).view(4, 1, 1, 1).repeat(1, 2, 1, 1)
+    ptg = PTG(strides=(1, 2), grid_size=2, write=write)
+    out, plan = ptg(tokens)
+    assert out.flatten().tolist() == expected
+    assert plan.shape == ptg.planned_shape((4, 2, 1)) == (len(places), 2, 1)
+    assert (plan.anchor[::2] // 2).tolist() == places
+    assert ptg(tokens[:1]).plan.shape == ptg.planned_shape((1, 2, 1)) == (1, 2, 1)
+    timed = replace(VideoTokens.of(tokens), times=torch.tensor([0.0, 2.5, 5.0, 7.5])).through(plan)
+    assert timed.times.tolist() == [2.5 * place for place in places]
+
+
 @pytest.mark.parametrize("frames", [1, 2, 7])
 def test_too_short_a_video_is_left_as_it_is(frames):
     tokens = torch.randn(frames, 3, 3, 2)
@@ -129,6 +151,7 @@ def test_too_short_a_video_is_left_as_it_is(frames):
             {"strides": (1,), "window": 4, "levels": 1},
             "give either strides, one per level, or window and levels, got strides",
         ),
+        ({"write": "insert"}, "write cannot be 'insert'"),
         ({"window": 8}, "window and levels must both be given, got window=8, levels=None"),
         ({"window": 8, "levels": 0}, "levels must be a whole number from 1 to 16, got 0"),
         ({"window": 6, "levels": 2}, "window of 6 frames must be a multiple of grid_size=4"),

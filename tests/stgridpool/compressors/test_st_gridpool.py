@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stgridpool import NSP, PTG, STGridPool, build_compressor
+from stgridpool import NSP, PTG, Bilinear, STGridPool, build_compressor, presets
 
 
 def test_equals_the_original(golden):
@@ -42,15 +42,16 @@ def test_equals_the_original(golden):
 @pytest.mark.parametrize(
     "options", [{}, {"ceil_mode": True}, {"kernel_size": 3, "norm_order": 1, "scale": 3.0}], ids=str
 )
-def test_is_ptg_and_then_nsp(frames, options):
+@pytest.mark.parametrize("write", ["replace", "append", "blend"])
+def test_is_ptg_and_then_nsp(frames, options, write):
     tokens = torch.randn(frames, 7, 6, 5)
-    compressor = STGridPool(**options)
-    gridded = PTG(window=8, levels=3)(tokens).tokens.view(tokens.shape)
-    expected, expected_plan = NSP(**options)(gridded)
+    compressor = STGridPool(write=write, **options)
+    gridded, gridding = PTG(window=8, levels=3, write=write)(tokens)
+    expected, expected_plan = NSP(**options)(gridded.view(-1, *tokens.shape[1:]))
     out, plan = compressor(tokens)
     torch.testing.assert_close(out, expected)
-    assert torch.equal(plan.anchor, expected_plan.anchor)
-    assert plan.shape == expected_plan.shape
+    assert torch.equal(plan.anchor, gridding.anchor[expected_plan.anchor])
+    assert plan.shape == expected_plan.shape == compressor.planned_shape((frames, 7, 6))
     torch.testing.assert_close(plan.flatten().apply(tokens), expected)
 
 
@@ -60,6 +61,61 @@ def test_presets():
     assert (released.strides, released.grid_size, released.kernel_size, released.ceil_mode) == ((2, 4, 8), 4, 2, False)
     assert (released.norm_order, released.scale, released.padding, released.stride) == (2.0, 1.0, 0, 2)
     assert STGridPool(preset="paper").strides == (1, 2, 4)
+
+
+@pytest.mark.parametrize("write", ["replace", "append"])
+def test_mosaics_alone_are_pooled_as_llava_does(write):
+    """In front of bilinear resizing, 27x27 to 14x14, as in the paper's row of PTG alone."""
+    tokens = torch.randn(16, 27, 27, 3)
+    gridded = PTG(window=8, levels=3, write=write)(tokens).tokens
+    expected = Bilinear()(gridded.view(-1, *tokens.shape[1:])).tokens
+    compressor = STGridPool(pooling="bilinear", write=write)
+    torch.testing.assert_close(compressor(tokens).tokens, expected)
+    assert compressor.planned_count((16, 27, 27)) == len(expected)
+    assert STGridPool(preset="ablation/ptg").pooling == "bilinear"
+    assert torch.equal(
+        build_compressor("ptg+bilinear")(tokens).tokens, STGridPool(preset="ablation/ptg")(tokens).tokens
+    )
+
+
+def test_pooling_alone():
+    """`ablation/nsp` makes no mosaics, as `nsp` does."""
+    tokens = torch.randn(16, 6, 6, 3)
+    assert torch.equal(STGridPool(preset="ablation/nsp")(tokens).tokens, NSP()(tokens).tokens)
+    assert STGridPool(preset="ablation/nsp").strides == ()
+    assert STGridPool(preset="ablation/nsp", window=8, levels=1) == STGridPool(preset=None, window=8, levels=1)
+
+
+# Of 64 frames of 27x27; windows of 8 to 64 frames make 8, 4, 2 and 1 mosaics, those of 4 to 32 frames 16, 8, 4 and 2.
+ABLATIONS = {f"kernel_{size}": (64 * (27 // size) ** 2, {"kernel_size": size}) for size in (1, 2, 3, 4)}
+ABLATIONS |= {f"norm_{order}": (10816, {"norm_order": float(order)}) for order in ("1", "2", "inf")}
+ABLATIONS |= {
+    f"window_{window}_levels_{levels}": (10816, {"window": window, "levels": levels})
+    for window in (4, 8)
+    for levels in (1, 2, 3, 4)
+}
+ABLATIONS |= {
+    "write_replace": (10816, {}),
+    "write_append": ((64 + 14) * 169, {"write": "append"}),
+    "write_blend": (10816, {"write": "blend"}),
+    "ptg": (64 * 196, {"pooling": "bilinear"}),
+    "nsp": (10816, {"strides": ()}),
+    "30_percent_fewer": (64 * 13 * 9, {"kernel_size": (2, 3)}),
+    "50_percent_fewer": (64 * 9 * 9, {"kernel_size": 3}),
+}
+
+
+def test_every_ablation_changes_one_thing():
+    assert presets("st_gridpool") == tuple(STGridPool.PRESETS)
+    assert sorted(presets("st_gridpool")) == sorted(["released", "paper", *(f"ablation/{name}" for name in ABLATIONS)])
+    for name, (count, options) in ABLATIONS.items():
+        method = build_compressor("st_gridpool", preset=f"ablation/{name}")
+        assert method.preset == f"ablation/{name}"
+        assert method.planned_count((64, 27, 27)) == count
+        assert replace(method, preset=None) == replace(STGridPool(**options), preset=None)
+    assert presets("average") == ()
+    with pytest.raises(ValueError, match="'st_gridpol', did you mean 'st_gridpool'"):
+        presets("st_gridpol")
 
 
 def test_options_take_precedence_over_the_preset():
@@ -94,7 +150,7 @@ def test_sizes():
     [{"ceil_mode": True}, {"kernel_size": 3}, {"stride": 1}, {"padding": 1}, {"norm_order": 1}, {"scale": 0.5}],
     ids=str,
 )
-@pytest.mark.parametrize("preset", STGridPool.PRESETS)
+@pytest.mark.parametrize("preset", ["released", "paper"])
 def test_a_preset_is_named_only_while_every_option_is_its_own(preset, options):
     assert STGridPool(preset=preset).preset == preset
     compressor = STGridPool(preset=preset, **options)
