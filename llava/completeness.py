@@ -1,4 +1,4 @@
-"""Whether a video file is whole, or was cut off, told by its structure and by the times of its packets.
+"""Checks that a video file is complete, by its structure and by the times of its packets.
 
 Sources: ISO/IEC 14496-12, 4.2 (boxes) and 8.8 (fragments); RFC 8794 and RFC 9559 (EBML and Matroska).
 """
@@ -20,7 +20,7 @@ _LONGEST_UNSURE_TAIL = 1.0  # the same for formats whose durations are often rou
 
 
 def check_structure(path: str) -> None:
-    """Raise if the parts that the file lists are longer than the file, or do not follow each other.
+    """Check that the parts of the file follow each other and do not exceed the file.
 
     Raises:
         VideoReadError: If the file ends within a part with pictures or sound, or has a hole.
@@ -47,14 +47,14 @@ def check_complete(
     sizes: Sequence[int],
     ends: Mapping[int, float],
 ) -> None:
-    """Raise if the packets do not fill the time that the file declares, or some hold nothing.
+    """Check that the packets fill the duration that the file declares, and that none is empty.
 
     Args:
         path: The file.
-        container: The file, opened.
+        container: The open file.
         stream: The stream that is shown.
-        sizes: Bytes of its packets.
-        ends: When the last packet of each stream ends, in seconds, by its index.
+        sizes: Sizes of its packets, in bytes.
+        ends: End of the last packet of each stream, in seconds, by the index of the stream.
 
     Raises:
         VideoReadError: If the end of the file or some of its pictures are missing.
@@ -74,7 +74,7 @@ def check_complete(
 def _missing_tails(
     container: InputContainer, stream: av.VideoStream, ends: Mapping[int, float]
 ) -> Iterator[tuple[float, str]]:
-    """Seconds between the end of the packets and what the file declares: of the stream, and of all streams together."""
+    """Yield the seconds from the end of the packets to the declared end, for the stream and for all streams."""
     own = ends.get(stream.index)
     if own is None:
         return
@@ -93,7 +93,7 @@ def _missing_tails(
 
 
 def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
-    """Kind and end of every box at the top of an MP4 file."""
+    """Yield the kind and the end of every top-level box of an MP4 file."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -110,10 +110,10 @@ def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _check_fragments(path: str) -> None:
-    """Raise if fragments are missing in the middle or at the end of an MP4 file.
+    """Check that no fragment of an MP4 file is missing in the middle or at the end.
 
-    They are numbered. FFmpeg writes an index behind the last one (mfra), unless it writes others (sidx); other programs
-    may leave it out.
+    Fragments are numbered. FFmpeg writes an index after the last one (mfra), unless it writes others (sidx); other
+    programs may omit it.
 
     Raises:
         VideoReadError: If a number or the index is missing.
@@ -140,13 +140,13 @@ def _check_fragments(path: str) -> None:
 
 
 def _check_elements(path: str, file: BinaryIO) -> int:
-    """Walk through the elements of a Matroska file, up to every block, and raise where there is none.
+    """Walk through the elements of a Matroska file, down to every block.
 
     Returns:
-        Where the segment ends, in bytes; 0 where it does not say.
+        End of the segment in bytes; 0 if the file does not declare it.
 
     Raises:
-        VideoReadError: If zeros stand where an element must be, as in a download that left parts out.
+        VideoReadError: If there are zeros in place of an element, as in an incomplete download.
     """
     at, segment_end = 0, 0
     while header := os.pread(file.fileno(), 12, at):

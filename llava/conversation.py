@@ -25,7 +25,7 @@ class SeparatorStyle(Enum):
 
 @cache
 def _chat_tokenizer(name: str) -> Any:
-    """Tokenizer whose chat template is the prompt format; loaded when a prompt first needs it."""
+    """Load the tokenizer whose chat template is the prompt format, when a prompt first needs it."""
     from transformers import AutoTokenizer  # noqa: PLC0415  heavy, and only Llama 3 needs it
 
     return AutoTokenizer.from_pretrained(name)
@@ -61,15 +61,15 @@ class Conversation:
     stop_token_ids: tuple[int, ...] = ()
 
     def append_message(self, role: str, message: Message) -> None:
-        """Adds a turn at the end."""
+        """Append a turn."""
         self.messages.append([role, message])
 
     def copy(self) -> "Conversation":
-        """A conversation with the same turns that can grow on its own."""
+        """Copy the conversation, so that the copy can grow independently."""
         return dataclasses.replace(self, messages=[[role, message] for role, message in self.messages])
 
     def get_prompt(self) -> str:
-        """The whole conversation as text.
+        """Format the whole conversation as text.
 
         An open last turn ends with its role, so that the model continues there.
         """
@@ -85,7 +85,7 @@ class Conversation:
         return _chat_tokenizer(self.tokenizer_id).apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
     def _turns(self) -> list[tuple[str, str]]:
-        """Messages as (role, text), with the image tokens of tuple messages put into the text."""
+        """Return messages as (role, text), with the image tokens of tuple messages inserted into the text."""
         turns = []
         for index, (role, message) in enumerate(self.messages):
             text = message[0] if isinstance(message, tuple) else message or ""

@@ -1,7 +1,7 @@
-"""Frames on their way out of a decoder: converted, resized and watched for signs of damage.
+"""DecodedFrames: frames from a decoder, converted, resized and checked for signs of damage.
 
-The signs are the decoder's own: frames that it calls corrupt, packets that it refuses, and frames that it leaves out.
-H.264, MPEG-4 and MPEG-2 show nearly all damage so, WMV most of it, HEVC only where it leaves frames out; VP8, VP9, AV1
+The signs come from the decoder: frames that it marks as corrupt, packets that it refuses, and frames that it omits.
+H.264, MPEG-4 and MPEG-2 reveal nearly all damage this way, WMV most of it, HEVC only omitted frames, and VP8, VP9, AV1
 and Motion JPEG hardly any.
 """
 
@@ -18,15 +18,15 @@ from llava.video_pixels import rgb
 
 @dataclass
 class DecodedFrames:
-    """Frames that were wanted, by index, and what it took to get them.
+    """The chosen frames by index, and statistics of decoding them.
 
     Attributes:
-        resizing: How frames are resized; None keeps their size.
-        size: (width, height) of the first frame before it is turned upright; None until one is decoded.
-        pixels: RGB (h, w, 3), upright, or (S, S, 3) where they are resized, by index.
-        num_decoded: Frames decoded for them.
-        num_damaged: Signs of damage.
-        num_refused: Packets that the decoder refused.
+        resizing: Resizing of frames; None keeps their size.
+        size: (width, height) of the first frame before rotation; None until a frame is decoded.
+        pixels: RGB (h, w, 3), upright, or (S, S, 3) if resized, by index.
+        num_decoded: Number of frames that were decoded.
+        num_damaged: Number of signs of damage.
+        num_refused: Number of packets that the decoder refused.
     """
 
     resizing: FrameResizing | None = None
@@ -54,14 +54,14 @@ class DecodedFrames:
     def take_in(
         self, stream: av.VideoStream, packet: av.Packet | None, first: int | None = None, is_expected: bool = True
     ) -> Iterator[av.VideoFrame]:
-        """Frames that a packet, or the end of the packets (None), brings out of the decoder.
+        """Decode a packet, or the end of the packets (None), and yield the frames that the decoder returns.
 
         Args:
             stream: The stream.
             packet: The packet.
-            first: Frames shown before this time, in the stream's time base, may depend on what was left out on purpose,
-                and are no sign of damage; None has none of them.
-            is_expected: Whether a packet that is refused is a sign of damage.
+            first: Frames shown before this time, in the stream's time base, may depend on packets that were skipped, so
+                they are not a sign of damage; None if there are no such frames.
+            is_expected: Whether a refused packet is a sign of damage.
         """
         try:
             frames = stream.decode(packet)

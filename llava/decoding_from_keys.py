@@ -1,4 +1,4 @@
-"""Decoding chosen frames from the key frames before them, for files whose packets tell which frame is which."""
+"""Decoding of chosen frames from the key frames before them, for files whose packets identify the frames."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -13,16 +13,16 @@ from llava.video_packets import PacketList
 
 
 class NotAsListed(Exception):  # noqa: N818 - no error: the frames are read in another way
-    """The decoder gives other frames than the packets promise."""
+    """Signal that the decoder returns other frames than the packets list."""
 
 
 def read_from_keys(
     path: str, packets: PacketList, indices: Sequence[int], resizing: FrameResizing | None
 ) -> DecodedFrames:
-    """Frames decoded from the key frames before them.
+    """Decode frames from the key frames before them.
 
     Raises:
-        NotAsListed: If an intact part of the file does not give a frame that its packets promise.
+        NotAsListed: If an intact part of the file lacks a frame that its packets list.
     """
     wanted = sorted(set(indices))
     decoded = DecodedFrames(resizing)
@@ -57,8 +57,8 @@ def _read_group(
 ) -> None:
     """Decode the frames `wanted` from key packet `number` on.
 
-    A frame that damage has swallowed is replaced by the one before it, which a player goes on showing. Where none is
-    damaged, decoding starts at an earlier key: some encoders refresh the picture bit by bit after it.
+    A frame that is lost to damage is replaced by the one before it, which a player would continue to show. If none is
+    damaged, decoding starts at an earlier key, since some encoders refresh the picture gradually after it.
 
     Raises:
         NotAsListed: See `read_from_keys`.
@@ -95,9 +95,9 @@ def _frames_from_key(
     wanted: list[int],
     decoded: DecodedFrames,
 ) -> Iterator[av.VideoFrame]:
-    """Frames from a key packet to the last of the `wanted` ones, without those that none of them depends on.
+    """Decode from a key packet to the last of the `wanted` frames, and skip frames on which none of them depends.
 
-    Packets are stored in the order of decoding, so nothing after the last packet wanted is needed.
+    Packets are stored in the order of decoding, so nothing after the last wanted packet is needed.
     """
     key = packets.keys[number]
     places = {packets.positions[index] for index in wanted}
@@ -115,7 +115,7 @@ def _frames_from_key(
 def _packets_from(
     container: InputContainer, stream: av.VideoStream, packets: PacketList, number: int
 ) -> Iterator[tuple[int, av.Packet]]:
-    """Packets from a key packet on, with their places in the order of storage.
+    """Yield packets from a key packet on, with their positions in the order of storage.
 
     Raises:
         NotAsListed: If the packet cannot be found.
@@ -140,7 +140,7 @@ def _packets_from(
 
 
 def _place(packets: PacketList, found: tuple[int | None, int | None], number: int) -> int | None:
-    """Place of the packet on which a seek ended, if it is key packet `number` or stored before it."""
+    """Find the position of the packet at which a seek ended, if it is key packet `number` or stored before it."""
     for key in reversed(packets.keys[: number + 1]):
         if packets.ids[key.position][0] == found[0]:
             return key.position
@@ -148,9 +148,9 @@ def _place(packets: PacketList, found: tuple[int | None, int | None], number: in
 
 
 def _marks_references(decoder: av.VideoCodecContext) -> bool:
-    """Whether the codec says of each frame, reliably, if another one depends on it.
+    """Tell whether the codec reliably marks each frame on which another one depends.
 
-    HEVC does where there is a single temporal sub-layer; its configuration record tells their number
+    HEVC does if there is a single temporal sub-layer; its configuration record contains their number
     (ISO/IEC 14496-15, 8.3.2.1: byte 0 is the version, bits 5 to 3 of byte 21 are numTemporalLayers).
     """
     if decoder.name == "hevc":

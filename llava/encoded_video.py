@@ -1,4 +1,4 @@
-"""A video as the language model gets it."""
+"""EncodedVideo: a video in the form that the language model reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,18 +13,18 @@ from stgridpool.newlines import insert_newlines, token_positions
 
 @dataclass(frozen=True, eq=False)
 class EncodedVideo:
-    """A video ready for the language model.
+    """A video in the form that the language model reads.
 
     Attributes:
-        embeds: (L, D) visual tokens and newline tokens in order.
-        plan: Decision of the compressors in front; its length is the number of visual tokens.
-        source_shape: (T, n, n) of the patches that `plan` begins with.
-        shape: (T', H', W') of the lattice that the visual tokens stand on.
+        embeds: (L, D), visual tokens and newline tokens in order.
+        plan: The plan of the compressors in front; its length is the number of visual tokens.
+        source_shape: (T, n, n) of the patches, the source tokens of `plan`.
+        shape: (T', H', W') of the lattice of the visual tokens.
         cell: (N,) int64, the cell of each visual token, or None if they fill the lattice.
-        num_newlines: Newline tokens among the L.
-        newline_position: Where they stand, one of `NEWLINE_POSITIONS`.
-        checks: Whether the output of each stage is finite. Nobody has waited for them yet: `generate` reads them.
-        evidence: About the visual tokens, for compressors inside the language model.
+        num_newlines: Number of newline tokens among the L.
+        newline_position: Position of newline tokens, one of `NEWLINE_POSITIONS`.
+        checks: Whether the output of each stage is finite, as tensors on the device; `generate` reads them.
+        evidence: Evidence about the visual tokens, for compressors inside the language model.
     """
 
     embeds: torch.Tensor
@@ -47,11 +47,11 @@ class EncodedVideo:
 
     @property
     def num_tokens(self) -> int:
-        """Visual tokens, without newlines."""
+        """Number of visual tokens, without newline tokens."""
         return len(self.embeds) - self.num_newlines
 
     def span(self, start: int) -> VisualSpan:
-        """Return where its tokens stand in a prompt in which it begins at position `start`."""
+        """Return the positions of its tokens in a prompt where the video begins at position `start`."""
         places = VideoTokens(self.embeds[: self.num_tokens], self.shape, self.cell).places()
         tokens = token_positions(places, self.newline_position)
         is_newline = torch.ones(len(self.embeds), dtype=torch.bool, device=tokens.device).index_fill(0, tokens, False)

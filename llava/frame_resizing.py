@@ -1,7 +1,7 @@
-"""Resizing of frames to the square that a vision tower takes, as plain data that a reading process can be given.
+"""FrameResizing: resizing of frames to the square input of a vision tower, as plain data for a reading process.
 
 The filter is Pillow's bicubic one on 8-bit pixels, as in training: torchvision's differs by up to two grey levels. A
-frame of the right size stays as it is, so that resizing twice is resizing once.
+frame of the right size stays unchanged, so resizing twice equals resizing once.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class FrameResizing:
-    """Resizes pictures to a square.
+    """A transform that resizes pictures to a square.
 
     Attributes:
         side: Side S of the square, in pixels.
-        keep_aspect: Resize the shorter side to S and cut the centre (CLIP) instead of squeezing both sides to S
-            (SigLIP).
+        keep_aspect: Whether to resize the shorter side to S and crop the centre (CLIP) instead of squeezing both sides
+            to S (SigLIP).
     """
 
     side: int

@@ -1,6 +1,6 @@
-"""Which frames of a video are taken: LLaVA-Video's rule, and the one that STTM evaluates with.
+"""Rules that sample frames of a video: that of LLaVA-Video, and that of STTM's evaluation.
 
-They differ by a few frames in nearly every video, so a result belongs to the rule that it was made with.
+They differ by a few frames in nearly every video, so results are comparable only under the same rule.
 """
 
 import math
@@ -15,18 +15,18 @@ _ROUNDING = 0.001  # s by which containers may round times
 def sample_frames(
     num_frames: int, frame_rate: float, max_frames_num: int, fps: float = 1.0, force_sample: bool = False
 ) -> tuple[list[int], list[float]]:
-    """Choose frames as LLaVA-Video does: every n-th, or evenly spread where that would be more than `max_frames_num`.
+    """Choose frames like LLaVA-Video: every n-th, or evenly spread ones if that would exceed `max_frames_num`.
 
     The step n is a whole number, round(frame_rate / fps) and at least 1. Their times are the nominal ones
     (0, 1 s, 2 s, ... at 1 fps), as in the prompts of LLaVA-Video. Evenly spread frames include the first and the last;
     positions between frames are cut down to the frame before.
 
     Args:
-        num_frames: Frames in the video, at least 1.
-        frame_rate: Of the video, in frames per second, above 0.
+        num_frames: Number of frames in the video, at least 1.
+        frame_rate: Rate of the video, in frames per second, above 0.
         max_frames_num: Most frames to choose, at least 1.
         fps: Frames to choose per second, above 0.
-        force_sample: Always spread `max_frames_num` frames evenly.
+        force_sample: Whether to always choose `max_frames_num` evenly spread frames.
 
     Returns:
         Indices in frames, and times in seconds.
@@ -39,7 +39,7 @@ def sample_frames(
     indices = list(range(0, num_frames, max(step, 1)))
     if force_sample or len(indices) > max_frames_num:
         return _spread(num_frames, frame_rate, max_frames_num)
-    if step < 1:  # fewer frames per second than asked for: all of them, at their true times
+    if step < 1:  # the video has fewer frames per second than fps: choose all of them, at their true times
         return indices, [index / frame_rate for index in indices]
     return indices, [index / step / fps for index in indices]
 
@@ -47,17 +47,17 @@ def sample_frames(
 def sample_frames_at_rate(
     num_frames: int, frame_rate: float, max_frames_num: int, fps: float
 ) -> tuple[list[int], list[float]]:
-    """Choose frames as STTM does: the first one at or after every 1/fps seconds, and the last one.
+    """Choose frames like STTM: the first one at or after every 1/fps seconds, and the last one.
 
-    The step is frame_rate / fps, not rounded. Where the video has fewer frames per second than asked for, frames
-    repeat. More than `max_frames_num` are replaced by as many evenly spread ones, the first and the last among them,
-    positions between frames cut down. Times are the true ones.
+    The step is frame_rate / fps, not rounded. If the video has fewer frames per second than `fps`, frames repeat. If
+    these exceed `max_frames_num`, that many evenly spread frames are chosen instead, including the first and the last;
+    positions between frames are rounded down. Times are the true ones.
 
     Source: the sampling called F-<max_frames_num>_fps-<fps> in STTM, https://github.com/HYUNJS/STTM
 
     Args:
-        num_frames: Frames in the video, at least 1.
-        frame_rate: Of the video, in frames per second, above 0.
+        num_frames: Number of frames in the video, at least 1.
+        frame_rate: Rate of the video, in frames per second, above 0.
         max_frames_num: Most frames to choose, at least 1.
         fps: Frames to choose per second, above 0.
 
@@ -86,16 +86,16 @@ def sample_frames_by_time(
 ) -> list[int]:
     """Choose the frames that a player shows every 1/fps seconds after the first one, however uneven their times are.
 
-    A frame that is shown for long repeats. More than `max_frames_num` are replaced by as many at evenly spread times,
-    the first and the last frame among them.
+    A frame that is shown for a long time repeats. If these exceed `max_frames_num`, that many frames at evenly spread
+    times are chosen instead, including the first and the last.
 
     Args:
-        shown_at: When each frame is shown, in seconds, ascending; at least one.
-        duration: When the last one ends, in seconds.
+        shown_at: Time of each frame, in seconds, ascending; at least one.
+        duration: End of the last frame, in seconds.
         max_frames_num: Most frames to choose, at least 1.
         fps: Frames to choose per second, above 0, besides the last frame, as in `sample_frames_at_rate`; None chooses
             one per second and not the last, as in `sample_frames`.
-        force_sample: Always choose `max_frames_num` frames at evenly spread times.
+        force_sample: Whether to always choose `max_frames_num` frames at evenly spread times.
 
     Returns:
         Indices in frames.
@@ -116,12 +116,12 @@ def sample_frames_by_time(
 
 
 def largest_distance(times: Sequence[float], others: Sequence[float], last: float) -> float:
-    """Seconds by which two choices of frames differ: between those of equal number, and from each to the nearest other.
+    """Compute the seconds by which two choices of frames differ, pair by pair and from each to the nearest other.
 
     Args:
-        times: Of the frames chosen, in seconds, ascending; at least one.
-        others: Of those that might have been.
-        last: Of the video's last frame, which either may hold or not.
+        times: Times of the chosen frames, in seconds, ascending; at least one.
+        others: Times of the frames in the other choice.
+        last: Time of the video's last frame, which either choice may include or not.
     """
     paired = max(abs(one - other) for one, other in zip(times, others, strict=False))
     distances = np.abs(np.asarray(times)[:, None] - np.asarray([*others, last])[None])

@@ -1,4 +1,4 @@
-"""From images and frames to the pixel values that a vision tower reads."""
+"""VisionImageProcessor: from images and frames to the pixel values that a vision tower reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ Images = Image.Image | np.ndarray | Sequence[Image.Image | np.ndarray]
 
 @dataclass(frozen=True)
 class VisionImageProcessor:
-    """Resizes to a square, scales to 0..1 and normalises each channel.
+    """A transform that resizes images to a square, scales them to 0..1 and normalises each channel.
 
     Attributes:
         image_size: Side S of the square, in pixels.
         image_mean: Mean per channel (red, green, blue), 0 to 1.
         image_std: Standard deviation per channel, 0 to 1.
-        keep_aspect: Resize the shorter side to S and cut the centre (CLIP) instead of squeezing both sides to S
-            (SigLIP).
+        keep_aspect: Whether to resize the shorter side to S and crop the centre (CLIP) instead of squeezing both sides
+            to S (SigLIP).
     """
 
     image_size: int
@@ -42,16 +42,16 @@ class VisionImageProcessor:
 
     @property
     def size(self) -> tuple[int, int] | dict[str, int]:
-        """Target of the resize: (height, width), or the shorter side where the aspect ratio is kept; in pixels."""
+        """Target of the resize in pixels: (height, width), or the shorter side if the aspect ratio is kept."""
         return {"shortest_edge": self.image_size} if self.keep_aspect else (self.image_size, self.image_size)
 
     @property
     def resizing(self) -> FrameResizing:
-        """The part of `preprocess` that a reading process can do: what it resized is not resized again."""
+        """The part of `preprocess` that a reading process can do; frames that it resized are not resized again."""
         return FrameResizing(self.image_size, self.keep_aspect)
 
     def preprocess(self, images: Images, return_tensors: str | None = None) -> BatchFeature:
-        """Pixel values of one image, a list of images, or the frames of a video.
+        """Compute the pixel values of one image, a list of images, or the frames of a video.
 
         Args:
             images: A PIL image, a list of PIL images or (h, w, 3) uint8 arrays, or an array (T, h, w, 3).
@@ -61,7 +61,7 @@ class VisionImageProcessor:
             A mapping whose `pixel_values` is (T, 3, S, S) float32.
 
         Raises:
-            ValueError: `images` is empty or `return_tensors` is unknown.
+            ValueError: If `images` is empty or `return_tensors` is unknown.
         """
         if return_tensors not in (None, "np", "pt"):
             raise ValueError(f"return_tensors must be 'pt', 'np' or None, got {return_tensors!r}")
@@ -78,7 +78,7 @@ class VisionImageProcessor:
 
 
 def _as_rgb(image: Any) -> Image.Image:
-    """An RGB PIL image from a PIL image of any mode or an array (h, w, 3) of 8-bit values."""
+    """Convert a PIL image of any mode, or an array (h, w, 3) of 8-bit values, to an RGB PIL image."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image).astype(np.uint8))
     return image.convert("RGB")

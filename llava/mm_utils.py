@@ -1,4 +1,4 @@
-"""Preparing prompts and images: tokenisation around images, any-resolution tiles, stop words.
+"""Preparation of prompts and images: tokenisation around images, any-resolution tiles, stop words.
 
 Source: the functions of the same names in https://github.com/LLaVA-VL/LLaVA-NeXT define the behaviour.
 """
@@ -24,7 +24,7 @@ _UNSUPPORTED_ASPECT_RATIOS = ("highres", "crop_split")
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """Last part of a path; a `checkpoint-N` folder is named together with its parent."""
+    """Return the last part of a path; a `checkpoint-N` folder is named together with its parent."""
     parts = PurePosixPath(model_path.strip("/")).parts
     return f"{parts[-2]}_{parts[-1]}" if parts[-1].startswith("checkpoint-") and len(parts) > 1 else parts[-1]
 
@@ -36,9 +36,9 @@ def tokenizer_image_token(
     return_tensors: str | None = None,
     num_images: int | None = None,
 ) -> list[int] | torch.Tensor:
-    """Token ids of a prompt, with one placeholder for each `<image>`.
+    """Tokenise a prompt, with one placeholder for each `<image>`.
 
-    The texts between the placeholders are tokenised one by one. Where the tokenizer puts a start token before each of
+    The texts between the placeholders are tokenised one by one. If the tokenizer puts a start token in front of each of
     them, only the first is kept.
 
     Args:
@@ -46,10 +46,10 @@ def tokenizer_image_token(
         tokenizer: A transformers tokenizer.
         image_token_index: Id of the placeholder.
         return_tensors: "pt" for a 1-d long tensor, None for a list.
-        num_images: Most `<image>` that are placeholders; any after them are text. None: all are.
+        num_images: Number of `<image>` that are placeholders; later ones are text. None for all.
 
     Raises:
-        ValueError: `return_tensors` is something else.
+        ValueError: If `return_tensors` is something else.
     """
     if return_tensors not in (None, "pt"):
         raise ValueError(f"return_tensors must be 'pt' or None, got {return_tensors!r}")
@@ -63,7 +63,7 @@ def tokenizer_image_token(
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):
-    """Stops a sequence when it ends with a keyword.
+    """Criterion that stops a sequence when it ends with a keyword.
 
     A sequence ends when its last ids are those of a keyword, or when a keyword occurs in the decoded text of its last
     three tokens (special tokens skipped). Our models generate from embeddings, so the criterion sees new tokens only
@@ -86,7 +86,7 @@ class KeywordsStoppingCriteria(StoppingCriteria):
             self.keyword_ids.append(ids[1:] if len(ids) > 1 and ids[0] == tokenizer.bos_token_id else ids)
 
     def __call__(self, output_ids: torch.Tensor, scores: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:  # noqa: ARG002
-        """Which sequences are complete: (B,) bool for `output_ids` (B, L)."""
+        """Tell which sequences of `output_ids` (B, L) are complete: (B,) bool."""
         done = [self._is_complete(row) for row in output_ids.tolist()]
         return torch.tensor(done, dtype=torch.bool, device=output_ids.device)
 
@@ -99,7 +99,7 @@ class KeywordsStoppingCriteria(StoppingCriteria):
 
 
 def expand2square(image: Image.Image, background_color: tuple[int, ...] | int) -> Image.Image:
-    """The image, centred on a square of one colour whose side is the image's longer side."""
+    """Centre the image on a square of one colour whose side is the image's longer side."""
     side = max(image.size)
     square = Image.new(image.mode, (side, side), background_color)
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -107,7 +107,7 @@ def expand2square(image: Image.Image, background_color: tuple[int, ...] | int) -
 
 
 def resolve_pinpoints(grid_pinpoints: Pinpoints, tile_size: int) -> list[Size]:
-    """The allowed (width, height) of a tiled image, in pixels.
+    """Parse the allowed (width, height) of a tiled image, in pixels.
 
     Args:
         grid_pinpoints: A list of (width, height); or a text, either such a list or a range of tile grids
@@ -115,7 +115,7 @@ def resolve_pinpoints(grid_pinpoints: Pinpoints, tile_size: int) -> list[Size]:
         tile_size: Side of a tile, in pixels; used by ranges only.
 
     Raises:
-        ValueError: The text cannot be read.
+        ValueError: If the text cannot be parsed.
     """
     if not isinstance(grid_pinpoints, str):
         return [(int(width), int(height)) for width, height in grid_pinpoints]
@@ -131,7 +131,7 @@ def resolve_pinpoints(grid_pinpoints: Pinpoints, tile_size: int) -> list[Size]:
 
 
 def select_best_resolution(original_size: Size, possible_resolutions: Sequence[Size]) -> Size:
-    """The resolution that keeps the most pixels of the image; among equals, the one that wastes the fewest.
+    """Choose the resolution that keeps the most pixels of the image; among equals, the one that wastes the fewest.
 
     Args:
         original_size: (width, height) of the image, in pixels.
@@ -149,7 +149,7 @@ def select_best_resolution(original_size: Size, possible_resolutions: Sequence[S
 
 
 def get_anyres_image_grid_shape(image_size: Size, grid_pinpoints: Pinpoints, patch_size: int) -> Size:
-    """Tiles along width and height of an image of `image_size` (width, height); `patch_size` is a tile's side."""
+    """Count the tiles along width and height of an image of `image_size` (width, height); `patch_size` is a side."""
     width, height = select_best_resolution(image_size, resolve_pinpoints(grid_pinpoints, patch_size))
     return width // patch_size, height // patch_size
 
@@ -157,7 +157,7 @@ def get_anyres_image_grid_shape(image_size: Size, grid_pinpoints: Pinpoints, pat
 def process_anyres_image(
     image: Image.Image, processor: VisionImageProcessor, grid_pinpoints: Pinpoints
 ) -> torch.Tensor:
-    """Pixel values (1 + k, 3, S, S) of an image: the whole image squeezed to a tile, then its k tiles, row by row."""
+    """Convert an image to pixel values (1 + k, 3, S, S): the whole image as one tile, then its k tiles, row by row."""
     image = image.convert("RGB")
     tile = processor.crop_size["height"]
     width, height = select_best_resolution(image.size, resolve_pinpoints(grid_pinpoints, tile))
@@ -174,7 +174,7 @@ def process_anyres_image(
 
 
 def _fitted_size(image_size: Size, target: Size) -> Size:
-    """The largest (width, height) of the image's aspect ratio inside `target`; the free side rounds up."""
+    """Fit the largest (width, height) with the image's aspect ratio into `target`; the free side rounds up."""
     scale_width, scale_height = target[0] / image_size[0], target[1] / image_size[1]
     if scale_width < scale_height:
         return target[0], min(math.ceil(image_size[1] * scale_width), target[1])
@@ -184,10 +184,10 @@ def _fitted_size(image_size: Size, target: Size) -> Size:
 def process_images(
     images: Sequence[Image.Image], image_processor: VisionImageProcessor, model_cfg: Any
 ) -> torch.Tensor | list[torch.Tensor]:
-    """Pixel values of images in the way the checkpoint's `image_aspect_ratio` asks for.
+    """Convert images to pixel values by the checkpoint's `image_aspect_ratio`.
 
-    `anyres` and `anyres_max_N`: tiles, (1 + k, 3, S, S) per image. `pad`: the image on a square of the mean colour,
-    (3, S, S). Anything else, or nothing: the processor's own resizing, (3, S, S).
+    `anyres` and `anyres_max_N` make tiles, (1 + k, 3, S, S) per image. `pad` puts the image on a square of the mean
+    colour, (3, S, S). For anything else, or nothing, the processor resizes the image, (3, S, S).
 
     Args:
         images: RGB images.
@@ -198,7 +198,7 @@ def process_images(
         One tensor if all images have the same shape, else a list of tensors.
 
     Raises:
-        ValueError: `image_aspect_ratio` is one of the modes of older models, which are not supported.
+        ValueError: If `image_aspect_ratio` is one of the modes of older models, which are not supported.
     """
     mode = getattr(model_cfg, "image_aspect_ratio", None) or ""
     if mode in _UNSUPPORTED_ASPECT_RATIOS:

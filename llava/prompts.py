@@ -1,4 +1,4 @@
-"""The text around a question, and its token ids."""
+"""PromptBuilder: the text around a question, and its token ids."""
 
 import copy
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from stgridpool.model import ClipTimes
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """Builds prompts for one model.
+    """A builder of prompts for one model.
 
     Attributes:
         template: Name of the conversation template.
         tokenizer: The model's tokenizer.
-        use_start_end: Put the model's start and end tokens around each placeholder.
-        add_time_instruction: State the length of each video and the times of its frames before the question.
+        use_start_end: Whether to put the model's start and end tokens around each placeholder.
+        add_time_instruction: Whether to state the length of each video and the times of its frames before the question.
     """
 
     template: str
@@ -30,10 +30,10 @@ class PromptBuilder:
     add_time_instruction: bool = False
 
     def question(self, context: str, num_visuals: int, clips: Sequence[ClipTimes]) -> str:
-        """The user's turn: placeholders, a line break, the time instruction if asked for, and the task's text.
+        """Build the user's turn: placeholders, a line break, the optional time instruction, and the task's text.
 
-        A text that already holds one ``<image>`` for each visual keeps them where they are. Any other number of them
-        is part of the text.
+        If the text already contains one ``<image>`` for each visual, they stay in their places. Any other number of
+        them is part of the text.
         """
         given = context.count(DEFAULT_IMAGE_TOKEN)
         if self.add_time_instruction:
@@ -46,14 +46,14 @@ class PromptBuilder:
         return " ".join([placeholder] * num_visuals) + "\n" + context
 
     def prompt(self, question: str, answer: str | None = None) -> str:
-        """The whole prompt; open for the model to answer, or closed after `answer`."""
+        """Build the whole prompt, open for the model to answer, or closed after `answer`."""
         conversation = copy.deepcopy(conv_templates[self.template])
         conversation.append_message(conversation.roles[0], question)
         conversation.append_message(conversation.roles[1], answer)
         return conversation.get_prompt()
 
     def ids(self, prompt: str, num_visuals: int | None = None) -> torch.Tensor:
-        """Token ids (L,), with the placeholder's id in place of the first `num_visuals` ``<image>``; None: of all."""
+        """Tokenise a prompt to ids (L,), with placeholders for the first `num_visuals` ``<image>``, or all if None."""
         ids = tokenizer_image_token(prompt, self.tokenizer, return_tensors="pt", num_images=num_visuals)
         return torch.as_tensor(ids)
 
@@ -66,7 +66,7 @@ class PromptBuilder:
 
 
 def time_instruction(clip: ClipTimes) -> str:
-    """The sentences with which LLaVA-Video was told the times of the frames, in seconds with two decimals."""
+    """Format the sentences with the times of the frames, in seconds with two decimals, as LLaVA-Video was trained."""
     times = ",".join(f"{time:.2f}s" for time in clip.times)
     return (
         f"The video lasts for {clip.duration:.2f} seconds, and {len(clip.times)} frames are uniformly sampled from it. "

@@ -1,4 +1,4 @@
-"""A process that reads videos for this one, and can be given up at any time."""
+"""ReadingProcess: a process that reads videos for this one, and can be ended at any time."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _KILLED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
 
 
 class ReadingProcessError(RuntimeError):
-    """Reading failed for a reason that lies with the machine or the installation, not with the video."""
+    """Error for a failure caused by the machine or the installation, not by the video."""
 
 
 class ProcessEndedError(Exception):
-    """The process ended before it had answered.
+    """Error for a process that ended before it had answered.
 
     Attributes:
-        status: Its exit status; negative the signal that ended it.
+        status: Its exit status; if negative, minus the number of the signal that ended it.
     """
 
     def __init__(self, status: int) -> None:
@@ -43,24 +43,24 @@ class ProcessEndedError(Exception):
 
     @property
     def is_killed(self) -> bool:
-        """Whether it was ended from outside, as the machine does when memory runs out."""
+        """Whether it was killed from outside, as the system does when memory runs out."""
         return self.status < 0 and signal.Signals(-self.status) in _KILLED_FROM_OUTSIDE
 
     @property
     def reason(self) -> str:
-        """What to say of the video that it was reading."""
+        """The reason to report for the video that it was reading."""
         if self.status < 0:
             return f"the decoder crashed with {signal.Signals(-self.status).name}"
         return f"the decoder ended the reading process with status {self.status}"
 
 
 class ReadingProcess:
-    """One reading process: a fresh Python that imports this very package, but not torch, and holds no GPU.
+    """A reading process: a new Python that imports this package, but not torch, and uses no GPU.
 
-    It ends with this process, in whichever way this one ends.
+    It ends when this process ends, for whatever reason.
 
     Attributes:
-        num_answers: Videos that it has read.
+        num_answers: Number of videos that it has read.
 
     Raises:
         ReadingProcessError: If it cannot be started or cannot import what it needs.
@@ -86,7 +86,7 @@ class ReadingProcess:
 
     @property
     def pid(self) -> int:
-        """Number of the process."""
+        """Id of the process."""
         return self._process.pid
 
     @property
@@ -95,10 +95,10 @@ class ReadingProcess:
         return self._process.poll() is None and self._grown_bytes <= _MOST_GROWTH
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
-        """Have a video read: the answer and its pixels, as `llava.reading_worker` describes them.
+        """Let the process read a video, and return the answer and the pixels, see `llava.reading_worker`.
 
         Raises:
-            TimeoutError: If that takes longer than `timeout_s` seconds; the process is ended.
+            TimeoutError: If it takes longer than `timeout_s` seconds; the process is ended.
             ProcessEndedError: If the process ends before it has answered.
         """
         deadline = time.monotonic() + timeout_s
@@ -111,13 +111,13 @@ class ReadingProcess:
                 self._fill(frames.reshape(-1).data, deadline)
                 self._grown_bytes = self._message(deadline)["grown_bytes"]
         except BaseException:
-            self.end()  # what it would still say belongs to no request
+            self.end()  # a late answer would belong to no request
             raise
         self.num_answers += 1
         return answer, frames
 
     def end(self) -> None:
-        """End the process, even one that is stopped or stuck; one that waits for a dead disk is not waited for."""
+        """End the process, even if it is stopped or stuck, without waiting for one that waits for a dead disk."""
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -140,7 +140,7 @@ class ReadingProcess:
         return json.loads(data)
 
     def _fill(self, buffer: memoryview, deadline: float) -> None:
-        """Read exactly as many bytes as fit into `buffer`."""
+        """Fill `buffer` with bytes from the pipe."""
         number = _number(self._process.stdout)
         readable = select.poll()
         readable.register(number, select.POLLIN)
@@ -156,7 +156,7 @@ class ReadingProcess:
             buffer = buffer[count:]
 
     def _ending(self, deadline: float) -> Exception:
-        """What to raise when the process has closed its pipes, which it does by ending."""
+        """Return the error to raise after the process has closed its pipes, which it does by ending."""
         try:
             status = self._process.wait(max(deadline - time.monotonic(), _LONGEST_END))
         except subprocess.TimeoutExpired:

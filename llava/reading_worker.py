@@ -1,13 +1,13 @@
 """The program of a reading process: requests come in on standard input, videos go out on standard output.
 
-It is started by its path, never as a module, and takes the package `llava` from the folder that it lies in: what the
-working directory or an environment variable holds is not looked at. Nothing here imports torch.
+It is started by its path, never as a module, and imports the package `llava` from its own folder; the working directory
+and environment variables have no influence. Nothing here imports torch.
 
 Every message is its length (8 bytes, little-endian) and JSON. A request is {"path", "timeout_s", "memory_bytes",
 "options", "resizing"}. The answer is one of
 * {"clip": fields of `VideoClip`, "shape": [T, h, w, 3]}, followed by the pixels, and then {"grown_bytes": ...};
-* {"unreadable": reason}, where the video is at fault;
-* {"failed": reason}, where it is not.
+* {"unreadable": reason}, if the video is at fault;
+* {"failed": reason}, if it is not.
 A first message, {"ready": true} or {"failed": reason}, says whether everything could be imported.
 """
 
@@ -30,10 +30,10 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux' prctl
 
 
 def main() -> None:
-    """Serve requests until the process that asks closes the pipe or ends."""
+    """Serve requests until the parent process closes the pipe or ends."""
     parent, search_path = int(sys.argv[1]), json.loads(sys.argv[2])
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel ends the process, whatever it is stuck in
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides what an interrupt means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     _end_with(parent)
     with os.fdopen(os.dup(0), "rb") as requests, os.fdopen(os.dup(1), "wb") as answers:
         _keep_decoders_off_the_pipes()
@@ -58,7 +58,7 @@ def _end_with(parent: int) -> None:
 
 
 def _keep_decoders_off_the_pipes() -> None:
-    """Give decoders nothing to read, and send what they print to standard error."""
+    """Give decoders an empty standard input, and redirect their output to standard error."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -66,7 +66,7 @@ def _keep_decoders_off_the_pipes() -> None:
 
 
 def _import_package(search_path: list[str]) -> None:
-    """Import the package `llava` that this file is part of, and all else from where the parent takes it."""
+    """Import the package `llava` that contains this file, and all else from the search path of the parent."""
     sys.path[:] = search_path
     spec = importlib.util.spec_from_file_location("llava", Path(__file__).with_name("__init__.py"))
     if spec is None or spec.loader is None:
@@ -78,7 +78,7 @@ def _import_package(search_path: list[str]) -> None:
 
 
 def _answer(request: dict[str, Any], answers: BinaryIO, baseline: int) -> None:
-    """Read one video, within its time and memory, and send it; or say why not."""
+    """Read one video within its limits of time and memory, and send it or the reason for failing."""
     signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
     message, pixels = _read(request)
     _send(answers, message)
@@ -91,7 +91,7 @@ def _answer(request: dict[str, Any], answers: BinaryIO, baseline: int) -> None:
 
 
 def _read(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The answer to a request, and the pixels (T, h, w, 3) or None."""
+    """Read the video of a request, and return the answer and the pixels (T, h, w, 3) or None."""
     from llava.video import VideoReadError  # noqa: PLC0415 - importable only now
 
     try:
@@ -118,10 +118,10 @@ def _failed(error: Exception) -> dict[str, Any]:
 
 
 def _prepared(path: str, options: dict[str, Any], resizing: dict[str, Any] | None) -> Callable[[], Any]:
-    """What reads the video, its options checked before any byte of the file is read.
+    """Return a function that reads the video, after checking its options without reading the file.
 
     Raises:
-        Exception: Of any kind, if an option is wrong or the machine lacks what it needs.
+        Exception: Of any kind, if an option is wrong or a library is missing.
     """
     from llava.frame_resizing import FrameResizing  # noqa: PLC0415 - importable only now
     from llava.video import check_options, read_frame_folder, read_video  # noqa: PLC0415
@@ -134,7 +134,7 @@ def _prepared(path: str, options: dict[str, Any], resizing: dict[str, Any] | Non
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Let the process take `num_bytes` of address space more than now."""
+    """Limit the address space of the process to `num_bytes` more than its present size."""
     status = Path("/proc/self/statm")
     if not status.exists():
         return
@@ -155,7 +155,7 @@ def _send(answers: BinaryIO, message: dict[str, Any]) -> None:
 
 
 def _receive(requests: BinaryIO) -> dict[str, Any] | None:
-    """The next request; None where none will come any more."""
+    """Receive the next request; None if the pipe has been closed."""
     head = requests.read(8)
     if len(head) < 8:
         return None

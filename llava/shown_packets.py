@@ -1,4 +1,4 @@
-"""Which packets of VP8 and VP9 give a frame that is shown: encoders store references that never are.
+"""Packets of VP8 and VP9 whose frames are shown: encoders also store reference frames that never are.
 
 Sources: RFC 6386, section 9.1 (VP8's frame tag); the VP9 bitstream specification, sections 6.2 (uncompressed header)
 and Annex B (superframes).
@@ -8,7 +8,7 @@ import av
 
 
 def is_shown(codec: str, packet: av.Packet) -> bool:
-    """Whether decoding the packet gives a frame, as far as its header says; True for codecs without hidden frames."""
+    """Tell by its header whether a packet decodes to a frame that is shown; True for codecs without hidden frames."""
     if codec == "vp8":
         return bool(memoryview(packet)[0] >> 4 & 1)
     if codec == "vp9":
@@ -17,13 +17,13 @@ def is_shown(codec: str, packet: av.Packet) -> bool:
 
 
 def _vp9_frame_is_shown(first: int) -> bool:
-    """From the byte: frame marker (2 bits), profile (2), in profile 3 a reserved bit, show_existing, type, show."""
+    """Parse the byte: frame marker (2 bits), profile (2), in profile 3 a reserved bit, show_existing, type, show."""
     bits = first << 1 if first >> 4 & 3 == 3 else first
     return bool(bits >> 3 & 1 or bits >> 1 & 1)
 
 
 def _vp9_first_bytes(data: memoryview) -> list[int]:
-    """The first byte of every frame in a packet: a superframe lists the sizes of its frames at its end."""
+    """Read the first byte of every frame in a packet; a superframe lists the sizes of its frames at its end."""
     marker = data[-1]
     num_frames, num_bytes = (marker & 7) + 1, (marker >> 3 & 3) + 1
     index = 2 + num_frames * num_bytes

@@ -1,4 +1,4 @@
-"""Frames of a video file: which ones are sampled, and the clip they make."""
+"""Reading of sampled frames from a video file or a folder of pictures."""
 
 import importlib
 import logging
@@ -23,7 +23,7 @@ __all__ = ["BACKENDS", "SAMPLINGS", "VideoClip", "VideoReadError", "check_option
 
 SAMPLINGS = ("index", "time")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
-_LARGEST_DISTANCE = 1.0  # s between frames taken by index and by time, from which on a user is told
+_LARGEST_DISTANCE = 1.0  # s between frames sampled by index and by time, above which we warn
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class VideoClip:
     """Frames sampled from a video.
 
     Attributes:
-        frames: uint8 RGB (T, h, w, 3), upright: rotation metadata is carried out; (T, S, S, 3) if resized.
+        frames: uint8 RGB (T, h, w, 3), upright, that is, after applying rotation metadata; (T, S, S, 3) if resized.
         indices: Position of each frame in the file, in frames, counted from 0 in the order of display; ascending.
-        times: When each frame is shown, in seconds from the start of the file, as the file says.
-        duration: When the last frame of the video ends, in seconds from the start of the file.
-        num_decoded: Frames that were decoded to get these; None for pictures in a folder.
-        num_damaged: Signs of damage that the decoder gave on the way to these frames; some codecs give none, see
+        times: Time of each frame according to the file, in seconds from the start of the file.
+        duration: End of the last frame of the video, in seconds from the start of the file.
+        num_decoded: Number of frames that were decoded to get these; None for pictures in a folder.
+        num_damaged: Number of signs of damage that the decoder reported; some codecs report none, see
             `llava.decoded_frames`.
     """
 
@@ -69,15 +69,15 @@ def read_video(
             What decord would not read exactly, PyAV reads in its place. decord ends the whole process on some damaged
             files; `llava.video_process.read_video_apart` survives that.
         resizing: Resize every frame as soon as it is decoded; None keeps its size.
-        sampling: "index" counts frames and takes the rate that the file declares, as LLaVA-Video does; "time" takes the
-            frames that are shown at even times, as `sample_frames_by_time` chooses them. Where they differ by more than
-            a second, "index" logs a warning. Files that declare no rate are sampled by time.
+        sampling: "index" counts frames and uses the rate that the file declares, like LLaVA-Video; "time" chooses the
+            frames that are shown at even times, see `sample_frames_by_time`. If the two differ by more than a second,
+            "index" logs a warning. Files that declare no rate are sampled by time.
 
     Returns:
         The frames, their indices and times.
 
     Raises:
-        VideoReadError: If the file is missing, is no video, is truncated, or shows no frame.
+        VideoReadError: If the file is missing, is not a video, is truncated, or has no frame.
         ValueError: If an option is out of range.
     """
     check_options(max_frames_num, fps, force_sample, backend, resizing=resizing, sampling=sampling)
@@ -103,7 +103,7 @@ def read_video(
 def _choose_shown(
     shown: PacketList, max_frames_num: int, fps: float | None, force_sample: bool, sampling: str
 ) -> list[int]:
-    """Indices of the frames of a file; where it declares no rate to count by, those at even times up to the limit."""
+    """Choose frames of a file by index, or at even times up to the limit if it declares no rate."""
     if sampling == "time":
         return sample_frames_by_time(shown.times, shown.duration, max_frames_num, fps, force_sample)
     num_frames, rate = len(shown.times), shown.frame_rate
@@ -118,7 +118,7 @@ def _choose_shown(
 def _warn_if_uneven(
     path: str, shown: PacketList, indices: list[int], max_frames_num: int, fps: float | None, force_sample: bool
 ) -> None:
-    """Say if frames taken by time would be others by more than a second."""
+    """Warn if frames sampled by time would differ by more than a second."""
     by_time = sample_frames_by_time(shown.times, shown.duration, max_frames_num, fps, force_sample)
     times, others = ([shown.times[index] for index in chosen] for chosen in (indices, by_time))
     distance = largest_distance(times, others, shown.times[-1])
@@ -141,11 +141,11 @@ def read_frame_folder(
     frame_rate: float = 3.0,
     resizing: FrameResizing | None = None,
 ) -> VideoClip:
-    """Read a video that lies in a folder as one picture per frame, in the order of the file names.
+    """Read a video from a folder with one picture per frame, in the order of the file names.
 
     Args:
-        folder: Folder of JPEG or PNG files, all of one size.
-        max_frames_num: Most frames to return; where there are more, they are spread evenly.
+        folder: Folder of JPEG or PNG files, all of the same size.
+        max_frames_num: Most frames to return; if there are more, the returned ones are spread evenly.
         fps: Frames to take per second of video, above 0, as `sample_frames_at_rate` chooses them; None takes all.
         force_sample: Always take exactly `max_frames_num` frames, evenly spread.
         frame_rate: Pictures per second of video; 3 is that of TVQA, the part of MVBench which comes as pictures.
@@ -183,15 +183,15 @@ def check_options(
     resizing: FrameResizing | None = None,
     sampling: str = "index",
 ) -> None:
-    """Try the options of `read_video` and `read_frame_folder` without a video: what fails here is no video's fault.
+    """Check the options of `read_video` and `read_frame_folder` without a video.
 
     Args:
-        max_frames_num: See `read_video`, as all others.
+        max_frames_num: See `read_video`, also for all others.
         fps: Frames per second.
         force_sample: Whether short videos repeat frames.
         backend: "pyav" or "decord", which must be installed.
-        frame_rate: Of a folder of pictures, per second.
-        resizing: How frames are resized.
+        frame_rate: Pictures per second of a folder.
+        resizing: Resizing of frames.
         sampling: "index" or "time".
 
     Raises:
@@ -213,7 +213,7 @@ def check_options(
 def _choose_frames(
     num_frames: int, frame_rate: float, max_frames_num: int, fps: float | None, force_sample: bool, usual_fps: float
 ) -> tuple[list[int], list[float]]:
-    """Indices and times by the rule that `fps` asks for; LLaVA-Video's at `usual_fps` where it is None."""
+    """Choose indices and times by the rule for `fps`, or by that of LLaVA-Video at `usual_fps` if it is None."""
     if fps is None:
         return sample_frames(num_frames, frame_rate, max_frames_num, usual_fps, force_sample)
     if force_sample:

@@ -1,9 +1,9 @@
-"""Decoding chosen frames of a video file with PyAV, and with decord where it gives the same.
+"""Decoding of chosen frames of a video file with PyAV, and with decord if its frames are the same.
 
-PyAV decodes each group of pictures from its key frame to the last frame wanted there, and leaves out what no frame
-depends on. Where the packets do not tell which frame is which, or turn out not to have told the truth, it decodes from
-the start. It watches for signs of damage, which decord does not give: so PyAV reads every video, and decord's frames
-are taken where they are the same up to rounding.
+PyAV decodes each group of pictures from its key frame to the last chosen frame, and skips frames on which none of these
+depend. If the packets do not identify the frames, or prove wrong, it decodes from the start. PyAV reports signs of
+damage, and decord does not; so PyAV reads every video, and decord's frames replace its own if they are the same up to
+rounding.
 """
 
 import logging
@@ -36,17 +36,17 @@ Choose = Callable[[PacketList], Sequence[int]]
 def read_frames(
     path: str, packets: PacketList, choose: Choose, backend: str, resizing: FrameResizing | None = None
 ) -> tuple[PacketList, list[int], DecodedFrames]:
-    """Decode the frames that are chosen from those of a file, and resize each before more are decoded.
+    """Decode the chosen frames of a file, and resize each before decoding more.
 
     Args:
         path: The file.
-        packets: What its packets say.
-        choose: Chooses the frames; called again if the decoder gives other frames than `packets` says.
+        packets: Its frames according to its packets.
+        choose: Chooses the frames; it is called again if the decoder returns other frames than `packets` lists.
         backend: "pyav" or "decord".
-        resizing: How frames are resized; None keeps their size.
+        resizing: Resizing of frames; None keeps their size.
 
     Returns:
-        What the file shows, the indices chosen, and the frames by index.
+        The frames of the file, the chosen indices, and the chosen frames by index.
 
     Raises:
         VideoReadError: If no frame can be decoded.
@@ -69,7 +69,7 @@ def read_frames(
 def _read_from_start(
     path: str, packets: PacketList, choose: Choose, resizing: FrameResizing | None
 ) -> tuple[PacketList, list[int], DecodedFrames]:
-    """What the whole file shows, and the frames chosen from it; decoded once more if the packets had said otherwise.
+    """Decode the whole file for its frames and the chosen ones, once more if the packets had listed other frames.
 
     Raises:
         VideoReadError: If no frame can be decoded.
@@ -89,9 +89,10 @@ def _read_from_start(
 def _decode_all(
     path: str, indices: Sequence[int], resizing: FrameResizing | None, num_threads: int = DECODER_THREADS
 ) -> tuple[list[int | None], DecodedFrames]:
-    """Times of all frames that come out of the decoder, in the stream's time base, and those at `indices`.
+    """Decode the times of all frames, in the stream's time base, and the frames at `indices`.
 
-    Packets that the decoder refuses before the first frame are no sign of damage: what they depend on was cut off.
+    Packets that the decoder refuses before the first frame are not a sign of damage: they depend on packets that were
+    cut off.
     """
     decoded, wanted = DecodedFrames(resizing), set(indices)
     ticks: list[int | None] = []
@@ -112,7 +113,7 @@ def _decode_all(
 
 
 def _as_decoded(path: str, packets: PacketList, ticks: Sequence[int | None]) -> PacketList:
-    """What a file shows, as decoding all of it has told."""
+    """List the frames of a file by the results of decoding all of it."""
     with open_video(path) as (container, stream):
         start = (container.start_time or 0) / av.time_base
         base = float(stream.time_base or 0)
@@ -129,7 +130,7 @@ def _as_decoded(path: str, packets: PacketList, ticks: Sequence[int | None]) -> 
 
 
 def _take_from_decord(path: str, indices: Sequence[int], decoded: DecodedFrames) -> None:
-    """Replace frames by those that decord gives, if they are the same up to rounding."""
+    """Replace frames by those of decord, if they are the same up to rounding."""
     import decord  # noqa: PLC0415 - loads an FFmpeg of its own, which users of PyAV alone need not
 
     wanted = sorted(set(indices))

@@ -1,4 +1,4 @@
-"""LLaVA as a `stgridpool.model.VideoModel`: what evaluation and tools know of it."""
+"""LlavaVideoModel: LLaVA as a `stgridpool.model.VideoModel`, the interface for evaluation and tools."""
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +28,7 @@ from stgridpool.weights_digest import weights_digest
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """An image as the language model reads it.
+    """An image in the form that the language model reads.
 
     Attributes:
         embeds: (n, D) visual tokens.
@@ -40,12 +40,12 @@ class EncodedImage:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the image."""
+        """Number of tokens of the image."""
         return len(self.embeds)
 
     @property
     def num_newlines(self) -> int:
-        """Always 0: newlines of images count as tokens of theirs."""
+        """Number of newline tokens: 0, since those of an image count as its visual tokens."""
         return 0
 
 
@@ -76,7 +76,7 @@ class LlavaVideoModel:
 
     @property
     def longest(self) -> int | None:
-        """Positions of the longest prompt; None if there is no limit."""
+        """Number of positions of the longest prompt; None if there is no limit."""
         return self.language_model.config.tokenizer_model_max_length
 
     @property
@@ -99,7 +99,7 @@ class LlavaVideoModel:
 
     @property
     def offers(self) -> Collection[type[Need]]:
-        """Kinds of evidence that a compressor may ask for."""
+        """Kinds of evidence that a compressor may need."""
         return self.language_model.offers
 
     @property
@@ -118,7 +118,7 @@ class LlavaVideoModel:
         return self.language_model.decoder_steps
 
     def own_pooling(self) -> Compressor:
-        """Return the pooling that the checkpoint was trained with."""
+        """Return the pooling with which the checkpoint was trained."""
         return pooling_compressor(self.language_model.config.mm_spatial_pool_mode)
 
     def reference(self) -> Reference:
@@ -127,18 +127,18 @@ class LlavaVideoModel:
         return Reference(self.own_pooling(), (side, side), len(self.decoder.layers))
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
-        """Count the tokens and newline tokens that its own pooling leaves of a video."""
+        """Count the visual tokens and the newline tokens of a video after the checkpoint's own pooling."""
         return self.language_model.own_counts(num_frames)
 
     def encode(self, pixels: torch.Tensor, needs: Collection[Need], timer: StageTimer) -> tuple[torch.Tensor, Evidence]:
-        """Run the vision tower on frames (T, 3, S, S): features (T, P, C), and evidence about them."""
+        """Run the vision tower on frames (T, 3, S, S), and return features (T, P, C) and evidence about them."""
         return self.language_model.vision_features(pixels, timer, needs)
 
     def evidence(self, question: str, needs: Collection[Need]) -> Evidence:
         """Embed a question, without a template around it; see `Question`.
 
         Raises:
-            ValueError: If a need is of another kind, or asks for the tower's text half, which was not loaded.
+            ValueError: If a need is of another kind, or requires the tower's text half and it was not loaded.
         """
         check_offered(needs, (Question,), "a question")
         tower, found = self.language_model.get_vision_tower(), dict[Need, torch.Tensor]()
@@ -176,7 +176,7 @@ class LlavaVideoModel:
     def prompt(
         self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes], answer: str | None = None
     ) -> Prompt:
-        """Put a question and its visuals into the conversation template."""
+        """Build a prompt from a question and its visuals, by the conversation template."""
         question = self._prompts.question(context, len(visuals), clips)
         text = self._prompts.prompt(question, answer)
         ids = self._prompts.ids(text, len(visuals))
@@ -203,14 +203,14 @@ class LlavaVideoModel:
         return Prompt(ids, tuple(pieces), tuple(videos), num_answer, num_closing)
 
     def identity(self) -> Mapping[str, Any] | None:
-        """Say what features depend on, besides the frames; None if the tower is offloaded."""
+        """Return all that features depend on besides the frames; None if the tower is offloaded."""
         tower, config = self.language_model.get_vision_tower(), self.language_model.config
         weights = weights_digest(tower.vision_tower)
         if weights is None:
             return None
         head = None if tower.pool_head is None else weights_digest(tower.pool_head.modules())
         text = None if tower.text_tower is None else weights_digest(tower.text_tower.modules())
-        encoder = getattr(tower.vision_tower, "config", None)  # OpenCLIP's have none, and one attention
+        encoder = getattr(tower.vision_tower, "config", None)  # OpenCLIP's have none, and one kind of attention
         return {
             "image_processor": repr(tower.image_processor),
             "attention": getattr(encoder, "_attn_implementation", None),
@@ -224,7 +224,7 @@ class LlavaVideoModel:
         }
 
     def facts(self) -> Mapping[str, Any]:
-        """Say what a record should hold about the model."""
+        """Return facts about the model for the record of a run."""
         config = self.language_model.config
         return {
             "revision": getattr(config, "_commit_hash", None),
@@ -262,9 +262,9 @@ def load_video_model(
         conv_template: Name of the conversation template.
         add_time_instruction: See `LlavaVideoModel`.
         device_map: See `load_pretrained_model`.
-        dtype: Of the weights.
+        dtype: Dtype of the weights.
         attn_implementation: See `load_pretrained_model`.
-        mm_newline_position: Where videos get newlines; None leaves it to the checkpoint.
+        mm_newline_position: Where videos get newline tokens; None for the checkpoint's setting.
         pool_head: See `load_pretrained_model`.
         text_tower: See `load_pretrained_model`.
     """

@@ -1,7 +1,7 @@
-"""Opening a video file: as a file, whatever its name looks like, and only if it is a video.
+"""Opening of a video file: as a file, whatever its name looks like, and only if it is a video.
 
-FFmpeg takes much for a video that is none: pictures, text drawn on a terminal, and playlists that name other files or
-addresses. Only containers of video are opened here, and no file leads to another one.
+FFmpeg accepts many files that are not videos: pictures, text drawn on a terminal, and playlists that name other files
+or addresses. We open only containers of video, and never follow a file to another one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ DECODER_THREADS = 4  # per file; more costs memory and hardly gains speed
 
 
 class VideoReadError(Exception):
-    """A file that does not give the frames asked for.
+    """Error for a file whose frames cannot be read.
 
     Attributes:
         path: The file.
-        reason: What is wrong with it, in one line.
+        reason: The problem, in one line.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -47,22 +47,21 @@ class VideoReadError(Exception):
 
 
 def printable(path: str) -> str:
-    """The path as text that can be written anywhere: bytes of its name that are not UTF-8 are escaped."""
+    """Return the path as text that can be written anywhere; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @contextmanager
 def open_video(path: str, num_threads: int = DECODER_THREADS) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """The file and the stream that a player would show, ready to be decoded.
+    """Open the file and the stream that a player would show while the block runs.
 
     Args:
         path: The file.
-        num_threads: Threads of the decoder, at least 1.
+        num_threads: Number of threads of the decoder, at least 1.
 
     Raises:
-        VideoReadError: If the file is a picture, a text or a playlist, there is no video stream, or nothing here
-            decodes it.
-        av.FFmpegError: If the file is no media file, or damaged.
+        VideoReadError: If the file is a picture, a text or a playlist, there is no video stream, or no decoder for it.
+        av.FFmpegError: If the file is not a media file, or is damaged.
     """
     with _open_container(path) as container:
         stream = _shown_stream(container)
@@ -84,7 +83,7 @@ def open_video(path: str, num_threads: int = DECODER_THREADS) -> Iterator[tuple[
 
 
 def _shown_stream(container: InputContainer) -> av.VideoStream | None:
-    """The default video stream, or the best one where none is; covers of albums are pictures."""
+    """Find the default video stream, or else the best one; album covers are pictures."""
     cover = av.stream.Disposition.attached_pic
     best = container.streams.best("video")
     if isinstance(best, av.VideoStream) and not best.disposition & cover:
@@ -93,15 +92,15 @@ def _shown_stream(container: InputContainer) -> av.VideoStream | None:
 
 
 def _open_container(path: str) -> InputContainer:
-    """Open a container of video, and nothing that it names.
+    """Open a container of video, but no file that it names.
 
     Raises:
-        VideoReadError: If FFmpeg takes the file for something else.
-        av.FFmpegError: If it is no media file, or damaged.
+        VideoReadError: If FFmpeg detects another kind of file.
+        av.FFmpegError: If it is not a media file, or is damaged.
     """
     try:
         # Tags that are not text do not matter here.
         return av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="ignore")
-    except av.error.ValueError as error:  # what FFmpeg says of a format that is not among the allowed ones
+    except av.error.ValueError as error:  # FFmpeg's error for formats that are not allowed
         reason = "no container of video: a picture, a text, a playlist, or a file that is damaged at its start"
         raise VideoReadError(path, reason) from error

@@ -1,7 +1,7 @@
-"""What a video file shows, told by its packets: which frames and when, without decoding them.
+"""The frames of a video file and their times, read from its packets without decoding them.
 
-Both readers take the frames and their order from this list, so they answer the same indices. Decoding checks it: where
-the frames that come out are others, `llava.video_decoding` lists those instead.
+Both readers take the frames and their order from this list, so they return the same indices. Decoding verifies it: if
+the decoder returns other frames, `llava.video_decoding` lists those instead.
 """
 
 from bisect import bisect_right
@@ -26,21 +26,21 @@ class KeyPacket(NamedTuple):
 
     position: int  # among the stream's packets, in the order of storage
     tick: int  # when its frame is shown, in the stream's time base
-    seek_tick: int  # what to seek to: the time by which the format lists its key frames
+    seek_tick: int  # target of a seek: the time by which the format lists its key frames
 
 
 @dataclass(frozen=True)
 class PacketList:
-    """What the packets of a video stream say before anything is decoded.
+    """The frames of a video stream according to its packets, before anything is decoded.
 
     Attributes:
-        times: When each frame is shown, in seconds from the start of the file, ascending; at least one.
-        duration: When the last frame ends, in seconds from the start of the file.
-        frame_rate: Average rate that the file declares, in frames per second; None where it declares none.
-        ticks: Times in the stream's time base; empty where frames can be told only by decoding from the start.
-        positions: Place of each frame's packet in the order of storage; empty where `ticks` is.
-        keys: Packets from which decoding can start, in the order of storage; empty where `ticks` is.
-        ids: (pts, dts) of every packet in the order of storage; empty where `ticks` is.
+        times: Time of each frame, in seconds from the start of the file, ascending; at least one.
+        duration: End of the last frame, in seconds from the start of the file.
+        frame_rate: Average rate that the file declares, in frames per second; None if it declares none.
+        ticks: Times in the stream's time base; empty if only decoding from the start can identify frames.
+        positions: Position of each frame's packet in the order of storage; empty if `ticks` is.
+        keys: Packets from which decoding can start, in the order of storage; empty if `ticks` is.
+        ids: (pts, dts) of every packet in the order of storage; empty if `ticks` is.
     """
 
     times: list[float]
@@ -52,7 +52,7 @@ class PacketList:
     ids: list[tuple[int | None, int | None]]
 
     def key_of(self, index: int) -> int:
-        """Number of the key packet from which frame `index` is decoded: the last one that is not shown after it."""
+        """Find the key packet from which to decode frame `index`: the last one that is not shown after it."""
         number = bisect_right(self.keys, self.positions[index], key=lambda key: key.position) - 1
         while number > 0 and self.keys[number].tick > self.ticks[index]:
             number -= 1
@@ -72,19 +72,19 @@ class _Packet:
 
     @property
     def any_tick(self) -> int | None:
-        """When its frame is shown, or else when it is decoded."""
+        """The time at which its frame is shown, or else decoded."""
         return self.decoding_tick if self.tick is None else self.tick
 
 
 def list_packets(path: str) -> PacketList:
-    """Read the packets of a file and keep what those of its default video stream say.
+    """Read the packets of a file, and list the frames of its default video stream.
 
-    Frames that the first packets cannot give, as what they depend on was cut off, are found by decoding up to the first
-    frame that can be shown.
+    If the first frames depend on packets that were cut off, decoding to the first frame that can be shown finds those
+    to leave out.
 
     Raises:
         VideoReadError: If there is no video stream, decoder, frame rate or frame, or the file is truncated.
-        av.FFmpegError: If the file is no media file, or damaged.
+        av.FFmpegError: If the file is not a media file, or is damaged.
     """
     check_structure(path)
     with open_video(path) as (container, stream):
@@ -137,7 +137,7 @@ def list_packets(path: str) -> PacketList:
 def _read_packets(
     path: str, container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[list[_Packet], dict[int, float]]:
-    """Packets of the stream, and where every stream of the file ends.
+    """Read the packets of the stream, and the end of every stream of the file.
 
     Raises:
         VideoReadError: If the stream's last packet is cut off.
@@ -171,7 +171,7 @@ def _key_packets(packets: Sequence[_Packet], by_decoding: bool) -> list[KeyPacke
 
 
 def _starts_in_doubt(packets: Sequence[_Packet]) -> bool:
-    """Whether some first frames may depend on what is not in the file."""
+    """Tell whether the first frames may depend on packets that are not in the file."""
     first = packets[0].tick
     if not packets[0].is_key or first is None:
         return True
@@ -180,7 +180,7 @@ def _starts_in_doubt(packets: Sequence[_Packet]) -> bool:
 
 
 def _without_undecodable(path: str, ordered: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Frames from the first that the decoder gives."""
+    """Drop the frames in front of the first one that the decoder returns."""
     with open_video(path) as (container, stream):
         for packet in container.demux(stream):
             try:
@@ -194,7 +194,7 @@ def _without_undecodable(path: str, ordered: list[tuple[int, int]]) -> list[tupl
 
 
 def _last_duration(times: Sequence[float], declared: float, rate: float | None) -> float:
-    """How long the last frame is shown, in seconds: where the file does not say, as long as the others on average."""
+    """Compute how long the last frame is shown, in seconds; by default as long as the others on average."""
     if rate is not None:
         return declared or 1 / rate
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else declared

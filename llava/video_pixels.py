@@ -1,4 +1,4 @@
-"""Decoded frames as a player shows them: the file's colours, upright, and of one size."""
+"""Pixels of decoded frames as a player shows them: with the file's colours, upright, and of the same size."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 def rgb(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Upright RGB pixels (h, w, 3), by the frame's own colour matrix and range.
+    """Convert a frame to upright RGB pixels (h, w, 3), by its own colour matrix and range.
 
     Args:
-        frame: As it was decoded.
-        size: (width, height) in pixels before the frame is turned upright; frames of other sizes are scaled to it.
+        frame: The decoded frame.
+        size: (width, height) in pixels before rotation; frames of other sizes are scaled to it.
     """
     is_full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     width, height = size
@@ -29,7 +29,7 @@ def rgb(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _upright(pixels: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Pixels moved as the frame's display matrix says, to the nearest quarter turn, mirrors included.
+    """Rotate and mirror pixels by the frame's display matrix, to the nearest quarter turn.
 
     The matrix (a b u, c d v, x y w) takes the point (p, q) to (a p + c q + x, b p + d q + y), y downwards.
 

@@ -1,7 +1,7 @@
-"""Reading videos in processes of their own, so that no file can stop or end the process that asked for it.
+"""VideoReader: reading of videos in separate processes, so that no file can block or crash the main process.
 
-Decoders are C code: a thread that is stuck in them, or that they bring down, cannot be given up alone. A process that
-has read a video in order reads the next one, as starting it takes longer than reading a short clip.
+Decoders are C code: a thread that hangs or crashes in them cannot be stopped on its own. A process that has read a
+video without problems also reads the next one, since starting a process takes longer than reading a short clip.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ DEFAULT_MEMORY_GB = 4.0
 
 
 class VideoReader:
-    """Reads videos in other processes, any number at a time, each in the process that is free.
+    """A pool of reading processes, which reads any number of videos at a time, each in a free process.
 
-    A process is replaced after a video that it could not read, that took too long, brought it down or made it grow. A
-    video whose process is killed from outside, as the machine does when memory runs out, is read once more, alone.
+    A process is replaced after a video that it could not read, that took too long, or that crashed it or made it grow.
+    If a process is killed from outside, as the system does when memory runs out, its video is read once more, alone.
 
     Args:
-        timeout_s: Most seconds to take for a video, above 0; starting a process does not count.
+        timeout_s: Timeout per video in seconds, above 0; starting a process does not count.
         memory_gb: Most gigabytes (10^9 bytes) of address space that reading a video may take, above 0.
-        resizing: How frames are resized before they leave the process; None keeps their size.
+        resizing: Resizing of frames before they leave the process; None keeps their size.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class VideoReader:
 
         Raises:
             VideoReadError: If the video cannot be read, takes too long or too much memory, or the decoder crashes.
-            ReadingProcessError: If the reason is none of the video's: a wrong option, something that cannot be
-                imported, or a machine that kills the process although it reads alone.
+            ReadingProcessError: If the video is not at fault: an option is wrong, an import fails, or the system kills
+                the process although it reads alone.
         """
         name = fsdecode(path)
         try:
@@ -79,7 +79,7 @@ class VideoReader:
                 ) from end
 
     def close(self) -> None:
-        """End the processes that wait for work; reading starts new ones."""
+        """End the idle processes; reading starts new ones."""
         _end_all(self._idle)
 
     def _read(self, name: str, options: dict[str, Any]) -> VideoClip:
@@ -116,7 +116,7 @@ class VideoReader:
         except ProcessEndedError as end:
             if end.is_killed or not process.num_answers:
                 raise
-            process = ReadingProcess()  # an earlier video may have left behind what brought the last one down
+            process = ReadingProcess()  # an earlier video may have caused the crash
             answer, frames = process.ask(request, self._timeout_s)
         if frames is not None and process.can_go_on:
             self._idle.append(process)
@@ -125,7 +125,7 @@ class VideoReader:
         return answer, frames
 
     def _take(self) -> ReadingProcess:
-        """A process that waits for work, or a new one."""
+        """Take an idle process, or start a new one."""
         while True:
             try:
                 process = self._idle.pop()
@@ -147,14 +147,14 @@ def read_video_apart(
 
     Args:
         path: The file or folder.
-        timeout_s: Most time to take, in seconds, above 0.
+        timeout_s: Timeout in seconds, above 0.
         memory_gb: Most gigabytes (10^9 bytes) that reading may take, above 0.
-        resizing: How frames are resized before they leave the process; None keeps their size.
+        resizing: Resizing of frames before they leave the process; None keeps their size.
         options: Arguments of `read_video`, or of `read_frame_folder` if `path` is a folder.
 
     Raises:
         VideoReadError: If the video cannot be read, takes too long or too much memory, or the decoder crashes.
-        ReadingProcessError: If the reason is none of the video's.
+        ReadingProcessError: If the video is not at fault.
     """
     reader = VideoReader(timeout_s, memory_gb, resizing)
     try:
@@ -164,7 +164,7 @@ def read_video_apart(
 
 
 class _Turns:
-    """Lets any number of threads work at a time, or one alone."""
+    """A lock that lets any number of threads work at a time, or one alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -187,7 +187,7 @@ class _Turns:
     def alone(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._is_one_alone)
-            self._is_one_alone = True  # nobody begins any more
+            self._is_one_alone = True  # no other thread may begin
             self._changed.wait_for(lambda: not self._num_working)
         try:
             yield

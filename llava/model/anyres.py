@@ -1,7 +1,7 @@
-"""From the features of an image's tiles to the tokens of the image.
+"""Merging of the features of an image's tiles into the tokens of the image.
 
-Source: the merge types of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, tiles that do not fit the image's grid
-are an error; the original assumes a grid of 2 x 2.
+Source: the merge types of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, tiles that do not fit the image's
+layout are an error; the original assumes 2 x 2 tiles.
 """
 
 import math
@@ -23,27 +23,28 @@ def merge_image(
     image_size: Size | None = None,
     max_tiles: int | None = None,
 ) -> torch.Tensor:
-    """Tokens of one image.
+    """Merge the feature maps of one image into its tokens.
 
-    A lone feature map is taken as it is. Otherwise the first map shows the whole image, and the others are its tiles,
-    which are joined to one map in the image's layout. `unpad` cuts off the padding of that map, shrinks it where it is
-    far larger than `max_tiles` tiles, and ends every row with a newline; `maxpool2x2` halves it instead. The whole
-    image's tokens come first, unless the merge type says `nobase`.
+    A single feature map is used unchanged. Otherwise the first map shows the whole image, and the others are its tiles,
+    which are joined into one map. `unpad` crops the padding of that map, shrinks it if it is far larger than
+    `max_tiles` tiles, and ends every row with a newline token; `maxpool2x2` halves it instead. The tokens of the whole
+    image come first, unless the merge type contains `nobase`.
 
     Args:
         features: (1 + k, n*n, D).
         side: n, patches along a side of a tile.
         merge_type: `flat` or `spatial`, followed by any of `_unpad`, `_maxpool2x2`, `_nobase`.
         newline: (D,) newline token, needed by `unpad`.
-        grid: Tiles along the width and the height; their product is k.
-        image_size: (width, height) of the image in pixels, needed by `unpad` where there are tiles.
+        grid: Number of tiles along the width and the height; their product is k.
+        image_size: (width, height) of the image in pixels; `unpad` needs it if there are tiles.
         max_tiles: N of `anyres_max_N`, or None.
 
     Returns:
         (L, D).
 
     Raises:
-        ValueError: Unknown merge type, tiles that do not fit the grid, or a missing newline or image size.
+        ValueError: If the merge type is unknown, the number of tiles does not match, or the newline token or the image
+            size is missing.
     """
     if merge_type == "flat":
         return features.flatten(0, 1)
@@ -74,21 +75,25 @@ def merge_image(
 
 
 def check_merge_type(merge_type: str) -> None:
-    """Raises ValueError for a merge type that is neither `flat` nor a form of `spatial`."""
+    """Check that a merge type is `flat` or a form of `spatial`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
     if merge_type != "flat" and not merge_type.startswith("spatial"):
         raise ValueError(f"mm_patch_merge_type must be 'flat' or begin with 'spatial', got {merge_type!r}")
 
 
 def max_tiles_of(image_aspect_ratio: str) -> int | None:
-    """N of `anyres_max_N`, or None."""
+    """Parse N of `anyres_max_N`; None for other modes."""
     match = re.match(r"anyres_max_(\d+)", image_aspect_ratio)
     return int(match.group(1)) if match else None
 
 
 def without_padding(feature_map: torch.Tensor, image_size: Size) -> torch.Tensor:
-    """The part of a map (D, h, w) that shows an image of `image_size` (width, height) which was centred on it.
+    """Crop a map (D, h, w) to the part that shows a centred image of `image_size` (width, height).
 
-    The same number of lines is cut on both sides, rounded down, so that one line of padding may stay.
+    The same number of lines, rounded down, is cropped on both sides, so one line of padding may remain.
     """
     height, width = feature_map.shape[1:]
     image_width, image_height = image_size
@@ -100,7 +105,7 @@ def without_padding(feature_map: torch.Tensor, image_size: Size) -> torch.Tensor
 
 
 def _shrunk(feature_map: torch.Tensor, side: int, max_tiles: int | None) -> torch.Tensor:
-    """The map (D, h, w), resized to the area of `max_tiles` tiles if its sides are more than 1.1 times too long."""
+    """Resize a map (D, h, w) to the area of `max_tiles` tiles if its sides are more than 1.1 times too long."""
     if max_tiles is None:
         return feature_map
     height, width = feature_map.shape[1:]

@@ -1,7 +1,6 @@
 """Loading a checkpoint: configuration, tokenizer, weights and preprocessing.
 
-Nothing is left to chance: an architecture, tower or option that is not supported is an error, and so is every weight
-that the checkpoint lacks.
+Unsupported architectures, towers and options are errors, and so is every weight that the checkpoint lacks.
 """
 
 import logging
@@ -58,12 +57,12 @@ def load_pretrained_model(
     text_tower: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, VisionImageProcessor, int]:
-    """Loads a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
+    """Load a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
 
     Configuration, tokenizer and weight files are compared before a model is built; a checkpoint that contradicts itself
-    is refused. Weights must be safetensors files: pickles (`.bin`) are not read. They go straight to their device in
-    the dtype asked for, tensor by tensor, and the vocabulary is cut to the tokenizer's length, as the original loader
-    does.
+    is refused. Weights must be safetensors files: pickles (`.bin`) are not read. They are loaded tensor by tensor,
+    directly to their device in the requested dtype. Like the original loader, we truncate the vocabulary to the length
+    of the tokenizer.
 
     Args:
         model_path: Folder or hub name.
@@ -73,26 +72,27 @@ def load_pretrained_model(
         load_4bit: The same to 4 bits (NF4, double quantisation).
         device_map: As in transformers; `auto` spreads the model over the visible devices.
         torch_dtype: `float16`, `bfloat16`, `float32`, their torch dtypes, or `auto` for the checkpoint's.
-        attn_implementation: As in transformers. Where flash-attn is not installed, `flash_attention_2` becomes `sdpa`
+        attn_implementation: As in transformers. If flash-attn is not installed, `flash_attention_2` becomes `sdpa`
             with a warning.
-        customized_config: A configuration, or its JSON file or folder, to be used in place of the checkpoint's.
-        overwrite_config: Settings that replace the configuration's before the model is built.
-        compressor: What reduces the tokens of videos, a `Compressor` or a name; None: the checkpoint's own pooling.
-        pool_head: Folder or hub name of the SigLIP model that the vision tower was made from, as safetensors files. Its
-            last layer, last normalisation and pooling head, which LLaVA's checkpoints leave out, are loaded for methods
-            that ask for `PoolHeadAttention` or `FrameVectors("pool_head")`; None: such methods are refused.
-        text_tower: Folder or hub name of the SigLIP or CLIP model that the vision tower was made from, with its
-            tokenizer. Its text half is loaded for methods that ask for `Question("tower")` or `JointPatches`; None:
+        customized_config: A configuration, or its JSON file or folder, to use instead of the checkpoint's.
+        overwrite_config: Settings that take precedence over those of the configuration.
+        compressor: The method that compresses videos, a `Compressor` or a name; None for the checkpoint's own pooling.
+        pool_head: Folder or hub name of the SigLIP model from which the vision tower was made, as safetensors files.
+            Its last layer, last normalisation and pooling head, which LLaVA's checkpoints do not contain, are loaded
+            for methods that need `PoolHeadAttention` or `FrameVectors("pool_head")`; with None such methods are
+            refused.
+        text_tower: Folder or hub name of the SigLIP or CLIP model from which the vision tower was made, with its
+            tokenizer. Its text half is loaded for methods that need `Question("tower")` or `JointPatches`; with None
             such methods are refused.
-        **kwargs: `max_memory` and `offload_folder` as in transformers; `multimodal` is accepted and not needed.
+        **kwargs: `max_memory` and `offload_folder` as in transformers; `multimodal` is accepted and ignored.
 
     Returns:
         Tokenizer, model, image processor, and the longest context in tokens.
 
     Raises:
-        NotImplementedError: A LoRA checkpoint or `model_base`.
-        ValueError: An option, compressor or dtype that is not supported; a checkpoint that is not there, is of another
-            kind, contradicts itself, lacks files or weights, or holds weights that are not finite.
+        NotImplementedError: If the checkpoint is LoRA weights, or `model_base` is given.
+        ValueError: If an option, compressor or dtype is not supported, or the checkpoint does not exist, is of another
+            kind, contradicts itself, lacks files or weights, or contains weights that are not finite.
     """
     del model_name
     kwargs.pop("multimodal", None)
@@ -102,7 +102,7 @@ def load_pretrained_model(
             f"unknown options {unknown}; besides the named ones there are {_LOADING_OPTIONS} and multimodal"
         )
     if isinstance(compressor, str):
-        compressor = build_compressor(compressor)  # before the weights, so that a typing error costs nothing
+        compressor = build_compressor(compressor)  # before the weights, so that a typing mistake costs no time
     if pool_head is not None:
         pool_head_tensors(pool_head)
     if text_tower is not None:
@@ -114,7 +114,7 @@ def load_pretrained_model(
     settings, source = read_settings(folder, customized_config, overwrite_config or {})
     tensors = stored_tensors(folder)
     config = make_config(settings, tensors, source)
-    if folder.parent.name == "snapshots":  # of the hub's cache, where a folder is called after its commit
+    if folder.parent.name == "snapshots":  # in the hub's cache, folders are named after commits
         config._commit_hash = folder.name
     if not holds_tower(tensors) and not trains_tower(config):
         check_tower_files(str(config.mm_vision_tower))
@@ -159,10 +159,10 @@ def _attention(attn_implementation: str | None) -> str | None:
 
 
 def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str) -> BitsAndBytesConfig | None:
-    """Settings of bitsandbytes; the visual parts and the head keep their dtype.
+    """Make the settings of bitsandbytes; the visual parts and the head keep their dtype.
 
     Raises:
-        ValueError: Both widths are asked for.
+        ValueError: If both widths are requested.
     """
     if load_8bit and load_4bit:
         raise ValueError("load_8bit and load_4bit exclude each other")
@@ -181,12 +181,13 @@ def _quantization(load_8bit: bool, load_4bit: bool, dtype: torch.dtype | str) ->
 
 
 def _complete_weights(model: LlavaQwenForCausalLM, info: Mapping[str, Any], source: str) -> None:
-    """Fetches the tower's weights where the checkpoint leaves them to the tower, and rejects any other gap.
+    """Load the tower's own weights if the checkpoint does not contain them, and reject any other gap.
 
-    Most gaps were found in the files; those of OpenCLIP towers, which only open_clip knows, are found here.
+    Most gaps have been found in the files before; those of OpenCLIP towers, which only open_clip knows, are found here.
 
     Raises:
-        ValueError: A weight is missing or of another shape, or the checkpoint holds one that the model has no use for.
+        ValueError: If a weight is missing or has another shape, or the checkpoint contains one that the model does not
+            use.
     """
     for key, stored, wanted in sorted(info["mismatched_keys"]):
         raise ValueError(f"{source} contradicts the weights: {key} would be {tuple(wanted)}, got {tuple(stored)}")
@@ -199,10 +200,10 @@ def _complete_weights(model: LlavaQwenForCausalLM, info: Mapping[str, Any], sour
 
 
 def _fit_vocabulary(model: LlavaQwenForCausalLM, length: int) -> None:
-    """Cuts the embeddings and the head to `length` tokens, as LLaVA-NeXT's loader does.
+    """Truncate the embeddings and the head to `length` tokens, like LLaVA-NeXT's loader.
 
     Raises:
-        ValueError: The rows are offloaded.
+        ValueError: If the rows are offloaded.
     """
     if length == model.get_input_embeddings().weight.shape[0]:
         return
@@ -214,7 +215,7 @@ def _fit_vocabulary(model: LlavaQwenForCausalLM, length: int) -> None:
 
 
 def _context_length(config: LlavaQwenConfig) -> int:
-    """Longest context in tokens."""
+    """Return the longest context in tokens."""
     for name in ("max_sequence_length", "max_position_embeddings", "tokenizer_model_max_length"):
         if getattr(config, name, None) is not None:
             return int(getattr(config, name))

@@ -1,4 +1,4 @@
-"""Look at what the modules of a model compute, without a change to any of them."""
+"""Capture of the outputs of a model's modules, without changing any of them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The files of a checkpoint, and what they say of themselves before any weight is read.
+"""The files of a checkpoint, and their headers, which can be read before any weight.
 
-The header of a safetensors file lists name, shape and dtype of its tensors, so a checkpoint can be compared with its
-configuration before memory is taken.
+The header of a safetensors file lists names, shapes and dtypes of its tensors, so a checkpoint can be compared with its
+configuration before memory is allocated.
 
 Source: https://huggingface.co/docs/safetensors, https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md (pointers).
 """
@@ -39,18 +39,18 @@ class StoredTensor:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` can be the name of a repository on the hub; a path such as /models/tower cannot."""
+    """Tell whether `name` can be the name of a repository on the hub; a path such as /models/tower cannot."""
     return _HUB_NAME.fullmatch(name) is not None
 
 
 def checkpoint_folder(name: str) -> Path:
-    """The folder of a checkpoint; one on the hub is downloaded to the cache first.
+    """Find the folder of a checkpoint, and download it from the hub to the cache if necessary.
 
     Args:
         name: Folder or hub name.
 
     Raises:
-        ValueError: `name` is empty, a file, or neither a folder nor a repository that the hub gives.
+        ValueError: If `name` is empty, a file, or neither a folder nor an accessible repository on the hub.
     """
     if not name.strip():
         raise ValueError(
@@ -71,10 +71,10 @@ def checkpoint_folder(name: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
-        ValueError: The file is missing, a Git LFS pointer, or holds no JSON object.
+        ValueError: If the file is missing, is a Git LFS pointer, or does not contain a JSON object.
     """
     if not path.is_file():
         raise ValueError(f"{path.parent} holds no {path.name}: copy or download it again")
@@ -89,18 +89,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_no_pointer(path: Path) -> None:
-    """Raises ValueError where Git LFS left its pointer in place of a file."""
+    """Check that a file is not a Git LFS pointer.
+
+    Raises:
+        ValueError: If it is.
+    """
     with path.open("rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise ValueError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull` in {path.parent}")
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a checkpoint by name, from the headers of its weight files.
+    """List all tensors of a checkpoint by name, from the headers of its weight files.
 
     Raises:
-        ValueError: A file is missing, damaged, cut off or a Git LFS pointer, two files hold one tensor, or the index
-            names files outside of `folder` or tensors that its files lack.
+        ValueError: If a file is missing, damaged, truncated or a Git LFS pointer, two files contain the same tensor, or
+            the index names files outside of `folder` or tensors that its files lack.
     """
     if (folder / WEIGHTS).is_file():
         return _tensors_of([folder / WEIGHTS])
@@ -119,7 +123,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, on one line of at most 300 characters."""
+    """Return the message of an exception on one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:297]}..."
 
@@ -135,7 +139,7 @@ def _no_weights(folder: Path) -> str:
 
 
 def _places(index: Path) -> dict[str, str]:
-    """File names by tensor, as the index gives them; all of them files beside it."""
+    """Read file names by tensor from the index, and check that all these files are beside it."""
     content = read_json(index)
     places = content.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):

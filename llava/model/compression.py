@@ -1,4 +1,4 @@
-"""What compresses a model's videos: in front of the language model, inside it, or both."""
+"""Compression of a model's videos: in front of the language model, inside it, or both."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +24,7 @@ class Compression:
     """The compressors of a model; mixed into `VisualInputs`.
 
     Attributes:
-        decoder_steps: What acts inside the language model, or None.
+        decoder_steps: The steps inside the language model, or None.
     """
 
     config: Any
@@ -34,10 +34,10 @@ class Compression:
 
     @property
     def compressor(self) -> Compressor:
-        """What reduces the tokens of videos; the checkpoint's own pooling unless another one was set.
+        """The method that compresses videos; by default the checkpoint's own pooling.
 
-        Set it to a `Compressor`, a name, or None for the checkpoint's own. A method inside the language model acts
-        behind the checkpoint's own pooling, or behind another method: ``"st_gridpool+sttm"``.
+        Set it to a `Compressor`, a name, or None for the checkpoint's own pooling. A method inside the language model
+        follows the checkpoint's own pooling, or another method: ``"st_gridpool+sttm"``.
         """
         return self._compressor or self._own_pooling
 
@@ -57,12 +57,12 @@ class Compression:
 
     @property
     def offers(self) -> frozenset[type[Need]]:
-        """Kinds of evidence that a compressor may ask for."""
+        """Kinds of evidence that a compressor may need."""
         return self.get_vision_tower().evidence_offered() | {Question, QueryAttention, RotaryBias, ListedFrames}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:
-        """Steps on a video's tokens in front of the language model, the checkpoint's own pooling among them."""
+        """Steps in front of the language model, including the checkpoint's own pooling."""
         steps = () if self._compressor is None else self._compressor.steps()
         front = tuple(step for step in steps if not step.is_inside)
         if any(step.place == PATCHES for step in front):
@@ -74,7 +74,9 @@ class Compression:
         return pooling_compressor(self.config.mm_spatial_pool_mode)
 
     def compressing(self, ids: Sequence[torch.Tensor], visuals: Sequence[Visual]) -> AbstractContextManager[Any]:
-        """A block in which the videos of these prompts are compressed inside the language model, if there they are.
+        """Compress the videos of these prompts inside the language model while the block runs.
+
+        The block does nothing if no step acts inside the language model.
 
         Args:
             ids: (n_i,) ids of each prompt, without padding, with a placeholder for each visual.
@@ -88,10 +90,10 @@ class Compression:
 
 
 def video_spans(starts: Sequence[int], visuals: Sequence[Visual]) -> list[VisualSpan]:
-    """Where the videos among a prompt's visuals stand once all visuals are in their places.
+    """Compute the positions of a prompt's videos after all visuals have replaced their placeholders.
 
     Args:
-        starts: Where the placeholder of each visual stands among the prompt's ids.
+        starts: Position of each visual's placeholder among the ids of the prompt.
         visuals: The visuals, in order.
     """
     spans, shift = [], 0

@@ -1,4 +1,4 @@
-"""Whether the weights of a loaded model are finite: a checkpoint with NaN or infinity answers, but nonsense."""
+"""Check that the weights of a loaded model are finite, since a model with NaN or infinity gives nonsense answers."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,18 +16,18 @@ _CHECKED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @torch.no_grad()
 def check_finite(model: nn.Module, tensors: Mapping[str, StoredTensor]) -> None:
-    """Refuses a model whose weights hold NaN or infinity.
+    """Check that no weight of a model is NaN or infinite.
 
-    Each weight is reduced to its smallest and largest value on the device where it lies, and every device is waited
-    for once. What the model does not hold as floating-point numbers on a device (offloaded or quantised weights) is
-    read from its file instead, one tensor at a time.
+    Each weight is reduced to its smallest and largest value on its device, and we wait for every device once. Weights
+    that are not floating-point numbers on a device (offloaded or quantised ones) are read from their file instead, one
+    tensor at a time.
 
     Args:
-        model: The model, before anything of its weights is cut off.
-        tensors: What the checkpoint's files hold.
+        model: The model, before any of its weights are truncated.
+        tensors: The tensors in the checkpoint's files.
 
     Raises:
-        ValueError: Weights are not finite; the message names their files, or says that they are finite there and
+        ValueError: If weights are not finite; the message names their files, or says that they are finite there but
             overflow in the model's dtype.
     """
     weights = {plain_name(name): weight for name, weight in model.state_dict().items()}
@@ -43,7 +43,7 @@ def check_finite(model: nn.Module, tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def _not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinity; waits once for each device."""
+    """Name the tensors that contain NaN or infinity; waits once for each device."""
     by_device: dict[torch.device, list[tuple[str, torch.Tensor]]] = {}
     for name, weight in weights.items():
         by_device.setdefault(weight.device, []).append((name, all_finite(weight)))

@@ -1,7 +1,7 @@
-"""Whether the tensors of a checkpoint are those that its configuration asks for, told from names and shapes alone.
+"""Checks that the tensors of a checkpoint match its configuration, by names and shapes alone.
 
-What shapes cannot show: numbers of heads that are scaled together (8 and 4 heads for 4 and 2, where no `head_dim` is
-given), and those of a vision tower. Of the published sizes they are known, so that these are compared, too.
+Shapes cannot reveal numbers of heads that are scaled together (8 and 4 heads for 4 and 2, without `head_dim`), or the
+number of heads of a vision tower. We know these for the published sizes, and compare them, too.
 """
 
 import re
@@ -24,7 +24,7 @@ from llava.model.tensor_shapes import (
 from llava.model.vision import KNOWN_GEOMETRY, tower_geometry
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-# Weights that checkpoints hold and that no inference reads.
+# Weights in checkpoints that inference does not use.
 _HARMLESS = re.compile(r"model\.faster_token|model\.vision_tower\..*\bhead\..*|.*\.inv_freq|.*\.position_ids")
 # hidden_size, num_hidden_layers, intermediate_size: num_attention_heads, num_key_value_heads.
 _QWEN2_HEADS = {
@@ -36,18 +36,18 @@ _QWEN2_HEADS = {
 
 
 def check_geometry(config: Any, tensors: Mapping[str, StoredTensor], source: str) -> None:
-    """Compares a configuration with the tensors of the checkpoint.
+    """Compare a configuration with the tensors of the checkpoint.
 
-    The tensors of a checkpoint that is stored quantised have other shapes and are not compared.
+    Tensors of quantised checkpoints have other shapes and are not compared.
 
     Args:
-        config: The `LlavaQwenConfig`; the number of its layers is the weights'.
-        tensors: What the weight files hold.
-        source: Where the configuration stands, for messages.
+        config: The `LlavaQwenConfig`, whose number of layers is that of the weights.
+        tensors: The tensors in the weight files.
+        source: Source of the configuration, for messages.
 
     Raises:
-        ValueError: They contradict each other: heads that do not divide the width, a tensor that is missing, unknown,
-            of another shape or of a dtype without fractions, or an output layer that should be the embeddings.
+        ValueError: If they contradict each other: heads do not divide the width, a tensor is missing, unknown, of
+            another shape or of an integer dtype, or an output layer should be the embeddings but differs from them.
     """
     _check_heads(config, source)
     _check_tower_heads(config, source)
@@ -69,17 +69,21 @@ def check_geometry(config: Any, tensors: Mapping[str, StoredTensor], source: str
 
 
 def holds_tower(tensors: Mapping[str, StoredTensor]) -> bool:
-    """Whether the weight files hold any weight of a vision tower."""
+    """Tell whether the weight files contain any weight of a vision tower."""
     return any(name.startswith(TOWER_KEY) for name in tensors)
 
 
 def trains_tower(config: Any) -> bool:
-    """Whether the configuration says that the vision tower was trained, so that its weights are the checkpoint's."""
+    """Tell whether the vision tower was trained, by the configuration; the checkpoint then contains its weights."""
     return "mm_vision_tower" in (config.mm_tunable_parts or "") or bool(config.unfreeze_mm_vision_tower)
 
 
 def refuse_gaps(missing: Set[str], unknown: Set[str], source: str) -> None:
-    """Raises ValueError for weights that a checkpoint lacks, or that the model of `source` has no use for."""
+    """Check that a checkpoint has exactly the weights that the model of `source` uses.
+
+    Raises:
+        ValueError: If weights are missing or unknown.
+    """
     strange = {name for name in unknown if not _HARMLESS.fullmatch(name)}
     for problem, names in (("lacks", sorted(missing)), ("holds unknown", sorted(strange))):
         if names:
@@ -139,7 +143,11 @@ def _check_tensor(name: str, axes: tuple[Axis, ...], tensor: StoredTensor, sourc
 
 
 def _check_tied(stored: Mapping[str, StoredTensor], source: str) -> None:
-    """Raises ValueError where an output layer is stored that differs from the embeddings that it should be."""
+    """Check that a stored output layer equals the embeddings to which it is tied.
+
+    Raises:
+        ValueError: If it differs.
+    """
     pair = []
     for name in ("lm_head.weight", "model.embed_tokens.weight"):
         with safe_open(stored[name].path, framework="pt") as file:

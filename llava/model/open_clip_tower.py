@@ -1,4 +1,4 @@
-"""Vision towers of open_clip, for checkpoints whose tower is named `open_clip_hub:NAME`."""
+"""OpenClipTower: vision towers of open_clip, for checkpoints whose tower is named `open_clip_hub:NAME`."""
 
 from functools import partial
 from pathlib import Path
@@ -22,19 +22,19 @@ _LOCAL_PREFIX = "local-dir:"
 class OpenClipTower(VisionTower):
     """The image encoder of an open_clip model, up to a block.
 
-    Differs from LLaVA-NeXT: an encoder without a class token loses none of its patches under `patch`, and the width
-    comes from the model.
+    Unlike LLaVA-NeXT, we keep all patches of an encoder without a class token under `patch`, and take the width from
+    the model.
 
     Args:
         name: `open_clip_hub:` and a model name of open_clip, which may be `local-dir:` and a folder.
-        pretrained: Tag or file of the weights, unless the name says where they are.
-        select_layer: Which block's output, from the end: -1 is the last.
-        select_feature: `patch`: without class token; `cls_patch`: with it; `conv_flatten`: the map of a convolutional
-            encoder.
+        pretrained: Tag or file of the weights; None if the name tells where they are.
+        select_layer: The block whose output is used, counted from the end: -1 is the last.
+        select_feature: `patch` for features without the class token, `cls_patch` for features with it, `conv_flatten`
+            for the map of a convolutional encoder.
 
     Raises:
-        ValueError: The name, `select_layer` or `select_feature` names nothing, or the encoder has values that no
-            checkpoint holds.
+        ValueError: If the name, `select_layer` or `select_feature` does not exist, or the encoder has buffers that
+            checkpoints do not contain.
     """
 
     def __init__(self, name: str, pretrained: str | None, select_layer: int, select_feature: str) -> None:
@@ -72,7 +72,7 @@ class OpenClipTower(VisionTower):
         self.select_feature = select_feature
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Output of the selected block, before the last normalisation."""
+        """Compute the output of the selected block, before the last normalisation."""
         is_map = self.select_feature == "conv_flatten"
         output = self.vision_tower.forward_intermediates(
             pixel_values,
@@ -89,7 +89,7 @@ class OpenClipTower(VisionTower):
         return block if prefix is None else torch.cat([prefix[0], block], dim=1)
 
     def evidence(self) -> TowerEvidence:
-        """See the base class. Attention can be seen in open_clip's own transformers and in timm's plain ones."""
+        """See the base class. Attention is available in open_clip's own transformers and in timm's plain ones."""
         trunk = getattr(self.vision_tower, "trunk", None)
         if trunk is None:
             blocks, has_class_token = self.vision_tower.transformer.resblocks, True
@@ -111,7 +111,7 @@ class OpenClipTower(VisionTower):
 
 
 def _attention_layer(block: nn.Module) -> AttentionLayer | None:
-    """Where a block shows its queries and keys; None where its attention is of another kind."""
+    """Describe where to read queries and keys in a block; None if its attention is of another kind."""
     attention: Any = getattr(block, "attn", None)
     if isinstance(attention, TimmAttention):
         return AttentionLayer(block, attention.q_norm, attention.k_norm, _as_is, _as_is, attention.scale)
@@ -131,7 +131,7 @@ def _as_is(heads: torch.Tensor) -> torch.Tensor:
 
 
 def _project(attention: nn.MultiheadAttention, part: int, tokens: torch.Tensor) -> torch.Tensor:
-    """Queries (part 0) or keys (part 1) of tokens (B, L, C): (B, heads, L, d)."""
+    """Compute queries (part 0) or keys (part 1) of tokens (B, L, C): (B, heads, L, d)."""
     width = attention.embed_dim
     rows = slice(part * width, (part + 1) * width)
     bias = None if attention.in_proj_bias is None else attention.in_proj_bias[rows]
@@ -140,7 +140,11 @@ def _project(attention: nn.MultiheadAttention, part: int, tokens: torch.Tensor) 
 
 
 def _check_model_name(name: str, model_name: str) -> None:
-    """Raises ValueError where a name means no model of open_clip and no folder; hub names are left to open_clip."""
+    """Check that a name is a model of open_clip or a folder; open_clip itself checks hub names.
+
+    Raises:
+        ValueError: If it is neither.
+    """
     if model_name.startswith(_LOCAL_PREFIX):
         if not Path(model_name.removeprefix(_LOCAL_PREFIX)).is_dir():
             raise ValueError(missing_tower(name))

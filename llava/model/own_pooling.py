@@ -1,4 +1,4 @@
-"""The pooling of videos that checkpoints ask for, as a compressor."""
+"""The pooling of videos with which checkpoints were trained, as a compressor."""
 
 from stgridpool import Compressor, build_compressor
 
@@ -6,12 +6,12 @@ POOLING_MODES = ("average", "max", "bilinear")
 
 
 def pooling_compressor(mode: str, stride: int = 2) -> Compressor:
-    """The pooling that checkpoints do themselves, `mm_spatial_pool_mode`, as a compressor.
+    """Make the compressor for a checkpoint's own pooling, `mm_spatial_pool_mode`.
 
-    `mm_spatial_pool_stride` has no effect in LLaVA-NeXT and none here: the stride is 2 unless given.
+    `mm_spatial_pool_stride` has no effect, as in LLaVA-NeXT: the stride is 2 by default.
 
     Raises:
-        ValueError: `mode` is unknown.
+        ValueError: If `mode` is unknown.
     """
     if mode not in POOLING_MODES:
         raise ValueError(f"mm_spatial_pool_mode must be one of {', '.join(POOLING_MODES)}, got {mode!r}")

@@ -1,9 +1,9 @@
-"""SigLIP's pooling head, for evidence: what LLaVA's checkpoints leave out of the tower.
+"""PoolHead: SigLIP's pooling head, for evidence; LLaVA's checkpoints do not contain it.
 
-SigLIP pools an image by attention: a learned probe attends to all patches. LLaVA takes the output of the layer before
-the last one as features and drops the last layer, the last normalisation and the head. They come back from the original
-tower's checkpoint, and the last layer runs, too, since its output is what the head was trained on. If the checkpoint
-trained its tower further, the head sees that tower's features through the original last layer.
+SigLIP pools an image by attention: a learned probe attends to all patches. LLaVA uses the output of the second to last
+layer as features, and drops the last layer, the last normalisation and the head. We load all three from the checkpoint
+of the original tower, since the head was trained on the output of the last layer. If the tower was trained further with
+LLaVA, the head sees its features through the original last layer.
 
 Source: https://arxiv.org/abs/2303.15343 (SigLIP), https://arxiv.org/abs/2106.04560 (attention pooling).
 """
@@ -29,10 +29,10 @@ _PREFIX = (
 
 @dataclass(frozen=True, eq=False)
 class PoolHead:
-    """The end of a SigLIP tower. It is no module, so that a model is saved without it, as it came.
+    """The last layers of a SigLIP tower. It is not a module, so that a model is saved without it, as it was loaded.
 
     Attributes:
-        name: Folder or hub name that it was loaded from.
+        name: Folder or hub name from which it was loaded.
         layer: The last layer.
         norm: The last normalisation.
         head: The pooling head.
@@ -44,14 +44,14 @@ class PoolHead:
     head: nn.Module
 
     def modules(self) -> nn.ModuleList:
-        """All parts, to move them or to look at their weights."""
+        """Return all parts, to move them or to read their weights."""
         return nn.ModuleList([self.layer, self.norm, self.head])
 
     def run(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Pool features (B, P, C), the output of the layer before the last one.
 
         Returns:
-            Attention of the probe to each patch (B, P), the mean over heads, and the pooled vectors (B, C).
+            Attention of the probe to each patch (B, P), averaged over heads, and the pooled vectors (B, C).
         """
         self.modules().to(features.device)  # the model may have been moved since
         attention: Any = self.head.attention
@@ -65,7 +65,7 @@ def pool_head_tensors(source: str) -> dict[str, StoredTensor]:
     """List the tensors of the SigLIP tower in the checkpoint `source`, a folder or hub name.
 
     Raises:
-        ValueError: If there is no such checkpoint, its files are damaged, or no pooling head is in it.
+        ValueError: If there is no such checkpoint, its files are damaged, or it does not contain a pooling head.
     """
     try:
         stored = stored_tensors(checkpoint_folder(source))
@@ -81,14 +81,14 @@ def pool_head_tensors(source: str) -> dict[str, StoredTensor]:
 
 
 def load_pool_head(source: str, tower: SiglipVisionModel) -> PoolHead:
-    """Load the end of a SigLIP tower, and nothing else of its checkpoint, in the dtype and on the device of `tower`.
+    """Load only the last layers of a SigLIP tower, in the dtype and on the device of `tower`.
 
     Args:
         source: Folder or hub name of the original model, in safetensors files.
         tower: The tower without its last layer.
 
     Raises:
-        ValueError: If `source` is no SigLIP model of the geometry of `tower` with one more layer.
+        ValueError: If `source` is not a SigLIP model with the geometry of `tower` and one more layer.
     """
     tensors = pool_head_tensors(source)
     config: Any = copy.deepcopy(tower.config)
@@ -117,7 +117,7 @@ def _read(
     device: torch.device,
     dtype: torch.dtype,
 ) -> dict[str, Tensor]:
-    """Weights of `part`, whose names start with `prefix` in the checkpoint."""
+    """Read the weights of `part`, whose names start with `prefix` in the checkpoint."""
     weights = {}
     for name, wanted in part.state_dict().items():
         stored = tensors.get(prefix + name)

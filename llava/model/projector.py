@@ -6,7 +6,7 @@ from torch import nn
 
 
 def build_projector(projector_type: str, in_features: int, out_features: int) -> nn.Module:
-    """Projector of a checkpoint; its parameter names are the checkpoint's.
+    """Build the projector of a checkpoint; its parameter names match the checkpoint.
 
     Args:
         projector_type: `linear`, `identity`, or `mlpNx_gelu`: N linear layers with exact GELU between them.
@@ -14,7 +14,7 @@ def build_projector(projector_type: str, in_features: int, out_features: int) ->
         out_features: Width of the language model.
 
     Raises:
-        ValueError: `projector_type` is none of these.
+        ValueError: If `projector_type` is none of these.
     """
     if projector_type == "identity":
         return nn.Identity()

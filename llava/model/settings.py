@@ -1,4 +1,4 @@
-"""The configuration of a checkpoint: what it may say, and the object made of it."""
+"""The configuration of a checkpoint: checks of its settings, and the object made from them."""
 
 import math
 import re
@@ -32,7 +32,7 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 @dataclass(frozen=True)
 class _Rule:
-    """What a setting must be, in words and as a test."""
+    """A rule for a setting, in words and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -96,17 +96,17 @@ _TOWER_RULES: dict[str, _Rule] = {
 
 
 def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Settings of a checkpoint, and where they stand, for messages.
+    """Read the settings of a checkpoint, and return them with their source for messages.
 
-    A checkpoint is judged by its architecture: `model_type` is `llava` or `qwen2` in released ones.
+    The kind of a checkpoint is its architecture; the `model_type` of released ones may be `llava` or `qwen2`.
 
     Args:
         folder: The checkpoint.
-        customized: A configuration, or the JSON file or folder of one, in place of the checkpoint's; or None.
-        overwrites: Settings that replace the configuration's.
+        customized: A configuration, or the JSON file or folder of one, instead of the checkpoint's; or None.
+        overwrites: Settings that take precedence over those of the configuration.
 
     Raises:
-        ValueError: The file cannot be read, another kind of checkpoint, or a setting that nothing can be made of.
+        ValueError: If the file cannot be read, the checkpoint is of another kind, or a setting is invalid.
     """
     if isinstance(customized, PreTrainedConfig):
         settings, source = customized.to_dict(), "customized_config"
@@ -133,15 +133,15 @@ def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) 
 
 
 def make_config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor], source: str) -> LlavaQwenConfig:
-    """The configuration object, made after the number of layers has been compared with the weights.
+    """Make the configuration object, after comparing the number of layers with the weights.
 
     Args:
-        settings: From `read_settings`.
-        tensors: What the weight files hold.
-        source: Where the settings stand.
+        settings: The result of `read_settings`.
+        tensors: The tensors in the weight files.
+        source: Source of the settings, for messages.
 
     Raises:
-        ValueError: The weights have another number of layers, or a setting has a wrong type.
+        ValueError: If the weights have another number of layers, or a setting has the wrong type.
     """
     layers = {int(match.group(1)) for match in map(_LAYER.match, tensors) if match}
     wanted = settings.get("num_hidden_layers", LlavaQwenConfig().num_hidden_layers)
@@ -157,7 +157,11 @@ def make_config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
 
 
 def check_tower_settings(geometry: Any, source: str) -> None:
-    """Raises ValueError where the geometry of a SigLIP or CLIP tower is none, `source` saying where it stands."""
+    """Check that the geometry of a SigLIP or CLIP tower, which was read from `source`, is valid.
+
+    Raises:
+        ValueError: If it is not.
+    """
     _check(vars(geometry), _TOWER_RULES, source)
     if geometry.hidden_size % geometry.num_attention_heads:
         raise ValueError(
@@ -176,7 +180,11 @@ def _check(settings: Mapping[str, Any], rules: Mapping[str, _Rule], source: str)
 
 
 def _check_rope(settings: Mapping[str, Any], source: str) -> None:
-    """Raises ValueError for a kind of rotary embedding that transformers does not know, or factors that are none."""
+    """Check the settings of rotary embeddings.
+
+    Raises:
+        ValueError: If transformers does not know their kind, or a factor is missing or not a number above 0.
+    """
     for name in ("rope_scaling", "rope_parameters"):
         rope = settings.get(name)
         if rope is None:

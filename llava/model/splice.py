@@ -1,7 +1,7 @@
-"""Putting the tokens of images and videos between the text of a prompt.
+"""Splicing of the tokens of images and videos into the text of a prompt.
 
-A prompt is its ids with a placeholder for each visual. Everything here is a pure function on tensors: a prompt is cut
-at its placeholders, its pieces are embedded and joined, and the rows of a batch are brought to one length.
+A prompt is a row of ids with a placeholder for each visual. All functions here are pure: they split a prompt at its
+placeholders, embed and join the pieces, and pad the rows of a batch to the same length.
 """
 
 import logging
@@ -40,19 +40,19 @@ class SplicedBatch:
 def join_pieces(
     ids: torch.Tensor, visuals: Sequence[torch.Tensor], embed: Embed, labels: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings and labels of one prompt.
+    """Join the text and the visuals of one prompt.
 
     Args:
-        ids: (n,) token ids with `IMAGE_TOKEN_INDEX` where a visual goes.
+        ids: (n,) token ids with `IMAGE_TOKEN_INDEX` as the placeholder of a visual.
         visuals: One (L_i, D) for each placeholder, in order.
-        embed: Embeds text ids; called once, for the text of the whole prompt.
-        labels: (n,) labels of `ids`; none: nothing is a label.
+        embed: Embeds text ids; it is called once, for the text of the whole prompt.
+        labels: (n,) labels of `ids`; None if nothing is a label.
 
     Returns:
         (L, D) embeddings and (L,) labels.
 
     Raises:
-        ValueError: The number of visuals is not that of the placeholders.
+        ValueError: If there are not as many visuals as placeholders.
     """
     is_text = ids != IMAGE_TOKEN_INDEX
     places = visual_starts(ids)
@@ -70,18 +70,18 @@ def join_pieces(
 
 
 def visual_starts(ids: torch.Tensor) -> list[int]:
-    """Where the placeholders stand in a prompt's ids (n,)."""
+    """Find the positions of the placeholders in the ids (n,) of a prompt."""
     return (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
 
 
 def deal_visuals(num_placeholders: Sequence[int], visuals: Sequence[Visual]) -> list[list[Visual]]:
-    """Which visuals each prompt of a batch gets, in order.
+    """Assign the visuals of a batch to its prompts, in order.
 
-    A prompt without a placeholder uses up one visual and shows none of it: callers give such prompts a dummy image.
-    Where there are too few, the last one is shown again.
+    A prompt without a placeholder consumes one visual without showing it, since callers pass a dummy image for such
+    prompts. If there are too few visuals, the last one is shown again.
 
     Args:
-        num_placeholders: Placeholders of each prompt.
+        num_placeholders: Number of placeholders in each prompt.
         visuals: The visuals of the whole batch; at least one if there are placeholders.
     """
     dealt, used = [], 0
@@ -99,16 +99,16 @@ def deal_visuals(num_placeholders: Sequence[int], visuals: Sequence[Visual]) -> 
 
 
 def cut_to(row: tuple[torch.Tensor, torch.Tensor], max_length: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first `max_length` positions of a prompt (embeddings, labels), with a warning if that is not all of it.
+    """Truncate a prompt (embeddings, labels) to `max_length` positions, with a warning if it is longer.
 
-    The end is cut, as LLaVA-NeXT does; in our prompts the question stands there.
+    Like LLaVA-NeXT, we cut off the end, where our prompts have the question.
     """
     length = len(row[0])
     if max_length is None or length <= max_length:
         return row
     logger.warning(
         "%d of %d tokens were cut from the end of the prompt, whose longest length is tokenizer_model_max_length = %d. "
-        "The question stands at the end and may be lost: use fewer frames or a stronger compressor.",
+        "The question is at the end and may be lost: use fewer frames or a stronger compressor.",
         length - max_length,
         length,
         max_length,
@@ -117,14 +117,14 @@ def cut_to(row: tuple[torch.Tensor, torch.Tensor], max_length: int | None) -> tu
 
 
 def pad_rows(rows: Sequence[tuple[torch.Tensor, torch.Tensor]], side: str) -> SplicedBatch:
-    """A batch of prompts (embeddings, labels), padded to the longest.
+    """Pad prompts (embeddings, labels) to the longest, and stack them to a batch.
 
     Args:
         rows: (L_i, D) embeddings and (L_i,) labels of each prompt.
-        side: Where padding goes, `left` or `right`.
+        side: Side of the padding, `left` or `right`.
 
     Raises:
-        ValueError: `side` is neither.
+        ValueError: If `side` is neither.
     """
     if side not in ("left", "right"):
         raise ValueError(f"tokenizer_padding_side must be 'left' or 'right', got {side!r}")
@@ -156,7 +156,7 @@ def splice_batch(
     max_length: int | None = None,
     padding_side: str = "right",
 ) -> SplicedBatch:
-    """Prompts with visuals, as embeddings.
+    """Embed a batch of prompts with their visuals.
 
     Args:
         input_ids: (B, n) ids with placeholders.
@@ -165,7 +165,10 @@ def splice_batch(
         attention_mask: (B, n); positions where it is 0 are dropped.
         labels: (B, n).
         max_length: Longest row, in tokens, or None.
-        padding_side: `left` or `right`.
+        padding_side: Side of the padding, `left` or `right`.
+
+    Raises:
+        ValueError: If `padding_side` is neither.
     """
     keep = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     ids = [row[kept] for row, kept in zip(input_ids, keep, strict=True)]

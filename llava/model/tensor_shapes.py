@@ -1,4 +1,4 @@
-"""The tensors that a configuration asks for: names, shapes, and the settings that each axis follows from."""
+"""The tensors that a configuration describes: their names, their shapes, and the settings that determine each axis."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -44,8 +44,8 @@ class Axis:
     """An axis of a tensor.
 
     Attributes:
-        length: What the configuration makes of it; None: anything.
-        settings: The settings that it follows from, as `name=value`.
+        length: Its length by the configuration; None for any length.
+        settings: The settings that determine it, as `name=value`.
     """
 
     length: int | None
@@ -56,17 +56,17 @@ Shapes = dict[str, tuple[Axis, ...]]
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without the level that transformers removed from vision towers."""
+    """Return the name of a tensor without the level that transformers removed from vision towers."""
     return name.replace(".vision_tower.vision_model.", ".vision_tower.")
 
 
 def head_size(config: Any) -> int:
-    """Numbers per attention head of the language model."""
+    """Return the width of an attention head in the language model."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def decoder_shapes(config: Any) -> Shapes:
-    """Tensors of the language model, its head, and the newline token where there is one."""
+    """Describe the tensors of the language model, its head, and the newline token if there is one."""
     size = head_size(config)
     heads = ("num_attention_heads", *(["head_dim"] if getattr(config, "head_dim", None) else []))
     axes = {
@@ -83,15 +83,15 @@ def decoder_shapes(config: Any) -> Shapes:
 
 
 def projector_shapes(config: Any, names: Iterable[str], source: str) -> Shapes:
-    """Tensors of the projector.
+    """Describe the tensors of the projector.
 
     Args:
         config: The configuration.
-        names: Tensors in the weight files, by their plain names.
-        source: Where the configuration stands.
+        names: Plain names of the tensors in the weight files.
+        source: Source of the configuration, for messages.
 
     Raises:
-        ValueError: The files hold another number of linear layers than `mm_projector_type` says.
+        ValueError: If `mm_projector_type` is unknown, or the files contain another number of linear layers.
     """
     kind = config.mm_projector_type
     many = re.fullmatch(r"mlp(\d+)x_gelu", kind)
@@ -114,15 +114,15 @@ def projector_shapes(config: Any, names: Iterable[str], source: str) -> Shapes:
 
 
 def tower_shapes(config: Any, names: Iterable[str], source: str) -> Shapes | None:
-    """Tensors of a SigLIP or CLIP tower; None for OpenCLIP, whose tensors only open_clip knows.
+    """Describe the tensors of a SigLIP or CLIP tower; None for OpenCLIP, whose tensors only open_clip knows.
 
     Args:
         config: The configuration.
-        names: Tensors in the weight files, by their plain names.
-        source: Where the configuration stands.
+        names: Plain names of the tensors in the weight files.
+        source: Source of the configuration, for messages.
 
     Raises:
-        ValueError: The geometry is none, or the files hold another number of layers.
+        ValueError: If the geometry is invalid, or the files contain another number of layers.
     """
     geometry = tower_geometry(config)
     if geometry is None:
@@ -175,7 +175,7 @@ def _tower_width(config: Any) -> Axis:
 
 
 def _tower_place(config: Any) -> str:
-    """What stands before the name of a tower's setting in messages."""
+    """Return the prefix of the names of a tower's settings in messages."""
     return "vision_config." if config.vision_config else f"{config.mm_vision_tower} "
 
 

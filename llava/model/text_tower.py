@@ -1,8 +1,8 @@
-"""The text half of a vision tower, for evidence: what LLaVA's checkpoints leave out of SigLIP and CLIP.
+"""TextTower: the text half of a SigLIP or CLIP model, for evidence; LLaVA's checkpoints do not contain it.
 
-Both were trained so that an image and its caption get similar vectors. With the text half, a method can compare a
-question with frames (SigLIP's pooling head gives their vectors) or patches (CLIP's projection does). The half comes
-from the original model's checkpoint, with its tokenizer.
+Both models were trained to map an image and its caption to similar vectors. With the text half, a method can compare a
+question with frames (by the vectors of SigLIP's pooling head) or with patches (by CLIP's projection). We load it, with
+its tokenizer, from the checkpoint of the original model.
 
 Source: https://arxiv.org/abs/2303.15343 (SigLIP), https://arxiv.org/abs/2103.00020 (CLIP).
 """
@@ -30,15 +30,15 @@ OPTION = "text_tower"
 
 @dataclass(frozen=True, eq=False)
 class TextTower:
-    """A text encoder. It is no module, so that a model is saved without it, as it came.
+    """A text encoder. It is not a module, so that a model is saved without it, as it was loaded.
 
     Attributes:
-        name: Folder or hub name that it was loaded from.
-        model: From ids (M, length) to an output that holds one vector (M, C) for each row.
-        output: The name of these vectors in the output.
-        tokenizer: Its tokenizer.
-        length: Tokens that it reads at a time; shorter texts are padded to that, as in training.
-        projection: From the width of the vision tower to C; None where patches cannot be compared with text.
+        name: Folder or hub name from which it was loaded.
+        model: Maps ids (M, length) to an output that contains one vector (M, C) for each row.
+        output: Name of these vectors in the output.
+        tokenizer: The tokenizer of the encoder.
+        length: Number of tokens per row; shorter texts are padded to it, as in training.
+        projection: Maps the width of the vision tower to C; None if patches cannot be compared with text.
     """
 
     name: str
@@ -49,7 +49,7 @@ class TextTower:
     projection: nn.Module | None = None
 
     def modules(self) -> nn.ModuleList:
-        """All parts, to move them or to look at their weights."""
+        """Return all parts, to move them or to read their weights."""
         return nn.ModuleList([self.model, *([] if self.projection is None else [self.projection])])
 
     def embed(self, text: str, device: torch.device) -> Tensor:
@@ -64,7 +64,7 @@ class TextTower:
             return getattr(model(input_ids=ids), self.output).float()
 
     def project(self, patches: Tensor) -> Tensor:
-        """Put normalised patches (..., width of the tower) into the space of the text, (..., C)."""
+        """Project normalised patches (..., width of the tower) into the space of the text, (..., C)."""
         return patches if self.projection is None else self.projection.to(patches.device)(patches)
 
 
@@ -81,7 +81,7 @@ def pieces(tokenizer: Any, text: str, length: int) -> list[list[int]]:
 
 
 def check_text_tower(source: str) -> None:
-    """Look for the files of the model `source` before they are needed.
+    """Check the files of the model `source` before they are needed.
 
     Raises:
         ValueError: If there is no such folder, or its files are damaged.
@@ -98,10 +98,10 @@ def check_text_tower(source: str) -> None:
 
 
 def load_siglip_text(source: str, width: int, dtype: torch.dtype) -> TextTower:
-    """Load the text half of the SigLIP model `source`, whose pooling head gives vectors of `width`.
+    """Load the text half of the SigLIP model `source`, whose pooling head outputs vectors of `width`.
 
     Raises:
-        ValueError: If there is no such model, or it is another one than that of the tower.
+        ValueError: If there is no such model, or the tower was made from another one.
     """
     model: Any = pretrained(SiglipTextModel, source, OPTION, dtype)
     _check_width(source, "its text half", model.head.out_features, width)
@@ -109,10 +109,10 @@ def load_siglip_text(source: str, width: int, dtype: torch.dtype) -> TextTower:
 
 
 def load_clip_text(source: str, width: int, dtype: torch.dtype) -> TextTower:
-    """Load the text half and the projections of the CLIP model `source`, whose image encoder has a certain `width`.
+    """Load the text half and the projections of the CLIP model `source`, whose image encoder has the given `width`.
 
     Raises:
-        ValueError: If there is no such model, or it is another one than that of the tower.
+        ValueError: If there is no such model, or the tower was made from another one.
     """
     model: Any = pretrained(CLIPTextModelWithProjection, source, OPTION, dtype)
     image: Any = pretrained(CLIPVisionModelWithProjection, source, OPTION, dtype)
@@ -122,7 +122,7 @@ def load_clip_text(source: str, width: int, dtype: torch.dtype) -> TextTower:
 
 
 def missing_text_tower(need: object, name: str) -> str:
-    """Return the message about a method that asks for the text half of a tower that was not loaded."""
+    """Return the error message for a method that needs the text half of a tower, which was not loaded."""
     return (
         f"{need!r} asks for the text half of the vision tower {name}, which LLaVA's checkpoints leave out: load the "
         "model with the option text_tower, a folder or hub name of the original SigLIP or CLIP model such as "
@@ -131,7 +131,7 @@ def missing_text_tower(need: object, name: str) -> str:
 
 
 def _reader(source: str, config: Any) -> tuple[Any, int]:
-    """Return the tokenizer of a text half, and the tokens that it reads at a time."""
+    """Return the tokenizer of a text half, and its number of tokens per row."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:

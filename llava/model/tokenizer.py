@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, and whether its files, its ids and the checkpoint's end tokens agree."""
+"""The tokenizer of a checkpoint, and checks that its files, its ids and the checkpoint's end tokens agree."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,16 +13,16 @@ _END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 
 
 def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer, with the image tokens that the configuration asks for.
+    """Load the tokenizer, with the image tokens that the configuration requires.
 
     Args:
         folder: The checkpoint.
-        config: Its configuration; `vocab_size` is the rows of the embeddings. Released checkpoints have more rows than
-            ids.
+        config: Its configuration; `vocab_size` is the number of rows of the embeddings. Released checkpoints have more
+            rows than ids.
 
     Raises:
-        ValueError: Files are missing, damaged or contradict each other, ids have gaps or no row, or a token that ends
-            an answer is none.
+        ValueError: If files are missing, damaged or contradict each other, ids have gaps or exceed the embeddings, or
+            the model's end token does not end an answer.
     """
     from_parts = not (folder / "tokenizer.json").is_file()
     if from_parts and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
@@ -36,7 +36,7 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
     try:
         tokenizer = (Qwen2Tokenizer if from_parts else AutoTokenizer).from_pretrained(folder)
     except Exception as error:
-        if type(error) is not Exception:  # what tokenizers raises has no type of its own
+        if type(error) is not Exception:  # errors of the tokenizers library have no type of their own
             raise
         name = "vocab.json and merges.txt" if from_parts else "tokenizer.json"
         raise ValueError(f"{folder}: no tokenizer can be made of {name}: {one_line(error)}") from error
@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
 
 
 def _listed_ids(folder: Path) -> dict[str, dict[str, int]]:
-    """Ids by token, for each file of the tokenizer that lists some."""
+    """Read ids by token from each file of the tokenizer that lists any."""
     listed = {}
     for name, read in _READERS.items():
         if not (folder / name).exists():
@@ -88,12 +88,15 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
 
 
 def _check_ids(ids: Mapping[str, int], listed: Mapping[str, Mapping[str, int]], folder: Path) -> None:
-    """Raises ValueError where files give a token different ids, one lacks tokens of the vocabulary, or ids have gaps.
+    """Check that the ids of a tokenizer and of its files agree.
 
     Args:
-        ids: Those of the tokenizer.
-        listed: Those that each file lists.
-        folder: Where the files lie.
+        ids: Ids of the tokenizer, by token.
+        listed: Ids that each file lists, by token.
+        folder: Folder of the files.
+
+    Raises:
+        ValueError: If files give a token different ids, one lacks tokens of the vocabulary, or ids have gaps.
     """
     lost = listed.get("vocab.json", {}).keys() - ids.keys()
     if lost:
@@ -117,9 +120,12 @@ def _check_ids(ids: Mapping[str, int], listed: Mapping[str, Mapping[str, int]], 
 
 
 def _check_ends(tokenizer: PreTrainedTokenizerBase, config: Any, folder: Path) -> None:
-    """Raises ValueError where the model would end its answers with a token that ends nothing.
+    """Check that the tokens with which the model ends its answers are end tokens.
 
-    Known ends are `_END_TOKENS`; another one counts where tokenizer and model agree on it.
+    Known end tokens are `_END_TOKENS`; another one is accepted if tokenizer and model agree on it.
+
+    Raises:
+        ValueError: If one is not an end token, or an id is out of range.
     """
     path = folder / "generation_config.json"
     generation = read_json(path) if path.exists() else {}

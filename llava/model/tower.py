@@ -1,7 +1,7 @@
-"""Vision towers on transformers: SigLIP and CLIP encoders that give one feature per patch.
+"""Vision towers on transformers: SigLIP and CLIP encoders that compute one feature per patch.
 
-A tower holds its encoder as `vision_tower`, so that parameter names are those of the checkpoints. An encoder is built
-from its geometry alone; its weights come with the checkpoint, or afterwards from `load_named_weights`.
+A tower holds its encoder as `vision_tower`, so that parameter names match the checkpoints. An encoder is built from its
+geometry alone; its weights come from the checkpoint, or later from `load_named_weights`.
 """
 
 from abc import ABC, abstractmethod
@@ -22,16 +22,16 @@ from stgridpool.evidence import Need, Question
 
 
 class VisionTower(nn.Module, ABC):
-    """What the towers share.
+    """Base of all vision towers.
 
     Attributes:
         name: The checkpoint's `mm_vision_tower`.
         vision_tower: The encoder.
-        image_processor: Its preprocessing.
+        image_processor: The preprocessing of the encoder.
         image_size: Side of the input, in pixels.
-        num_patches_per_side: Side of the feature map, in patches; incomplete patches at the border are not seen.
+        num_patches_per_side: Side of the feature map, in patches; incomplete patches at the border are ignored.
         hidden_size: Width of the features.
-        pool_head: The end of a SigLIP tower, if `load_pool_head` has loaded it.
+        pool_head: The last layers of a SigLIP tower, if `load_pool_head` has loaded them.
         text_tower: The text half, if `load_text_tower` has loaded it.
     """
 
@@ -53,7 +53,7 @@ class VisionTower(nn.Module, ABC):
 
     @property
     def num_patches(self) -> int:
-        """Patches per image."""
+        """Number of patches per image."""
         return self.num_patches_per_side**2
 
     @property
@@ -67,14 +67,14 @@ class VisionTower(nn.Module, ABC):
         return next(self.vision_tower.parameters()).device
 
     def load_model(self, device_map: Any = None) -> None:
-        """Does nothing: a tower is loaded with its model. Scripts call it where `is_loaded` is false."""
+        """Do nothing: a tower is loaded with its model. Scripts call this if `is_loaded` is false."""
         del device_map
 
     def load_named_weights(self) -> None:
-        """Fills the encoder with the weights of the tower that it is named after, a local folder or a hub name.
+        """Load the weights of the tower `name`, a local folder or a hub name, into the encoder.
 
         Raises:
-            ValueError: That tower lacks weights, or this one's are offloaded.
+            ValueError: If that tower lacks weights, or the weights of this one are offloaded.
         """
         if any(parameter.is_meta for parameter in self.parameters()):
             raise ValueError(f"the weights of {self.name} cannot be loaded while the vision tower is offloaded")
@@ -82,30 +82,33 @@ class VisionTower(nn.Module, ABC):
 
     @abstractmethod
     def named_weights(self) -> dict[str, torch.Tensor]:
-        """Weights of the tower that this one is named after, under the encoder's parameter names."""
+        """Read the weights of the tower `name`, by the parameter names of the encoder."""
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Features (B, n*n, C), row-major, of images (B, 3, S, S)."""
+        """Compute features (B, n*n, C), row-major, of images (B, 3, S, S)."""
         offloaded = self.device.type == "meta"  # the layers then fetch their inputs themselves
         return self.features(pixel_values.to(pixel_values.device if offloaded else self.device, self.dtype))
 
     @abstractmethod
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What `forward` gives, for images on the tower's device and of its dtype."""
+        """Compute the output of `forward` for images on the tower's device and in its dtype."""
 
     @abstractmethod
     def evidence(self) -> TowerEvidence:
-        """Describe what this tower can tell besides its features."""
+        """Describe the evidence that this tower can compute besides its features."""
 
     def evidence_offered(self) -> frozenset[type[Need]]:
-        """Name the kinds of evidence that this tower can give; see `TowerEvidence.offered`."""
+        """Return the kinds of evidence that this tower can compute, see `TowerEvidence.offered`."""
         return self.evidence().offered()
 
     def check_needs(self, needs: Collection[Need]) -> None:
-        """Raise ValueError where this tower or its text half cannot give what is asked for; see `TowerEvidence.check`.
+        """Check that this tower or its text half can compute the evidence, see `TowerEvidence.check`.
 
         Args:
-            needs: What is asked for; of what looks at the question, only its text in the tower's space counts.
+            needs: The evidence needed; among needs about the question, only its text in the tower's space is checked.
+
+        Raises:
+            ValueError: If the tower cannot compute some of it.
         """
         if Question("tower") in needs and self.text_tower is None:
             raise ValueError(missing_text_tower(Question("tower"), self.name))
@@ -118,38 +121,37 @@ class VisionTower(nn.Module, ABC):
 
         Args:
             pixel_values: Images (B, 3, S, S).
-            needs: What to compute besides the features. Layers are counted back from the one whose output is taken as
-                features.
+            needs: The evidence to compute. Layers are counted back from the one whose output is used as features.
 
         Returns:
-            What `forward` gives, and float32 evidence on the same device: (B * n * n,) or (B * n * n, d) for each patch
-            in (image, row, column) order, (B, C) for `FrameVectors`. Class tokens have no row, whatever
-            `mm_vision_select_feature` says.
+            The output of `forward`, and float32 evidence on the same device: (B * n * n,) or (B * n * n, d) for each
+            patch in (image, row, column) order, (B, C) for `FrameVectors`. Class tokens have no row, whatever
+            `mm_vision_select_feature` is.
 
         Raises:
-            ValueError: This tower cannot give what is asked for.
+            ValueError: If the tower cannot compute some of the evidence.
         """
         return self.evidence().collect(lambda: self(pixel_values), needs)
 
     def load_pool_head(self, source: str) -> None:
-        """Load SigLIP's pooling head from the original tower, a folder or hub name, for the evidence that needs it.
+        """Load SigLIP's pooling head from the original tower, a folder or hub name, for evidence that needs it.
 
         Raises:
-            ValueError: This is no SigLIP tower, or `source` is not the model that it was made from.
+            ValueError: If this is not a SigLIP tower, or it was not made from the model `source`.
         """
         raise ValueError(f"pool_head={source!r}: only SigLIP towers have a pooling head, and {self.name} is none")
 
     def load_text_tower(self, source: str) -> None:
-        """Load the text half of the original model, a folder or hub name, for the evidence that needs it.
+        """Load the text half of the original model, a folder or hub name, for evidence that needs it.
 
         Raises:
-            ValueError: This is no SigLIP or CLIP tower, or `source` is not the model that it was made from.
+            ValueError: If this is not a SigLIP or CLIP tower, or it was not made from the model `source`.
         """
         raise ValueError(f"text_tower={source!r}: only SigLIP and CLIP towers may have a text half, not {self.name}")
 
 
 class SiglipTower(VisionTower):
-    """SigLIP without its last layer, last normalisation and head: the features that LLaVA-NeXT trains on.
+    """SigLIP without its last layer, last normalisation and head; LLaVA-NeXT trains on these features.
 
     Args:
         name: The checkpoint's `mm_vision_tower`.
@@ -163,7 +165,7 @@ class SiglipTower(VisionTower):
         super().__init__(name, SiglipVisionModel(config), processor, config.patch_size, config.hidden_size)
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Output of the last layer that is kept."""
+        """Compute the output of the last layer that is kept."""
         embeds = self.vision_tower.embeddings(pixel_values)
         return self.vision_tower.encoder(inputs_embeds=embeds).last_hidden_state
 
@@ -192,10 +194,10 @@ class ClipTower(VisionTower):
         name: The checkpoint's `mm_vision_tower`.
         config: Geometry, a `CLIPVisionConfig`.
         select_layer: Index into the hidden states (0: embeddings, -1: after the last layer).
-        select_feature: `patch`: without the class token; `cls_patch`: with it.
+        select_feature: `patch` for features without the class token, `cls_patch` for features with it.
 
     Raises:
-        ValueError: `select_layer` or `select_feature` names nothing.
+        ValueError: If `select_layer` or `select_feature` does not exist.
     """
 
     def __init__(self, name: str, config: Any, select_layer: int, select_feature: str) -> None:
@@ -211,7 +213,7 @@ class ClipTower(VisionTower):
         self.first_token = 1 if select_feature == "patch" else 0
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The selected hidden state; later layers are not run."""
+        """Compute the selected hidden state; later layers are not run."""
         hidden = self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(pixel_values))
         for layer in self.vision_tower.encoder.layers[: self.num_layers_run]:
             hidden = layer(hidden, attention_mask=None)
@@ -234,7 +236,7 @@ class ClipTower(VisionTower):
         self.text_tower = load_clip_text(source, self.hidden_size, self.dtype)
 
     def _joint(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (B, L, C) in the space of image and text, (B, L, C')."""
+        """Project features (B, L, C) into the shared space of image and text, (B, L, C')."""
         normalised = self.vision_tower.post_layernorm(features)
         return normalised if self.text_tower is None else self.text_tower.project(normalised)
 
@@ -244,13 +246,17 @@ class ClipTower(VisionTower):
 
 
 def check_select_feature(select_feature: str, known: tuple[str, ...]) -> None:
-    """Raises ValueError unless `select_feature` is one of `known`."""
+    """Check that `select_feature` is one of `known`.
+
+    Raises:
+        ValueError: If it is not.
+    """
     if select_feature not in known:
         raise ValueError(f"mm_vision_select_feature must be one of {', '.join(known)}, got {select_feature!r}")
 
 
 def _attention_layer(layer: Any) -> AttentionLayer:
-    """Where a layer of transformers' SigLIP or CLIP shows its queries and keys: behind their projections."""
+    """Describe where to read queries and keys in a layer of transformers' SigLIP or CLIP: after their projections."""
     attention = layer.self_attn
     split = partial(split_heads, attention.num_heads)
     return AttentionLayer(layer, attention.q_proj, attention.k_proj, split, split, attention.scale)

@@ -1,10 +1,10 @@
-"""Evidence from a vision tower: what methods ask for besides the features, computed in the same pass.
+"""TowerEvidence: evidence from a vision tower, computed in the same pass as the features.
 
-Hooks on the layers that were asked about keep their queries, keys or outputs during the pass and are removed after it.
-The tower runs with the attention it was loaded with: attention weights are computed anew from queries and keys, a block
-at a time, so that memory stays bounded and the features are the same with and without evidence.
+Hooks keep the queries, keys or outputs of the layers needed during the pass and are removed after it. The tower runs
+with its own attention implementation. Attention weights are computed separately from queries and keys, one block at a
+time, so that memory stays bounded and the features are the same with and without evidence.
 
-Letters: B images, L tokens of the tower per image, P patches among them (the last ones: class and other extra tokens
+Letters: B images, L tokens of the tower per image, P patches among them (the last ones; class and other extra tokens
 come first), d width of a head, C width of the tower.
 """
 
@@ -39,14 +39,14 @@ CPU_BLOCK_BYTES = 2**21
 
 @dataclass(frozen=True, eq=False)
 class AttentionLayer:
-    """A layer of a tower, and where its queries and keys can be seen.
+    """A layer of a tower, and the modules from which to read its queries and keys.
 
     Attributes:
         block: Module whose output is that of the layer, (B, L, C).
-        query_source: Module whose output holds the queries.
-        key_source: Module whose output holds the keys.
-        queries: From the output of `query_source` to the queries (B, heads, L, d).
-        keys: From the output of `key_source` to the keys (B, heads, L, d).
+        query_source: Module whose output contains the queries.
+        key_source: Module whose output contains the keys.
+        queries: Maps the output of `query_source` to the queries (B, heads, L, d).
+        keys: Maps the output of `key_source` to the keys (B, heads, L, d).
         scale: Factor of the products of queries and keys.
     """
 
@@ -60,18 +60,18 @@ class AttentionLayer:
 
 @dataclass(frozen=True, eq=False)
 class TowerEvidence:
-    """What a vision tower can tell about the images that it encodes.
+    """The evidence that a vision tower can compute about the images that it encodes.
 
     Attributes:
-        name: The tower's name, for messages.
-        layers: The layers that run, in order; the output of the last one is taken as features. Empty where attention
-            cannot be seen.
-        num_patches: P.
+        name: Name of the tower, for messages.
+        layers: The layers that run, in order; the output of the last one is used as features. Empty if attention is not
+            available.
+        num_patches: Number P of patches per image.
         has_class_token: Whether the first token is a class token.
-        may_have_pool_head: Whether towers of this kind were trained with a pooling head, which `pool_head` can bring.
+        may_have_pool_head: Whether towers of this kind were trained with a pooling head, which can be loaded.
         pool_head: The pooling head, if it was loaded.
-        may_have_joint_patches: Whether its patches can be put into a space shared with text, which needs `joint`.
-        joint: From features (B, P, C) into that space, if it was loaded.
+        may_have_joint_patches: Whether patches can be projected into a space shared with text, which needs `joint`.
+        joint: Projects features (B, P, C) into that space, if it was loaded.
     """
 
     name: str
@@ -84,7 +84,7 @@ class TowerEvidence:
     joint: Callable[[Tensor], Tensor] | None = None
 
     def offered(self) -> frozenset[type[Need]]:
-        """Name the kinds of evidence that this tower can give, those of parts that are not loaded yet among them."""
+        """Return the kinds of evidence that this tower can compute, including those of parts that are not loaded."""
         kinds: set[type[Need]] = {FrameVectors}
         if self.layers:
             kinds |= {AttentionReceived, TowerKeys}
@@ -93,11 +93,11 @@ class TowerEvidence:
         return frozenset(kinds | ({PoolHeadAttention} if self.may_have_pool_head else set()))
 
     def check(self, needs: Collection[Need]) -> None:
-        """Refuse what this tower cannot give.
+        """Check that this tower can compute the evidence for `needs`.
 
         Raises:
-            ValueError: If a need is of a kind that is not offered, names a layer that does not run, or asks for a class
-                token or a pooling head that is not there; the message says which, and what to do.
+            ValueError: If a need is of a kind that is not offered, names a layer that does not run, or requires a class
+                token, pooling head or text half that is missing; the message says which, and what to do.
         """
         for need in needs:
             if not self.has_class_token and (isinstance(need, ClassAttention) or need == FrameVectors("class")):
@@ -119,14 +119,14 @@ class TowerEvidence:
                 raise ValueError(f"{need!r} cannot come from the vision tower {self.name}, which offers {offers}")
 
     def collect(self, encode: Callable[[], Tensor], needs: Collection[Need]) -> tuple[Tensor, dict[Need, Tensor]]:
-        """Run the tower and watch the layers that were asked about.
+        """Run the tower, and compute evidence from the layers needed.
 
         Args:
             encode: Runs the tower once and returns its features (B, P or L, C).
-            needs: What to compute besides; see `check`.
+            needs: The evidence to compute; see `check`.
 
         Returns:
-            The features, and each need's evidence on their device: (B * P,) or (B * P, d) in (image, row, column)
+            The features, and the evidence for each need on their device: (B * P,) or (B * P, d) in (image, row, column)
             order, or (B, C) for `FrameVectors`; float32.
         """
         self.check(needs)
@@ -140,7 +140,7 @@ class TowerEvidence:
         return features, {need: value.to(features.device, torch.float32) for need, value in found.items()}
 
     def _watched(self, need: Need) -> tuple[nn.Module, ...]:
-        """Modules whose outputs `need` is computed from."""
+        """Return the modules from whose outputs `need` is computed."""
         if isinstance(need, AttentionReceived | ClassAttention):
             layer = self.layers[need.layer]
             return layer.query_source, layer.key_source
@@ -171,7 +171,7 @@ class TowerEvidence:
         return features[:, -self.num_patches :].mean(1, dtype=torch.float32)
 
     def _patches(self, tokens: Tensor) -> Tensor:
-        """Rows of the patches (B * P, ...) among those of all tokens (B, L, ...)."""
+        """Select the rows of patches (B * P, ...) from those of all tokens (B, L, ...)."""
         return tokens[:, -self.num_patches :].flatten(0, 1)
 
     def _missing_pool_head(self) -> str:

@@ -14,13 +14,13 @@ OPEN_CLIP_PREFIX = "open_clip_hub:"
 
 
 def check_tower_files(name: str) -> None:
-    """Looks at the weight files of a tower that lies in a folder, before they are needed.
+    """Check the weight files of a tower in a folder before they are needed.
 
-    A tower may come as `pytorch_model.bin`, since OpenAI's CLIP is published as nothing else; it is read as weights
-    only, so that it runs no code.
+    A tower may be a `pytorch_model.bin`, since OpenAI's CLIP is not published in another format; it is read with
+    `weights_only`, so that it cannot run code.
 
     Raises:
-        ValueError: The folder is not there, or a file is missing, damaged, cut off or a Git LFS pointer.
+        ValueError: If the folder does not exist, or a file is missing, damaged, truncated or a Git LFS pointer.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -34,7 +34,7 @@ def check_tower_files(name: str) -> None:
 
 
 def missing_tower(name: str) -> str:
-    """The message about a vision tower whose folder is not there."""
+    """Return the error message for a vision tower whose folder does not exist."""
     return (
         f"mm_vision_tower={name!r} of config.json names a folder that is not there: put the tower into it, or set "
         "mm_vision_tower to where it lies or to its hub name, such as google/siglip-so400m-patch14-384"
@@ -44,10 +44,10 @@ def missing_tower(name: str) -> str:
 def pretrained_weights(
     model_class: type[PreTrainedModel], name: str, encoder: PreTrainedModel
 ) -> dict[str, torch.Tensor]:
-    """Weights of the tower `name`, a local folder or a hub name: all that `encoder` needs, in its dtype.
+    """Load the weights of the tower `name`, a local folder or a hub name: all that `encoder` needs, in its dtype.
 
     Raises:
-        ValueError: They cannot be read, some are missing, or they contradict the tower's configuration.
+        ValueError: If weights cannot be read, some are missing, or they contradict the tower's configuration.
     """
     check_tower_files(name)
     return pretrained(model_class, name, "mm_vision_tower", encoder.dtype, config=encoder.config).state_dict()
@@ -56,23 +56,23 @@ def pretrained_weights(
 def pretrained(
     model_class: type[PreTrainedModel], name: str, option: str, dtype: torch.dtype, **settings: Any
 ) -> PreTrainedModel:
-    """Load a model of `model_class` from `name`, a local folder or a hub name, without a weight left to chance.
+    """Load a model of `model_class` from `name`, a local folder or a hub name, with none of its weights random.
 
     Args:
-        model_class: Which part of the stored model to build.
+        model_class: Class of the part of the stored model to build.
         name: The folder or hub name.
-        option: Where the user has named it, for messages.
-        dtype: Of the weights.
-        **settings: Of ``from_pretrained``.
+        option: Option or setting that names it, for messages.
+        dtype: Dtype of the weights.
+        **settings: Arguments of ``from_pretrained``.
 
     Raises:
-        ValueError: Weights cannot be read, some are missing, or they contradict the stored configuration.
+        ValueError: If weights cannot be read, some are missing, or they contradict the stored configuration.
     """
     try:
         loaded: Any = model_class.from_pretrained(
             name,
             dtype=dtype,
-            ignore_mismatched_sizes=True,  # judged below, with names and shapes
+            ignore_mismatched_sizes=True,  # checked below, with names and shapes
             output_loading_info=True,
             **settings,
         )

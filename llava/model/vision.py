@@ -1,4 +1,4 @@
-"""Which vision tower a configuration asks for.
+"""Choice of the vision tower that a configuration names.
 
 Source: the naming rules are those of https://github.com/LLaVA-VL/LLaVA-NeXT. Unlike there, a local folder is judged by
 its config.json and is not taken for CLIP because it exists.
@@ -19,8 +19,8 @@ SUPPORTED_TOWERS = (
     "a local folder of a SigLIP or CLIP model, and OpenCLIP ('open_clip_hub:NAME')"
 )
 
-# Geometry of towers that need not be on disk, since checkpoints hold their weights. Their other settings are the
-# defaults.
+# Geometry of towers that need not be on disk, since checkpoints contain their weights. Other settings have their
+# default values.
 KNOWN_GEOMETRY: dict[str, dict[str, Any]] = {
     "google/siglip-so400m-patch14-384": {
         "hidden_size": 1152,
@@ -43,13 +43,13 @@ KNOWN_GEOMETRY: dict[str, dict[str, Any]] = {
 
 
 def build_vision_tower(config: Any) -> VisionTower:
-    """The tower that a checkpoint's configuration names, without its weights.
+    """Build the tower that a checkpoint's configuration names, without its weights.
 
     Args:
         config: Configuration with the checkpoint's `mm_*` fields.
 
     Raises:
-        ValueError: The tower is of no supported kind, or its geometry is nowhere to be found.
+        ValueError: If the kind of the tower is not supported, or its geometry cannot be found.
     """
     name = str(config.mm_vision_tower)
     select = (config.mm_vision_select_layer, config.mm_vision_select_feature)
@@ -65,16 +65,16 @@ def build_vision_tower(config: Any) -> VisionTower:
 
 
 def tower_geometry(config: Any) -> SiglipVisionConfig | CLIPVisionConfig | None:
-    """Configuration of a SigLIP or CLIP tower; None for OpenCLIP, where only open_clip knows it.
+    """Find the configuration of a SigLIP or CLIP tower; None for OpenCLIP, since only open_clip knows it.
 
-    It is `config.vision_config` where there is one, else the config.json of a local folder, else a built-in table for
-    the towers of the released checkpoints, by the last part of the name, else the hub's config.json.
+    In order of precedence it is `config.vision_config`, the config.json of a local folder, an entry of a built-in table
+    for the towers of released checkpoints (by the last part of the name), or the hub's config.json.
 
     Args:
         config: Configuration with the checkpoint's `mm_*` fields.
 
     Raises:
-        ValueError: The tower is of no supported kind, or its geometry is nowhere to be found.
+        ValueError: If the kind of the tower is not supported, or its geometry cannot be found.
     """
     name = str(config.mm_vision_tower)
     kind = _kind(name, config.vision_config)
@@ -109,7 +109,7 @@ def _geometry(name: str, config_class: type[Any], vision_config: dict[str, Any] 
     if vision_config is not None:
         return config_class.from_dict(dict(vision_config))
     if not Path(name).is_dir():
-        # Users' copies name the folder where the tower lay when they were trained: its last part says which one it was.
+        # Users' checkpoints name the folder of the tower during their training; its last part identifies the tower.
         for known, geometry in KNOWN_GEOMETRY.items():
             if PurePath(name).name == PurePath(known).name:
                 return config_class(**geometry)

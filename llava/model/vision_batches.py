@@ -1,4 +1,4 @@
-"""How many images go through the vision tower at a time."""
+"""Batches of images for the vision tower."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ ROWS_HELD = 16  # estimate of the tensors (patches, width) that live at once in 
 
 
 def fitting_batch_size(tower: VisionTower) -> int:
-    """Images that fit by estimate into a part of the GPU's free memory, up to a limit; elsewhere a fixed number."""
+    """Estimate how many images fit into a share of the GPU's free memory, up to a limit; fixed on other devices."""
     device = tower.device
     if device.type != "cuda":
         return CPU_BATCH
@@ -26,18 +26,18 @@ def fitting_batch_size(tower: VisionTower) -> int:
 def map_batches(
     function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], images: torch.Tensor, batch_size: int
 ) -> tuple[tuple[torch.Tensor, ...], int]:
-    """Apply `function` to batches of images; where memory does not suffice, to smaller ones.
+    """Apply `function` to batches of images, and to smaller ones if memory runs out.
 
-    A batch that runs out of memory is halved and tried again; those before it are kept, and those after it have the
-    new size.
+    A batch that runs out of memory is halved and tried again. Results of earlier batches are kept, and later batches
+    have the new size.
 
     Args:
-        function: From (b, ...) to tensors whose rows belong to the images in order, as many for each image.
+        function: Maps (b, ...) to tensors whose rows belong to the images in order, equally many for each image.
         images: (B, ...), B at least 1.
-        batch_size: Images at a time, at least 1.
+        batch_size: Number of images per batch, at least 1.
 
     Returns:
-        What `function` gives for all images, joined along the first dimension, and the size at which it went through.
+        The outputs for all images, joined along the first dimension, and the batch size in the end.
 
     Raises:
         torch.OutOfMemoryError: If memory does not suffice for one image.
@@ -58,7 +58,7 @@ def map_batches(
 def _if_it_fits(
     function: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], batch: torch.Tensor
 ) -> tuple[torch.Tensor, ...] | None:
-    """None where memory does not suffice; what was allocated by then is free again when this returns."""
+    """Apply `function` to `batch`; None if memory runs out, in which case its allocations have been freed."""
     try:
         return function(batch)
     except torch.OutOfMemoryError:

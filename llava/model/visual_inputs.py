@@ -1,7 +1,7 @@
-"""From pixels to the embeddings of a prompt: the multimodal half of the models.
+"""VisualInputs: from pixels to the embeddings of a prompt, the multimodal half of the models.
 
 Encoding (tower, projector), compressing with newlines, and splicing are separate steps, each usable on its own. A video
-that was encoded once can be given to any number of prompts.
+can be encoded once and used in any number of prompts.
 """
 
 import logging
@@ -31,11 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class VisualInputs(Compression):
-    """What a language model needs to read images and videos; mixed into `LlavaQwenForCausalLM`.
+    """Mixin through which a language model reads images and videos; used by `LlavaQwenForCausalLM`.
 
     Attributes:
-        vision_batch_size: Images that go through the vision tower at a time: it changes memory and speed, not results.
-            None: as many as fit. Where memory runs out all the same, they are halved, for good, with a warning.
+        vision_batch_size: Number of images that go through the vision tower at a time; it changes memory and speed, not
+            results. None for as many as fit. If memory still runs out, the number is halved permanently, with a
+            warning.
     """
 
     model: Any
@@ -43,18 +44,18 @@ class VisualInputs(Compression):
     vision_batch_size: int | None = None
 
     def get_vision_tower(self) -> VisionTower:
-        """The vision tower."""
+        """Return the vision tower."""
         return self.model.vision_tower
 
     def encode_images(self, images: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
-        """Projected features (B, n*n, D) of images (B, 3, S, S), before any pooling.
+        """Compute projected features (B, n*n, D) of images (B, 3, S, S), before any pooling.
 
         Args:
             images: Pixel values of any floating dtype.
             timer: Sums the time of the stages `vision` and `projector`.
 
         Raises:
-            ValueError: `images` is not a non-empty (B, 3, S, S).
+            ValueError: If `images` is not a non-empty (B, 3, S, S).
         """
         features, _ = self.vision_features(images, timer)
         return self.project(features, timer)
@@ -73,7 +74,7 @@ class VisualInputs(Compression):
             Features (B, n*n, C), and the evidence about all images.
 
         Raises:
-            ValueError: `images` is not a non-empty (B, 3, S, S), or the tower cannot give what is asked for.
+            ValueError: If `images` is not a non-empty (B, 3, S, S), or the tower cannot compute the evidence.
         """
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"pixel values must be (images, 3, height, width), got {tuple(images.shape)}")
@@ -87,7 +88,7 @@ class VisualInputs(Compression):
         return features, dict(zip(asked, found, strict=True))
 
     def project(self, features: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
-        """Features (B, n*n, C) of the vision tower in the width of the language model: (B, n*n, D)."""
+        """Project features (B, n*n, C) of the vision tower to the width of the language model: (B, n*n, D)."""
         dtype = self.get_input_embeddings().weight.dtype
         (projected,) = self._in_batches(
             lambda batch: (self.model.mm_projector(batch.to(dtype)),), features, timer, "projector"
@@ -95,14 +96,14 @@ class VisualInputs(Compression):
         return projected
 
     def encode_video(self, pixel_values: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
-        """A video as the language model gets it: encoded, compressed, with newlines.
+        """Encode and compress a video, and insert newline tokens.
 
         Args:
-            pixel_values: (T, 3, S, S) frames.
+            pixel_values: (T, 3, S, S), the frames.
             timer: Sums the time of the stages `vision`, `projector` and `compress`.
 
         Raises:
-            ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
+            ValueError: If the features include more than the patches, or a setting of the checkpoint is not supported.
         """
         needs = [need for need in self.compressor.needs if need.from_tower]
         features, evidence = self.vision_features(pixel_values, timer, needs)
@@ -111,15 +112,15 @@ class VisualInputs(Compression):
     def encode_features(
         self, features: torch.Tensor, timer: StageTimer | None = None, evidence: Evidence | None = None
     ) -> EncodedVideo:
-        """What `encode_video` gives, from features (T, n*n, C) that the vision tower gave for the frames before.
+        """Project and compress the features (T, n*n, C) of a video: the second half of `encode_video`.
 
         Args:
             features: The features that `vision_features` returned, or a copy of them.
             timer: Sums the time of the stages `projector` and `compress`.
-            evidence: About the patches, as far as the compressors ask for it.
+            evidence: The evidence about the patches that the compressors need.
 
         Raises:
-            ValueError: The tower gives more than its patches, or a setting of the checkpoint is not supported.
+            ValueError: If the features include more than the patches, or a setting of the checkpoint is not supported.
         """
         projected, given = self.project(features, timer), evidence or {}
         with _stage(timer, "compress"):
@@ -133,30 +134,30 @@ class VisualInputs(Compression):
         return replace(video, checks=checks, evidence=evidence)
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
-        """Tokens and newline tokens that the checkpoint's own pooling gives for a video of `num_frames` frames."""
+        """Count the visual tokens and the newline tokens of `num_frames` frames after the checkpoint's own pooling."""
         side = self.get_vision_tower().num_patches_per_side
-        grid = pooling_compressor(self.config.mm_spatial_pool_mode).planned_shape((num_frames, side, side))
-        if grid is None:
-            raise ValueError("the checkpoint's own pooling must give a grid")
-        return math.prod(grid), count_newlines(grid, self._newline_position())
+        shape = pooling_compressor(self.config.mm_spatial_pool_mode).planned_shape((num_frames, side, side))
+        if shape is None:
+            raise ValueError("the output of the checkpoint's own pooling must fill a lattice")
+        return math.prod(shape), count_newlines(shape, self._newline_position())
 
     def get_2dPool(self, image_feature: torch.Tensor, stride: int = 2) -> torch.Tensor:
-        """The checkpoint's own pooling of features (T, n*n, D): (T, m*m, D).
+        """Apply the checkpoint's own pooling to features (T, n*n, D): (T, m*m, D).
 
-        `encode_video` does not call it: set `compressor` to change how videos are reduced.
+        `encode_video` does not call this method; set `compressor` to change how videos are compressed.
         """
         tokens, _ = pooling_compressor(self.config.mm_spatial_pool_mode, stride)(self._as_maps(image_feature))
         return tokens.unflatten(0, (len(image_feature), -1))
 
     def add_token_per_grid(self, image_feature: torch.Tensor) -> torch.Tensor:
-        """Tokens of square maps (T, m*m, D) with a newline after every row of every frame: (T*m*(m+1), D)."""
+        """Insert a newline token after every row of every square map (T, m*m, D): (T*m*(m+1), D)."""
         side = round(image_feature.shape[1] ** 0.5)
         rows = image_feature.reshape(-1, side, image_feature.shape[2])  # (T*m, m, D)
         newline = self.model.image_newline.to(rows).expand(len(rows), 1, -1)
         return torch.cat([rows, newline], dim=1).flatten(0, 1)
 
     def add_token_per_frame(self, image_feature: torch.Tensor) -> torch.Tensor:
-        """Tokens (T, N, D) with a newline after every frame: (T, N + 1, D)."""
+        """Append a newline token to every frame (T, N, D): (T, N + 1, D)."""
         newline = self.model.image_newline.to(image_feature).expand(len(image_feature), 1, -1)
         return torch.cat([image_feature, newline], dim=1)
 
@@ -166,13 +167,13 @@ class VisualInputs(Compression):
         modalities: str | Sequence[str] = ("image",),
         image_sizes: Sequence[Sequence[int]] | None = None,
     ) -> list[Visual]:
-        """Each video, and the tokens (L_i, D) of each image; what is encoded already stays as it is.
+        """Encode each video, and each image to tokens (L_i, D); encoded visuals stay unchanged.
 
         Args:
             images: A list, or a tensor with one more dimension, of videos (T, 3, S, S), tiled images (1 + k, 3, S, S)
                 and images (3, S, S) or (1, 3, S, S); videos may be `EncodedVideo`, images tokens (L, D). A tensor
-                (B, 3, S, S) is B plain images: their features alone, without newline or pooling.
-            modalities: `image` or `video` for each; what is missing is an image. One word holds for all.
+                (B, 3, S, S) is B plain images, which become their features, without newline tokens or pooling.
+            modalities: `image` or `video` for each visual; missing entries mean `image`. A single string is for all.
             image_sizes: (width, height) of each image in pixels.
         """
         if isinstance(images, torch.Tensor) and images.ndim == 4:
@@ -215,9 +216,10 @@ class VisualInputs(Compression):
         modalities: str | Sequence[str],
         image_sizes: Sequence[Sequence[int]] | None,
     ) -> tuple[torch.Tensor | Sequence[Visual] | None, AbstractContextManager[Any]]:
-        """The visuals of a batch of prompts, and the block to run the prompts in; see `compressing`.
+        """Encode the visuals of a batch of prompts, and return them with the block to run the prompts in.
 
-        The arguments are those of `prepare_inputs_labels_for_multimodal`, which takes the visuals as its `images`.
+        For the block see `compressing`. The arguments are those of `prepare_inputs_labels_for_multimodal`, which takes
+        the visuals as its `images`.
         """
         if self.decoder_steps is None or images is None or not len(images) or input_ids.shape[1] == 1:
             return images, nullcontext()
@@ -238,22 +240,22 @@ class VisualInputs(Compression):
         image_sizes: Sequence[Sequence[int]] | None = None,
         padding_side: str | None = None,
     ) -> tuple[Any, ...]:
-        """Replaces ids by embeddings with the images and videos in their places.
+        """Replace ids by embeddings, and placeholders by images and videos.
 
         Args:
             input_ids: (B, n) ids with a placeholder for each image or video.
             position_ids: (B, n) or None.
             attention_mask: (B, n) or None.
-            past_key_values: Handed through.
+            past_key_values: Returned unchanged.
             labels: (B, n) or None.
             images: See `encode_visuals`; None or empty for text.
             modalities: See `encode_visuals`.
             image_sizes: See `encode_visuals`.
-            padding_side: Where shorter rows are padded; the checkpoint's `tokenizer_padding_side` if not given.
+            padding_side: Side on which shorter rows are padded; None for the checkpoint's `tokenizer_padding_side`.
 
         Returns:
-            None, position ids, attention mask, past_key_values, embeddings (B, L, D) and labels. What came in as None
-            goes out as None. Without images, or for a single id, everything is returned as it came, with None for
+            None, position ids, attention mask, past_key_values, embeddings (B, L, D) and labels. Arguments that are
+            None stay None. Without images, or for a single id, all arguments are returned unchanged, with None for
             embeddings.
         """
         if images is None or not len(images) or input_ids.shape[1] == 1:
@@ -284,7 +286,7 @@ class VisualInputs(Compression):
         timer: StageTimer | None,
         stage: str,
     ) -> tuple[torch.Tensor, ...]:
-        """What `encode` gives for all rows of `inputs`, a batch at a time; the time goes to `stage`."""
+        """Apply `encode` to all rows of `inputs`, one batch at a time, and count the time towards `stage`."""
         size = self.vision_batch_size or fitting_batch_size(self.get_vision_tower())
         with _stage(timer, stage):
             outputs, fitting = map_batches(encode, inputs, size)
@@ -294,7 +296,7 @@ class VisualInputs(Compression):
         return outputs
 
     def _as_maps(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (T, n*n, D) as maps (T, n, n, D)."""
+        """Reshape features (T, n*n, D) to maps (T, n, n, D)."""
         side = self.get_vision_tower().num_patches_per_side
         if features.shape[1] != side * side:
             raise ValueError(
@@ -304,7 +306,7 @@ class VisualInputs(Compression):
         return features.unflatten(1, (side, side))
 
     def _newline_position(self) -> str:
-        """Where videos get newlines; the merge type may switch them off."""
+        """Return where videos get newline tokens; the merge type may switch them off."""
         merge_type, position = self.config.mm_patch_merge_type, self.config.mm_newline_position
         check_merge_type(merge_type)
         if merge_type == "flat" or (position == "one_token" and "unpad" not in merge_type):

@@ -21,27 +21,27 @@ from stgridpool.finite import LogitsWatch
 
 
 class LlavaQwenConfig(Qwen2Config):
-    """Configuration of a checkpoint: Qwen2's, and the settings of the multimodal part that the model reads.
+    """Configuration of a checkpoint: that of Qwen2 and the settings of the multimodal part.
 
     Attributes:
         mm_vision_tower: Name or folder of the vision tower.
-        vision_config: Geometry of the vision tower; checkpoints without it are looked up by the tower's name.
-        vision_tower_pretrained: Weights of an OpenCLIP tower, where the checkpoint has none.
+        vision_config: Geometry of the vision tower; if it is missing, it is looked up by the tower's name.
+        vision_tower_pretrained: Weights of an OpenCLIP tower, if the checkpoint has none.
         mm_hidden_size: Width of the tower's features.
         mm_projector_type: See `build_projector`.
-        mm_vision_select_layer: Which layer of a CLIP or OpenCLIP tower.
-        mm_vision_select_feature: Which of its tokens.
+        mm_vision_select_layer: The layer of a CLIP or OpenCLIP tower whose output is used.
+        mm_vision_select_feature: The tokens of that layer that are used.
         mm_patch_merge_type: See `merge_image`.
         mm_newline_position: See `insert_newlines`; videos only.
         mm_spatial_pool_mode: The checkpoint's own pooling of videos: average, max or bilinear.
-        mm_tunable_parts: What was trained; names the vision tower where the checkpoint holds its weights.
-        unfreeze_mm_vision_tower: The same, in older checkpoints.
+        mm_tunable_parts: The trained parts; it includes the vision tower if the checkpoint contains its weights.
+        unfreeze_mm_vision_tower: Whether the vision tower was trained, in older checkpoints.
         mm_use_im_start_end: Whether prompts put an image between start and end tokens.
         mm_use_im_patch_token: Whether the tokenizer has an image patch token.
         mm_resampler_type: Must be None: no released checkpoint has a resampler.
         add_faster_video: Must be false: unreachable in the released code.
-        tokenizer_model_max_length: Longest prompt, in tokens, visual ones included; None: unlimited.
-        tokenizer_padding_side: Where shorter prompts of a batch are padded.
+        tokenizer_model_max_length: Longest prompt in tokens, including visual ones; None for no limit.
+        tokenizer_padding_side: Side on which shorter prompts of a batch are padded.
     """
 
     model_type = "llava_qwen"
@@ -67,10 +67,10 @@ class LlavaQwenConfig(Qwen2Config):
 
 
 class LlavaQwenModel(Qwen2Model):
-    """Qwen2's decoder with a vision tower, a projector and a newline token beside it.
+    """Qwen2's decoder with a vision tower, a projector and a newline token.
 
     Raises:
-        ValueError: The configuration asks for a part that is not supported.
+        ValueError: If the configuration requires an unsupported part.
     """
 
     config_class = LlavaQwenConfig
@@ -108,7 +108,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         self.post_init()
 
     def get_model(self) -> LlavaQwenModel:
-        """The model under the language-modelling head."""
+        """Return the model without the language-modelling head."""
         return self.model
 
     def forward(
@@ -127,30 +127,30 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         dpo_forward: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits, and the loss where labels are given.
+        """Compute logits, and the loss if labels are given.
 
-        A compressor inside the language model leaves fewer positions, hence fewer logits. To go on from the cache by
-        hand, use `stgridpool.decoder.session.VideoSession`.
+        With a compressor inside the language model, there are fewer positions and thus fewer logits. To continue from
+        the cache, use `stgridpool.decoder.session.VideoSession`.
 
         Args:
             input_ids: (B, n) ids, with a placeholder for each image or video.
             attention_mask: (B, n).
             position_ids: (B, n).
-            past_key_values: Cache of earlier positions; the name that transformers had for it before 5.24.
-            inputs_embeds: (B, L, D) in place of ids and images.
-            labels: (B, n); -100 where there is no loss.
+            past_key_values: Cache of earlier positions, by the name that transformers used before 5.24.
+            inputs_embeds: (B, L, D), instead of ids and images.
+            labels: (B, n); -100 for positions without a loss.
             use_cache: Whether to return a cache.
             images: See `encode_visuals`.
             image_sizes: See `encode_visuals`.
             modalities: See `encode_visuals`.
-            logits_to_keep: Number of last positions whose logits are wanted, or their indices; 0: all. Of a long video,
-                all logits take more memory than the model.
-            dpo_forward: Not supported; training only.
-            **kwargs: Handed to Qwen2; `cache`, the newer name of the cache, among them.
+            logits_to_keep: Number of last positions for which to compute logits, or their indices; 0 for all. For a
+                long video, all logits take more memory than the model.
+            dpo_forward: Not supported, since it is for training.
+            **kwargs: Passed to Qwen2, including `cache`, the newer name of the cache.
 
         Raises:
-            NotImplementedError: `dpo_forward` is true.
-            ValueError: There are placeholders and no images, or labels and a compressor inside the language model.
+            NotImplementedError: If `dpo_forward` is true.
+            ValueError: If there are placeholders but no images, or labels and a compressor inside the language model.
         """
         if dpo_forward:
             raise NotImplementedError("dpo_forward belongs to training, which this model does not support")
@@ -239,7 +239,11 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
 
 
 def _check_no_placeholders(input_ids: torch.Tensor | None) -> None:
-    """Raises ValueError if a prompt still has placeholders; a single id is being generated and has none."""
+    """Check that no prompt still has placeholders; a single id is being generated and has none.
+
+    Raises:
+        ValueError: If one has.
+    """
     if input_ids is not None and input_ids.shape[1] > 1 and bool((input_ids == IMAGE_TOKEN_INDEX).any()):
         raise ValueError("the prompt has image placeholders (<image>), and no images were given")
 
