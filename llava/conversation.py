@@ -11,7 +11,7 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 
-Message = str | tuple | None
+Message = str | tuple[Any, ...] | None
 
 
 class SeparatorStyle(Enum):
@@ -51,7 +51,7 @@ class Conversation:
 
     system: str
     roles: tuple[str, str]
-    messages: list[list]
+    messages: list[list[Any]]
     offset: int = 0
     sep_style: SeparatorStyle = SeparatorStyle.CHATML
     sep: str = "<|im_end|>"
@@ -82,7 +82,9 @@ class Conversation:
             return self._prompt_chatml(turns)
         chat = [{"role": "system", "content": self.system}]
         chat += [{"role": role, "content": text} for role, text in turns if text]
-        return _chat_tokenizer(self.tokenizer_id).apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        tokenizer = _chat_tokenizer(self.tokenizer_id)
+        prompt: str = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return prompt
 
     def _turns(self) -> list[tuple[str, str]]:
         """Return messages as (role, text), with the image tokens of tuple messages inserted into the text."""

@@ -81,4 +81,5 @@ def _as_rgb(image: Any) -> Image.Image:
     """Convert a PIL image of any mode, or an array (h, w, 3) of 8-bit values, to an RGB PIL image."""
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image).astype(np.uint8))
-    return image.convert("RGB")
+    converted: Image.Image = image.convert("RGB")
+    return converted

@@ -170,7 +170,8 @@ def process_anyres_image(
         for top in range(0, height, tile)
         for left in range(0, width, tile)
     ]
-    return processor.preprocess(tiles, return_tensors="pt")["pixel_values"]
+    values: torch.Tensor = processor.preprocess(tiles, return_tensors="pt")["pixel_values"]
+    return values
 
 
 def _fitted_size(image_size: Size, target: Size) -> Size:
@@ -211,5 +212,6 @@ def process_images(
         squares = [expand2square(image.convert("RGB"), background) for image in images]
         tensors = list(image_processor.preprocess(squares, return_tensors="pt")["pixel_values"])
     else:
-        return image_processor.preprocess(list(images), return_tensors="pt")["pixel_values"]
+        values: torch.Tensor = image_processor.preprocess(list(images), return_tensors="pt")["pixel_values"]
+        return values
     return torch.stack(tensors) if all(t.shape == tensors[0].shape for t in tensors) else tensors

@@ -137,7 +137,8 @@ class ReadingProcess:
         self._fill(memoryview(head), deadline)
         data = bytearray(struct.unpack("<Q", head)[0])
         self._fill(memoryview(data), deadline)
-        return json.loads(data)
+        message: dict[str, Any] = json.loads(data)
+        return message
 
     def _fill(self, buffer: memoryview, deadline: float) -> None:
         """Fill `buffer` with bytes from the pipe."""
@@ -165,4 +166,4 @@ class ReadingProcess:
 
 
 def _number(pipe: Any) -> int:
-    return pipe.fileno()
+    return int(pipe.fileno())

@@ -159,7 +159,8 @@ def _receive(requests: BinaryIO) -> dict[str, Any] | None:
     head = requests.read(8)
     if len(head) < 8:
         return None
-    return json.loads(requests.read(struct.unpack("<Q", head)[0]))
+    request: dict[str, Any] = json.loads(requests.read(struct.unpack("<Q", head)[0]))
+    return request
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.encoded_video import EncodedVideo
 from llava.image_processing import VisionImageProcessor
 from llava.mm_utils import process_images
 from llava.model.builder import load_pretrained_model
+from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.own_pooling import pooling_compressor
 from llava.prompts import PromptBuilder
 from stgridpool import Compressor, Evidence, Need, Step
@@ -62,8 +64,8 @@ class LlavaVideoModel:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: LlavaQwenForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
         image_processor: VisionImageProcessor,
         conv_template: str = "qwen_1_5",
         add_time_instruction: bool = False,
@@ -77,7 +79,8 @@ class LlavaVideoModel:
     @property
     def longest(self) -> int | None:
         """Number of positions of the longest prompt; None if there is no limit."""
-        return self.language_model.config.tokenizer_model_max_length
+        longest: int | None = self.language_model.config.tokenizer_model_max_length
+        return longest
 
     @property
     def compressor(self) -> Compressor:
@@ -144,7 +147,7 @@ class LlavaVideoModel:
         tower, found = self.language_model.get_vision_tower(), dict[Need, torch.Tensor]()
         tower.check_needs(needs)
         for need in needs:
-            if need == Question("tower"):
+            if need == Question("tower") and tower.text_tower is not None:  # check_needs refuses it without one
                 found[need] = tower.text_tower.embed(question, self._embeddings.weight.device)
                 continue
             ids = torch.as_tensor(self.tokenizer(question, add_special_tokens=False).input_ids)
@@ -171,7 +174,11 @@ class LlavaVideoModel:
                 pixels = [image.to(weight.device, weight.dtype) for image in pixels]
         with timer.stage("vision"):
             tokens = model.encode_visuals(pixels, ("image",) * len(images), tuple(image.size for image in images))
-        return [EncodedImage(one, (StageCheck.of("vision tower or projector", one),)) for one in tokens]
+        return [
+            EncodedImage(one, (StageCheck.of("vision tower or projector", one),))
+            for one in tokens
+            if isinstance(one, torch.Tensor)  # as images always are
+        ]
 
     def prompt(
         self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes], answer: str | None = None
@@ -234,11 +241,13 @@ class LlavaVideoModel:
         }
 
     def _embed(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._embeddings(ids.to(self._embeddings.weight.device, non_blocking=True))
+        embeds: torch.Tensor = self._embeddings(ids.to(self._embeddings.weight.device, non_blocking=True))
+        return embeds
 
     @property
     def _embeddings(self) -> torch.nn.Embedding:
-        return self.language_model.get_input_embeddings()
+        embeddings: torch.nn.Embedding = self.language_model.get_input_embeddings()
+        return embeddings
 
 
 def load_video_model(

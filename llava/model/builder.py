@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from llava.image_processing import VisionImageProcessor
 from llava.model.checkpoint_files import checkpoint_folder, stored_tensors

@@ -58,7 +58,8 @@ class Compression:
     @property
     def offers(self) -> frozenset[type[Need]]:
         """Kinds of evidence that a compressor may need."""
-        return self.get_vision_tower().evidence_offered() | {Question, QueryAttention, RotaryBias, ListedFrames}
+        offered: frozenset[type[Need]] = self.get_vision_tower().evidence_offered()
+        return offered | {Question, QueryAttention, RotaryBias, ListedFrames}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.transformer import Attention as OpenClipAttention
-from timm.layers import Attention as TimmAttention
+from timm.layers.attention import Attention as TimmAttention
 from torch import nn
 
 from llava.image_processing import VisionImageProcessor
@@ -82,7 +82,7 @@ class OpenClipTower(VisionTower):
             output_fmt="NCHW" if is_map else "NLC",
             output_extra_tokens=self.select_feature == "cls_patch",
         )
-        block = output["image_intermediates"][0]
+        block: torch.Tensor = output["image_intermediates"][0]
         if is_map:
             return block.flatten(2).transpose(1, 2)
         prefix = output.get("image_intermediates_prefix")
@@ -107,7 +107,8 @@ class OpenClipTower(VisionTower):
         model = open_clip.create_model(
             self.model_name, pretrained=self.pretrained, device="cpu", require_pretrained=True
         )
-        return model.visual.state_dict()
+        weights: dict[str, torch.Tensor] = model.visual.state_dict()
+        return weights
 
 
 def _attention_layer(block: nn.Module) -> AttentionLayer | None:

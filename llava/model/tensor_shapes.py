@@ -62,7 +62,7 @@ def plain_name(name: str) -> str:
 
 def head_size(config: Any) -> int:
     """Return the width of an attention head in the language model."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def decoder_shapes(config: Any) -> Shapes:

@@ -61,7 +61,8 @@ class TextTower:
         model: Any = self.model.to(device)  # the model may have been moved since
         ids = torch.tensor(pieces(self.tokenizer, text, self.length), device=device)
         with torch.no_grad():
-            return getattr(model(input_ids=ids), self.output).float()
+            vectors: Tensor = getattr(model(input_ids=ids), self.output)
+        return vectors.float()
 
     def project(self, patches: Tensor) -> Tensor:
         """Project normalised patches (..., width of the tower) into the space of the text, (..., C)."""

@@ -59,12 +59,14 @@ class VisionTower(nn.Module, ABC):
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
-        return next(self.vision_tower.parameters()).dtype
+        weights: torch.Tensor = next(self.vision_tower.parameters())
+        return weights.dtype
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.vision_tower.parameters()).device
+        weights: torch.Tensor = next(self.vision_tower.parameters())
+        return weights.device
 
     def load_model(self, device_map: Any = None) -> None:
         """Do nothing: a tower is loaded with its model. Scripts call this if `is_loaded` is false."""
@@ -167,7 +169,8 @@ class SiglipTower(VisionTower):
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Compute the output of the last layer that is kept."""
         embeds = self.vision_tower.embeddings(pixel_values)
-        return self.vision_tower.encoder(inputs_embeds=embeds).last_hidden_state
+        features: torch.Tensor = self.vision_tower.encoder(inputs_embeds=embeds).last_hidden_state
+        return features
 
     def evidence(self) -> TowerEvidence:
         """See the base class."""
@@ -214,7 +217,7 @@ class ClipTower(VisionTower):
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Compute the selected hidden state; later layers are not run."""
-        hidden = self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(pixel_values))
+        hidden: torch.Tensor = self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(pixel_values))
         for layer in self.vision_tower.encoder.layers[: self.num_layers_run]:
             hidden = layer(hidden, attention_mask=None)
         return hidden[:, self.first_token :]

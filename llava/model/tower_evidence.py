@@ -165,7 +165,8 @@ class TowerEvidence:
             attention, vectors = pooled
             return attention.flatten() if isinstance(need, PoolHeadAttention) else vectors
         if need == FrameVectors("class"):
-            return outputs[self.layers[-1].block][:, 0]
+            output: Tensor = outputs[self.layers[-1].block]
+            return output[:, 0]
         if isinstance(need, JointPatches) and self.joint is not None:
             return self._patches(self.joint(features))
         return features[:, -self.num_patches :].mean(1, dtype=torch.float32)
@@ -186,7 +187,8 @@ class TowerEvidence:
 
 def split_heads(num_heads: int, tokens: Tensor) -> Tensor:
     """Split tokens (B, L, heads * d) into heads (B, heads, L, d)."""
-    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    heads: Tensor = tokens.unflatten(-1, (num_heads, -1))
+    return heads.transpose(1, 2)
 
 
 def join_heads(heads: Tensor) -> Tensor:
@@ -222,7 +224,8 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float, block_bytes:
         for query in range(0, length, query_step):
             scores = torch.bmm(flat_queries[heads, query : query + query_step], flat_keys[heads])
             received[heads] += scores.softmax(-1, dtype=torch.float32).sum(1)
-    return received.unflatten(0, (-1, num_heads)).mean(1) / length
+    of_heads: Tensor = received.unflatten(0, (-1, num_heads))
+    return of_heads.mean(1) / length
 
 
 def first_token_attention(queries: Tensor, keys: Tensor, scale: float) -> Tensor:

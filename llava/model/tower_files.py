@@ -78,7 +78,8 @@ def pretrained(
         )
     except (OSError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ValueError(f"the weights of {option}={name!r} cannot be read: {one_line(error)}") from error
-    model, info = loaded
+    model: PreTrainedModel = loaded[0]
+    info: dict[str, Any] = loaded[1]
     if info["missing_keys"]:
         raise ValueError(f"{name} lacks weights of the vision tower: {sorted(info['missing_keys'])[:5]}")
     if info["mismatched_keys"]:

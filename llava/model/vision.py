@@ -82,10 +82,11 @@ def tower_geometry(config: Any) -> SiglipVisionConfig | CLIPVisionConfig | None:
         return None
     config_class = SiglipVisionConfig if kind == "siglip" else CLIPVisionConfig
     try:
-        return _geometry(name, config_class, config.vision_config)
+        geometry: SiglipVisionConfig | CLIPVisionConfig = _geometry(name, config_class, config.vision_config)
     except StrictDataclassError as error:
         place = "vision_config" if config.vision_config is not None else f"config.json of {name}"
         raise ValueError(f"{place}: {one_line(error)}") from error
+    return geometry
 
 
 def _kind(name: str, vision_config: dict[str, Any] | None) -> str:

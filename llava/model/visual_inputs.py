@@ -45,7 +45,8 @@ class VisualInputs(Compression):
 
     def get_vision_tower(self) -> VisionTower:
         """Return the vision tower."""
-        return self.model.vision_tower
+        tower: VisionTower = self.model.vision_tower
+        return tower
 
     def encode_images(self, images: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
         """Compute projected features (B, n*n, D) of images (B, 3, S, S), before any pooling.
@@ -147,7 +148,8 @@ class VisualInputs(Compression):
         `encode_video` does not call this method; set `compressor` to change how videos are compressed.
         """
         tokens, _ = pooling_compressor(self.config.mm_spatial_pool_mode, stride)(self._as_maps(image_feature))
-        return tokens.unflatten(0, (len(image_feature), -1))
+        pooled: torch.Tensor = tokens.unflatten(0, (len(image_feature), -1))
+        return pooled
 
     def add_token_per_grid(self, image_feature: torch.Tensor) -> torch.Tensor:
         """Insert a newline token after every row of every square map (T, m*m, D): (T*m*(m+1), D)."""
@@ -303,7 +305,8 @@ class VisualInputs(Compression):
                 f"pooling needs one feature for each of {side} x {side} patches, got {features.shape[1]}; "
                 "mm_vision_select_feature must leave out the class token"
             )
-        return features.unflatten(1, (side, side))
+        maps: torch.Tensor = features.unflatten(1, (side, side))
+        return maps
 
     def _newline_position(self) -> str:
         """Return where videos get newline tokens; the merge type may switch them off."""
@@ -311,7 +314,7 @@ class VisualInputs(Compression):
         check_merge_type(merge_type)
         if merge_type == "flat" or (position == "one_token" and "unpad" not in merge_type):
             return "no_token"
-        return position
+        return str(position)
 
 
 def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:

@@ -59,7 +59,7 @@ def chains(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
 
 def _cosines(first: Tensor, second: Tensor) -> Tensor:
     dots = torch.einsum("...d,...d->...", first, second)
-    norms = torch.linalg.vector_norm(first, dim=-1) * torch.linalg.vector_norm(second, dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(first, dim=-1) * torch.linalg.vector_norm(second, dim=-1)
     return (dots / norms.clamp_min(torch.finfo(torch.float32).tiny)).nan_to_num(0, 0, 0)
 
 

@@ -40,7 +40,7 @@ def token_norms(tokens: Tensor, order: float) -> Tensor:
     width = tokens.shape[-1]
     if tokens.is_cuda or tokens.dtype in (torch.float32, torch.float64):
         wide = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
-        norms = torch.linalg.vector_norm(tokens, order, dim=-1, dtype=wide)
+        norms: Tensor = torch.linalg.vector_norm(tokens, order, dim=-1, dtype=wide)
     else:
         norms = _chunked_norms(tokens.reshape(-1, width), order).view(tokens.shape[:-1])
     mean = norms.float() if math.isinf(order) else norms.float() * math.pow(width, -1 / order)

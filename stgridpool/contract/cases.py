@@ -11,7 +11,7 @@ from torch import Tensor
 from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
 from stgridpool.compressors import COMPRESSORS, build_compressor
-from stgridpool.evidence import Evidence, FrameVectors, Question, TowerKeys
+from stgridpool.evidence import Evidence, FrameVectors, Need, Question, TowerKeys
 from stgridpool.listed_frames import ListedFrames
 from stgridpool.plan import Shape
 
@@ -86,7 +86,7 @@ def invented(compressor: Compressor, shape: Shape, num_tokens: int | None = None
     frames, height, row = shape
     count = frames * height * row if num_tokens is None else num_tokens
     generator = torch.Generator().manual_seed(0)
-    found: dict = {}
+    found: dict[Need, Tensor] = {}
     for need in sorted(compressor.needs, key=repr):
         if isinstance(need, TowerKeys):
             found[need] = torch.randn(count, 16, generator=generator)

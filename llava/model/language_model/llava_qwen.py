@@ -47,7 +47,7 @@ class LlavaQwenConfig(Qwen2Config):
     model_type = "llava_qwen"
 
     mm_vision_tower: str | None = None
-    vision_config: dict | None = None
+    vision_config: dict[str, Any] | None = None
     vision_tower_pretrained: str | None = None
     mm_hidden_size: int | None = None
     mm_projector_type: str = "linear"
@@ -109,7 +109,8 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
 
     def get_model(self) -> LlavaQwenModel:
         """Return the model without the language-modelling head."""
-        return self.model
+        model: LlavaQwenModel = self.model
+        return model
 
     def forward(
         self,
@@ -168,7 +169,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
         if past_key_values is not None:
             kwargs[CACHE_ARGUMENT] = past_key_values
         with compressing:
-            return super().forward(
+            output: CausalLMOutputWithPast = super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
@@ -178,9 +179,10 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
                 logits_to_keep=logits_to_keep,
                 **kwargs,
             )
+        return output
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]  # LLaVA-NeXT's signature
+    def generate(  # LLaVA-NeXT's signature
         self,
         inputs: torch.Tensor | None = None,
         images: torch.Tensor | Sequence[Visual] | None = None,

@@ -115,7 +115,7 @@ def test_a_long_video_loses_the_question_with_a_warning(video_checkpoint, video_
         answer = model.generate(ids, images=[video_frames[:4]], modalities="video", do_sample=False, max_new_tokens=2)
     assert answer.shape == (1, 2)
     assert "32 of 82 tokens were cut from the end" in caplog.text
-    assert "The question stands at the end and may be lost" in caplog.text
+    assert "The question is at the end and may be lost" in caplog.text
 
 
 def test_sampling_settings_of_the_checkpoint_stay(ov_checkpoint):
