@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 
 from stgridpool.budget import split_layer_average
 from stgridpool.compressor import PATCHES, Compressor, planned_counts
@@ -102,8 +101,9 @@ def meet(compressor: Compressor, retention: float, of: str, reference: Reference
 
 def window_sides() -> list[Pair]:
     """Return the sizes of windows to choose from, the squarest first: one side is at most twice the other."""
-    sides = product(range(1, LARGEST_WINDOW + 1), repeat=2)
-    return sorted((one for one in sides if max(one) <= 2 * min(one)), key=lambda one: max(one) / min(one))
+    lengths = range(1, LARGEST_WINDOW + 1)
+    sides = [(rows, columns) for rows in lengths for columns in lengths if max(rows, columns) <= 2 * min(rows, columns)]
+    return sorted(sides, key=lambda side: max(side) / min(side))
 
 
 def planned_retention(compressor: Compressor, num_frames: int, reference: Reference) -> dict[str, float | None]:
