@@ -31,6 +31,7 @@ from .compressors.nsp import NSP as NSP
 from .compressors.oracle_frames import OracleFrames as OracleFrames
 from .compressors.prumerge import PruMerge as PruMerge
 from .compressors.prumerge_plus import PruMergePlus as PruMergePlus
+from .compressors.prunevid.prunevid import PruneVid as PruneVid
 from .compressors.ptg import PTG as PTG
 from .compressors.pyramid_drop import PyramidDrop as PyramidDrop
 from .compressors.random import Random as Random

@@ -31,6 +31,7 @@ from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.oracle_frames import OracleFrames
 from stgridpool.compressors.prumerge import PruMerge
 from stgridpool.compressors.prumerge_plus import PruMergePlus
+from stgridpool.compressors.prunevid.prunevid import PruneVid
 from stgridpool.compressors.ptg import PTG
 from stgridpool.compressors.pyramid_drop import PyramidDrop
 from stgridpool.compressors.random import Random
@@ -82,6 +83,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "fastvid": FastVID,
     "flashvid": FlashVID,
     "holitom": HoliTom,
+    "prunevid": PruneVid,
 }
 
 

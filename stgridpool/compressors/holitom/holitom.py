@@ -11,11 +11,12 @@ from torch import Tensor
 
 from stgridpool.algorithms.density_peaks import nearest_peaks, peak_scores, peaks, scaled_distances
 from stgridpool.algorithms.segments import segment_of_frames
+from stgridpool.algorithms.static_places import most_alike_places, segment_means, spread_over_frames
 from stgridpool.algorithms.temporal_likeness import cosines
 from stgridpool.budget import share_out
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.holitom.inner import HoliTomInner
-from stgridpool.compressors.holitom.windows import static_places, window_lengths
+from stgridpool.compressors.holitom.windows import weakest_likeness, window_lengths
 from stgridpool.evidence import IMPORTANCE, Evidence, Need
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
@@ -90,8 +91,10 @@ class HoliTom(TwoHalves):
         frames, area, _ = maps.shape
         likeness = cosines(maps[1:], maps[:-1]) if frames > 1 else maps.new_empty(0, area, dtype=torch.float32)
         lengths = window_lengths(likeness > self.threshold)
-        most_saved = len(tokens) - count if self.preset == "corrected" else None
-        is_static = static_places(likeness, self.threshold, lengths, most_saved)
+        strength = weakest_likeness(likeness, lengths)
+        strength = strength.where(strength > self.threshold, -torch.inf)
+        most_saved = len(tokens) - count if self.preset == "corrected" else len(tokens)
+        is_static = most_alike_places(strength, lengths, most_saved)
         window = segment_of_frames(lengths).to(maps.device)
         is_dynamic = ~is_static[window]
         sizes = torch.cat([is_static.sum(1), is_dynamic.sum(1)]).cpu()
@@ -127,25 +130,16 @@ class HoliTom(TwoHalves):
             Entries (E,): the token on whose place a peak stands, a token that goes into it, and its weight.
         """
         chosen = counts.nonzero().flatten()
-        window, frames_of = segment_of_frames(lengths).to(maps.device), lengths.to(maps.device)
         if not len(chosen):
-            return window[:0], window[:0], maps.new_empty(0, dtype=torch.float32)
-        windows = maps.split(lengths.tolist())
-        means = torch.stack([windows[one].float().mean(0) for one in chosen.tolist()])  # (S', N, D)
-        starts, chosen = frames_of.cumsum(0) - frames_of, chosen.to(maps.device)
-        distances = scaled_distances(means, is_static[chosen])
-        neighbours = counts[counts > 0].clamp(1, NEIGHBOURS) if self.preset == "released" else NEIGHBOURS
-        places, is_taken = peaks(peak_scores(distances, is_static[chosen], neighbours), counts[counts > 0])
+            empty = counts.new_empty(0).to(maps.device)
+            return empty, empty, maps.new_empty(0, dtype=torch.float32)
+        is_there = is_static[chosen.to(maps.device)]
+        distances = scaled_distances(segment_means(maps, lengths, chosen), is_there)
+        neighbours = counts[chosen].clamp(1, NEIGHBOURS) if self.preset == "released" else NEIGHBOURS
+        places, is_taken = peaks(peak_scores(distances, is_there, neighbours), counts[chosen])
         peak = places.gather(1, nearest_peaks(distances, places, is_taken))  # (S', N), the place that each goes to
-        others = torch.zeros_like(peak).scatter_add(1, peak, is_static[chosen].long()) - 1
-        is_peak = peak == torch.arange(peak.shape[1], device=peak.device)
-        own = torch.full_like(means[..., 0], self.self_weight).where(others > 0, 1)
-        share = own.where(is_peak, (1 - own.gather(1, peak)) / others.gather(1, peak).clamp_min(1))
-        slot = torch.full_like(frames_of, -1).index_copy(0, chosen, torch.arange(len(chosen), device=chosen.device))
-        of_frame = slot[window]  # which of the windows that have peaks, or -1
-        is_source = is_static[window] & (of_frame >= 0)[:, None]
-        source = is_source.flatten().nonzero().flatten()
-        frame, place = source // peak.shape[1], source % peak.shape[1]
-        at = of_frame[frame], place
-        row = starts[window[frame]] * peak.shape[1] + peak[at]
-        return row, source, share[at] / frames_of[window[frame]]
+        others = torch.zeros_like(peak).scatter_add(1, peak, is_there.long()) - 1
+        own = torch.full(peak.shape, self.self_weight, device=maps.device).where(others > 0, 1)
+        share = (1 - own.gather(1, peak)) / others.gather(1, peak).clamp_min(1)
+        share = own.where(peak == torch.arange(peak.shape[1], device=maps.device), share)
+        return spread_over_frames(peak, share, is_static, lengths, chosen)

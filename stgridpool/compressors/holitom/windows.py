@@ -48,25 +48,16 @@ def _lasting(stays: Tensor) -> Tensor:
     return frame - frame.where(changed, 0).cummax(0).values
 
 
-def static_places(likeness: Tensor, threshold: float, lengths: Tensor, most_saved: int | None = None) -> Tensor:
-    """Return the places (S, N) bool that stay the same through each window, of more than one frame.
+def weakest_likeness(likeness: Tensor, lengths: Tensor) -> Tensor:
+    """Return how alike each place is to itself where it changes most in a window, (S, N); -inf in one of one frame.
 
     Args:
         likeness: (T - 1, N), of each place from each frame to the next.
-        threshold: Likeness above which it stays the same.
         lengths: (S,) int64 on the CPU, frames of each window.
-        most_saved: Most tokens that may be saved: the places that change least go first, as long as none saves more.
     """
     window = segment_of_frames(lengths).to(likeness.device)
-    places = likeness.shape[1]
     is_inside = window[1:] == window[:-1]
-    weakest = torch.full((len(lengths), places), torch.inf, device=likeness.device)
-    index = window[1:][is_inside][:, None].expand(-1, places)
+    weakest = torch.full((len(lengths), likeness.shape[1]), torch.inf, device=likeness.device)
+    index = window[1:][is_inside][:, None].expand(-1, likeness.shape[1])
     weakest = weakest.scatter_reduce(0, index, likeness[is_inside], "amin")
-    is_static = (weakest > threshold) & (lengths > 1).to(weakest.device)[:, None]
-    if most_saved is None:
-        return is_static
-    saved = (lengths - 1).to(weakest.device)[:, None] * is_static
-    order = weakest.where(is_static, -torch.inf).flatten().argsort(descending=True, stable=True)
-    fits = saved.flatten()[order].cumsum(0) <= most_saved
-    return is_static & torch.zeros_like(fits).scatter(0, order, fits).view_as(is_static)
+    return weakest.masked_fill((lengths == 1).to(weakest.device)[:, None], -torch.inf)

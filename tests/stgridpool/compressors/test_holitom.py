@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from stgridpool import HoliTom, Step, VideoTokens
 from stgridpool.compressors.holitom.inner import HoliTomInner
-from stgridpool.compressors.holitom.windows import static_places, window_lengths
+from stgridpool.compressors.holitom.windows import weakest_likeness, window_lengths
 from stgridpool.evidence import AttentionReceived, QueryAttention
 
 CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
@@ -96,13 +96,10 @@ def test_windows_save_as_much_as_any_partition():
         assert saved(stays, [0, *window_lengths(stays).cumsum(0).tolist()]) == max(gains)
 
 
-def test_places_that_change_most_count_as_dynamic_first():
+def test_likeness_is_the_weakest_of_a_window():
     likeness = torch.tensor([[0.9, 0.95, 0.5], [0.9, 0.85, 0.99], [0.1, 0.1, 0.1]])
-    lengths = torch.tensor([3, 1])
-    assert static_places(likeness, 0.8, lengths).tolist() == [[True, True, False], [False] * 3]
-    # Each place saves two tokens; the second, whose smallest likeness is 0.85, goes first.
-    assert static_places(likeness, 0.8, lengths, 3).tolist() == [[True, False, False], [False] * 3]
-    assert not static_places(likeness, 0.8, lengths, 1).any()
+    weakest = weakest_likeness(likeness, torch.tensor([3, 1]))
+    torch.testing.assert_close(weakest, torch.tensor([[0.9, 0.85, 0.5], [-torch.inf] * 3]))
 
 
 # Two frames of four places. Places 0, 1 and 2 stay the same; the last one turns.

@@ -1,0 +1,1 @@
+"""PruneVid and its parts."""
