@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from stgridpool.budget import Budget, split_layer_average
 from stgridpool.compressor import POSITIONS, TOKENS, Compressor, Step, compress, planned_counts
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need
 from stgridpool.options import choice, fraction, whole_number
 from stgridpool.plan import Plan, Shape
@@ -98,6 +99,20 @@ class TwoHalves(Budgeted):
         shares = (1.0, self.inner_retention)
         front, inside = split_layer_average(self.layer_average, (layer, num_layers - layer), shares)
         return replace(self, layer=layer, layer_average=None, retention=front, inner_retention=min(1.0, inside / front))
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Set `retention`, or `layer_average` for means over layers; see `Compressor.at_retention`.
+
+        To leave a share at the last layer, the front half leaves more, in proportion to `inner_retention`.
+        """
+        del reference  # shares are of what its own pooling leaves, as the method counts
+        unset = replace(self, retention=share, tokens=None, tokens_per_frame=None, layer_average=None)
+        if of in ("layer_average", "kv_read"):
+            return replace(unset, retention=None, layer_average=share)
+        if of == "last_layer":
+            front = min(1.0, share / self.inner_retention)
+            return replace(unset, retention=front, inner_retention=share / front)
+        return unset
 
     def steps(self) -> tuple[Step, ...]:
         """Return where the halves act: behind the checkpoint's own pooling, and in front of `layer`."""
