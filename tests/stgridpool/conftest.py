@@ -4,9 +4,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from stgridpool import Compressor, Evidence, Plan
-from stgridpool.evidence import FrameVectors, Question, TowerKeys
-from stgridpool.listed_frames import ListedFrames
+from stgridpool import Plan
 from stgridpool.rows import Rows
 
 
@@ -47,30 +45,6 @@ def _matrix(rows: Rows, num_columns: int) -> torch.Tensor:
         for entry in range(int(rows.offsets[row]), int(rows.offsets[row + 1])):
             out[row, rows.sources[entry]] += rows.weights[entry]
     return out
-
-
-@pytest.fixture(scope="session")
-def invent():
-    """Function that invents what a method asks a model for, about tokens (T, H, W, D): the same in every call."""
-
-    def evidence(compressor: Compressor, tokens: torch.Tensor) -> Evidence:
-        generator = torch.Generator().manual_seed(0)
-        found = {}
-        for need in sorted(compressor.needs, key=repr):
-            if isinstance(need, TowerKeys):
-                value = torch.randn(tokens.shape[:3].numel(), 16, generator=generator)
-            elif isinstance(need, ListedFrames):
-                value = torch.rand(len(tokens), generator=generator).round()
-                value[0] = 1
-            elif need.per_token:
-                value = torch.rand(tokens.shape[:3].numel(), generator=generator)
-            else:
-                rows = {FrameVectors: len(tokens), Question: 1}[type(need)]
-                value = torch.randn(rows, tokens.shape[3], generator=generator)
-            found[need] = value.to(tokens.device)
-        return found
-
-    return evidence
 
 
 @pytest.fixture(scope="session")
