@@ -46,10 +46,10 @@ class SubmissionError(Exception):
 
 @dataclass
 class Answer:
-    """What the server has answered so far; a thread fills it in.
+    """The server's answer so far; a thread fills it in.
 
     Attributes:
-        status: The HTTP status, None before it has come.
+        status: The HTTP status; None until it has arrived.
         body: The first bytes of the text, at most `LARGEST_ANSWER`.
         is_whole: Whether that is all of the text.
         error: What went wrong on the way.
@@ -135,8 +135,8 @@ def check(answers: Any, expected: set[str] | None) -> dict[str, int]:
     """Check everything about a submission that can be known before it is sent.
 
     Args:
-        answers: What the file holds.
-        expected: Ids of the questions to answer, or None where they are not known: then only their number is checked.
+        answers: The content of the file.
+        expected: Ids of the questions to answer; None if they are not known, so that only their number can be checked.
 
     Returns:
         The answers, unchanged: id to index, 0 to 4.
@@ -163,9 +163,10 @@ def check(answers: Any, expected: set[str] | None) -> dict[str, int]:
 
 
 def post_once(url: str, content: bytes, seconds: float) -> Answer:
-    """Post `content` and take what the server answers within `seconds`, however it dribbles.
+    """Post `content`, and return what the server answers within `seconds`, even if the answer is incomplete by then.
 
-    Timeouts of sockets begin anew with every byte, so a thread does the work, and what it has by then is the answer.
+    A socket's timeout restarts with every byte, so a slow server could exceed any timeout. A thread therefore receives
+    the answer, and is abandoned after `seconds`.
     """
     answer, done, is_over = Answer(), threading.Event(), threading.Event()
 
@@ -197,7 +198,7 @@ def post_once(url: str, content: bytes, seconds: float) -> Answer:
 
 
 def post(url: str, content: bytes, arguments: argparse.Namespace, wait: Callable[[float], None]) -> Answer:
-    """Post until the server answers with anything but a server error.
+    """Post, and retry until the server answers without a server error.
 
     Args:
         url: The validation server.
@@ -206,10 +207,10 @@ def post(url: str, content: bytes, arguments: argparse.Namespace, wait: Callable
         wait: Called with each pause, in seconds.
 
     Returns:
-        The server's last answer, whatever its status: 5xx only if every try ended so.
+        The server's last answer; its status is 5xx only if all attempts ended with a server error.
 
     Raises:
-        SubmissionError: If the last try brought no answer at all, or the URL is none.
+        SubmissionError: If the last attempt got no answer at all, or if the URL is not valid.
     """
     pauses: Sequence[float] = [min(arguments.backoff * 2**retry, LONGEST_WAIT) for retry in range(arguments.retries)]
     for attempt, pause in enumerate([*pauses, None], start=1):
@@ -287,7 +288,7 @@ def submit(arguments: argparse.Namespace, wait: Callable[[float], None], progres
     progress.sent = f"{len(answers)} answers were posted to {arguments.url}, which answered with status {answer.status}"
     record = {"file": str(arguments.f), "url": arguments.url, "status": answer.status, "whole": answer.is_whole}
     record["answer"] = answer.text
-    save(arguments.output, record)  # before anything else, lest an accepted submission is lost
+    save(arguments.output, record)  # before anything can fail: the server may have accepted the submission
     scores = read_scores(answer.text) if answer.status == 200 else {}
     say(f"{arguments.url} answered with status {answer.status}")
     report(scores, answer)
@@ -303,7 +304,7 @@ def save(path: Path | None, record: dict[str, Any]) -> None:
 
 
 def report(scores: dict[str, dict[str, float]], answer: Answer) -> None:
-    """Print the scores, or where there are none the answer itself."""
+    """Print the scores, or the answer itself if it has none."""
     for name, score in scores.items():
         say(
             f"{name}: {100 * score['accuracy']:.2f} % ({score['correct']} correct, {score['wrong']} wrong, "

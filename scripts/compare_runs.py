@@ -143,7 +143,7 @@ def summarise(run: str, task: str, record: dict, samples: Sequence[dict], result
 
 
 def cells(row: Row) -> list[str]:
-    """What the table shows of a row, a dash for what is unknown."""
+    """Format the cells of a row, with a dash for each unknown value."""
 
     def text(value: float | None, digits: int, factor: int = 1) -> str:
         return "-" if value is None else f"{factor * value:.{digits}f}"

@@ -38,7 +38,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg
 
 
 def videos_of_tasks(names: Sequence[str], include_path: Path) -> list[Path]:
-    """The videos that the questions of some tasks show."""
+    """List the videos that the questions of tasks show."""
     manager = TaskManager(include_path=str(include_path), model_name="llava_video")
     videos: list[str] = []
     for output in get_task_list(get_task_dict(list(names), manager, "simple")):
@@ -51,7 +51,7 @@ def videos_of_tasks(names: Sequence[str], include_path: Path) -> list[Path]:
 
 
 def videos_of_paths(paths: Iterable[Path]) -> list[Path]:
-    """The videos that paths on the command line stand for.
+    """List the videos for paths on the command line.
 
     Raises:
         FileNotFoundError: If a folder or a list holds none.

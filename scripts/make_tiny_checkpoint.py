@@ -70,7 +70,7 @@ def answer_with_a_letter(weights: dict[str, Tensor], tokenizer: Tokenizer) -> di
 
 
 def write_checkpoint(folder: Path, size: Size, seed: int) -> None:
-    """Write config, generation config, tokenizer and weights into `folder`, which is made, or was made here before."""
+    """Write config, generation config, tokenizer and weights to `folder`, a new folder or one written here before."""
     own_folder("the checkpoint", folder)
     tokenizer = train_tokenizer(TOKENIZER_TEXT)
     config = model_config(size, tokenizer)

@@ -82,7 +82,7 @@ class Choice:
         return Choice(self.name, json.loads(json.dumps(changed)), f"{self.folder}@{retention:g}")
 
     def build(self) -> Compressor:
-        """The compressor."""
+        """Build the compressor."""
         return build_compressor(self.name, **self.options)
 
     @property

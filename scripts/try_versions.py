@@ -111,7 +111,7 @@ def run_contract(title: str, versions: Mapping[str, str], only: str = "") -> int
 
 
 def make_overlay(versions: Mapping[str, str]) -> Path:
-    """Install packages without what they depend on into a folder of their own, if that was not done before."""
+    """Install packages without what they depend on into their own folder, unless that was done before."""
     requirements = [f"{name}=={version}" for name, version in sorted(versions.items())]
     overlay = OVERLAYS / hashlib.sha256(" ".join(requirements).encode()).hexdigest()[:16]
     if not overlay.exists():
@@ -156,7 +156,7 @@ def read_pins() -> dict[str, str]:
 
 
 def project() -> dict:
-    """What pyproject.toml says of the project."""
+    """Read the project's table in pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 

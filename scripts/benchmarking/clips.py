@@ -33,7 +33,7 @@ def write_clips(folder: Path, size: ClipSize, count: int) -> list[Path]:
 
 
 def _write_clip(path: Path, size: ClipSize, seed: int) -> None:
-    """A window that moves over a texture, another one in every clip."""
+    """Write a clip of a window that moves over a texture, which depends on the seed."""
     texture = _texture(size, np.random.default_rng(seed))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=size.rate, options={"preset": "veryfast"})
@@ -54,6 +54,6 @@ def _texture(size: ClipSize, random: np.random.Generator) -> np.ndarray:
 
 
 def _to_and_fro(position: int, side: int) -> int:
-    """A point that moves between 0 and half a side."""
+    """Return a point that moves back and forth between 0 and half a side."""
     half = side // 2
     return half - abs(position % (2 * half) - half)

@@ -30,7 +30,7 @@ _LIBRARY = re.compile(r"(lib(?:av|sw)\w+)-[0-9a-f]+(\.so\.\d+)")
 
 
 class Reading(NamedTuple):
-    """What a decoder gave."""
+    """The result of one decoder."""
 
     indices: list[int]
     frames: NDArray[np.uint8]  # (T, h, w, 3)

@@ -48,7 +48,7 @@ def write_clip(path: Path, kind: Kind, width: int, height: int, seconds: int) ->
 
 
 def _encode(stream: VideoStream, starts: list[int]) -> Iterator[av.Packet]:
-    """A window that moves over a texture, which no two of its frames show alike."""
+    """Encode a window that moves over a texture; no two frames are alike."""
     random = np.random.default_rng(0)
     blocks = random.integers(0, 230, (stream.height // 16 + 200, stream.width // 16 + 200, 3), dtype=np.uint8)
     texture = blocks.repeat(16, axis=0).repeat(16, axis=1)

@@ -15,7 +15,7 @@ from benchmarking.geometry import Geometry
 def decoder_layer_call(
     geometry: Geometry, num_tokens: int, dtype: torch.dtype, device: torch.device
 ) -> Callable[[], object]:
-    """A call that runs a prompt of `num_tokens` random hidden states through a layer with random weights."""
+    """Return a function that runs a prompt of `num_tokens` random hidden states through a layer with random weights."""
     config = Qwen2Config(
         hidden_size=geometry.width,
         intermediate_size=geometry.inner,

@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def benchmark_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The numbers of one run, see `summary`."""
+    """Run the benchmark once, and return its numbers, see `summary`."""
     from benchmarking.plug_in import Asker  # noqa: PLC0415 - lmms-eval is slow to import
     from benchmarking.random_model import make_model  # noqa: PLC0415
 

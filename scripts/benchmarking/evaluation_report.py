@@ -20,7 +20,7 @@ MODEL_STAGES = ("vision", "projector", "compress", "prefill", "generate")
 
 
 def summary(arguments: argparse.Namespace, clip: ClipSize, rounds: Sequence[Sequence[Measured]]) -> dict[str, Any]:
-    """The numbers of a run as one object; of every variant the fastest round counts.
+    """Collect the numbers of a run, from the fastest round of each variant.
 
     Raises:
         RuntimeError: See `check_answers`.
@@ -93,7 +93,7 @@ def _time_to_first_token(plain: Measured) -> dict[str, float]:
 
 
 def _matmul_shares(arguments: argparse.Namespace, plain: Measured) -> dict[str, Any]:
-    """The device's rate for large matrices, and the share of it that the tower and the prefill reach."""
+    """Return the device's rate for large matrices, and the share of it that tower and prefill reach."""
     geometry, count = GEOMETRIES[arguments.size], len(plain.answers)
     rate = matmul_flops_per_second(torch.device(arguments.device), DTYPES[arguments.dtype])
     vision = arguments.frames * geometry.vision_flops()
@@ -108,7 +108,7 @@ def _matmul_shares(arguments: argparse.Namespace, plain: Measured) -> dict[str, 
 
 
 def print_evaluation(numbers: dict[str, Any]) -> None:
-    """The numbers as tables."""
+    """Print the numbers as tables."""
     console, clip = Console(width=150), numbers["clip"]
     stages = list(dict.fromkeys(stage for row in numbers["variants"] for stage in row["stages"]))
     table = Table(

@@ -83,7 +83,7 @@ def benchmark_evidence(arguments: argparse.Namespace) -> list[dict[str, object]]
 
 
 def _tower(layers: int, device: torch.device, dtype: torch.dtype) -> Any:
-    """A SigLIP tower with its pooling head."""
+    """Build a SigLIP tower with its pooling head."""
     from transformers import SiglipVisionConfig, SiglipVisionModel  # noqa: PLC0415 - loads for seconds
 
     from llava.model.pool_head import PoolHead  # noqa: PLC0415

@@ -80,7 +80,7 @@ def _compress_all(compressor: Compressor, clip: torch.Tensor, lengths: Sequence[
 
 
 def _best_seconds(calls: Sequence[Callable[[], object]], rounds: int, device: torch.device) -> list[float]:
-    """The fastest of `rounds` runs of each call, in s, all calls in turn, each from empty caches."""
+    """Time the fastest of `rounds` runs of each call, in s; calls take turns, each from empty caches."""
     best = [float("inf")] * len(calls)
     calls[0]()  # whatever torch sets up
     for _ in range(rounds):
@@ -103,7 +103,7 @@ def _forget() -> None:
 
 
 def print_layouts(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
-    """The rows as a table."""
+    """Print the rows as a table."""
     height, width = arguments.grid
     shortest, longest = arguments.frames
     table = Table(

@@ -18,7 +18,7 @@ def best_ms(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """The fastest of `rounds` runs of each call, in ms, all calls in turn after a warm-up, the device synchronised.
+    """Time the fastest of `rounds` runs of each call, in ms; calls take turns after a warm-up, with synchronisation.
 
     `clock` counts seconds: of the wall, or of the processor, which other work on the machine changes less.
     """
@@ -35,7 +35,7 @@ def best_ms(
 
 
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """The rate at which the device multiplies large square matrices, the best of several runs."""
+    """Measure the rate at which the device multiplies large square matrices, the best of several runs."""
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def reset_peak(device: torch.device) -> int | None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The most bytes in use since `reset_peak`: allocated on the GPU, or resident in the process; None if unknown."""
+    """Return the peak memory since `reset_peak`, in bytes: on the GPU, or resident in the process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _status_bytes("VmHWM") if Path("/proc/self/status").exists() else None
@@ -70,7 +70,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """The device, for a table."""
+    """Name the device, for a table."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
 

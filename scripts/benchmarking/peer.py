@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def benchmark_peer(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The numbers of one run: seconds per question and accuracy of both, ratio, share of equal answers."""
+    """Compare both models once: seconds per question, accuracy, their ratio, and the share of equal answers."""
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
     device = torch.device(arguments.device)
@@ -83,7 +83,7 @@ def summary(
     answers: dict[str, list[str]],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """What answers and times of both models come to.
+    """Summarise the answers and times of both models.
 
     Args:
         arguments: The command line.
@@ -107,7 +107,7 @@ def summary(
 
 
 def print_peer(numbers: dict[str, Any]) -> None:
-    """The numbers as a table."""
+    """Print the numbers as a table."""
     table = Table(
         title=f"{numbers['questions']} questions about {numbers['clips']} clips, at most {numbers['frames']} frames, "
         f"checkpoint {numbers['checkpoint']}, {numbers['device']}"
@@ -159,7 +159,7 @@ def _load(name: str, arguments: argparse.Namespace) -> Any:
 
 
 def _ask(model: Any, rows: Sequence[dict[str, Any]], videos: Path) -> list[str]:
-    """The answers to Video-MME's questions, asked as lmms-eval asks them."""
+    """Ask Video-MME's questions as lmms-eval does, and return the answers."""
     from lmms_eval.api.instance import Instance, unwrap_generation_output  # noqa: PLC0415
     from lmms_eval.tasks.videomme.utils import videomme_doc_to_text  # noqa: PLC0415
 

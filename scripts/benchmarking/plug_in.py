@@ -22,7 +22,7 @@ MAX_NEW_TOKENS = 16  # as Video-MME's task says
 
 
 class MadeModel(LlavaVideo):
-    """The plug-in's model, with weights that were made instead of loaded.
+    """The plug-in's model with random weights instead of loaded ones.
 
     Args:
         parts: The model, its tokenizer and its image processor.
@@ -90,7 +90,7 @@ class Asker:
 
 
 def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
-    """Seconds by stage, in the order of the stages."""
+    """Sum seconds by stage, in the order of the stages."""
     sums: dict[str, float] = {}
     for part in parts:
         for stage, seconds in part.items():
@@ -99,7 +99,7 @@ def _summed(parts: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def _instances(model: LlavaVideo, questions: Sequence[Question], own_files: bool) -> list[Instance]:
-    """The requests that a task would make."""
+    """Create the requests that a task would create."""
     videos = [
         _own_file(question.video, index) if own_files else question.video for index, question in enumerate(questions)
     ]
@@ -117,7 +117,7 @@ def _instances(model: LlavaVideo, questions: Sequence[Question], own_files: bool
 
 
 def _own_file(video: Path, index: int) -> Path:
-    """Another name for a video, which to the plug-in is another video."""
+    """Give a video another name, so that the plug-in treats it as another video."""
     name = video.with_name(f"{video.stem}_for_{index}{video.suffix}")
     if not name.exists():
         os.link(video, name)

@@ -163,7 +163,7 @@ def extra_memory(call: Callable[[], Compressed | Pooled], tokens: torch.Tensor) 
 
 
 def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
-    """The rows as a table."""
+    """Print the rows as a table."""
     height, width = arguments.grid
     table = Table(
         title=f"{arguments.frames} frames of {height}x{width} random tokens of width {arguments.width}, "

@@ -35,7 +35,7 @@ class RandomModel:
 def make_model(
     geometry: Geometry, texts: list[str], dtype: torch.dtype, device: torch.device, seed: int = 0
 ) -> RandomModel:
-    """A model with random weights.
+    """Build a model with random weights.
 
     Args:
         geometry: Its sizes.
@@ -60,7 +60,7 @@ def make_model(
 
 
 def model_settings(geometry: Geometry, tokenizer: Any) -> dict[str, Any]:
-    """The settings of config.json for `geometry`."""
+    """Return the settings of config.json for `geometry`."""
     size = Size(
         geometry.image_size,
         geometry.vision_width,

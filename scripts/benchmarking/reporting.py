@@ -60,7 +60,7 @@ def provenance() -> dict[str, object]:
 
 
 def _version(package: str) -> str | None:
-    """The version of a package that is installed; None if it is not."""
+    """Return the version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

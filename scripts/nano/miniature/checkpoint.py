@@ -27,7 +27,7 @@ TILE, PATCHES = 98, 7  # pixels and patches along a side of what the vision towe
 
 
 def prompt(question: str, answer: str | None = None) -> str:
-    """The conversation for one question about a video, open or closed by an answer."""
+    """Build the conversation for one question about a video, with or without an answer."""
     conversation = conv_templates["qwen_1_5"].copy()
     conversation.append_message(conversation.roles[0], f"<image>\n{question}")
     conversation.append_message(conversation.roles[1], answer)
@@ -35,7 +35,7 @@ def prompt(question: str, answer: str | None = None) -> str:
 
 
 def write_description(folder: Path) -> None:
-    """Write tokenizer, config.json and generation_config.json into `folder`, which is made, or was made here before.
+    """Write tokenizer, config.json and generation_config.json to `folder`, a new folder or one written here before.
 
     The tokenizer is trained on the questions. Of config.json only sizes and names differ from the released one.
     """
@@ -62,12 +62,12 @@ def write_description(folder: Path) -> None:
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`."""
+    """Read the tokenizer in `folder`."""
     return Qwen2Tokenizer.from_pretrained(folder)
 
 
 def new_model(folder: Path, seed: int) -> LlavaQwenForCausalLM:
-    """The model that `folder` describes, with random weights: deviation 1 / sqrt(inputs), and less after each layer."""
+    """Build the model that `folder` describes, with random weights: deviation 1 / sqrt(inputs), less in deep layers."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings |= {"model_type": LlavaQwenConfig.model_type}
     settings.pop("rope_scaling")  # null, as in released files; the loader drops it as well

@@ -132,7 +132,7 @@ def _shape_distance(kind: int, row: Tensor, column: Tensor) -> Tensor:
 
 
 def _digit_distance(kind: int, row: Tensor, column: Tensor) -> Tensor:
-    """The same for a digit: the least distance from one of its bars."""
+    """Compute the same for a digit: the distance from the nearest of its bars."""
     lit = LIT_BARS[kind - len(SHAPES)]
     bars = [BARS[int(bar)] for bar in lit]
     distances = [

@@ -77,7 +77,7 @@ def watch_all(
 
 
 def controls(watcher: Watcher, videos: list[Asked], max_frames: int) -> dict[str, dict[str, float]]:
-    """The control experiments, with the checkpoint's own pooling."""
+    """Run the control experiments with the checkpoint's own pooling."""
     generator = torch.Generator().manual_seed(0)
     own = watcher.own_pooling
 

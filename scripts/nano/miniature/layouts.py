@@ -59,7 +59,7 @@ MIX = {  # how often each is drawn
 
 
 def draw_layout(seconds: int, longest_whole: int, generator: torch.Generator) -> Layout:
-    """The layout of a batch. Clips of more than `longest_whole` frames are pooled; how much is left out varies."""
+    """Draw the layout of a batch; clips of more than `longest_whole` frames are always pooled."""
     weights = torch.tensor(list(MIX.values()))
     layout = list(MIX)[int(weights.multinomial(1, generator=generator))]
     chance = float(torch.rand((), generator=generator))

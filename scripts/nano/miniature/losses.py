@@ -48,7 +48,7 @@ class Helpers(nn.Module):
 
 
 def patch_labels(clips: Clips) -> dict[str, Tensor]:
-    """What each patch of each second shows, (B, T, 7 * 7) for each of `PATCH_LABELS`; -100 where that means nothing."""
+    """Label what each patch shows in each second, (B, T, 7 * 7) for each of `PATCH_LABELS`; -100 where none applies."""
     num_clips, seconds = len(clips), clips.seconds
     middle = torch.arange(UNITS) + 0.5
     labels = {name: torch.full((num_clips, seconds, UNITS, UNITS), IGNORED) for name in PATCH_LABELS}
@@ -81,7 +81,7 @@ def mover_places(clips: Clips) -> Tensor:
 
 
 def frame_labels(clips: Clips, frames: Tensor) -> dict[str, Tensor]:
-    """What was seen up to each of the `frames` (T',), (B, T') for each of `FRAME_LABELS`; -100 if unclear."""
+    """Label what was seen up to each of the `frames` (T',), (B, T') for each of `FRAME_LABELS`; -100 if unclear."""
     everything = torch.zeros(len(clips), len(frames), dtype=torch.long)
     needle_seen = clips.needle[:, 1:] <= frames
     lit = clips.lamp_on.cumsum(dim=1)[:, frames]

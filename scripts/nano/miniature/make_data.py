@@ -104,7 +104,7 @@ def vnbench_rows(clips: list[Clips], seed: int) -> Iterator[dict[str, Any]]:
 
 
 def with_needle_at(clip: Clips, depth: float) -> Clips:
-    """The clip with its digit at a depth from 0 to 1."""
+    """Return the clip with its digit at a depth from 0 to 1."""
     needle = clip.needle.clone()
     needle[:, 1] = round(depth * (clip.seconds - 1))
     return replace(clip, needle=needle)

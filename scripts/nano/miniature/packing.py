@@ -90,7 +90,7 @@ class PackedQuestions:
 
 
 def make_form(tokenizer: PreTrainedTokenizerBase, instruction: str = INSTRUCTION) -> PackedForm:
-    """The packed form of all types of questions.
+    """Build the packed form of all types of questions.
 
     Raises:
         ValueError: If a word that may be an answer is not one token.
@@ -114,7 +114,7 @@ def make_form(tokenizer: PreTrainedTokenizerBase, instruction: str = INSTRUCTION
 
 
 def split_prompts(prompts: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """What prompts about one video share before the video and behind it, and the rest of each.
+    """Split prompts about one video: what they share before and after the video, and the rest of each.
 
     Args:
         prompts: Ids of each, with one placeholder for the video at the same place.
@@ -187,7 +187,7 @@ def run_packed(
 
 
 def _single_id(tokenizer: PreTrainedTokenizerBase, text: str) -> int:
-    """The one token of `text`.
+    """Return the only token of `text`.
 
     Raises:
         ValueError: If there are more.

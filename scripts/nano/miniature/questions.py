@@ -102,11 +102,11 @@ def draw_options(kind: QuestionType, clips: Clips, letters: Tensor, generator: t
 
 
 def option_lines(words: list[str]) -> list[str]:
-    """The lines of the options, such as "A. red", for four words."""
+    """Return the lines of the options, such as "A. red", for four words."""
     return [f"{letter}. {word}" for letter, word in zip(LETTERS, words, strict=True)]
 
 
 def ask(question: str, words: list[str], instruction: str = INSTRUCTION) -> str:
-    """The text that the task hands to the model for one question; without an instruction, its line is left out."""
+    """Build the text that the task passes to the model for one question, with the instruction if there is one."""
     lines = [instruction] if instruction else []
     return "\n".join([*lines, question, *option_lines(words), "", CLOSING])

@@ -48,7 +48,7 @@ class Asked:
 
 
 def read_set(folder: Path, limit: int | None = None) -> list[Asked]:
-    """The videos in the folder of a Video-MME-like set, the first `limit` of them if given."""
+    """Read the videos in the folder of a Video-MME-like set, or only the first `limit`."""
     rows = parquet.read_table(folder / "test-00000-of-00001.parquet").to_pylist()
     names = list(dict.fromkeys(row["videoID"] for row in rows))[:limit]
     by_name = {name: tuple(row for row in rows if row["videoID"] == name) for name in names}
@@ -86,7 +86,7 @@ class Watcher:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, compressor: Compressor) -> Tensor:
-        """The video (V, D) as the language model gets it."""
+        """Encode and compress a video into the tokens (V, D) that the language model reads."""
         self.model.compressor = compressor
         return self.model.encode_video(pixels.to(self.model.device)).embeds
 
