@@ -84,6 +84,6 @@ def test_it_loads_and_answers_with_a_letter_and_stops(checkpoint):
 
 def test_a_checkpoint_of_others_is_not_overwritten(maker, tmp_path):
     (tmp_path / "model.safetensors").write_text("trained for weeks")
-    with pytest.raises(FileExistsError, match="the checkpoint must be a folder of its own"):
+    with pytest.raises(FileExistsError, match="the checkpoint must be a folder for this purpose alone"):
         maker.write_checkpoint(tmp_path, maker.SIZES["tiny"], seed=0)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"model.safetensors": "trained for weeks"}

@@ -77,6 +77,6 @@ def test_vnbench_asks_four_times_with_the_answer_at_each_letter(maker, tmp_path)
 )
 def test_a_real_set_is_not_overwritten(maker, tmp_path, write, file):
     (tmp_path / file).write_text("downloaded for hours")
-    with pytest.raises(FileExistsError, match="-like set must be a folder of its own"):
+    with pytest.raises(FileExistsError, match="-like set must be a folder for this purpose alone"):
         getattr(maker, write)(tmp_path, 1, (8, 8), seed=0)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {file: "downloaded for hours"}
