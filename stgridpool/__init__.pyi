@@ -35,6 +35,7 @@ from .compressors.prunevid.prunevid import PruneVid as PruneVid
 from .compressors.ptg import PTG as PTG
 from .compressors.pyramid_drop import PyramidDrop as PyramidDrop
 from .compressors.random import Random as Random
+from .compressors.recycle import Recycle as Recycle
 from .compressors.slowfast import SlowFast as SlowFast
 from .compressors.st_gridpool import STGridPool as STGridPool
 from .compressors.stride import Stride as Stride

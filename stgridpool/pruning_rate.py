@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from stgridpool.options import number
 from stgridpool.plan import Shape
@@ -25,6 +26,8 @@ class RateBudgeted(Budgeted):
     Raises:
         ValueError: If an option is out of its range, or two budgets are given.
     """
+
+    alternative: ClassVar[str | None] = "pruning_rate"
 
     pruning_rate: float | None = None
 

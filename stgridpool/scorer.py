@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.budget import Budget, share_equally
+from stgridpool.algorithms.typicality import frame_scales, typicality
+from stgridpool.budget import Budget, share_equally, share_out
 from stgridpool.compressor import TOKENS, Compressor, Step
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, fraction
@@ -18,6 +19,8 @@ from stgridpool.video_tokens import VideoTokens
 
 if TYPE_CHECKING:
     from stgridpool.equal_budget import Reference
+
+FRAME_BUDGETS = ("uniform", "uniqueness")
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,40 @@ class Budgeted(Compressor):
 
 
 @dataclass(frozen=True)
-class Scorer(Budgeted):
+class FrameBudgeted(Budgeted):
+    """Base of methods that share their budget among the frames.
+
+    Attributes:
+        frame_budget: "uniform" shares it equally. "uniqueness" gives more to frames that are unlike the rest of the
+            video, in proportion to `frame_scales`, as VidCom2 does; no frame gets more than it has.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    frame_budget: str = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("frame_budget", self.frame_budget, FRAME_BUDGETS)
+
+    def frame_shares(self, tokens: VideoTokens) -> Tensor:
+        """Return how many tokens to leave of each frame, (T,) int64 on the CPU."""
+        sizes, count = tokens.frame_sizes(), self.count(tokens)
+        if self.frame_budget == "uniform":
+            return equal_shares(sizes, count)
+        scale = frame_scales(typicality(tokens).of_video, tokens)
+        share = (count / len(tokens) * scale).clamp(0, 1).cpu()
+        return share_out(count, share * sizes, sizes)
+
+
+@dataclass(frozen=True)
+class Scorer(FrameBudgeted):
     """Base of pruners, which keep the tokens with the highest scores, in their order. The first of equals wins.
 
     Attributes:
-        scope: "frame" shares the budget equally among the frames, "video" keeps the best tokens of the whole video.
+        scope: "frame" shares the budget among the frames as `frame_budget` says, "video" keeps the best tokens of the
+            whole video.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -104,6 +136,11 @@ class Scorer(Budgeted):
     def __post_init__(self) -> None:
         super().__post_init__()
         choice("scope", self.scope, self.SCOPES)
+        if self.scope != "frame" and self.frame_budget != "uniform":
+            raise ValueError(
+                f"frame_budget={self.frame_budget!r} needs scope='frame', got scope={self.scope!r}, which shares "
+                "nothing among frames"
+            )
 
     @abstractmethod
     def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:
@@ -111,11 +148,10 @@ class Scorer(Budgeted):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Keep the tokens with the highest scores."""
-        scores, count = self.score(tokens, evidence).float(), self.count(tokens)
+        scores = self.score(tokens, evidence).float()
         if self.scope == "video":
-            return Plan.keep(highest(scores, count), len(tokens))
-        shares = equal_shares(tokens.frame_sizes(), count)
-        return Plan.keep(highest_per_group(scores, tokens.frames(), shares), len(tokens))
+            return Plan.keep(highest(scores, self.count(tokens)), len(tokens))
+        return Plan.keep(highest_per_group(scores, tokens.frames(), self.frame_shares(tokens)), len(tokens))
 
 
 def highest(scores: Tensor, count: int) -> Tensor:

@@ -35,6 +35,7 @@ from stgridpool.compressors.prunevid.prunevid import PruneVid
 from stgridpool.compressors.ptg import PTG
 from stgridpool.compressors.pyramid_drop import PyramidDrop
 from stgridpool.compressors.random import Random
+from stgridpool.compressors.recycle import Recycle
 from stgridpool.compressors.slowfast import SlowFast
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.stride import Stride
@@ -75,6 +76,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "cdpruner": CDPruner,
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
+    "recycle": Recycle,
     "tome": ToMe,
     "dycoke_ttm": DyCokeTTM,
     "framefusion_merge": FrameFusionMerge,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from stgridpool.evidence import Evidence
 from stgridpool.frames.exact_resizing import resizing_to, row_lengths
 from stgridpool.frames.layout import lay_out
 from stgridpool.options import choice
-from stgridpool.plan import Plan, Shape
+from stgridpool.plan import Plan, Shape, to_device
 from stgridpool.rows import stacked
 from stgridpool.scorer import Budgeted, equal_shares
 from stgridpool.video_tokens import VideoTokens
@@ -47,26 +47,27 @@ class Downsample(Budgeted):
 
     def planned_shape(self, shape: Shape) -> Shape | None:
         """Return (T, H', W') if all frames get the same lattice, else None."""
-        shares = self._shares(shape)
+        shares = self._shares(shape).tolist()
         if min(shares) != max(shares):
             return None
         lengths = row_lengths(shape[1:], shares[0])
         return None if len(set(lengths)) > 1 else (shape[0], len(lengths), lengths[0])
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Resize all frames of the same share by one pattern."""
-        device, shape, mode = tokens.maps().device, tokens.shape, MODES[self.mode]
-        shares = self._shares(shape)
-        edges = [0, *(index for index, (one, two) in enumerate(pairwise(shares), 1) if one != two), shape[0]]
-        area, rows, anchors = math.prod(shape[1:]), [], []
-        for first, end in pairwise(edges):
-            if not shares[first]:
-                continue
-            laid = lay_out(resizing_to(shape[1:], shares[first], mode), (end - first, *shape[1:]), device)
-            rows.append(laid.rows.moved(laid.rows.sources + first * area))
-            anchors.append(laid.anchor + first * area)
-        return Plan(stacked(rows), len(tokens), torch.cat(anchors), shape=self.planned_shape(shape))
+        """Resize all frames to every size that occurs, and take of each frame its own."""
+        device, shape = tokens.maps().device, tokens.shape
+        share = self._shares(shape)  # (T,)
+        counts = share[share > 0].unique()
+        laid = [lay_out(resizing_to(shape[1:], count, MODES[self.mode]), shape, device) for count in counts.tolist()]
+        if len(laid) == 1 and len(counts) == len(share.unique()):
+            return replace(laid[0], shape=self.planned_shape(shape))
+        starts = counts.cumsum(0) - counts  # of each size, in tokens per frame of those before
+        first = starts[torch.searchsorted(counts, share)] * shape[0] + torch.arange(shape[0]) * share
+        within = torch.arange(int(share.sum())) - (share.cumsum(0) - share).repeat_interleave(share)
+        index = to_device(first.repeat_interleave(share) + within, device)
+        anchor = torch.cat([plan.anchor for plan in laid])[index]
+        return Plan(stacked([plan.rows for plan in laid]).take(index), len(tokens), anchor)
 
-    def _shares(self, shape: Shape) -> list[int]:
+    def _shares(self, shape: Shape) -> Tensor:
         sizes = torch.full((shape[0],), math.prod(shape[1:]))
-        return equal_shares(sizes, self.budget.count(shape) or 1).tolist()
+        return equal_shares(sizes, self.budget.count(shape) or 1)

@@ -13,18 +13,19 @@ from stgridpool.budget import exact_part
 from stgridpool.evidence import IMPORTANCE, Evidence, Need, TowerKeys
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, to_device
-from stgridpool.scorer import Budgeted, equal_shares, highest_per_group
+from stgridpool.scorer import FrameBudgeted, highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class VisionZip(Budgeted):
+class VisionZip(FrameBudgeted):
     """Keep the dominant tokens of each frame, and merge the others into a few contextual ones by the cosine of keys.
 
-    Frames share the budget equally. A frame with a share of S tokens keeps ``int(S * dominant)`` dominant tokens, those
-    that receive the most attention, and ``c`` contextual ones, which make up S. Of its n other tokens in raster order,
-    every ``max(1, n // c)``-th becomes contextual. Each remaining token is merged into the contextual token whose key
-    has the highest cosine with its own; the first of equals wins. A frame without contextual tokens drops the rest.
+    Frames share the budget as `frame_budget` says. A frame with a share of S tokens keeps ``int(S * dominant)``
+    dominant tokens, those that receive the most attention, and ``c`` contextual ones, which make up S. Of its n other
+    tokens in raster order, every ``max(1, n // c)``-th becomes contextual. Each remaining token is merged into the
+    contextual token whose key has the highest cosine with its own; the first of equals wins. A frame without contextual
+    tokens drops the rest.
 
     Presets define a contextual token. In the released code it is the sum of the token itself and the mean of those
     merged into it, about twice as long as other tokens. All published numbers were made that way, so ``released`` is
@@ -64,7 +65,7 @@ class VisionZip(Budgeted):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Choose dominant and contextual tokens, and merge each other token into a contextual one of its frame."""
         frames, sizes = tokens.frames(), tokens.frame_sizes()
-        shares = equal_shares(sizes, self.count(tokens))
+        shares = self.frame_shares(tokens)
         quota = torch.tensor([exact_part(self.dominant, share) for share in shares.tolist()])
         contextual, others = shares - quota, sizes - quota
         dominant = highest_per_group(evidence[IMPORTANCE[self.importance]], frames, quota)

@@ -120,6 +120,33 @@ def test_ragged_tokens(norm_top_k, scope):
     assert norm_top_k(retention=0.5)(torch.ones(1, 1, 9, 2)).plan.kept().tolist() == [0, 1, 2, 3]
 
 
+def test_frames_that_are_unlike_the_others_get_more(norm_top_k):
+    """Frame 2 of 4 is unlike the others in the channels that vary least: shares are 3, 3, 7 and 3 sixteenths."""
+    maps = torch.randn(4, 4, 4, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01] * 4 + [9.0] * 4)
+    maps[..., :4] += 1
+    maps[2, :, :, :2] -= 2
+    plan = norm_top_k(tokens=16, frame_budget="uniqueness")(maps).plan
+    assert torch.bincount(plan.kept() // 16).tolist() == [3, 3, 7, 3]
+    # Three quarters of all: frame 2 would get 21 of its 16 tokens, and the others share what it cannot take.
+    plan = norm_top_k(tokens=48, frame_budget="uniqueness")(maps).plan
+    assert torch.bincount(plan.kept() // 16).tolist() == [11, 11, 16, 10]
+    for count in range(1, 65, 7):
+        assert len(norm_top_k(tokens=count, frame_budget="uniqueness")(maps).plan) == count
+    assert norm_top_k(retention=1.0, frame_budget="uniqueness")(maps).plan.kept().tolist() == list(range(64))
+
+
+def test_frame_budgets_of_ragged_tokens(norm_top_k):
+    """Frames of 5, 1, 0 and 3 tokens."""
+    cell = torch.tensor([0, 1, 2, 3, 5, 7, 18, 19, 22])
+    tokens = VideoTokens(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), (4, 2, 3), cell)
+    for count in range(1, 10):
+        assert len(norm_top_k(tokens=count, frame_budget="uniqueness").plan(tokens, {})) == count
+    with pytest.raises(ValueError, match=r"frame_budget='uniqueness' needs scope='frame', got scope='video'"):
+        norm_top_k(scope="video", frame_budget="uniqueness")
+    with pytest.raises(ValueError, match=r"frame_budget cannot be 'unique', did you mean 'uniqueness'"):
+        norm_top_k(frame_budget="unique")
+
+
 def test_repeated_anchors_are_tokens_of_their_own(norm_top_k):
     tokens = scores_of(3.0, 1.0, 2.0).through(Plan.keep(torch.tensor([0, 2, 0, 1]), 3))
     assert norm_top_k(tokens=3, scope="video").plan(tokens, {}).kept().tolist() == [0, 1, 2]

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from stgridpool.algorithms.most_similar import most_similar
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.plan import Plan
 from stgridpool.scorer import Budgeted, highest
 from stgridpool.video_tokens import VideoTokens
-
-MOST_ENTRIES = 1 << 24
-"""Similarities that are in memory at a time: 64 MB."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class HoliTomInner(Budgeted):
         is_kept = torch.zeros(len(tokens), dtype=torch.bool, device=anchor.device).index_fill(0, anchor, True)
         dropped = (~is_kept).nonzero().flatten()
         group = torch.empty_like(tokens.cells()).index_copy(0, anchor, torch.arange(len(anchor), device=anchor.device))
-        group[dropped] = _most_similar(tokens.features, dropped, anchor)
+        group[dropped] = most_similar(tokens.features, dropped, anchor)
         return Plan.merge(group, anchor, self._weights(group, dropped) if self.is_running else None, drops=False)
 
     def _weights(self, group: Tensor, dropped: Tensor) -> Tensor:
@@ -51,10 +48,3 @@ class HoliTomInner(Budgeted):
         rank = torch.arange(len(order), device=order.device) - (joined.cumsum(0) - joined)[group[order]]
         halvings = joined[group].index_copy(0, order, joined[group[order]] - rank)
         return torch.exp2(-halvings.float())
-
-
-def _most_similar(features: Tensor, tokens: Tensor, kept: Tensor) -> Tensor:
-    """Return which of the tokens `kept` (K,) has the direction most similar to that of each of `tokens` (n,)."""
-    unit = F.normalize(features[kept].float(), dim=-1).T
-    blocks = tokens.split(max(1, MOST_ENTRIES // len(kept)))
-    return torch.cat([(F.normalize(features[block].float(), dim=-1) @ unit).argmax(1) for block in blocks])
