@@ -19,7 +19,7 @@ Options:
                   --launch "--num_machines 2 --machine_rank 0 --main_process_ip 10.0.0.1 --main_process_port 29500"
 
 A run that was stopped, however it was, goes on where it stopped when the same command is given again: every answer is
-kept in FOLDER/answers as soon as it is known. Remove that folder to ask everything anew.
+kept in FOLDER/answers as soon as it is known. Remove that folder to ask every question again.
 
 Example: bash scripts/evaluate.sh videomme_local lmms-lab/LLaVA-Video-7B-Qwen2 st_gridpool 8 max_frames_num=64
 

@@ -8,7 +8,7 @@ Usage: bash scripts/setup.sh
 
 Makes .venv in the repository with Python 3.11 to 3.14 and installs this project into it, editable, with its
 development tools, in the versions of constraints.txt. Does nothing where that was done before and neither pyproject.toml
-nor constraints.txt has changed since. An environment that an interrupted run left half made is made anew. The first run
+nor constraints.txt has changed since. An environment that an interrupted run left incomplete is created again. The first run
 takes minutes and about 7 GB.
 TEXT
 }

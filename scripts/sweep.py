@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument(
         "--include_path", type=path_argument, default=REPOSITORY / "custom_tasks", help="folder of further tasks"
     )
-    parser.add_argument("--limit", type=float, help="only so many questions per task, for a try")
+    parser.add_argument("--limit", type=float, help="most questions per task, for a trial run")
     parser.add_argument(
         "--output_path", type=path_argument, default=REPOSITORY / "logs" / "runs" / "sweep", help="where results go"
     )

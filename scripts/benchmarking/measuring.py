@@ -44,7 +44,7 @@ def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def reset_peak(device: torch.device) -> int | None:
-    """From now on `peak_bytes` counts anew; the bytes in use now, or None where the peak cannot be read."""
+    """Restart the peak that `peak_bytes` returns; return the bytes in use now, or None if it cannot be read."""
     synchronise(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

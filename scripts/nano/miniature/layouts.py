@@ -21,7 +21,7 @@ class Layout:
 
     Attributes:
         compressor: What pools the frames.
-        kept: Fraction of the tokens kept after that, above 0 and at most 1; which ones is drawn anew each time.
+        kept: Fraction of the tokens kept after that, above 0 and at most 1; the tokens are drawn again each time.
     """
 
     compressor: Compressor
