@@ -25,7 +25,7 @@ SHAPES: tuple[Shape, ...] = (
     (9, 7, 7),
     (16, 4, 6),
     (33, 3, 2),
-    (64, 6, 6),
+    (64, 3, 3),
 )
 """(T, H, W): one frame to 64; one token, one row or column, odd and even sides."""
 
