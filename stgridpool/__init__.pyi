@@ -38,6 +38,7 @@ from .compressors.random import Random as Random
 from .compressors.recycle import Recycle as Recycle
 from .compressors.slowfast import SlowFast as SlowFast
 from .compressors.st_gridpool import STGridPool as STGridPool
+from .compressors.st_simdiff.st_simdiff import STSimDiff as STSimDiff
 from .compressors.stride import Stride as Stride
 from .compressors.sttm import STTM as STTM
 from .compressors.temporal_average import TemporalAverage as TemporalAverage

@@ -36,6 +36,26 @@ def components(joined: Tensor) -> Tensor:
         label = merged
 
 
+def components_of_edges(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """Label the members of each connected component with the first of them, (N,) int64; waits for the device.
+
+    Args:
+        first: (E,) int64, one end of each edge.
+        second: (E,) int64, the other end.
+        count: N.
+    """
+    label = torch.arange(count, device=first.device)
+    while True:
+        smaller = torch.minimum(label[first], label[second])
+        merged = label
+        for target in (label[first], label[second], first, second):
+            merged = merged.scatter_reduce(0, target, smaller, "amin")
+        merged = merged[merged]
+        if torch.equal(merged, label):
+            return label
+        label = merged
+
+
 def merge_components(joined: Tensor, sets: Sets) -> Plan:
     """Plan that averages each connected component.
 

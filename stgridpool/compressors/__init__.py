@@ -38,6 +38,7 @@ from stgridpool.compressors.random import Random
 from stgridpool.compressors.recycle import Recycle
 from stgridpool.compressors.slowfast import SlowFast
 from stgridpool.compressors.st_gridpool import STGridPool
+from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiff
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
 from stgridpool.compressors.temporal_average import TemporalAverage
@@ -86,6 +87,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "flashvid": FlashVID,
     "holitom": HoliTom,
     "prunevid": PruneVid,
+    "st_simdiff": STSimDiff,
 }
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from stgridpool.algorithms.components import components, merge_components
+from stgridpool.algorithms.components import components, components_of_edges, merge_components
 from stgridpool.algorithms.sets import Sets
 
 
@@ -39,3 +39,14 @@ def test_means_stand_where_most_neighbours_are():
     plan = merge_components(joined, sets)
     assert plan.anchor.tolist() == [1, 2, 5]
     assert plan.apply(torch.arange(6.0)[:, None]).flatten().tolist() == [2.0, 2.0, 5.0]
+
+
+def test_edges_give_the_components_of_their_graph():
+    for seed in range(5):
+        first, second = torch.randint(60, (2, 45), generator=torch.Generator().manual_seed(seed))
+        joined = _graph(60, *zip(first.tolist(), second.tolist(), strict=True))
+        assert torch.equal(components_of_edges(first, second, 60), components(joined[None])[0])
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    assert not components_of_edges(order[1:], order[:-1], 300).any()
+    none = order[:0]
+    assert components_of_edges(none, none, 4).tolist() == [0, 1, 2, 3]

@@ -1,0 +1,1 @@
+"""ST-SimDiff and its parts."""

@@ -1,0 +1,140 @@
+"""The graph of like neighbours in space and time, and which tokens of its components can go.
+
+Letters: N tokens, E edges, C components of two members or more, M their members, D width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stgridpool.algorithms.components import components_of_edges
+from stgridpool.algorithms.temporal_likeness import cosines
+
+DIRECTIONS = ("time", "right", "below")
+
+
+class Graph(NamedTuple):
+    """Components of like tokens, and tokens that are new."""
+
+    label: Tensor
+    """(N,) int64, the first member of the component of each token; -1 without any edge."""
+    is_event: Tensor
+    """(N,) bool, whether a token is unlike the one before it on its place."""
+
+
+class Members(NamedTuple):
+    """The members of components: the best component first, and in each the member to go first."""
+
+    token: Tensor
+    """(M,) int64."""
+    rank: Tensor
+    """(M,) int64, its place in the order of its component."""
+    size: Tensor
+    """(M,) int64, members of its component."""
+
+
+def like_neighbours(maps: Tensor, similarity: float, event: float, directions: tuple[str, ...]) -> Graph:
+    """Join tokens that are alike to neighbours, and find those that are unlike the one before.
+
+    Args:
+        maps: (T, H, W, D).
+        similarity: Smallest cosine of tokens joined over time; tokens side by side must be above it.
+        event: Cosine with the token before below which one is new.
+        directions: Some of `DIRECTIONS`, the neighbours that may be joined.
+    """
+    index = torch.arange(maps[..., 0].numel(), device=maps.device).view(maps.shape[:3])
+    in_time = (
+        cosines(maps[1:], maps[:-1]) if len(maps) > 1 else maps.new_empty(0, *maps.shape[1:3], dtype=torch.float32)
+    )
+    found = [(index[:0].flatten(), index[:0].flatten())]
+    if "time" in directions:
+        is_joined = in_time >= similarity
+        found.append((index[:-1][is_joined], index[1:][is_joined]))
+    if "right" in directions and maps.shape[2] > 1:
+        is_joined = cosines(maps[:, :, 1:], maps[:, :, :-1]) > similarity
+        found.append((index[:, :, :-1][is_joined], index[:, :, 1:][is_joined]))
+    if "below" in directions and maps.shape[1] > 1:
+        is_joined = cosines(maps[:, 1:], maps[:, :-1]) > similarity
+        found.append((index[:, :-1][is_joined], index[:, 1:][is_joined]))
+    first, second = (torch.cat(ends) for ends in zip(*found, strict=True))
+    label = components_of_edges(first, second, index.numel())
+    is_joined = torch.zeros(index.numel(), dtype=torch.bool, device=maps.device)
+    is_joined = is_joined.index_fill(0, torch.cat([first, second]), True)
+    is_event = F.pad((in_time < event).flatten(), (index[0].numel(), 0))
+    return Graph(label.where(is_joined, -1), is_event)
+
+
+def order_of_members(features: Tensor, graph: Graph, by_size: bool, later_first: bool) -> Members:
+    """Order components by likeness of their members, and the members by that to all others.
+
+    Args:
+        features: (N, D) of any floating dtype.
+        graph: Of these tokens.
+        by_size: Whether the sum of all cosines is divided by twice the number of other members, not by the number of
+            pairs: large components then come first.
+        later_first: Whether of equally unlike members the later one goes first.
+    """
+    token = (graph.label >= 0).nonzero().flatten()
+    _, component, size = graph.label[token].unique(return_inverse=True, return_counts=True)
+    unit = F.normalize(features[token].float(), dim=-1)
+    sums = torch.zeros(len(size), unit.shape[1], device=unit.device).index_add_(0, component, unit)
+    weight = (unit * sums[component]).sum(-1) / size[component]  # the mean cosine with all members
+    weight = weight.where(size[component] > 2, 0)  # those of two are equal but for rounding
+    total = sums.square().sum(-1)
+    score = total / (2 * (size - 1)) if by_size else (total - size) / (size * (size - 1))
+    place = score.argsort(descending=True, stable=True).argsort()  # of each component, the best first
+    order = torch.arange(len(token), device=token.device)
+    order = order.flip(0) if later_first else order
+    order = order[weight[order].argsort(stable=True)]
+    order = order[place[component[order]].argsort(stable=True)]
+    sizes = size[component[order]]
+    starts = F.pad((place[component[order]].diff() != 0), (1, 0), value=True)
+    position = torch.arange(len(order), device=order.device)
+    first = position.where(starts, 0).cummax(0).values if len(order) else position
+    return Members(token[order], position - first, sizes)
+
+
+def released_drops(members: Members, is_event: Tensor, limit: float, num_tokens: int) -> Tensor:
+    """Return the tokens (n,) int64 to drop by the released rule.
+
+    Of each component ``ceil(limit * size)`` members are to go, events apart. Where that many more would exceed `limit`
+    of all tokens, nothing goes any more.
+
+    Args:
+        members: In order.
+        is_event: (N,) bool.
+        limit: Fraction of all tokens that may go.
+        num_tokens: N.
+    """
+    quota = torch.ceil(members.size.double() * limit)
+    goes = (members.rank < quota) & ~is_event[members.token]
+    before = goes.cumsum(0) - goes.long()
+    before = before.where(members.rank == 0, 0).cummax(0).values if len(before) else before  # of the whole component
+    stops = (before + quota) / num_tokens > limit
+    return members.token[goes & (stops.cumsum(0) == 0)]
+
+
+def exact_drops(members: Members, is_event: Tensor, limit: float, most: int) -> Tensor:
+    """Return at most `most` tokens (n,) int64 to drop: of each component as many as `limit` says, but not all."""
+    quota = torch.minimum(torch.ceil(members.size.double() * limit), members.size - 1)
+    goes = (members.rank < quota) & ~is_event[members.token]
+    return members.token[goes][:most]
+
+
+def released_ratio(dropped: list[float], cost: float, depth: int) -> float:
+    """Return the fraction that must go now, so that all layers together hold `cost` of what they would.
+
+    Args:
+        dropped: Fractions that went so far, each in front of a layer.
+        cost: Mean retention over all layers.
+        depth: Layers of the language model.
+    """
+    left, held = 1.0, 0.0
+    for fraction in dropped:
+        left *= 1 - fraction
+        held += left
+    return max(0.0, 1 - (depth * cost - held) / ((depth - len(dropped)) * left))

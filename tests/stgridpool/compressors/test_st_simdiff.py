@@ -1,0 +1,179 @@
+"""ST-SimDiff: golden numbers of both steps, components by hand, the mean over layers."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stgridpool import STSimDiff, build_compressor, compress
+from stgridpool.compressors.st_simdiff.graph import like_neighbours
+from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiffCut, STSimDiffGraph
+from stgridpool.decoder.decoder import TransformersDecoder
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import DecoderSteps
+from stgridpool.evidence import QueryAttention
+from stgridpool.video_tokens import VideoTokens
+
+CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
+CASES += ["s07_smooth_T1", "s08_scenes", "s09_blocky", "s10_scenes", "s11_smooth"]
+
+
+@pytest.fixture(scope="module")
+def original(golden):
+    folder = golden / "methods" / "st_simdiff"
+    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "st_simdiff.safetensors")
+
+
+def test_every_golden_case_is_listed(original):
+    assert sorted({variant["case"] for variant in original[0]}) == CASES
+    assert len(original[0]) == 120
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_original(golden, original, case):
+    """Outside tokens whose weights are equal but for rounding, which the golden numbers list as ambiguous."""
+    variants, tensors = original
+    features = load_file(golden / "methods" / "inputs" / f"{case}.safetensors")["x"].float()
+    for variant in (variant for variant in variants if variant["case"] == case):
+        key = f"{case}.{variant['tag']}."
+        expected = {name[len(key) :]: value.long() for name, value in tensors.items() if name.startswith(key)}
+        width = variant["W"] - variant["newline"]
+        maps = features.view(variant["T"], variant["H"], width, -1)
+        if variant["newline"]:
+            newline = tensors["newline"].float().expand(*maps.shape[:2], 1, -1)
+            maps = torch.cat([maps, newline], 2)
+        directions = [
+            name
+            for name, is_on in (
+                ("time", variant["temporal"]),
+                ("right", variant["right"] and variant["spatial"]),
+                ("below", variant["bottom"] and variant["spatial"]),
+            )
+            if is_on
+        ]
+        method = STSimDiff(
+            "released",
+            variant["cost"],
+            variant["tau_sim"],
+            variant["event"],
+            directions,
+            {3: "pairs", 2: "size"}[variant["strategy"]],
+        )
+        graph = like_neighbours(maps, method.similarity, method.event, method.directions)
+        assert torch.equal(graph.label, expected["component"]), key
+        assert torch.equal(graph.is_event.nonzero().flatten(), expected["event"])
+        tokens = VideoTokens.of(maps)
+        plan = STSimDiffGraph(method).plan(tokens, {})
+        assert len(plan) == variant["kept"], key
+        certain = torch.ones(len(tokens), dtype=torch.bool)
+        certain[expected.get("ambiguous", torch.empty(0, dtype=torch.long))] = False
+        kept = [index for index in plan.anchor.tolist() if certain[index]]
+        assert kept == [index for index in expected["kept"].tolist() if certain[index]], key
+        left = tokens.through(plan)
+        scores = (torch.arange(1, len(left) + 1, dtype=torch.float64) * 0.6180339887498949) % 1
+        second = STSimDiffCut(method).plan(left, {QueryAttention(1): scores})
+        assert len(second) == variant["kept_after_prune"]
+        assert second.anchor.tolist() == expected["kept2_in_merged"].tolist()
+
+
+# Two frames of three tokens: the first stays, the second turns by 26 degrees, the third by a right angle.
+CLIP = torch.tensor([[[1.0, 0, 0], [0, 2, 0], [0, 0, 1]], [[3, 0, 0], [0, 0.9, 0.44], [1, 0, 0]]])[:, None]
+
+
+def first_step(maps, *options, **more):
+    return STSimDiffGraph(STSimDiff(*options, **more)).plan(VideoTokens.of(maps), {}).kept().tolist()
+
+
+def test_components_by_hand():
+    graph = like_neighbours(CLIP, 0.8, 0.2, ("time",))
+    assert graph.label.tolist() == [0, 1, -1, 0, 1, -1]
+    assert graph.is_event.tolist() == [False] * 5 + [True]
+    assert like_neighbours(CLIP, 0.8, 0.2, ("right", "below")).label.tolist() == [-1] * 6
+    assert like_neighbours(CLIP, 0.4, 0.2, ("right",)).label.tolist() == [-1] * 6
+    turned = CLIP.transpose(1, 2)  # the same tokens below each other
+    assert like_neighbours(turned, 0.95, 0.2, ("time",)).label.tolist() == [0, -1, -1, 0, -1, -1]
+    assert like_neighbours(CLIP[1:].expand(1, 2, -1, -1), 0.9, 0.2, ("below",)).label.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("average", "released", "corrected"),
+    [
+        (0.5, [2, 3, 4, 5], [0, 1, 2, 5]),  # ceil(2 * 0.5) of each pair, the earlier or the later one of equals
+        (0.3, [2, 5], [0, 1, 2, 5]),  # ceil(2 * 0.7) is a whole pair, and both pairs are 4 of 4.2 tokens
+        (0.9, [0, 1, 2, 3, 4, 5], [0, 1, 2, 4, 5]),  # 0.6 of a token may go: none, or as many as leave 5 of 5.4
+    ],
+)
+def test_what_goes_by_hand(average, released, corrected):
+    assert first_step(CLIP, "corrected", average, directions=("time",)) == corrected
+    assert first_step(CLIP, "released", average, directions=("time",)) == released
+
+
+def test_a_still_video():
+    """196 equal tokens: in the released code 138 do not fit into 137.2, so that nothing goes; of 200 go 140."""
+    still = torch.ones(4, 7, 7, 3)
+    assert len(first_step(still, "released")) == 196
+    assert first_step(still) == list(range(58))
+    assert len(first_step(torch.ones(4, 5, 10, 3), "released")) == 60
+
+
+def test_events_stay():
+    """Tokens 1 and 2 of a row are alike; that the second one is new saves it, and the component drops nobody else."""
+    clip = torch.tensor([[[0.0, 1], [1, 0]], [[1, 0], [1, 0]]])[:, None]  # token 2 is new, and like its neighbour 3
+    graph = like_neighbours(clip, 0.8, 0.2, ("right",))
+    assert graph.label.tolist() == [-1, -1, 2, 2]
+    assert graph.is_event.tolist() == [False, False, True, False]
+    assert first_step(clip, "corrected", 0.5, directions=("right",)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("average", [0.15, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("depth", [16, 28, 80])
+def test_the_mean_over_layers_is_met(golden, average, depth):
+    """It is never above, and below by less than a token a layer."""
+    maps = load_file(golden / "methods" / "inputs" / "s03_scenes.safetensors")["x"].float().view(16, 7, 7, 32)
+    method = STSimDiff("corrected", average).for_depth(depth)
+    left, _ = compress(method, VideoTokens.of(maps), {need: torch.rand(784) for need in method.needs})
+    first, last = left.before[1], len(left)
+    held = 2 * first + (depth - 2) * last
+    assert average * depth * 784 - depth < held <= average * depth * 784 + 1e-6
+
+
+@torch.inference_mode()
+def test_in_a_decoder(make_decoder):
+    model = make_decoder(6)
+    embeds = torch.randn(1, 45, 32)
+    embeds[0, 12:36] = embeds[0, :12].repeat(2, 1) + 0.01 * torch.randn(24, 32)
+    span = VisualSpan(torch.arange(36), (3, 3, 4), torch.empty(0, dtype=torch.long))
+    steps = DecoderSteps(TransformersDecoder(model), STSimDiff("corrected", 0.5).for_depth(6).steps())
+    with steps.prompts([[span]]) as prompts:
+        model(inputs_embeds=embeds)
+    # Every place is a component of three, of which ceil(1.5) may go: 18 in all, which is what the mean asks for.
+    assert [len(plan) for [plan] in prompts.plans[0]] == [18, 18]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "paper"}, "preset cannot be 'paper'"),
+        ({"layer_average": 0}, "layer_average must be a number above 0"),
+        ({"similarity": 2}, "similarity must be a number from -1 to 1"),
+        ({"event": 2}, "event must be a number from -1 to 1"),
+        ({"directions": "time"}, "directions must be a list of time, right, below, got 'time'"),
+        ({"directions": ["left"]}, "directions cannot be 'left'"),
+        ({"score": "mean"}, "score cannot be 'mean'"),
+        ({"layer": 0}, "layer must be a whole number from 1 to 1000"),
+        ({"positions": "keep"}, "positions cannot be 'keep'"),
+        ({"depth": 0}, "depth must be a whole number from 1 to 1000"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_compressor("st_simdiff", **options)
+
+
+def test_where_it_acts():
+    assert [step.place for step in STSimDiff().steps()] == [0, 2]
+    assert STSimDiff().needs == {QueryAttention(1)}
+    assert STSimDiff().query_aware
+    with pytest.raises(ValueError, match=r"layer_average must be above 2/4, .* got 0\.3"):
+        STSimDiff().for_depth(4)
