@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes
 from benchmarking.reporting import add_output_options, report
 from benchmarking.unfolding import UNFOLDED, Pooled, unfolded_nsp
 from stgridpool import COMPRESSORS, Compressed, Need, build_compressor, kernels
-from stgridpool.evidence import TowerKeys
+from stgridpool.evidence import FrameVectors, Question, TowerKeys
 
 KEY_WIDTH = 72
 """Width of a head of SigLIP, the vision tower of LLaVA-Video."""
@@ -73,7 +73,7 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
     device = torch.device(arguments.device)
     if arguments.triton_kernels:
         kernels.switch_on(device)
-    cases = [Case(name, _with_evidence(name, arguments.frames, arguments.grid, device)) for name in arguments.methods]
+    cases = [Case(name, _with_evidence(name, arguments, device)) for name in arguments.methods]
     if "nsp" in arguments.methods:
         cases.append(Case(UNFOLDED, unfolded_nsp))
     rows: list[dict[str, object]] = []
@@ -89,20 +89,21 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def _with_evidence(
-    name: str, frames: int, grid: Sequence[int], device: torch.device
+    name: str, arguments: argparse.Namespace, device: torch.device
 ) -> Callable[[torch.Tensor], Compressed]:
-    """Build the method `name`, with random evidence about every token if it asks for some."""
-    compressor, total = build_compressor(name), frames * math.prod(grid)
-    evidence: dict[Need, torch.Tensor] = {
-        need: torch.rand(_evidence_size(need, frames, total), device=device) for need in compressor.needs
-    }
+    """Build the method `name`, with random evidence of the sizes that a model gives."""
+    compressor = build_compressor(name)
+    total = arguments.frames * math.prod(arguments.grid)
+
+    def size(need: Need) -> tuple[int, ...]:
+        if isinstance(need, TowerKeys):
+            return total, KEY_WIDTH
+        if isinstance(need, FrameVectors | Question):
+            return (arguments.frames if isinstance(need, FrameVectors) else 1), arguments.width
+        return (total if need.per_token else arguments.frames,)
+
+    evidence: dict[Need, torch.Tensor] = {need: torch.rand(size(need), device=device) for need in compressor.needs}
     return partial(compressor, evidence=evidence)
-
-
-def _evidence_size(need: Need, frames: int, total: int) -> tuple[int, ...]:
-    if isinstance(need, TowerKeys):
-        return total, KEY_WIDTH
-    return (total if need.per_token else frames,)
 
 
 @torch.inference_mode()
