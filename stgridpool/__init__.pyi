@@ -37,6 +37,7 @@ from .compressors.pyramid_drop import PyramidDrop as PyramidDrop
 from .compressors.random import Random as Random
 from .compressors.recycle import Recycle as Recycle
 from .compressors.slowfast import SlowFast as SlowFast
+from .compressors.sparsevlm import SparseVLM as SparseVLM
 from .compressors.st_gridpool import STGridPool as STGridPool
 from .compressors.st_simdiff.st_simdiff import STSimDiff as STSimDiff
 from .compressors.stride import Stride as Stride

@@ -35,7 +35,7 @@ def scaled_distances(features: Tensor, is_there: Tensor) -> Tensor:
     return distances.div_(values.shape[2]).sqrt_().mul_(scale.clamp_max(_LARGEST))
 
 
-def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int | Tensor) -> Tensor:
+def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int | Tensor, first_is_denser: bool = True) -> Tensor:
     """Return how much of a centre each member is, (K, R) float32; -inf at places without a member.
 
     The score is the density, ``exp(-mean of squared distances to the nearest neighbours)``, times the distance to the
@@ -46,6 +46,8 @@ def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int | Tensor) -
         is_there: (K, R) bool, whether there is a member.
         neighbours: How many neighbours count, 1 or more, the member itself among them; at most the whole set. They may
             differ from set to set, (K,) int64.
+        first_is_denser: Whether of equal densities the first counts as the higher; otherwise neither does, so that two
+            members that are each other's nearest may both be centres.
     """
     exists = is_there[:, :, None] & is_there[:, None]
     from_others = distances.masked_fill(~exists, torch.inf)
@@ -57,7 +59,8 @@ def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int | Tensor) -
     density = (-near.masked_fill(~counts, 0).square().sum(2) / count).exp()
     place = torch.arange(distances.shape[1], device=distances.device)
     denser = density[:, None] > density[:, :, None]
-    denser |= (density[:, None] == density[:, :, None]) & (place < place[:, None])
+    if first_is_denser:
+        denser |= (density[:, None] == density[:, :, None]) & (place < place[:, None])
     largest = distances.masked_fill(~exists, 0).amax((1, 2))[:, None]
     apart = torch.minimum(from_others.masked_fill(~denser, torch.inf).amin(2), largest)
     return (density * apart).masked_fill(~is_there, -torch.inf)

@@ -37,6 +37,7 @@ from stgridpool.compressors.pyramid_drop import PyramidDrop
 from stgridpool.compressors.random import Random
 from stgridpool.compressors.recycle import Recycle
 from stgridpool.compressors.slowfast import SlowFast
+from stgridpool.compressors.sparsevlm import SparseVLM
 from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiff
 from stgridpool.compressors.stride import Stride
@@ -78,6 +79,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
     "recycle": Recycle,
+    "sparsevlm": SparseVLM,
     "tome": ToMe,
     "dycoke_ttm": DyCokeTTM,
     "framefusion_merge": FrameFusionMerge,

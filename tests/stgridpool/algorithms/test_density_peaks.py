@@ -62,3 +62,13 @@ def test_extremes_stay_finite(magnitude):
     distances = scaled_distances(torch.randn(1, 5, 3).clamp(-3, 3) * magnitude, is_there)
     assert distances.isfinite().all()
     assert peak_scores(distances, is_there, 3).isfinite().all()
+
+
+def test_equal_densities_may_both_be_the_highest():
+    """0 and 1 are each other's nearest, 10 is alone: densities are equal for the first two, and 10 is the largest."""
+    distances = (torch.tensor([0.0, 1.0, 10.0])[:, None] - torch.tensor([0.0, 1.0, 10.0])).abs()[None]
+    is_there = torch.ones(1, 3, dtype=torch.bool)
+    density, far = math.exp(-0.5), math.exp(-81 / 2)
+    both = peak_scores(distances, is_there, 2, first_is_denser=False)
+    torch.testing.assert_close(both, torch.tensor([[10 * density, 10 * density, 9 * far]]))
+    torch.testing.assert_close(peak_scores(distances, is_there, 2), torch.tensor([[10 * density, density, 9 * far]]))
