@@ -13,7 +13,7 @@ from stgridpool.algorithms.sets import Sets
 
 MOST_ENTRIES = 1 << 24
 """Similarities that are in memory at a time: 64 MB."""
-_MOST_FEATURES = 1 << 25
+_FEATURES_ON_CPU, _FEATURES_ON_GPU = 1 << 21, 1 << 25
 
 
 def most_similar(features: Tensor, tokens: Tensor, kept: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ def most_similar_in_set(features: Tensor, sets: Sets, is_kept: Tensor) -> Tensor
     places = is_target.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]  # (T, C)
     is_free = torch.arange(places.shape[1], device=places.device) >= counts[:, None]
     found = []
-    step = max(1, _MOST_FEATURES // (sets.index.shape[1] * features.shape[1]))
+    most = _FEATURES_ON_GPU if features.is_cuda else _FEATURES_ON_CPU
+    step = max(1, most // (sets.index.shape[1] * features.shape[1]))
     for index, place, free in zip(*(part.split(step) for part in (sets.index, places, is_free)), strict=True):
         unit = F.normalize(features[index].float(), dim=-1)  # (t, R, D)
         chosen = unit.gather(1, place[:, :, None].expand(-1, -1, unit.shape[2]))
