@@ -20,7 +20,7 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 
     Zeros are unlike everything, and so are features whose squares are beyond float32: their cosine is 0.
     """
-    size = _block(first, first[:1].numel())
+    size = rows_at_a_time(first, first[:1].numel())
     blocks = zip(first.split(size), second.split(size), strict=True)
     return torch.cat([_cosines(one.float(), other.float()) for one, other in blocks])
 
@@ -38,7 +38,7 @@ def cosines_to_previous(tokens: VideoTokens) -> Tensor:
         return likeness.flatten()
     order, is_first = chains(tokens)
     later, earlier = order[1:][~is_first[1:]], order[:-1][~is_first[1:]]
-    size = _block(tokens.features, tokens.features.shape[1])
+    size = rows_at_a_time(tokens.features, tokens.features.shape[1])
     pairs = zip(later.split(size), earlier.split(size), strict=True)
     found = [_cosines(tokens.features[one].float(), tokens.features[other].float()) for one, other in pairs]
     likeness = torch.full(order.shape, -torch.inf, device=order.device)
@@ -63,6 +63,6 @@ def _cosines(first: Tensor, second: Tensor) -> Tensor:
     return (dots / norms.clamp_min(torch.finfo(torch.float32).tiny)).nan_to_num(0, 0, 0)
 
 
-def _block(features: Tensor, entries: int) -> int:
-    """Return how many rows of `entries` features to take at a time."""
+def rows_at_a_time(features: Tensor, entries: int) -> int:
+    """Return how many rows of `entries` numbers to convert at a time, on the device of `features`."""
     return max(1, (_ENTRIES_ON_GPU if features.is_cuda else _ENTRIES_ON_CPU) // entries)

@@ -39,6 +39,6 @@ def smoothed(labels: list[int]) -> list[int]:
     for number, (label, length) in enumerate(stretches):
         following, after = stretches[number + 1] if number + 1 < len(stretches) else (None, 0)
         before = len(list(next(groupby(reversed(out)))[1])) if out else 0
-        found = label if label is not None else out[-1] if before and before >= after else following
-        out += [found or 0] * length
+        nearest = out[-1] if before and before >= after else following
+        out += [(nearest if label is None else label) or 0] * length
     return out

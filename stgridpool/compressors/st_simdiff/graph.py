@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.components import components_of_edges
-from stgridpool.algorithms.temporal_likeness import cosines
+from stgridpool.algorithms.temporal_likeness import cosines, rows_at_a_time
 
 DIRECTIONS = ("time", "right", "below")
 
@@ -46,26 +46,30 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
         event: Cosine with the token before below which one is new.
         directions: Some of `DIRECTIONS`, the neighbours that may be joined.
     """
-    index = torch.arange(maps[..., 0].numel(), device=maps.device).view(maps.shape[:3])
-    in_time = (
-        cosines(maps[1:], maps[:-1]) if len(maps) > 1 else maps.new_empty(0, *maps.shape[1:3], dtype=torch.float32)
-    )
-    found = [(index[:0].flatten(), index[:0].flatten())]
-    if "time" in directions:
-        is_joined = in_time >= similarity
-        found.append((index[:-1][is_joined], index[1:][is_joined]))
-    if "right" in directions and maps.shape[2] > 1:
-        is_joined = cosines(maps[:, :, 1:], maps[:, :, :-1]) > similarity
-        found.append((index[:, :, :-1][is_joined], index[:, :, 1:][is_joined]))
-    if "below" in directions and maps.shape[1] > 1:
-        is_joined = cosines(maps[:, 1:], maps[:, :-1]) > similarity
-        found.append((index[:, :-1][is_joined], index[:, 1:][is_joined]))
-    first, second = (torch.cat(ends) for ends in zip(*found, strict=True))
-    label = components_of_edges(first, second, index.numel())
-    is_joined = torch.zeros(index.numel(), dtype=torch.bool, device=maps.device)
-    is_joined = is_joined.index_fill(0, torch.cat([first, second]), True)
-    is_event = F.pad((in_time < event).flatten(), (index[0].numel(), 0))
+    flat, (_, height, width) = maps.flatten(0, 2), maps.shape[:3]
+    token, area = torch.arange(len(flat), device=maps.device), height * width
+    in_time = _likeness_to_later(flat, area)
+    steps = {"time": area, "right": 1, "below": width}
+    is_inside = {"right": token % width < width - 1, "below": token // width % height < height - 1}
+    first, second = [token[:0]], [token[:0]]
+    for name in directions:
+        if name == "time":
+            is_joined = in_time >= similarity
+        else:
+            is_joined = (_likeness_to_later(flat, steps[name]) > similarity) & is_inside[name]
+        first.append(is_joined.nonzero().flatten())
+        second.append(first[-1] + steps[name])
+    label = components_of_edges(torch.cat(first), torch.cat(second), len(flat))
+    is_joined = torch.zeros_like(token, dtype=torch.bool).index_fill(0, torch.cat([*first, *second]), True)
+    is_event = F.pad(in_time[: len(flat) - area] < event, (area, 0))
     return Graph(label.where(is_joined, -1), is_event)
+
+
+def _likeness_to_later(features: Tensor, steps: int) -> Tensor:
+    """Return the cosine (N,) of each token (N, D) with the one so many `steps` later; -inf where there is none."""
+    later = features[steps:]
+    found = [cosines(later, features[: len(later)])] if len(later) else []
+    return torch.cat([*found, features.new_full((min(steps, len(features)),), -torch.inf, dtype=torch.float32)])
 
 
 def order_of_members(features: Tensor, graph: Graph, by_size: bool, later_first: bool) -> Members:
@@ -80,13 +84,20 @@ def order_of_members(features: Tensor, graph: Graph, by_size: bool, later_first:
     """
     token = (graph.label >= 0).nonzero().flatten()
     _, component, size = graph.label[token].unique(return_inverse=True, return_counts=True)
-    unit = F.normalize(features[token].float(), dim=-1)
-    sums = torch.zeros(len(size), unit.shape[1], device=unit.device).index_add_(0, component, unit)
-    weight = (unit * sums[component]).sum(-1) / size[component]  # the mean cosine with all members
-    weight = weight.where(size[component] > 2, 0)  # those of two are equal but for rounding
+    sums = torch.zeros(len(size), features.shape[1], device=features.device)
+    blocks = token.split(rows_at_a_time(features, features.shape[1]))
+    parts = component.split(rows_at_a_time(features, features.shape[1]))
+    for block, part in zip(blocks, parts, strict=True):
+        sums.index_add_(0, part, F.normalize(features[block].float(), dim=-1))
+    found = [  # the mean cosine of each with all members
+        torch.einsum("nd,nd->n", F.normalize(features[block].float(), dim=-1), sums[part])
+        for block, part in zip(blocks, parts, strict=True)
+    ]
+    weight = torch.cat(found) / size[component] if len(token) else sums.new_empty(0)
     total = sums.square().sum(-1)
     score = total / (2 * (size - 1)) if by_size else (total - size) / (size * (size - 1))
     place = score.argsort(descending=True, stable=True).argsort()  # of each component, the best first
+    weight = weight.where(size[component] > 2, 0)  # those of two are equal but for rounding
     order = torch.arange(len(token), device=token.device)
     order = order.flip(0) if later_first else order
     order = order[weight[order].argsort(stable=True)]
