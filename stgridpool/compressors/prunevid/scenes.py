@@ -36,9 +36,9 @@ def smoothed(labels: list[int]) -> list[int]:
         goes_on = not is_kept and stretches and stretches[-1][0] is None
         stretches.append((label if is_kept else None, length + (stretches.pop()[1] if goes_on else 0)))
     out: list[int] = []
-    for number, (label, length) in enumerate(stretches):
+    for number, (given, length) in enumerate(stretches):
         following, after = stretches[number + 1] if number + 1 < len(stretches) else (None, 0)
         before = len(list(next(groupby(reversed(out)))[1])) if out else 0
         nearest = out[-1] if before and before >= after else following
-        out += [(nearest if label is None else label) or 0] * length
+        out += [(nearest if given is None else given) or 0] * length
     return out
