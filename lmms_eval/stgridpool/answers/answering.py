@@ -184,6 +184,7 @@ class Answerer:
                 media.newline_tokens,
                 media.cache_hits,
                 media.cache_misses,
+                media.reused_frames,
             )
             return media
 

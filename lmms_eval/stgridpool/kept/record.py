@@ -21,7 +21,14 @@ from stgridpool import Compressor
 from stgridpool.retention import RetentionSums
 
 _PACKAGES = ("stgridpool", "lmms_eval", "torch", "transformers", "accelerate", "decord", "av")
-_OF_VIDEOS = ("frames", "visual_tokens", "newline_tokens", "feature_cache_hits", "feature_cache_misses")
+_OF_VIDEOS = (
+    "frames",
+    "visual_tokens",
+    "newline_tokens",
+    "feature_cache_hits",
+    "feature_cache_misses",
+    "reused_frames",
+)
 _COUNTS = (
     *("requests", "resumed_requests", "resumed_of_other_code", "answers_not_kept", "failed_requests"),
     *("blind_requests", "compressed_requests", "damaged_requests", "videos"),
@@ -50,8 +57,8 @@ class RankSums:
         damaged_requests: Number of answers, including resumed ones, from videos with signs of damage.
         damaged_videos: Number of signs of damage by video.
         videos: Number of videos encoded; a video that consecutive questions share counts once.
-        totals: Frames, visual tokens and newline tokens of these videos, hits and misses of the feature cache, and
-            tokens generated.
+        totals: Frames, visual tokens and newline tokens of these videos, hits and misses of the feature cache, frames
+            that equal an earlier one and were not encoded again, and tokens generated.
         seconds: Seconds by stage.
         retention: Visual tokens that were kept, over all answers, including resumed ones.
         first_token_seconds: Sums of `SampleFacts.first_token_seconds`.
@@ -110,10 +117,11 @@ class RankSums:
         newline_tokens: int,
         feature_cache_hits: int = 0,
         feature_cache_misses: int = 0,
+        reused_frames: int = 0,
     ) -> None:
         """Count videos that were encoded together."""
         self.videos += videos
-        counts = (frames, visual_tokens, newline_tokens, feature_cache_hits, feature_cache_misses)
+        counts = (frames, visual_tokens, newline_tokens, feature_cache_hits, feature_cache_misses, reused_frames)
         add(self.totals, dict(zip(_OF_VIDEOS, counts, strict=True)))
 
     def merge(self, other: "RankSums") -> None:

@@ -14,6 +14,7 @@ from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool.compressor import Step, planned_counts
+from stgridpool.distinct_frames import DistinctFrames, repeated
 from stgridpool.evidence import Evidence, Question
 from stgridpool.finite import StageCheck
 from stgridpool.listed_frames import ListedFrames
@@ -33,6 +34,7 @@ class Media:
         cache_hits: Number of videos whose features came from the feature cache.
         cache_misses: Number of videos whose features were added to the feature cache.
         damaged: Number of signs of damage by path, for each damaged video.
+        reused_frames: Number of frames that equal an earlier one and were not encoded again.
     """
 
     visuals: Sequence[Visual] = ()
@@ -40,6 +42,7 @@ class Media:
     cache_hits: int = 0
     cache_misses: int = 0
     damaged: Mapping[str, int] = field(default_factory=dict)
+    reused_frames: int = 0
 
     @property
     def frames(self) -> int:
@@ -154,6 +157,7 @@ class MediaEncoder:
             cache_hits=hits,
             cache_misses=0 if self.cache is None else len(videos) - hits,
             damaged=damaged,
+            reused_frames=sum(video.num_reused for video in videos),
         )
         return EncodedMedia(videos, media, paths)
 
@@ -174,15 +178,28 @@ class MediaEncoder:
             loaded = self.loader.get(path)
         for stage, seconds in loaded.seconds.items():
             timer.add(stage, seconds)
-        features = loaded.frames.to(self.device, non_blocking=True)
         evidence: Evidence = {need: value.to(self.device, non_blocking=True) for need, value in loaded.evidence.items()}
-        if not loaded.is_encoded:
-            features, evidence = self.model.encode(features, self.loader.needs, timer)
-        video = VideoFeatures(features, loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged, evidence)
+        num_reused = 0
+        if loaded.is_encoded:
+            features = loaded.frames.to(self.device, non_blocking=True)
+        else:
+            features, evidence, num_reused = self._encode_distinct(loaded.frames, timer)
+        facts = (loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged)
+        video = VideoFeatures(features, *facts, evidence, num_reused)
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
             with timer.on_host("write_features"):
                 self.cache.add(loaded.name, video)
         return video
+
+    def _encode_distinct(self, frames: torch.Tensor, timer: StageTimer) -> tuple[torch.Tensor, Evidence, int]:
+        """Encode frames (T, 3, S, S) in memory, equal ones once; also return how many were not encoded."""
+        distinct = DistinctFrames.of(frames)
+        pixels = frames[list(distinct.first)] if distinct.num_reused else frames
+        features, evidence = self.model.encode(pixels.to(self.device, non_blocking=True), self.loader.needs, timer)
+        if distinct.num_reused:
+            features = repeated(features, distinct)
+            evidence = {need: repeated(value, distinct) for need, value in evidence.items()}
+        return features, evidence, distinct.num_reused
 
 
 class LastMade(Generic[Made]):

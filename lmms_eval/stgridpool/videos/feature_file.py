@@ -34,6 +34,7 @@ class VideoFeatures:
         is_from_cache: Whether the features were read from the cache.
         num_damaged: Number of signs of damage that the decoder reported.
         evidence: Evidence from the vision tower about the same frames.
+        num_reused: Number of frames that equal an earlier one and were not encoded again.
     """
 
     features: torch.Tensor
@@ -42,6 +43,7 @@ class VideoFeatures:
     is_from_cache: bool = False
     num_damaged: int = 0
     evidence: Evidence = field(default_factory=dict)
+    num_reused: int = 0
 
 
 def pack(name: str, video: VideoFeatures) -> bytes:

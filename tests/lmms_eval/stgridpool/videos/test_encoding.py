@@ -114,6 +114,25 @@ def test_a_folder_of_pictures_is_a_video(encoder, tmp_path):
         assert encoder.encode([str(tmp_path)], StageTimer("cpu")).media.frames == 3
 
 
+def test_equal_frames_are_encoded_once(encoder, tmp_path, monkeypatch):
+    """Slides: three pictures, each of them shown for two frames, and the first one again at the end."""
+    shown = (0, 0, 120, 120, 240, 240, 0)
+    for index, colour in enumerate(shown):
+        Image.new("RGB", (20, 10), (colour, 0, 0)).save(tmp_path / f"{index}.png")
+    encode, numbers = type(encoder.model).encode, []
+    monkeypatch.setattr(
+        type(encoder.model),
+        "encode",
+        lambda self, pixels, *rest: numbers.append(len(pixels)) or encode(self, pixels, *rest),
+    )
+    with torch.inference_mode():
+        encoded = encoder.encode([str(tmp_path)], StageTimer("cpu"))
+    features = encoded.videos[0].features
+    assert numbers == [3]
+    assert (encoded.media.frames, encoded.media.reused_frames) == (7, 4)
+    assert all(torch.equal(features[shown.index(colour)], features[frame]) for frame, colour in enumerate(shown))
+
+
 def test_an_empty_path_is_not_the_working_directory(encoder, tmp_path, monkeypatch):
     Image.new("RGB", (20, 10)).save(tmp_path / "0.png")
     monkeypatch.chdir(tmp_path)
