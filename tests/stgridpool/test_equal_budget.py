@@ -50,6 +50,8 @@ CANNOT = {  # what these methods leave at these places is no option of theirs
     ("pyramid_drop", "entering_llm"),
     ("framefusion", "entering_llm"),
     ("framefusion", "last_layer"),
+    ("st_simdiff", "entering_llm"),
+    ("st_simdiff", "last_layer"),
 }
 
 

@@ -19,6 +19,7 @@ from stgridpool.compressors.st_simdiff.graph import (
     released_drops,
     released_ratio,
 )
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.options import choice, fraction, number, whole_number
 from stgridpool.plan import Plan
@@ -90,6 +91,12 @@ class STSimDiff(Compressor):
         whole_number("layer", self.layer, 1, 1000)
         choice("positions", self.positions, POSITIONS)
         whole_number("depth", self.depth, 1, 1000)
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
+        """Set `layer_average`. See `Compressor.at_retention`."""
+        if of in ("layer_average", "kv_read"):
+            return replace(self, layer_average=share)
+        return super().at_retention(share, of, reference)
 
     def for_depth(self, num_layers: int) -> Compressor:
         """Note the number of layers.
