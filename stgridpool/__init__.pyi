@@ -9,6 +9,7 @@ from .compressors import COMPRESSORS as COMPRESSORS
 from .compressors import build_compressor as build_compressor
 from .compressors import presets as presets
 from .compressors.adaptive_pool import AdaptivePool as AdaptivePool
+from .compressors.aot import AOT as AOT
 from .compressors.average import Average as Average
 from .compressors.bilinear import Bilinear as Bilinear
 from .compressors.cdpruner import CDPruner as CDPruner

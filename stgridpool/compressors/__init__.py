@@ -9,6 +9,7 @@ from typing import Any
 from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.adaptive_pool import AdaptivePool
+from stgridpool.compressors.aot import AOT
 from stgridpool.compressors.average import Average
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.cdpruner import CDPruner
@@ -76,6 +77,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "prumerge_plus": PruMergePlus,
     "llava_scissor": LLaVAScissor,
     "cdpruner": CDPruner,
+    "aot": AOT,
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
     "recycle": Recycle,
