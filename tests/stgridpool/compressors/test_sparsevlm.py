@@ -7,7 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from stgridpool import SparseVLM, Step, VideoTokens, build_compressor
+from stgridpool.compressor import planned_counts
 from stgridpool.decoder.attention_rows import attention_received
+from stgridpool.decoder.decoder import TransformersDecoder
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import QueryAttention, RotaryBias
 
 
@@ -91,6 +95,22 @@ def test_a_few_tokens_are_left_of_few():
         evidence = {need: torch.ones(count) for need in method.needs}
         assert len(method(torch.randn(*shape, 4), evidence).plan) == method.planned_count(shape)
     assert [method.planned_count((1, 1, count)) for count in (1, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize("preset", ["released/192", "plus/192"])
+def test_acts_inside_a_decoder(make_decoder, preset):
+    """Of 48 tokens 25, 16 and 9 are kept, and of those dropped one more remains at each stage, as planned."""
+    model = make_decoder(num_layers=5)
+    method = SparseVLM(preset=preset).for_depth(5)
+    steps = DecoderSteps(TransformersDecoder(model), method.steps())
+    span = VisualSpan(torch.arange(5, 53), (3, 4, 4), torch.empty(0, dtype=torch.long))
+    with torch.inference_mode(), steps.prompts([[span]]):
+        model(inputs_embeds=torch.randn(1, 60, 32, generator=torch.Generator().manual_seed(0)))
+    [plans] = steps.last.plans
+    more = 0 if method.plus else 1
+    last = 9 if method.plus else 9 + more
+    assert [len(plan) for [plan] in plans] == [25 + more, 16 + more, last]
+    assert [len(plan) for [plan] in plans] == planned_counts(method.steps(), (3, 4, 4))
 
 
 def test_where_it_acts_and_what_it_asks_for():
