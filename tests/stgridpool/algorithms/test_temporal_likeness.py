@@ -1,0 +1,41 @@
+"""Cosines, pair by pair, and the token before on the same place."""
+
+import torch
+from torch.nn import functional as F
+
+from stgridpool import VideoTokens
+from stgridpool.algorithms.temporal_likeness import chains, cosines, cosines_to_previous
+
+
+def test_cosines_are_those_of_torch():
+    first, second = torch.randn(2, 7, 5, 40000)  # more than a block holds
+    expected = F.cosine_similarity(first, second, dim=-1)
+    torch.testing.assert_close(cosines(first, second), expected, atol=1e-5, rtol=0)
+    half = cosines(first[:1].bfloat16(), second[:1].bfloat16())
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, expected[:1], atol=1e-3, rtol=0)
+
+
+def test_what_has_no_direction_is_like_nothing():
+    """Zeros, and features whose squares are 0 or infinite in float32."""
+    odd = torch.tensor([[0.0, 0], [1e-30, 1e-30], [3e38, -3e38]])
+    assert cosines(odd, odd).tolist() == [0, 0, 0]
+
+
+def test_the_token_before_on_the_same_place():
+    """Places of a row of two: frames 0, 1 and 3 on the first, 1 and 2 on the second."""
+    cell = torch.tensor([0, 2, 3, 5, 6])
+    features = torch.tensor([[1.0, 0], [3, 4], [0, 1], [1, 0], [4, 3]])
+    tokens = VideoTokens(features, (4, 1, 2), cell)
+    order, is_first = chains(tokens)
+    assert order.tolist() == [0, 1, 4, 2, 3]
+    assert is_first.tolist() == [True, False, False, True, False]
+    torch.testing.assert_close(cosines_to_previous(tokens), torch.tensor([-torch.inf, 0.6, -torch.inf, 0, 0.96]))
+
+
+def test_a_whole_lattice_and_its_cells_give_the_same():
+    maps = torch.randn(5, 3, 4, 6)
+    whole = VideoTokens.of(maps)
+    named = VideoTokens(whole.features, whole.shape, torch.arange(60))
+    torch.testing.assert_close(cosines_to_previous(whole), cosines_to_previous(named))
+    assert (cosines_to_previous(VideoTokens.of(maps[:1])) == -torch.inf).all()
