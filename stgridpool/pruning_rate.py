@@ -27,16 +27,14 @@ class RateBudgeted(Budgeted):
         ValueError: If an option is out of its range, or two budgets are given.
     """
 
-    alternative: ClassVar[str | None] = "pruning_rate"
+    alternatives: ClassVar[tuple[str, ...]] = ("pruning_rate",)
 
     pruning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.pruning_rate is None:
-            super().__post_init__()
-            return
-        self.refuse_budget(f"pruning_rate={self.pruning_rate}")
-        object.__setattr__(self, "pruning_rate", number("pruning_rate", self.pruning_rate, 0, 1))
+        super().__post_init__()
+        if self.pruning_rate is not None:
+            object.__setattr__(self, "pruning_rate", number("pruning_rate", self.pruning_rate, 0, 1))
 
     @abstractmethod
     def least(self, shape: Shape) -> int:

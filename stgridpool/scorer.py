@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,6 +21,7 @@ from stgridpool.video_tokens import VideoTokens
 if TYPE_CHECKING:
     from stgridpool.equal_budget import Reference
 
+BUDGETS = ("retention", "tokens", "tokens_per_frame")
 FRAME_BUDGETS = ("uniform", "uniqueness")
 
 
@@ -28,8 +30,8 @@ class Budgeted(Compressor):
     """Base of methods that meet a budget exactly.
 
     Attributes:
-        default_retention: Fraction of the tokens to keep if no budget is given, a quarter; class attribute.
-        alternative: Option that may decide in place of a budget; class attribute.
+        alternatives: Options that may decide in place of a budget; class attribute.
+        default: Option, and its value, if neither a budget nor an alternative is given; class attribute.
         retention: Fraction of the tokens to keep, above 0 and at most 1, see `Budget.ratio`.
         tokens: Number of tokens to keep per video.
         tokens_per_frame: Number of tokens to keep per frame.
@@ -39,34 +41,29 @@ class Budgeted(Compressor):
     """
 
     needs_maps: ClassVar[bool] = False
-    default_retention: ClassVar[float] = 0.25
-    alternative: ClassVar[str | None] = None
+    alternatives: ClassVar[tuple[str, ...]] = ()
+    default: ClassVar[tuple[str, float]] = ("retention", 0.25)
 
     retention: float | None = None
     tokens: int | None = None
     tokens_per_frame: int | None = None
 
     def __post_init__(self) -> None:
-        if self.retention is self.tokens is self.tokens_per_frame is None:
-            object.__setattr__(self, "retention", self.default_retention)
+        budget, others = (self._given(names) for names in (BUDGETS, self.alternatives))
+        if budget and others:
+            raise ValueError(f"a budget is given in one way, got {budget | others}; leave out all but one")
+        if not budget and not others:
+            object.__setattr__(self, *self.default)
         if self.retention is not None:
             object.__setattr__(self, "retention", fraction("retention", self.retention))
         Budget(self.retention, self.tokens, self.tokens_per_frame)
 
-    def refuse_budget(self, option: str) -> None:
-        """Refuse a budget besides `option`, which stands in place of one.
-
-        Raises:
-            ValueError: If a budget is given.
-        """
-        given = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
-        given = {name: value for name, value in given.items() if value is not None}
-        if given:
-            raise ValueError(f"a budget is given in one way, got {option} and {given}; leave out all but one")
+    def _given(self, names: Sequence[str]) -> dict[str, object]:
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     @property
     def budget(self) -> Budget:
-        """The budget that the options set."""
+        """The budget that the options set; none if an alternative decides."""
         return Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def count(self, tokens: VideoTokens) -> int:
@@ -80,13 +77,46 @@ class Budgeted(Compressor):
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
         """Set `retention` and unset other budgets; see `Compressor.at_retention`."""
-        unset = dict.fromkeys(("tokens", "tokens_per_frame", *([self.alternative] if self.alternative else ())))
+        unset = dict.fromkeys(("tokens", "tokens_per_frame", *self.alternatives))
         with_default = replace(self, **unset, retention=share)
         return replace(with_default, retention=reference.share_of_input(with_default, share, of))
 
     def steps(self) -> tuple[Step, ...]:
         """Return the one place where the method acts: behind the checkpoint's own pooling."""
         return (Step(self, TOKENS),)
+
+
+@dataclass(frozen=True)
+class LayerAveraged(Budgeted):
+    """Base of methods whose budget may be a mean over the layers of the language model.
+
+    Attributes:
+        layer_average: In place of a budget, the mean retention over all layers of the language model, above 0 and at
+            most 1. `for_depth` replaces it by options that do not depend on the number of layers.
+
+    Raises:
+        ValueError: If an option is out of its range, or two budgets are given.
+    """
+
+    alternatives: ClassVar[tuple[str, ...]] = ("layer_average",)
+
+    layer_average: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layer_average is not None:
+            fraction("layer_average", self.layer_average)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget that the options set.
+
+        Raises:
+            ValueError: If it depends on the number of layers, which is not known yet.
+        """
+        if self.layer_average is not None:
+            raise ValueError(f"layer_average={self.layer_average} depends on the language model: call for_depth first")
+        return super().budget
 
 
 @dataclass(frozen=True)

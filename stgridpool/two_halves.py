@@ -6,18 +6,18 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from stgridpool.budget import Budget, split_layer_average
+from stgridpool.budget import split_layer_average
 from stgridpool.compressor import POSITIONS, TOKENS, Compressor, Step, compress, planned_counts
 from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need
 from stgridpool.options import choice, fraction, whole_number
 from stgridpool.plan import Plan, Shape
-from stgridpool.scorer import Budgeted
+from stgridpool.scorer import LayerAveraged
 from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class TwoHalves(Budgeted):
+class TwoHalves(LayerAveraged):
     """Base of methods of two halves; with ``inner_retention=1`` only the front half is left, which may be shared.
 
     Attributes:
@@ -28,8 +28,8 @@ class TwoHalves(Budgeted):
         layer: The decoder layer whose input the inner half compresses, 1 to 1000; None for `released_layer`, or as deep
             in models of another depth. It is that of the released depth until `for_depth` names another.
         positions: Where tokens stand from there on, see `Step`.
-        layer_average: In place of a budget, the mean retention over all layers of the language model, above 0 and at
-            most 1; `for_depth` turns it into `retention`, and into `inner_retention` where that has to give way.
+        layer_average: See `LayerAveraged`; `for_depth` turns it into `retention`, and into `inner_retention` where that
+            has to give way.
 
     Raises:
         ValueError: If an option is out of its range, or two budgets are given.
@@ -41,16 +41,9 @@ class TwoHalves(Budgeted):
     inner_retention: float = 0.5
     layer: int | None = None
     positions: str = "survive"
-    layer_average: float | None = None
 
     def __post_init__(self) -> None:
-        if self.layer_average is None:
-            super().__post_init__()
-        else:
-            fraction("layer_average", self.layer_average)
-            given = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
-            if given := {name: value for name, value in given.items() if value is not None}:
-                raise ValueError(f"a budget is given in one way, got layer_average and {given}; leave out all but one")
+        super().__post_init__()
         fraction("inner_retention", self.inner_retention)
         if self.layer is not None:
             whole_number("layer", self.layer, 1, 1000)
@@ -68,17 +61,6 @@ class TwoHalves(Budgeted):
     @abstractmethod
     def inner(self, layer: int) -> Compressor:
         """Return the inner half, which acts on the input of `layer` and leaves `inner_retention`."""
-
-    @property
-    def budget(self) -> Budget:
-        """Number of tokens to leave in front.
-
-        Raises:
-            ValueError: If that depends on the number of layers, which is not known yet.
-        """
-        if self.layer_average is not None:
-            raise ValueError(f"layer_average={self.layer_average} depends on the language model: call for_depth first")
-        return super().budget
 
     @property
     def needs(self) -> frozenset[Need]:

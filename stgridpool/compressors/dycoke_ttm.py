@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.temporal_likeness import cosines
-from stgridpool.budget import Budget
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
@@ -46,7 +45,8 @@ class DyCokeTTM(Budgeted):
             budget.
     """
 
-    alternative: ClassVar[str | None] = "prune"
+    alternatives: ClassVar[tuple[str, ...]] = ("prune",)
+    default: ClassVar[tuple[str, float]] = ("prune", 0.7)
     needs_maps: ClassVar[bool] = True
     PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
 
@@ -55,19 +55,11 @@ class DyCokeTTM(Budgeted):
 
     def __post_init__(self) -> None:
         choice("preset", self.preset, self.PRESETS)
-        names = ("retention", "tokens", "tokens_per_frame")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if not given:
-            object.__setattr__(self, "prune", number("prune", 0.7 if self.prune is None else self.prune, 0, 1))
-            return
-        if self.prune is not None or self.preset == "released":
-            raise ValueError(f"prune decides how many tokens remain, always with preset='released': leave out {given}")
         super().__post_init__()
-
-    @property
-    def budget(self) -> Budget:
-        """Number of tokens to leave; none if `prune` decides."""
-        return Budget(self.retention, self.tokens, self.tokens_per_frame)
+        if self.prune is not None:
+            object.__setattr__(self, "prune", number("prune", self.prune, 0, 1))
+        elif self.preset == "released":
+            raise ValueError(f"preset='released' takes prune in place of a budget, got {self.budget}")
 
     def _kept(self, shape: Shape) -> Tensor:
         """Count the tokens to keep of each frame, (T,) int64.

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stgridpool.budget import Budget, split_layer_average
+from stgridpool.budget import split_layer_average
 from stgridpool.compressor import POSITIONS, Compressor, Step
 from stgridpool.evidence import Evidence, Need, QueryAttention
-from stgridpool.options import choice, fraction, whole_number
-from stgridpool.scorer import Scorer
+from stgridpool.options import choice, whole_number
+from stgridpool.scorer import LayerAveraged, Scorer
 from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class FastV(Scorer):
+class FastV(LayerAveraged, Scorer):
     """Keep the visual tokens that the last token of the prompt attends to most in the layer before `layer`.
 
     Attention is averaged over heads. The kept tokens enter layer `layer` at the positions that they had. Without a
@@ -30,28 +30,20 @@ class FastV(Scorer):
         scope: See `Scorer`.
         layer: The decoder layer K whose input is pruned, 1 to 1000.
         positions: How the kept tokens get their positions from there on, see `Step`.
-        layer_average: In place of a budget, the mean retention over all layers of the language model, above 0 and at
-            most 1; layers below K count as 1. `for_depth` turns it into `retention`.
+        layer_average: See `LayerAveraged`; layers below K count as 1. `for_depth` turns it into `retention`.
 
     Raises:
         ValueError: If an option is out of its range, or two budgets are given.
     """
 
-    alternative: ClassVar[str | None] = "layer_average"
-    default_retention: ClassVar[float] = 0.5
+    default: ClassVar[tuple[str, float]] = ("retention", 0.5)
 
     scope: str = "video"
     layer: int = 2
     positions: str = "survive"
-    layer_average: float | None = None
 
     def __post_init__(self) -> None:
-        if self.layer_average is None:
-            super().__post_init__()
-        else:
-            fraction("layer_average", self.layer_average)
-            self.refuse_budget("layer_average")
-            choice("scope", self.scope, self.SCOPES)
+        super().__post_init__()
         whole_number("layer", self.layer, 1, 1000)
         choice("positions", self.positions, POSITIONS)
 
@@ -59,17 +51,6 @@ class FastV(Scorer):
     def needs(self) -> frozenset[Need]:
         """The attention in the layer before `layer`."""
         return frozenset({QueryAttention(self.layer - 1)})
-
-    @property
-    def budget(self) -> Budget:
-        """The budget that the options set.
-
-        Raises:
-            ValueError: If it depends on the number of layers, which is not known yet.
-        """
-        if self.layer_average is not None:
-            raise ValueError(f"layer_average={self.layer_average} depends on the language model: call for_depth first")
-        return super().budget
 
     def for_depth(self, num_layers: int) -> Compressor:
         """Turn `layer_average` into the retention from `layer` on.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.temporal_likeness import chains, cosines_to_previous
-from stgridpool.budget import Budget
 from stgridpool.evidence import Evidence
 from stgridpool.options import number
 from stgridpool.plan import Plan
@@ -35,25 +34,15 @@ class FrameFusionMerge(Budgeted):
         ValueError: If an option is out of its range, or a threshold and a budget are given.
     """
 
-    alternative: ClassVar[str | None] = "threshold"
+    alternatives: ClassVar[tuple[str, ...]] = ("threshold",)
+    default: ClassVar[tuple[str, float]] = ("threshold", 0.6)
 
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        names = ("retention", "tokens", "tokens_per_frame")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if not given:
-            threshold = 0.6 if self.threshold is None else self.threshold
-            object.__setattr__(self, "threshold", number("threshold", threshold, -1, 1))
-            return
-        if self.threshold is not None:
-            raise ValueError(f"a threshold decides how many tokens remain: leave out it or {given}")
         super().__post_init__()
-
-    @property
-    def budget(self) -> Budget:
-        """Number of tokens to leave; none if `threshold` decides."""
-        return Budget(self.retention, self.tokens, self.tokens_per_frame)
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", number("threshold", self.threshold, -1, 1))
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Join what is alike.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,14 +46,14 @@ class LLaVAScissor(Budgeted):
         ValueError: If an option is out of its range, or a budget is given in two ways.
     """
 
+    alternatives: ClassVar[tuple[str, ...]] = ("threshold",)
+
     threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold is None:
-            super().__post_init__()
-        else:
+        super().__post_init__()
+        if self.threshold is not None:
             object.__setattr__(self, "threshold", number("threshold", self.threshold, -1, 1))
-            self.refuse_budget("threshold")
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
         """See `Compressor.planned_count`; None with a threshold."""

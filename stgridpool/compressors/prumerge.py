@@ -51,7 +51,7 @@ class PruMerge(Budgeted):
         ValueError: If an option is out of its range, or a budget is given in two ways.
     """
 
-    alternative: ClassVar[str | None] = "attention_share"
+    alternatives: ClassVar[tuple[str, ...]] = ("attention_share",)
     PRESETS: ClassVar[tuple[str, ...]] = ("released", "corrected")
 
     preset: str = "released"
@@ -60,10 +60,7 @@ class PruMerge(Budgeted):
     neighbours: int = 32
 
     def __post_init__(self) -> None:
-        if self.attention_share is None:
-            super().__post_init__()
-        else:
-            self.refuse_budget("attention_share")
+        super().__post_init__()
         if isinstance(self.attention_share, str):
             choice("attention_share", self.attention_share, ("adaptive",))
         elif self.attention_share is not None:

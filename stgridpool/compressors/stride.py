@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,16 +40,13 @@ class Stride(Budgeted):
         ValueError: If an option is out of its range, or both strides and a budget are given.
     """
 
+    alternatives: ClassVar[tuple[str, ...]] = ("temporal", "spatial")
+
     temporal: int | None = None
     spatial: int | Pair | None = None
 
     def __post_init__(self) -> None:
-        if self.temporal is self.spatial is None:
-            super().__post_init__()
-            return
-        budget = {name: getattr(self, name) for name in ("retention", "tokens", "tokens_per_frame")}
-        if given := {name: value for name, value in budget.items() if value is not None}:
-            raise ValueError(f"strides decide how many tokens remain: give strides or a budget, not both, got {given}")
+        super().__post_init__()
         if self.temporal is not None:
             whole_number("temporal", self.temporal, 1, LARGEST_STRIDE)
         if self.spatial is not None:

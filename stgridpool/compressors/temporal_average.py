@@ -16,7 +16,6 @@ from stgridpool.scorer import Budgeted
 from stgridpool.video_tokens import VideoTokens
 
 LARGEST_GROUP = 100_000
-DEFAULT_GROUP = 4
 
 
 @dataclass(frozen=True)
@@ -36,19 +35,16 @@ class TemporalAverage(Budgeted):
         ValueError: If an option is out of its range, or a group and a budget are given.
     """
 
-    alternative: ClassVar[str | None] = "group"
+    alternatives: ClassVar[tuple[str, ...]] = ("group",)
+    default: ClassVar[tuple[str, float]] = ("group", 4)
     needs_maps: ClassVar[bool] = True
 
     group: int | None = None
 
     def __post_init__(self) -> None:
-        if self.group is self.retention is self.tokens is self.tokens_per_frame is None:
-            object.__setattr__(self, "group", DEFAULT_GROUP)
-        if self.group is None:
-            super().__post_init__()
-            return
-        whole_number("group", self.group, 1, LARGEST_GROUP)
-        self.refuse_budget(f"group={self.group}")
+        super().__post_init__()
+        if self.group is not None:
+            whole_number("group", self.group, 1, LARGEST_GROUP)
 
     def planned_shape(self, shape: Shape) -> Shape:
         """Return (K, H, W) for K runs.

@@ -48,7 +48,7 @@ def test_counts_of_both_halves():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer_average": 0.5, "tokens": 4}, r"got layer_average and \{'tokens': 4\}"),
+        ({"layer_average": 0.5, "tokens": 4}, r"got \{'tokens': 4, 'layer_average'"),
         ({"layer_average": 1.5}, "layer_average must be a number above 0 and at most 1"),
         ({"inner_retention": 0}, "inner_retention must be a number above 0"),
         ({"layer": 0}, "layer must be a whole number from 1 to 1000, got 0"),

@@ -67,7 +67,7 @@ def test_a_mean_over_layers_becomes_a_retention():
     [
         ({"layer": 0}, "layer must be a whole number from 1 to 1000, got 0"),
         ({"positions": "keep"}, "positions cannot be 'keep'"),
-        ({"layer_average": 0.5, "tokens": 4}, r"got layer_average and \{'tokens': 4\}"),
+        ({"layer_average": 0.5, "tokens": 4}, r"got \{'tokens': 4, 'layer_average'"),
         ({"layer_average": 1.5}, "layer_average must be a number above 0 and at most 1"),
         ({"layer_average": 0.5, "scope": "clip"}, "scope cannot be 'clip'"),
         ({"retention": 0.5, "tokens": 4}, "a budget is given in one way"),

@@ -76,5 +76,5 @@ def test_defaults_and_bad_options():
     assert LLaVAScissor(threshold=0.9).planned_count((2, 4, 4)) is None
     with pytest.raises(ValueError, match="threshold must be a number from -1 to 1, got 90"):
         LLaVAScissor(threshold=90)
-    with pytest.raises(ValueError, match=r"got threshold and \{'tokens': 3\}"):
+    with pytest.raises(ValueError, match=r"got \{'tokens': 3, 'threshold'"):
         LLaVAScissor(threshold=0.9, tokens=3)

@@ -79,5 +79,5 @@ def test_counts_and_bad_options():
     assert PruMergePlus(attention_share=0.125).planned_count((2, 24, 24)) == 2 * 145
     assert PruMergePlus(attention_share=0.125, preset="corrected").planned_count((2, 24, 24)) is None
     assert PruMergePlus(attention_share="adaptive").planned_count((2, 24, 24)) is None
-    with pytest.raises(ValueError, match=r"got attention_share and \{'retention': 0.1\}"):
+    with pytest.raises(ValueError, match=r"got \{'retention': 0.1, 'attention_share'"):
         PruMergePlus(attention_share="adaptive", retention=0.1)
