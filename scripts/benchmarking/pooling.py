@@ -1,4 +1,4 @@
-"""``pooling``: every compressor on random tokens, on the CPU or a CUDA device, in float32 and bf16.
+"""``pooling``: compressors on random tokens, on the CPU or a CUDA device, in float32 and bf16.
 
 All methods are timed in turn, round after round, and the best round of each counts, so that the ratios hold on a noisy
 machine.
@@ -7,7 +7,6 @@ machine.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -21,11 +20,11 @@ from benchmarking.geometry import GEOMETRIES
 from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.reporting import add_output_options, report
 from benchmarking.unfolding import UNFOLDED, Pooled, unfolded_nsp
-from stgridpool import COMPRESSORS, Compressed, Need, build_compressor, kernels
-from stgridpool.evidence import FrameVectors, Question, TowerKeys
+from stgridpool import COMPRESSORS, Compressed, build_compressor, kernels
+from stgridpool.contract.cases import invented
 
-KEY_WIDTH = 72
-"""Width of a head of SigLIP, the vision tower of LLaVA-Video."""
+POOLING = ["none", "average", "bilinear", "max", "nsp", "ptg", "st_gridpool", "sttm"]
+"""Methods that are timed by default."""
 
 
 class Case(NamedTuple):
@@ -39,12 +38,19 @@ def add_parser(commands: Any) -> None:
     """Add the command to the parsers `commands`."""
     parser = commands.add_parser(
         "pooling",
-        help="time every compressor on random tokens",
+        help="time compressors on random tokens",
         description="ms is the time to decide and apply. Bytes moved are the input read once and the output written "
         "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both. With nsp "
         "comes the same pooling by unfolding windows.",
     )
-    parser.add_argument("--methods", nargs="+", choices=list(COMPRESSORS), default=list(COMPRESSORS))
+    parser.add_argument("--methods", nargs="+", choices=list(COMPRESSORS), default=POOLING, metavar="METHOD")
+    parser.add_argument(
+        "--all",
+        dest="methods",
+        action="store_const",
+        const=list(COMPRESSORS),
+        help="all methods: those that compare all pairs of tokens take minutes and gigabytes",
+    )
     parser.add_argument("--frames", type=int, default=64, help="T (default: %(default)s)")
     parser.add_argument("--grid", type=int, nargs=2, default=[27, 27], metavar=("H", "W"), help="tokens per frame")
     parser.add_argument("--width", type=int, default=3584, help="D, channels of a token (default: %(default)s)")
@@ -93,16 +99,9 @@ def _with_evidence(
 ) -> Callable[[torch.Tensor], Compressed]:
     """Build the method `name`, with random evidence of the sizes that a model gives."""
     compressor = build_compressor(name)
-    total = arguments.frames * math.prod(arguments.grid)
-
-    def size(need: Need) -> tuple[int, ...]:
-        if isinstance(need, TowerKeys):
-            return total, KEY_WIDTH
-        if isinstance(need, FrameVectors | Question):
-            return (arguments.frames if isinstance(need, FrameVectors) else 1), arguments.width
-        return (total if need.per_token else arguments.frames,)
-
-    evidence: dict[Need, torch.Tensor] = {need: torch.rand(size(need), device=device) for need in compressor.needs}
+    height, row = arguments.grid
+    found = invented(compressor, (arguments.frames, height, row), width=arguments.width)
+    evidence = {need: value.to(device) for need, value in found.items()}
     return partial(compressor, evidence=evidence)
 
 

@@ -11,7 +11,16 @@ from torch import Tensor
 from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor
 from stgridpool.compressors import COMPRESSORS, build_compressor
-from stgridpool.evidence import Evidence, FrameVectors, Need, QueryAttention, Question, RotaryBias, TowerKeys
+from stgridpool.evidence import (
+    Evidence,
+    FrameVectors,
+    JointPatches,
+    Need,
+    QueryAttention,
+    Question,
+    RotaryBias,
+    TowerKeys,
+)
 from stgridpool.listed_frames import ListedFrames
 from stgridpool.plan import Shape
 
@@ -90,6 +99,8 @@ def invented(compressor: Compressor, shape: Shape, num_tokens: int | None = None
     for need in sorted(compressor.needs, key=repr):
         if isinstance(need, TowerKeys):
             found[need] = torch.randn(count, 16, generator=generator)
+        elif isinstance(need, JointPatches):
+            found[need] = torch.randn(count, width, generator=generator)
         elif isinstance(need, RotaryBias):
             found[need] = torch.rand(count, 5, generator=generator)
         elif isinstance(need, QueryAttention) and need.reduce == "none":

@@ -30,7 +30,7 @@ def run(run_python):
 
 
 def test_json_rows(run):
-    rows = json.loads(run("--frames", "9", "--grid", "6", "5", "--width", "16", "--rounds", "1", "--json"))
+    rows = json.loads(run("--all", "--frames", "9", "--grid", "6", "5", "--width", "16", "--rounds", "1", "--json"))
     assert {row["dtype"] for row in rows} == {"float32", "bfloat16"}
     assert {row["method"] for row in rows} == {*COMPRESSORS, "nsp, unfolded"}
     assert len(rows) == 2 * (len(COMPRESSORS) + 1)
