@@ -1,10 +1,10 @@
-"""Compare evaluation runs in a table: what a video costs in tokens and time, and what score came of it.
+"""Compare evaluation runs in a table: tokens and time per video, and the score.
 
 Each folder is the `--output` of one `scripts/evaluate.sh`; the newest run in it counts. Tokens come from lmms-eval's
 samples file, as means over the answered questions; seconds from the record that the model writes beside the results,
 summed over stages and processes and divided by the questions; the accuracy is the task's first metric, as lmms-eval
-reports it, with a 95 % interval that counts the questions of one video as one draw. Beside it stands how many questions
-could not be answered; a run that failed, since these were too many, is shown without its accuracy.
+reports it, with a 95 % interval that counts the questions of one video as one draw. The table also
+counts unanswered questions; a run that failed because there were too many is shown without its accuracy.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Row:
     tokens_per_frame: float | None  # newline tokens apart; None, as below, where a failed run answered nothing
     tokens_per_video: float | None  # newline tokens apart
     newlines_per_video: float | None
-    retention_mean: float | None  # of the questions; left at the last layer of what its own pooling gives, 0 to 1
+    retention_mean: float | None  # over questions: tokens at the last layer / tokens after its own pooling, 0 to 1
     retention_total: float | None  # the same over all tokens
     seconds_per_question: float | None  # None where all answers are those of an earlier run
     metric: str

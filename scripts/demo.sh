@@ -9,7 +9,7 @@ Usage: bash scripts/demo.sh
 Installs the project into .venv where needed (scripts/setup.sh), makes H.264 clips with eight questions each that the
 miniature Video LLM in scripts/nano/checkpoint has never seen, evaluates each compressor through lmms-eval on two
 processes, and prints tokens, accuracy and time. Takes under four minutes on two CPU cores after the installation.
-Everything it makes lies in demo/. What an earlier demo made there is replaced; a folder demo/ of another origin is refused.
+All output is written to demo/. It replaces the output of an earlier demo, but refuses a folder demo/ of another origin.
 TEXT
 }
 

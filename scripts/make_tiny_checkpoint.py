@@ -1,8 +1,8 @@
 """Write a small LLaVA-Video checkpoint with seeded random weights, in the layout of the released ones.
 
 File names, config keys, tokenizer kind and parameter names are those of LLaVA-Video-7B-Qwen2, so everything that loads
-the real checkpoint loads this one. It has learnt nothing. One thing is arranged: after the prompt's last line break it
-says a letter from A to D, then it stops, as a real model does; which letter is left to the random weights.
+the real checkpoint loads this one. It is untrained. One thing is arranged: after the prompt's last line break it says a
+letter from A to D and then stops, as a real model does; the random weights decide which letter.
 
 Source: https://huggingface.co/lmms-lab/LLaVA-Video-7B-Qwen2 (config.json and the weights' index).
 """

@@ -1,15 +1,15 @@
 r"""Evaluate several compressors on a task in one process, and compare them in a table.
 
-Each video is decoded and encoded once for all compressors; only compressing and answering is done for each. What lies
-in OUTPUT/COMPRESSOR afterwards, lmms-eval's results, samples and the record of the run, is what a run of its own would
-have written. Its seconds leave out reading and encoding, which are printed apart.
+Each video is decoded and encoded once for all compressors; only compression and answering are repeated.
+OUTPUT/COMPRESSOR then holds the same files as a separate run would write: lmms-eval's results, the samples and the
+record of the run. Its seconds exclude reading and encoding, which are printed separately.
 
 Example:
   python scripts/sweep.py --tasks videomme --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64 \
     bilinear st_gridpool 'average:{"kernel_size":4}'
 
-With --retention every compressor gets the options with which it leaves that share of the tokens that the checkpoint's
-own pooling would leave, whatever its own way of counting. The table is followed by those that cannot.
+With --retention every compressor gets the options that make it keep that share of the tokens after the checkpoint's own
+pooling, however it counts its own budget. Compressors that cannot do so are listed below the table.
 """
 
 import json
@@ -95,7 +95,7 @@ class Choice:
 
     @property
     def model_args(self) -> str:
-        """What the compressor would be called in the --model_args of a run of its own."""
+        """Return the compressor's name in the --model_args of a separate run."""
         options = json.dumps(self.options, separators=(",", ":"))
         return f"compressor={self.name}" + (f",compressor_args={options}" if self.options else "")
 
@@ -122,7 +122,7 @@ def _is_number(text: str) -> bool:
 
 
 def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: TaskManager) -> list[Row]:
-    """Run lmms-eval with one model and write what its command line writes.
+    """Run lmms-eval with one model and write the same files as its command line.
 
     Args:
         model: The model.

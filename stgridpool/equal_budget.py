@@ -1,8 +1,8 @@
-"""Equal budgets: the options with which a method leaves a given share of the visual tokens, counted as for all others.
+"""Equal budgets: options that make a method keep a given share of the visual tokens, counted alike for all.
 
 Methods count their budgets in different ways: as a fraction of what they see, as a mean over the layers of the language
 model, or as a size of windows. `meet` turns one retention, by one definition, into each method's own options;
-`planned_retention` says what they then leave, by every definition.
+`planned_retention` computes the resulting retention by every definition.
 """
 
 from __future__ import annotations

@@ -18,16 +18,16 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class TwoHalves(LayerAveraged):
-    """Base of methods of two halves; with ``inner_retention=1`` only the front half is left, which may be shared.
+    """Base of methods of two halves; with ``inner_retention=1`` only the front half acts, which may be shared.
 
     Attributes:
         released_layer: The layer of the inner half in the released code, and the depth of the model that it is for;
             class attribute.
         retention: Fraction that enters the language model; of the other two budgets likewise.
-        inner_retention: Fraction of what enters the language model that is left from `layer` on, above 0 and at most 1.
+        inner_retention: Fraction of the language model's input kept from `layer` on, above 0 and at most 1.
         layer: The decoder layer whose input the inner half compresses, 1 to 1000; None for `released_layer`, or as deep
             in models of another depth. It is that of the released depth until `for_depth` names another.
-        positions: Where tokens stand from there on, see `Step`.
+        positions: Positions of tokens from there on, see `Step`.
         layer_average: See `LayerAveraged`; `for_depth` turns it into `retention`, and into `inner_retention` where that
             has to give way.
 
@@ -52,7 +52,7 @@ class TwoHalves(LayerAveraged):
     @property
     @abstractmethod
     def front_needs(self) -> frozenset[Need]:
-        """What the front half asks for."""
+        """Return the front half's needs."""
 
     @abstractmethod
     def plan_front(self, tokens: VideoTokens, evidence: Evidence) -> Plan:

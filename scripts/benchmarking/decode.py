@@ -1,4 +1,4 @@
-"""``decode``: what each decoder takes to read frames spread over a long clip, and whether they are the same frames."""
+"""``decode``: each decoder's time to read frames spread over a long clip, and whether the frames agree."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def benchmark_decoders(kind: str, arguments: argparse.Namespace) -> list[dict[st
 
 
 def read_without_seeking(path: Path, num_frames: int) -> Reading:
-    """Frames by counting: everything up to the last of them is decoded, from the first on."""
+    """Read frames by counting: decode everything from the first frame to the last one wanted."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"

@@ -61,7 +61,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--size", choices=list(GEOMETRIES), default="tiny", help="geometry of the model")
     parser.add_argument("--questions-per-video", type=int, default=3, metavar="N")
     parser.add_argument("--videos", type=int, help="videos that all improvements together are timed on")
-    parser.add_argument("--compared-videos", type=int, help="the first of them, on which the others are timed")
+    parser.add_argument("--compared-videos", type=int, help="number of first videos on which the others are timed")
     parser.add_argument("--clip-seconds", type=int, help="length of a video")
     parser.add_argument("--frames", type=int, help="frames of a video that the model sees")
     parser.add_argument("--rounds", type=int, default=1, help="times that everything is timed; the best counts")

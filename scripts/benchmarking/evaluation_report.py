@@ -93,7 +93,7 @@ def _time_to_first_token(plain: Measured) -> dict[str, float]:
 
 
 def _matmul_shares(arguments: argparse.Namespace, plain: Measured) -> dict[str, Any]:
-    """Return the device's rate for large matrices, and the share of it that tower and prefill reach."""
+    """Return the device's rate for large matrices, and the fraction that tower and prefill reach."""
     geometry, count = GEOMETRIES[arguments.size], len(plain.answers)
     rate = matmul_flops_per_second(torch.device(arguments.device), DTYPES[arguments.dtype])
     vision = arguments.frames * geometry.vision_flops()

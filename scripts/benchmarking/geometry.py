@@ -1,6 +1,6 @@
 """Sizes of models, and how many operations they need, by formula.
 
-A multiplication and an addition count as two operations. What is left out (norms, activations, softmax, rotary
+A multiplication and an addition count as two operations. Omitted terms (norms, activations, softmax, rotary
 positions) is below a percent at the sizes of real models.
 """
 

@@ -176,7 +176,7 @@ def _text(path: Path) -> str:
 
 @contextmanager
 def _clips(arguments: argparse.Namespace) -> Iterator[list[Path]]:
-    """As many copies of one clip as are asked for, in a folder that is deleted afterwards."""
+    """Copy one clip the requested number of times, into a folder that is deleted afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.mp4" for number in range(arguments.clips)]
         _write_clip(paths[0], *arguments.size, arguments.frames)

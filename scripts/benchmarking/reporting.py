@@ -1,4 +1,4 @@
-"""What all benchmarks have in common: options about output, and what stands in a file of results."""
+"""Shared by all benchmarks: the output options and the contents of a results file."""
 
 from __future__ import annotations
 

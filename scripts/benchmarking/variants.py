@@ -11,7 +11,7 @@ class Variant:
     """Which improvements are on."""
 
     name: str
-    encode_once: bool = False  # otherwise every question has a file of its own, so that nothing can be shared
+    encode_once: bool = False  # otherwise every question has its own file, so that nothing can be shared
     share_prefix: bool = False
     batch: bool = False
     ahead: bool = False

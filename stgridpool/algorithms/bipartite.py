@@ -17,7 +17,7 @@ MOST_ENTRIES = 1 << 24
 
 
 def merge_pairs(features: Tensor, sets: Sets, counts: Tensor) -> Tensor:
-    """Merge the members of each set until `counts` are left; return the place (K, R) int64 that each one goes to.
+    """Merge the members of each set until `counts` remain; return the place (K, R) int64 that each one joins.
 
     Places are those in the set; a member that is joined keeps its own. Rounds follow one another, and there are about
     ``log2(size / count)`` of them; in a round all sets are merged at once.

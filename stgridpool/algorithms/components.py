@@ -59,7 +59,7 @@ def components_of_edges(first: Tensor, second: Tensor, count: int) -> Tensor:
 def merge_components(joined: Tensor, sets: Sets) -> Plan:
     """Plan that averages each connected component.
 
-    The mean stands on the place of the member with most neighbours, of equals the first; so they are in that order.
+    The mean takes the place of the member with most neighbours (the first of equals); so they are in that order.
 
     Args:
         joined: (K, R, R) bool, symmetric, which members are neighbours; nobody is a neighbour of what is not there.

@@ -15,8 +15,8 @@ def largest_determinant(kernel: Tensor, is_there: Tensor, count: int) -> Tensor:
     """Choose members of each set, (K, count) int64, in the order of the choices; of equal ones the first.
 
     Each choice is the member that enlarges the determinant of the kernel of those chosen most, found with one row of
-    its Cholesky factor per choice. Where rounding alone is left, the first members follow. Only the choices follow one
-    another; all sets choose at once. What comes after the last member of a set means nothing.
+    its Cholesky factor per choice. Where only rounding error remains, the first members follow. Only the choices
+    follow one another; all sets choose at once. What comes after the last member of a set means nothing.
 
     Source: fast greedy maximum a posteriori inference (Chen et al., NeurIPS 2018), arXiv 1709.05135.
 

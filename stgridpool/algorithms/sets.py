@@ -64,11 +64,11 @@ class Sets:
         return self.index.gather(1, places).flatten()[to_device(slots, places.device)]
 
     def mixed(self, weights: Tensor, places: Tensor, is_row: Tensor) -> Plan:
-        """Plan whose tokens are sums over the members of a set, in the order of the tokens on whose places they stand.
+        """Plan whose tokens are sums over the members of a set, in the order of the tokens whose places they take.
 
         Args:
             weights: (K, C, R) float32, the factor of each member in each sum.
-            places: (K, C) int64, the place in the set on which each sum stands.
+            places: (K, C) int64, the place in the set that each sum takes.
             is_row: (K, C) bool, which sums there are.
         """
         which = is_row.flatten().nonzero().flatten()

@@ -40,14 +40,14 @@ def spread_over_frames(
     """Return what goes into the peaks of static places, token by token: every frame of a segment alike.
 
     Args:
-        peak: (S', N) int64, the place of the peak that each place goes to.
-        weight: (S', N), with which its mean over the segment goes in.
+        peak: (S', N) int64, the place of the peak that each place joins.
+        weight: (S', N), the weight of its mean over the segment.
         is_static: (S, N) bool.
         lengths: (S,) int64 on the CPU, frames of each segment.
         segments: (S',) int64 on the CPU, the segments that have peaks.
 
     Returns:
-        Entries (E,): the token on whose place the peak stands, in the first frame of the segment; a token that goes
+        Entries (E,): the token whose place the peak takes, in the first frame of the segment; a token that goes
         into it; and its weight.
     """
     device, area = is_static.device, is_static.shape[1]

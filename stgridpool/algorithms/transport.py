@@ -55,7 +55,7 @@ def gather_over_time(values: Tensor, sizes: list[int], segments: list[int], keep
         keep: Fraction of each later frame that stays, above 0 and at most 1.
 
     Returns:
-        Rows over the N tokens, and for each the token in whose place it stands.
+        Rows over the N tokens, and for each the token whose place it takes.
     """
     starts = [sum(sizes[:frame]) for frame in range(len(sizes) + 1)]
     rows, places, first = [], [], 0

@@ -32,7 +32,7 @@ _LARGEST = torch.finfo(torch.float32).max
 
 
 class Typicality(NamedTuple):
-    """How near each token lies to two means, each 0 to 5: the sum of five kernels.
+    """Measure how near each token is to two means, each 0 to 5: the sum of five kernels.
 
     Attributes:
         of_video: (N,) float32, to the mean of all tokens.

@@ -21,7 +21,7 @@ class DivPrune(Budgeted):
     All distances in a set exist at once: 157 MB for 32 frames of 196 tokens as one video, 5 MB frame by frame.
 
     The released code chooses among all visual tokens of a prompt, ``scope="video"``. Differences from it: a ratio is
-    rounded down, not to the nearest number (0.098 is published); where only copies of the tokens kept are left, those
+    rounded down, not to the nearest number (0.098 is published); where only copies of the tokens kept remain, those
     are kept from the first on, while the code keeps one token several times.
 
     Source: DivPrune (CVPR 2025), arXiv 2503.02175.

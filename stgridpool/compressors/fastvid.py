@@ -1,4 +1,4 @@
-"""FastVID: the salient tokens of each frame, and density peaks of some frames that stand for the rest."""
+"""FastVID: the salient tokens of each frame, and density peaks of some frames that represent the rest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FastVID(Budgeted):
     segment with a budget of n tokens ``int(n * context)`` are context tokens, the others the most salient of each
     frame, the earlier frames one more. Anchor frames are the last of the segment and every `period`-th before it; they
     share the context tokens, the later ones one more. In an anchor frame these are the density peaks among the tokens
-    that are not salient. Every other token of the segment that is not salient goes to the context token of most similar
+    that are not salient. Every other token of the segment that is not salient joins the context token of most similar
     direction, once for each anchor frame. The output is ``w * itself + (1 - w) * mean of those`` with w at least
     `self_weight`. Where context tokens do not fit into the anchor frames, other frames keep more salient ones.
 
@@ -39,7 +39,7 @@ class FastVID(Budgeted):
     LLaVA-Video, with exact counts and without its crashes: on fewer frames than segments, or budgets that do not fit.
     In that for LLaVA-OneVision, ``released_onevision``, each frame has ``int(n * context)`` context tokens, and anchor
     frames lose the remainder of their sum, so that a budget may be missed; and context tokens also count among those
-    that go to them. The paper's share of context tokens is 0.6, that of the code 0.4.
+    that join them. The paper's share of context tokens is 0.6, that of the code 0.4.
 
     Attributes:
         preset: "released" or "released_onevision", see above.
@@ -161,7 +161,7 @@ def _senders(
         is_sent: (T * N,) bool, the tokens that go.
         centres: Context tokens (C,) of each anchor frame.
         lengths: (S,) int64 on the CPU, frames of each segment.
-        own_too: Whether the context tokens of an anchor frame go to themselves.
+        own_too: Whether the context tokens of an anchor frame join themselves.
 
     Returns:
         Context tokens and the tokens sent there, (E,) int64 both.

@@ -74,23 +74,23 @@ class FrameFusion(Compressor):
     """Merge like tokens in front of the first decoder layers, and cut once by attention; to a mean over all layers.
 
     In front of a layer, tokens join the one before them on their place, as in `framefusion_merge`, while each layer
-    merges at least `least_merged` of its tokens. Where the next one would merge less, tokens are cut instead: those
-    remain that the last token of the prompt attends to most in the layer before, as many as meet the mean over layers,
-    rounded down. If merging alone meets it earlier, the most alike are merged, and nothing is cut.
+    merges at least `least_merged` of its tokens. Where the next one would merge less, tokens are cut instead:
+    the tokens that the prompt's last token attends to most in the layer before remain; the mean over layers sets their
+    number, rounded down. If merging alone meets it earlier, the most alike are merged, and nothing is cut.
 
     Only the mean over layers is met exactly: how many tokens each layer gets depends on the video, so that there is no
     budget in tokens; `framefusion_merge` has one.
 
     Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. The code merges and cuts behind the
     attention of a layer, here in front of the next one; it rounds the tokens kept to the nearest, not down; it assumes
-    28 layers whatever the model; and it merges in as many layers as pay.
+    28 layers whatever the model; and it merges in every layer where merging pays.
 
     Attributes:
         layer_average: Mean retention over all layers of the language model, above ``1 / depth`` and at most 1.
         threshold: The smallest cosine at which a token joins, -1 to 1.
         least_merged: Fraction of its tokens below which a layer's merging is the last, 0 to 1.
         merging_layers: Most layers that merge, 1 to 1000; fewer where they would use the mean up before the cut.
-        positions: Where the remaining tokens stand, see `Step`.
+        positions: Positions of the remaining tokens, see `Step`.
         depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
 
     Raises:

@@ -21,7 +21,7 @@ class FrameFusionMerge(Budgeted):
     """Merge tokens over time: those that are like the token before them on their place join it, in chains.
 
     Likeness is the cosine with the token before, whatever that one joined. A chain becomes its mean, on the place of
-    its first token. To a budget as many tokens join as it takes, the most alike first, of equals the first. Tokens
+    its first token. The most alike tokens join first, ties in order, until the budget is met. Tokens
     with none before them never join, so that a budget cannot be below their number, a frame's; then the method refuses.
 
     Source: FrameFusion (ICCV 2025), arXiv 2501.01986, which merges inside the language model; see `FrameFusion`.
@@ -70,7 +70,7 @@ def is_most_alike(likeness: Tensor, count: int) -> Tensor:
 
 
 def merge_chains(tokens: VideoTokens, joins: Tensor) -> Plan:
-    """Return the plan by which tokens that join (N,) bool go to the token before them on their place; to the mean."""
+    """Return the plan by which tokens that join (N,) bool join the token before them at their place, as means."""
     order, _ = chains(tokens)
     heads = order[~joins[order]]
     head = heads[(~joins[order]).cumsum(0) - 1]  # of every token, in that order

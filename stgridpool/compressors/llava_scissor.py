@@ -26,13 +26,13 @@ _PROBES = 10
 class LLaVAScissor(Budgeted):
     """Average connected components of tokens whose cosine is above a threshold: of each frame, then of those means.
 
-    Then every token of the video goes to the component of most similar mean, of equals to the first, which becomes the
-    mean of its own mean and of the tokens that came. A component stands where its token with most neighbours stood, in
-    the video as in the frame.
+    Then every token of the video joins the component with the most similar mean (the first of equals), which becomes
+    the mean of its own mean and of the tokens that joined. A component takes the place of its token with most
+    neighbours, in the video as in the frame.
 
-    The released code takes a threshold, 0.9, and leaves as many tokens as there are components. For a budget the
-    highest threshold is found that leaves at most as many, and tokens stay alone until it is met exactly, those least
-    like the component that they would go to. It lies above the highest at which the components of frames alone are few
+    The released code takes a threshold, 0.9, and keeps one token per component. For a budget we find the highest
+    threshold with at most that many components; then the tokens least like the component that they would join stay
+    alone until the budget is met exactly. It lies above the highest at which the components of frames alone are few
     enough; 10 are tried in between, and each takes all cosines between the means of frames' components. The code draws
     a sample of tokens to find components, all of them up to about 3,300, and loses tokens where it is smaller; here
     components are exact.
@@ -60,7 +60,7 @@ class LLaVAScissor(Budgeted):
         return super().planned_count(shape, total) if self.threshold is None else None
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Find components, and send every token to one of them."""
+        """Find components, and assign every token to one."""
         del evidence
         features = tokens.features.float()
         sets = Sets.within(tokens, "frame")
@@ -96,7 +96,7 @@ def _components_of_video(features: Tensor, sets: Sets, cosines: Tensor, threshol
 
 
 def _with_tokens(features: Tensor, found: Plan, budget: int) -> Plan:
-    """Plan of components with the tokens that go to them, and of as many tokens alone as make up a budget.
+    """Plan of components with the tokens that join them, and of single tokens that fill the budget.
 
     Args:
         features: (N, D) float32.

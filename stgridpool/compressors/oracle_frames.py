@@ -54,7 +54,7 @@ class OracleFrames(Compressor):
         maps = tokens.maps()
         if len(marks) != len(maps):
             raise ValueError(
-                f"oracle_frames counts the {len(marks)} frames of the video, but {len(maps)} are left: put it in front "
+                f"oracle_frames counts the {len(marks)} frames of the video, but {len(maps)} remain: put it in front "
                 "of methods that change their number"
             )
         is_kept = (marks > 0).repeat_interleave(tokens.shape[1] * tokens.shape[2])

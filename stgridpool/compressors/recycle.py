@@ -65,7 +65,7 @@ class Recycle(Compressor):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the other method needs."""
+        """Return the other method's needs."""
         return self.pruner.needs
 
     def steps(self) -> tuple[Step, ...]:

@@ -24,8 +24,8 @@ class ToMe(Budgeted):
 
     In each round the tokens are split alternately, and each of the first half proposes to join the one of the second
     half whose direction is most like its own, of equals the first. The best proposals are accepted, as many as the
-    budget asks for, at most half of the tokens a round. What joins is averaged by size, so that each output token is
-    the mean of all that went into it; it stands on the place of the token that was joined first.
+    budget asks for, at most half of the tokens a round. Joined tokens are averaged by size, so that each output token
+    is the mean of all its members; it takes the place of the token that was joined first.
 
     Source: ToMe (ICLR 2023), arXiv 2210.09461, as video compressors use it: on finished tokens, in as many rounds as it
     takes, not in every block of the vision tower. The released code puts the rest of the first half in front of the

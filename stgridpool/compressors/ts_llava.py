@@ -21,7 +21,7 @@ class TSLLaVA(Budgeted):
     """Make a mosaic of a few frames, as large as a frame, and sample the rest of the budget evenly from all tokens.
 
     The thumbnail holds frames ``floor(i T / n)`` of T in the squarest grid, each resized by area, see
-    `stgridpool.frames.mosaics`; of fewer frames than `thumbnail_frames` all are in it. It stands on the first frame.
+    `stgridpool.frames.mosaics`; of fewer frames than `thumbnail_frames` all are in it. It counts as the first frame.
     Of S samples, sample i is token ``floor((2 i + 1) N / (2 S))`` of the N tokens in raster order, the middle one of
     each of S equal blocks. A budget of no more tokens than a frame has leaves no room for the thumbnail: then all are
     samples.

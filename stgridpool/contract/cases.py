@@ -89,7 +89,7 @@ def invented(compressor: Compressor, shape: Shape, num_tokens: int | None = None
     Args:
         compressor: The method.
         shape: (T, H, W) of the lattice.
-        num_tokens: Tokens that stand on it; None if they fill it.
+        num_tokens: Tokens on the lattice; None if they fill it.
         width: D.
     """
     frames, height, row = shape

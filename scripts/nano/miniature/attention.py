@@ -2,7 +2,7 @@
 
 Half of a packed prompt is questions, which do not see each other. A mask says so too, but then all pairs are computed;
 here only prefix with itself, each question with the prefix, and each question with itself. It is registered with
-transformers under a name of its own, so the model stays as it is.
+transformers under a separate name, so the model stays as it is.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Blocks:
     Attributes:
         prefix: Tokens before the first question, P.
         padded: (m, n) place behind the prefix of each token of m questions, padded to n by repeating some token.
-        restore: (Q,) where each token behind the prefix lies in `padded`, flattened.
+        restore: (Q,) index of each token after the prefix in `padded`, flattened.
     """
 
     prefix: int

@@ -23,7 +23,7 @@ from .checkpoint_format import (
 from .questions import QUESTION_TYPES, ask
 
 VOCABULARY = 640
-TILE, PATCHES = 98, 7  # pixels and patches along a side of what the vision tower reads
+TILE, PATCHES = 98, 7  # pixels and patches along a side of the vision tower's input
 
 
 def prompt(question: str, answer: str | None = None) -> str:

@@ -71,7 +71,7 @@ def _backgrounds(clips: Clips, size: int, num_pictures: int) -> Tensor:
 
 
 class _Canvas:
-    """Pictures (F, S, S, 3) that things are painted on, each within a window of its own."""
+    """Pictures (F, S, S, 3) to paint things on, each within its own window."""
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels

@@ -45,7 +45,7 @@ class Seen:
     projected: Tensor
 
 
-OWN = Layout(build_compressor("bilinear"))  # what the checkpoint asks for
+OWN = Layout(build_compressor("bilinear"))  # the checkpoint's own pooling
 WHOLE = Layout(build_compressor("none"))
 MIX = {  # how often each is drawn
     OWN: 0.45,

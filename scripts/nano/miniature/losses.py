@@ -1,6 +1,6 @@
-"""What the model is taught.
+"""The training losses.
 
-Besides the letter three helpers give a signal long before the letter does; none of them is left in the checkpoint:
+Besides the letter, three auxiliary losses give a signal long before the letter does; the checkpoint contains none:
 
 * the tower first learns to name what each of its patches shows, and later the projector's output must still tell it;
 * the language model says the answer's word at the question mark, and yes or no at each option;

@@ -4,7 +4,7 @@ Written below the folder:
 
 * videomme/: `test-00000-of-00001.parquet` and `data/<videoID>.mp4`, as custom_tasks/videomme_local.yaml reads them; one
   question of every type for each clip. The lengths are cut into three ranges: short, medium and long.
-* vnbench/: `test.json` and `videos/<name>.mp4`: clips whose digit stands at a chosen depth, each asked about four
+* vnbench/: `test.json` and `videos/<name>.mp4`: clips whose digit appears at a chosen depth, each asked about four
   times with the answer at each of the letters.
 
 Files are H.264 without sound, 256 x 256 pixels, two pictures a second. The same seed gives the same questions, byte for

@@ -1,6 +1,6 @@
 """Many questions about one video in a single pass.
 
-The video and all that stands before the question are a shared prefix; behind it stand the questions of all types. Each
+The video and everything before the question form a shared prefix, followed by the questions of all types. Each question
 sees the prefix and itself, and counts its positions from the prefix on, so it is answered exactly as if it were alone.
 
 Letters: B clips, Q tokens of all questions together, V tokens of a video, L tokens in all.
@@ -43,7 +43,7 @@ class QuestionForm:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What stands around the video, and how long the questions behind it are.
+    """The prompt around the video, and the lengths of the questions after it.
 
     Attributes:
         before: (n,) ids before the video.

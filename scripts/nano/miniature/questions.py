@@ -96,7 +96,7 @@ def draw_options(kind: QuestionType, clips: Clips, letters: Tensor, generator: t
     others = chances.topk(len(LETTERS) - 1).indices
     others = others.gather(1, torch.rand(others.shape, generator=generator).argsort(dim=1))
     place = torch.arange(len(LETTERS))[None]
-    shifted = place - (place > letters[:, None]).long()  # which of the others stands at each place
+    shifted = place - (place > letters[:, None]).long()  # the distractor at each place
     options = others.gather(1, shifted.clamp(max=len(LETTERS) - 2))
     return options.scatter(1, letters[:, None], answer[:, None])
 

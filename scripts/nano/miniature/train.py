@@ -67,7 +67,7 @@ class Trainer:
         self.scores: dict[str, float] = {}
 
     def train(self) -> None:
-        """Carry out all stages from where the saved state stands."""
+        """Run all stages, starting from the saved state."""
         first, done = self._load()
         for number, stage in enumerate(self.settings.stages[first:], start=first):
             steps = range(done, stage.steps)

@@ -6,7 +6,7 @@ unit on the right and at the bottom stays empty: what happens, happens in 3 x 3 
 * A mover, a coloured shape, crosses a block of 2 x 2 cells from left, right, top or bottom during the whole clip.
 * A grey card in another cell shows four coloured shapes one after the other, each in another colour.
 * A white lamp in a corner cell lights up in one to four single seconds that do not touch.
-* A digit stands in a further cell in one second only: the needle.
+* A digit appears in a further cell in one second only: the needle.
 
 Letters: B clips, T seconds. Sizes and places are in units, times in seconds.
 """
@@ -156,12 +156,12 @@ def _card_starts(num_clips: int, seconds: int, generator: torch.Generator) -> Te
 
 
 def _flashes(num_clips: int, seconds: int, generator: torch.Generator) -> Tensor:
-    """(B, T) bool: one to four single seconds, no two of them neighbours; each number is as likely."""
+    """(B, T) bool: one to four single seconds, no two adjacent; each count is equally likely."""
     most = min(len(COUNTS), (seconds + 1) // 2)
     counts = torch.randint(1, most + 1, (num_clips,), generator=generator)
     on = torch.zeros(num_clips, seconds, dtype=torch.bool)
     for row, count in enumerate(counts.tolist()):
-        # count places among those that are left when each flash but the last takes its neighbour along
+        # count places among those that remain when each flash but the last also removes its neighbour
         places = torch.randperm(seconds - count + 1, generator=generator)[:count].sort().values
         on[row, places + torch.arange(count)] = True
     return on

@@ -1,4 +1,4 @@
-"""FlashVID: attended and diverse tokens of each frame, and trees over time that stand for the rest."""
+"""FlashVID: attended and diverse tokens of each frame, and trees over time that represent the rest."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class FlashVID(TwoHalves):
     * The code divides the sum of a tree by one more than the children of its root, so that the tokens of deep trees are
       too long; here it is the mean.
     * In a segment of one frame the code merges chosen tokens as well, and so has two tokens on some places.
-    * Once only tokens of negative product are left to choose, "attn_div_v2" takes chosen ones again.
+    * Once only tokens of negative product remain to choose, "attn_div_v2" takes chosen ones again.
     * The code rounds up in each frame, and lets the number of peaks decide how many neighbours count, at most 7, so
       that with few of them rounding decides; here the budget is exact, and 7 count.
 

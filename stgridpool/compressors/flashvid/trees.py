@@ -33,7 +33,7 @@ class Trees(NamedTuple):
 def link(unit: Tensor, is_free: Tensor, lengths: Tensor, shares: Tensor, threshold: float, is_released: bool) -> Trees:
     """Link tokens to the most similar one of the frame before, and follow the links.
 
-    Of the links of a segment only the best remain, if there are so many that less than its budget would be left.
+    A segment keeps only its best links if all of them together would leave fewer tokens than its budget.
 
     Args:
         unit: (T, N, D) of length 1.
@@ -86,7 +86,7 @@ def merge(
         is_free: (T, N) bool, tokens that are merged.
         trees: They are in these.
         lengths: (S,) int64 on the CPU, frames of each segment.
-        quota: (T,) int64 on the CPU, peaks; those of the frames of a segment are shared out anew.
+        quota: (T,) int64 on the CPU, peaks; those of a segment's frames are shared out again.
         is_released: Whether counts are rounded up, and the number of peaks bounds that of neighbours.
     """
     itself = torch.arange(is_free.numel(), device=maps.device)
@@ -109,7 +109,7 @@ def merge(
 
 
 def _centres(maps: Tensor, is_root: Tensor, trees: Trees, counts: Tensor, is_released: bool) -> Tensor:
-    """Return the token (T * N,) int64 that each root goes to; -1 for other tokens, and in frames without peaks."""
+    """Return the token (T * N,) int64 that each root joins; -1 for other tokens, and in frames without peaks."""
     flat = maps.flatten(0, 1).float()
     sums = torch.zeros_like(flat).index_add_(0, trees.root, flat)
     distances = scaled_distances((sums / trees.divisor.clamp_min(1)[:, None]).view(maps.shape), is_root)

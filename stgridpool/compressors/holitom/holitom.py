@@ -41,7 +41,7 @@ class HoliTom(TwoHalves):
 
     Source: HoliTom (NeurIPS 2025), arXiv 2505.21334. ``corrected``, the default, differs from its released code, which
     ``released`` equals: the code rounds in each window and frame, so that it misses a budget by some tokens, and by
-    many where so much repeats that less is left; here the budget is exact, and in such videos the places that change
+    many where much repeats; here the budget is exact, and in such videos the places that change
     most count as dynamic. It lets the number of peaks decide how many neighbours count, at most 7; here 7 count. Inside
     it merges in pairs, one after the other; here it is the mean. Merging of dynamic tokens crashes there and is not
     offered; newlines are the model's matter.
@@ -127,7 +127,7 @@ class HoliTom(TwoHalves):
             counts: (S,) int64 on the CPU.
 
         Returns:
-            Entries (E,): the token on whose place a peak stands, a token that goes into it, and its weight.
+            Entries (E,): the token whose place a peak takes, a token merged into it, and its weight.
         """
         chosen = counts.nonzero().flatten()
         if not len(chosen):
@@ -137,7 +137,7 @@ class HoliTom(TwoHalves):
         distances = scaled_distances(segment_means(maps, lengths, chosen), is_there)
         neighbours = counts[chosen].clamp(1, NEIGHBOURS) if self.preset == "released" else NEIGHBOURS
         places, is_taken = peaks(peak_scores(distances, is_there, neighbours), counts[chosen])
-        peak = places.gather(1, nearest_peaks(distances, places, is_taken))  # (S', N), the place that each goes to
+        peak = places.gather(1, nearest_peaks(distances, places, is_taken))  # (S', N), the peak that each place joins
         others = torch.zeros_like(peak).scatter_add(1, peak, is_there.long()) - 1
         own = torch.full(peak.shape, self.self_weight, device=maps.device).where(others > 0, 1)
         share = (1 - own.gather(1, peak)) / others.gather(1, peak).clamp_min(1)

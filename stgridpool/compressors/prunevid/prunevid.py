@@ -25,7 +25,7 @@ from stgridpool.video_tokens import VideoTokens
 
 NEIGHBOURS = 7
 LARGEST_WHOLE = 14
-"""Sets of up to so many tokens are left whole by the released code."""
+"""The released code does not merge sets of up to this many tokens."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class PruneVid(TwoHalves):
     In front: frames are clustered by density peaks of their means, and clusters become scenes, each one stretch of
     frames. A place is static in a scene if the mean cosine over all pairs of frames is above `threshold`; it becomes
     its mean, in the first frame. Static places of a scene, and the other tokens of each frame, are merged into density
-    peaks, to the mean of all that go to one. The budget is shared out over these sets in proportion to their size.
-    Inside: those tokens of each frame remain that get most attention from any head and token of the question.
+    peaks, each the mean of all its members. The budget is shared out over these sets in proportion to their size.
+    Inside: the tokens of each frame with the most attention from any head and token of the question remain.
 
     Source: PruneVid (ACL Findings 2025), arXiv 2412.16117. ``corrected``, the default, differs from its released code,
     whose front half ``released`` equals: the code leaves ``int(retention * n)`` of each set of n, or all of up to 14,
-    so that the video decides how many tokens are left, few where much is static; and it crashes on fewer than seven
+    so that the video decides how many tokens remain, few where much is static; and it crashes on fewer than seven
     frames. Here the budget is exact, and in such videos the places that change most count as dynamic. Inside, the code
     also takes pruned tokens out of the cache of earlier layers, and prunes the static tokens of a scene apart from
     those of its first frame; here layers keep what they have seen, and both are one set.
@@ -120,7 +120,7 @@ def _likeness(maps: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _clusters(values: Tensor, is_there: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Merge sets (K, N, D) into `counts` (K,) peaks: the place that each member goes to, and its weight, (K, N)."""
+    """Merge sets (K, N, D) into `counts` (K,) peaks: the place that each member joins, and its weight, (K, N)."""
     distances = scaled_distances(values, is_there)
     places, is_taken = peaks(peak_scores(distances, is_there, NEIGHBOURS), counts)
     peak = places.gather(1, nearest_peaks(distances, places, is_taken))
