@@ -41,7 +41,7 @@ SCORE = re.compile(
 
 
 class SubmissionError(Exception):
-    """The file is not in order, or the server gave no scores; the message says what to do."""
+    """The file is invalid, or the server returned no scores; the message names the repair."""
 
 
 @dataclass
@@ -62,13 +62,13 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The text of the answer, as far as it has come."""
+        """Return the text of the answer received so far."""
         return self.body.decode("utf-8", errors="replace")
 
 
 @dataclass
 class Progress:
-    """What to say about the submission when the command ends early."""
+    """The message about the submission when the command ends early."""
 
     sent: str = "nothing was sent"
 

@@ -75,7 +75,7 @@ launch=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes
 launch+=("${launch_options[@]}") # last, as the last of several values counts
 ((num_gpus > 0)) || export ACCELERATE_USE_CPU=true # without it, accelerate starts a single process on the CPU
 
-# The run is a process group of its own. A guard ends it when this script ends without a word to the guard, even by kill -9.
+# The run has its own process group. A guard ends it if this script dies without notifying the guard, even by kill -9.
 guard() {
   trap '' INT TERM HUP
   read -r && return

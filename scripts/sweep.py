@@ -87,7 +87,7 @@ class Choice:
 
     @property
     def folder(self) -> str:
-        """What the run is called."""
+        """Return the name of the run."""
         if self.label is not None:
             return self.label
         words = [self.name, *(f"{option}={value}" for option, value in self.options.items())]
@@ -212,7 +212,7 @@ def main() -> None:
         "--model_args", required=True, help="arguments of llava_video, without compressor: pretrained=FOLDER,..."
     )
     parser.add_argument(
-        "--retention", action=Shares, nargs="+", help="shares of its own tokens that all are to leave, 0 to 1"
+        "--retention", action=Shares, nargs="+", help="shares of the checkpoint's own tokens to keep, 0 to 1"
     )
     parser.add_argument(
         "--retention-of", choices=DEFINITIONS, default=DEFINITIONS[0], help="which retention (default: %(default)s)"

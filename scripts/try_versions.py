@@ -69,7 +69,7 @@ def try_newest() -> int:
         print("newest: the index serves nothing newer than the pins")
     for name, version in newest.items():
         if version != allowed[name] and bounds[name].specifier.contains(version):
-            print(f"newest: {name} {version} is out, and what others require allows {allowed[name]}")
+            print(f"newest: {name} {version} is out; the requirements of others allow {allowed[name]}")
         elif version != allowed[name]:
             status |= run_contract("newest", different | {name: version}, only="command_line")
             print(f"newest: pyproject.toml holds {name} {version} back: {bounds[name].specifier}")
@@ -143,7 +143,7 @@ def resolve(requirements: Iterable[str], pins: Mapping[str, str], *options: str)
 
 
 def differing(versions: Mapping[str, str]) -> dict[str, str]:
-    """Those that the environment has in another version, or not at all."""
+    """Return those that the environment lacks or has in another version."""
     return {
         name: version for name, version in versions.items() if (package_version(name) or "").split("+")[0] != version
     }

@@ -22,7 +22,7 @@ ENTERING, AVERAGE, LAST, READ = DEFINITIONS
 
 @dataclass(frozen=True)
 class Reference:
-    """What retention is measured against: a checkpoint's own tokens, newlines apart.
+    """The reference for retention: a checkpoint's own tokens, newlines apart.
 
     Attributes:
         own_pooling: The checkpoint's own pooling.
@@ -35,7 +35,7 @@ class Reference:
     num_layers: int
 
     def own_shape(self, num_frames: int) -> Shape:
-        """Return the lattice (T, H, W) that its own pooling leaves.
+        """Return the lattice (T, H, W) after its own pooling.
 
         Raises:
             ValueError: If that depends on the tokens.
@@ -46,12 +46,12 @@ class Reference:
         return shape
 
     def own_count(self, num_frames: int) -> int:
-        """Return the number of tokens that its own pooling leaves."""
+        """Return the number of tokens after its own pooling."""
         frames, height, width = self.own_shape(num_frames)
         return frames * height * width
 
     def share_of_input(self, compressor: Compressor, share: float, of: str) -> float:
-        """Return the fraction of the tokens that a method of one step sees which leaves `share` of the own tokens.
+        """Return the fraction of its input that a method of one step must keep to leave `share` of the own tokens.
 
         Args:
             compressor: The method.
@@ -107,7 +107,7 @@ def window_sides() -> list[Pair]:
 
 
 def planned_retention(compressor: Compressor, num_frames: int, reference: Reference) -> dict[str, float | None]:
-    """Return what a method leaves by each of `DEFINITIONS`, as a fraction of the checkpoint's own tokens.
+    """Return a method's retention by each of `DEFINITIONS`, as a fraction of the checkpoint's own tokens.
 
     None where the tokens decide. A generated token reads what entered each layer.
 

@@ -63,7 +63,7 @@ class Budgeted(Compressor):
 
     @property
     def budget(self) -> Budget:
-        """The budget that the options set; none if an alternative decides."""
+        """Return the budget that the options set; none if an alternative decides."""
         return Budget(self.retention, self.tokens, self.tokens_per_frame)
 
     def count(self, tokens: VideoTokens) -> int:
@@ -82,7 +82,7 @@ class Budgeted(Compressor):
         return replace(with_default, retention=reference.share_of_input(with_default, share, of))
 
     def steps(self) -> tuple[Step, ...]:
-        """Return the one place where the method acts: behind the checkpoint's own pooling."""
+        """Return the one place where the method acts: after the checkpoint's own pooling."""
         return (Step(self, TOKENS),)
 
 
@@ -138,7 +138,7 @@ class FrameBudgeted(Budgeted):
         choice("frame_budget", self.frame_budget, FRAME_BUDGETS)
 
     def frame_shares(self, tokens: VideoTokens) -> Tensor:
-        """Return how many tokens to leave of each frame, (T,) int64 on the CPU."""
+        """Return how many tokens of each frame to keep, (T,) int64 on the CPU."""
         sizes, count = tokens.frame_sizes(), self.count(tokens)
         if self.frame_budget == "uniform":
             return equal_shares(sizes, count)

@@ -64,7 +64,7 @@ class TwoHalves(LayerAveraged):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What both halves ask for."""
+        """Return the needs of both halves."""
         return self.front_needs if self.inner_retention == 1 else super().needs
 
     def for_depth(self, num_layers: int) -> Compressor:

@@ -130,7 +130,7 @@ def _read_with_torchcodec(path: str, num_frames: int) -> Reading:
 
 
 def _show_ffmpeg_to_torchcodec() -> None:
-    """Where no FFmpeg is installed, start this command again with the libraries of PyAV's wheel in its path.
+    """Restart this command with the libraries of PyAV's wheel in its path if no FFmpeg is installed.
 
     They have names of their own there, so they are linked by the names that torchcodec loads.
     """

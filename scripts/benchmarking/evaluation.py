@@ -31,7 +31,7 @@ OPTIONS = ("A. It is red, then blue.", "B. From left to right.", "C. There are s
 
 @dataclass(frozen=True)
 class Scale:
-    """What is evaluated by default with a model of some size."""
+    """The default evaluation for a model of some size."""
 
     frames: int
     videos: int

@@ -1,4 +1,4 @@
-"""What the rounds of ``eval`` come to."""
+"""Summarise the rounds of ``eval``."""
 
 from __future__ import annotations
 

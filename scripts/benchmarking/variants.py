@@ -1,4 +1,4 @@
-"""What ``eval`` compares: the same questions, answered with more and more work shared."""
+"""The variants that ``eval`` compares: the same questions, answered with more and more work shared."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Measured:
-    """What answering the questions took.
+    """The cost of answering the questions.
 
     Attributes:
         variant: Which improvements were on.

@@ -79,7 +79,7 @@ def peaks(scores: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nearest_peaks(distances: Tensor, centres: Tensor, is_taken: Tensor) -> Tensor:
-    """Return the nearest centre (K, R) int64 of each member, of equals the first; a centre is its own.
+    """Return the nearest centre (K, R) int64 of each member, the first of equals; a centre is its own.
 
     Args:
         distances: (K, R, R).

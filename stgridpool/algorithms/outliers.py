@@ -1,4 +1,4 @@
-"""How many values stand out from the others."""
+"""The fraction of values that are outliers."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def frame_likeness(vectors: Tensor) -> Tensor:
 def segment_lengths(likeness: Tensor, at_least: int, threshold: float) -> Tensor:
     """Cut where neighbouring frames are least alike: the lengths (S,) int64 on the CPU; their sum is T.
 
-    The `at_least` - 1 least alike pairs are cut, of equals the first, and all those below the threshold. There cannot
+    The `at_least` - 1 least alike pairs are cut (the first of equals), and all those below the threshold. There cannot
     be more segments than frames. Waits for the device.
 
     Args:

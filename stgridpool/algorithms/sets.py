@@ -15,7 +15,7 @@ from stgridpool.rows import Rows
 from stgridpool.video_tokens import VideoTokens
 
 SCOPES = ("frame", "video")
-"""What may be a set: every frame, or the whole video."""
+"""The kinds of sets: every frame, or the whole video."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from stgridpool.algorithms.segments import segment_of_frames
 def most_alike_places(strength: Tensor, lengths: Tensor, most_saved: int) -> Tensor:
     """Return the places (S, N) bool to count as static, so that no more than `most_saved` tokens are saved.
 
-    A place of a segment of n frames saves n - 1 tokens. Places of smallest strength go first, of equals the last.
+    A place of a segment of n frames saves n - 1 tokens. The weakest places are dropped first (the last of equals).
 
     Args:
         strength: (S, N), how much each place stays the same; -inf where it does not.

@@ -1,4 +1,4 @@
-"""How alike tokens are to earlier ones of their video: cosines, pair by pair, with no copy of all features.
+"""Similarity of tokens to earlier ones of their video: cosines, pair by pair, with no copy of all features.
 
 Letters: N tokens, P pairs, D width, T frames.
 """

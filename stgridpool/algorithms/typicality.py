@@ -1,4 +1,4 @@
-"""How typical every token is of its video and of its frame, and how much of a budget each frame then deserves.
+"""Typicality of every token for its video and frame, and the share of a budget that each frame deserves.
 
 A token is compared with the means of the video's and of its frame's tokens by Gaussian kernels of five widths. Tokens
 far from both means say something of their own.

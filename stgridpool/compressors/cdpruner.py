@@ -19,7 +19,7 @@ RELEVANCE: dict[str, tuple[Need, ...]] = {
     "decoder": (Question("decoder"),),
     "tower": (JointPatches(), Question("tower")),
 }
-"""What the relevance of a token is computed from, by the names that options have for it."""
+"""The inputs that the relevance of a token can be computed from, by their names as options."""
 
 
 @dataclass(frozen=True)

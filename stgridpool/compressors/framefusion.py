@@ -26,7 +26,7 @@ RELEASED_DEPTH = 28
 
 @dataclass(frozen=True)
 class FrameFusionLayer(Compressor):
-    """What `FrameFusion` does in front of one decoder layer: merge, cut, or nothing, as earlier layers left it.
+    """The action of `FrameFusion` before one decoder layer: merge, cut, or nothing, depending on earlier layers.
 
     Attributes:
         layer: The decoder layer; its method has acted in front of every one before it.
@@ -73,7 +73,7 @@ class FrameFusionLayer(Compressor):
 class FrameFusion(Compressor):
     """Merge like tokens in front of the first decoder layers, and cut once by attention; to a mean over all layers.
 
-    In front of a layer, tokens join the one before them on their place, as in `framefusion_merge`, while each layer
+    In front of a layer, tokens join the one before them at their place, as in `framefusion_merge`, while each layer
     merges at least `least_merged` of its tokens. Where the next one would merge less, tokens are cut instead:
     the tokens that the prompt's last token attends to most in the layer before remain; the mean over layers sets their
     number, rounded down. If merging alone meets it earlier, the most alike are merged, and nothing is cut.

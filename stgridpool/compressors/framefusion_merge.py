@@ -1,4 +1,4 @@
-"""FrameFusion's merging: tokens that are like the one before them on their place join it."""
+"""FrameFusion's merging: tokens that are like the one before them at their place join it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class FrameFusionMerge(Budgeted):
-    """Merge tokens over time: those that are like the token before them on their place join it, in chains.
+    """Merge tokens over time: those that are like the token before them at their place join it, in chains.
 
     Likeness is the cosine with the token before, whatever that one joined. A chain becomes its mean, on the place of
     its first token. The most alike tokens join first, ties in order, until the budget is met. Tokens
@@ -64,7 +64,7 @@ class FrameFusionMerge(Budgeted):
 
 
 def is_most_alike(likeness: Tensor, count: int) -> Tensor:
-    """Return whether each token is among the `count` of highest `likeness` (N,), of equals the first; (N,) bool."""
+    """Return whether each token is among the `count` most alike (N,), the first of equals first; (N,) bool."""
     joins = torch.zeros_like(likeness, dtype=torch.bool)
     return joins.index_fill(0, highest(likeness, count), True)
 

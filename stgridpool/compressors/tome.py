@@ -23,7 +23,7 @@ class ToMe(Budgeted):
     """Merge like tokens of each frame, or of the whole video, by bipartite soft matching.
 
     In each round the tokens are split alternately, and each of the first half proposes to join the one of the second
-    half whose direction is most like its own, of equals the first. The best proposals are accepted, as many as the
+    half whose direction is most like its own (the first of equals). The best proposals are accepted, as many as the
     budget asks for, at most half of the tokens a round. Joined tokens are averaged by size, so that each output token
     is the mean of all its members; it takes the place of the token that was joined first.
 

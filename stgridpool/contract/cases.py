@@ -1,4 +1,4 @@
-"""What the contract tests run on: methods by name, and evidence and clips for them."""
+"""Inputs of the contract tests: methods by name, and evidence and clips for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every method must do: counts, places, values, dtypes, records."""
+"""Test what every method must satisfy: counts, places, values, dtypes, records."""
 
 from __future__ import annotations
 

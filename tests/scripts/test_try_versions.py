@@ -100,7 +100,7 @@ def test_only_what_differs_is_laid_over(script, monkeypatch):
         (
             {"datasets": "9.0"},
             {"datasets": "8.0"},
-            "newest: datasets 9.0 is out, and what others require allows 8.0",
+            "newest: datasets 9.0 is out; the requirements of others allow 8.0",
             [{"datasets": "8.0"}],
         ),
         (

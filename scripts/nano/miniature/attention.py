@@ -1,6 +1,6 @@
 """Attention for packed questions, without computing what no token sees.
 
-Half of a packed prompt is questions, which do not see each other. A mask says so too, but then all pairs are computed;
+Half of a packed prompt is questions, which do not see each other. A mask would do too, but then all pairs are computed;
 here only prefix with itself, each question with the prefix, and each question with itself. It is registered with
 transformers under a separate name, so the model stays as it is.
 """
@@ -16,7 +16,7 @@ NAME = "packed_questions"
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Where the questions lie.
+    """The places of the questions.
 
     Attributes:
         prefix: Tokens before the first question, P.

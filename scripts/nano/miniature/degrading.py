@@ -1,4 +1,4 @@
-"""What a video codec and resizing do to pictures, imitated at the size that the vision tower reads.
+"""Imitate the effects of a video codec and of resizing, at the vision tower's input size.
 
 Training sees such pictures, so that real files, encoded as H.264, decoded and resized, look no different to the model.
 """

@@ -1,4 +1,4 @@
-"""What the clips show: a small world of events that questions can be asked about.
+"""The content of the clips: a small world of events that questions can be asked about.
 
 Every clip holds everything, so that every type of question fits every clip. The picture is 7 x 7 units, and the last
 unit on the right and at the bottom stays empty: what happens, happens in 3 x 3 cells of 2 x 2 units.
@@ -36,7 +36,7 @@ MIN_SECONDS = 4  # one for each card
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """What B clips of T seconds show. Colours, shapes and so on are positions in the lists above.
+    """The content of B clips of T seconds. Colours, shapes and so on are positions in the lists above.
 
     Attributes:
         seconds: T, at least `MIN_SECONDS`.

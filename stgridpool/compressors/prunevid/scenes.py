@@ -25,7 +25,7 @@ def scene_lengths(vectors: Tensor, count: int, neighbours: int) -> Tensor:
 def smoothed(labels: list[int]) -> list[int]:
     """Keep the longest runs of each label, if they are longer than a frame, and give other frames to their neighbours.
 
-    A stretch between two such runs takes the label of the longer one, of equals the earlier one; from left to right, so
+    A stretch between two such runs takes the label of the longer one (the earlier of equals); from left to right, so
     that a run grows by the stretches that it has taken. Without any such run all frames are one scene.
     """
     runs = [(label, len(list(run))) for label, run in groupby(labels)]
