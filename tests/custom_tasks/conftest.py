@@ -140,15 +140,14 @@ def run_offline(tmp_path_factory, run_python, environment):
 
 @pytest.fixture(scope="session")
 def probe(run_offline, tmp_path_factory):
-    """Load tasks in another process and return what `probe.py` reports, by folder and task, and the hosts tried."""
+    """Load the tasks of each folder in another process: `probe.py`'s report by folder and task, and the hosts tried."""
 
-    def ask(tasks, folders, defaults=False):
+    def ask(folders, defaults=False):
         folder = tmp_path_factory.mktemp("probe")
         request = {
             "include": str(CUSTOM_TASKS),
             "defaults": defaults,
-            "folders": [str(f) for f in folders],
-            "tasks": tasks,
+            "folders": {str(folder): tasks for folder, tasks in folders.items()},
         }
         (folder / "request.json").write_text(json.dumps(request))
         done = run_offline([HERE / "probe.py", folder / "request.json", folder / "report.json"], folder)

@@ -1,7 +1,7 @@
 """Load tasks as lmms-eval does, and write what they make of their documents and of given answers as JSON.
 
 Called as ``python probe.py REQUEST REPORT``; the request is ``{"include": folder, "defaults": whether lmms-eval's own
-tasks are wanted too, "folders": [working folder], "tasks": {name: [answer, ...]}}``; documents may outnumber answers.
+tasks are wanted too, "folders": {working folder: {name of a task: [answer, ...]}}}``; documents may outnumber answers.
 """
 
 import json
@@ -46,10 +46,10 @@ def main(request_path, report_path):
         include_path=request["include"], include_defaults=request["defaults"], model_name="llava_video"
     )
     report = {}
-    for folder in request["folders"]:
+    for folder, tasks in request["folders"].items():
         os.chdir(folder)
         loaded = {}
-        for name, answers in request["tasks"].items():
+        for name, answers in tasks.items():
             for key, task in manager.load_task_or_group([name]).items():
                 subtasks = task if isinstance(task, dict) else {key: task}
                 loaded |= {sub: describe(sub_task, answers, folder) for sub, sub_task in subtasks.items()}

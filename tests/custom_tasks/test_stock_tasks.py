@@ -57,7 +57,7 @@ def report(probe, run_offline, parquet_folder, tmp_path_factory):
         for index in range(4):
             (run_offline.hf_home / videos / name.format(index)).touch()
     ours = {name.replace("mvbench_local_action_count", "mvbench_local"): [] for name in OURS.values()}
-    return probe(ANSWERS | ours, [folder], defaults=True)
+    return probe({folder: ANSWERS | ours}, defaults=True)
 
 
 @pytest.mark.parametrize("stock", OURS)
