@@ -3,13 +3,11 @@
 import json
 import re
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from llava.model.builder import load_pretrained_model
-from llava.model.open_clip_tower import OpenClipTower
 
 TEXT = {"context_length": 8, "vocab_size": 32, "width": 8, "heads": 2, "layers": 1}
 VIT = {"image_size": 28, "layers": 3, "width": 24, "head_width": 8, "patch_size": 7}
@@ -17,7 +15,16 @@ PIXELS = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _models(tmp_path_factory):
+def _open_clip():
+    """Import what takes seconds only in the process that runs these tests."""
+    global open_clip, OpenClipTower  # noqa: PLW0603
+    import open_clip
+
+    from llava.model.open_clip_tower import OpenClipTower
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models(_open_clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("open_clip")
     trunk = {"timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear", "image_size": 64}
     models = {

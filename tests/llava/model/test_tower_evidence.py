@@ -4,13 +4,11 @@ import copy
 import json
 
 import accelerate
-import open_clip
 import pytest
 import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava.model.capture import captured
-from llava.model.open_clip_tower import OpenClipTower
 from llava.model.tower import ClipTower, SiglipTower
 from llava.model.tower_evidence import attention_received
 from stgridpool.evidence import (
@@ -40,7 +38,16 @@ LAYERS = [-1, -2]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _models(tmp_path_factory):
+def _open_clip():
+    """Import what takes seconds only in the process that runs these tests."""
+    global open_clip, OpenClipTower  # noqa: PLW0603
+    import open_clip
+
+    from llava.model.open_clip_tower import OpenClipTower
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models(_open_clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("open_clip")
     models = {
         "evidence-vit": VIT,

@@ -2,7 +2,6 @@
 
 import json
 import random
-from pathlib import Path
 from weakref import WeakSet
 
 import pytest
@@ -10,8 +9,9 @@ import torch
 from lmms_eval.api.instance import unwrap_generation_output
 
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
+from lmms_eval_stgridpool.sweep import SweptModel
 from lmms_eval_stgridpool.videos.encoding import Media
-from stgridpool import COMPRESSORS, STGridPool
+from stgridpool import COMPRESSORS, STGridPool, build_compressor
 from stgridpool.decoder.session import VideoSession
 
 QUESTIONS = [f"Question {index}: what moves {'very ' * (index % 5)}fast?" for index in range(20)]
@@ -62,14 +62,26 @@ FITTING = {  # options for a tower of 2 layers without its pooling head, and a l
 }
 
 
+@pytest.fixture(scope="module")
+def swept(checkpoint, clips, tmp_path_factory):
+    """Models of every compressor by name, with shared prefixes and without; each kind has one set of weights."""
+    listed = tmp_path_factory.mktemp("listed") / "oracle_frames.json"
+    listed.write_text('{"v2.mp4": [0, 2]}')
+    options = FITTING | {"oracle_frames": {"file": str(listed)}}
+    compressors = [build_compressor(name, **options.get(name, {})) for name in COMPRESSORS]
+    arguments = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
+    return {
+        shares: dict(zip(COMPRESSORS, SweptModel(**arguments, share_prefix=shares).for_each(compressors), strict=True))
+        for shares in (True, False)
+    }
+
+
 @pytest.mark.parametrize("compressor", COMPRESSORS)
-def test_every_compressor(make_model, ask, compressor, tmp_path, monkeypatch):
+def test_every_compressor(swept, ask, compressor):
     """A prefix is shared unless the compressor looks at the question; answers are those of the whole prompts."""
-    monkeypatch.chdir(tmp_path)
-    Path("oracle_frames.json").write_text('{"v2.mp4": [0, 2]}')
-    shared, plain = both(make_model, compressor=compressor, compressor_args=FITTING.get(compressor, {}))
     documents = [{"visuals": ["v2.mp4"], "context": text} for text in QUESTIONS[:2]]
-    assert texts(ask(shared, "generate_until", documents)) == texts(ask(plain, "generate_until", documents))
+    shared, plain = (texts(ask(swept[shares][compressor], "generate_until", documents)) for shares in (True, False))
+    assert shared == plain
 
 
 def test_a_repetition_penalty_and_beams(make_model, ask, golden):
