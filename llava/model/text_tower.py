@@ -53,7 +53,7 @@ class TextTower:
         return nn.ModuleList([self.model, *([] if self.projection is None else [self.projection])])
 
     def embed(self, text: str, device: torch.device) -> Tensor:
-        """Embed a text: (M, C) float32, one row for each piece of it that fits.
+        """Embed a text: (M, C) float32, one row for each piece that fits.
 
         A longer text is cut between tokens into pieces of the same length, but for the last one, each with the tokens
         that begin and end a text.

@@ -17,7 +17,7 @@ _ITERATIONS, _TOLERANCE, _TINY = 100, 0.01, 1e-30
 
 
 def transport(cost: Tensor, temperature: float = 0.1) -> Tensor:
-    """Return how much of each source goes to each target, (K, M, C) float32, 1 for each pair in total.
+    """Return how much of each source each target receives, (K, M, C) float32, 1 for each pair in total.
 
     Rows and columns are scaled in turn until the mean change of the rows' factors over all pairs is below 0.01, so that
     pairs end together, or 100 times.
@@ -85,7 +85,7 @@ def gather_over_time(values: Tensor, sizes: list[int], segments: list[int], keep
 
 
 def _spread(values: Tensor, targets: Tensor, offset: int) -> Tensor:
-    """Return the share of each value (n, D) of a frame `offset` frames later that goes to each target (K, D)."""
+    """Return the share of each value (n, D) of a frame `offset` frames later that each target receives (K, D)."""
     cosine = F.normalize(values, dim=-1) @ F.normalize(targets, dim=-1).mT
     cost = 1 - cosine.clamp(-1 + 1e-6, 1 - 1e-6)
     moved = transport((cost - cost.min())[None] * (1 - math.exp(-(offset**2) / (2 * 1.5**2 + 1e-9))))[0]

@@ -35,7 +35,7 @@ class AOT(Compressor):
     and so do those of later frames that transport spreads most evenly. The others are spread over those of the first,
     which come a second time, with what they have gathered.
 
-    How many tokens are left follows from the tokens, so that no budget can be met: pooling loses most anchors. The
+    The tokens decide how many remain, so it meets no budget: pooling loses most anchors. The
     released code does not compile; this follows it with a colon added. Differences: tokens stand in order of place, in
     each frame at least the new token with most anchors stays, and segments may have any length.
 
@@ -162,9 +162,9 @@ def _gathered_in_frames(maps: Tensor, shape: Shape, chosen: Tensor) -> tuple[Row
     place = torch.stack(torch.meshgrid(down, across, indexing="ij"), -1).flatten(0, 1)  # (P, 2)
     apart = torch.cdist(place[others % area], place[chosen % area])  # (T, M, K)
     unit = F.normalize(maps, dim=-1).flatten(0, 1)
-    likeness = unit[others] @ unit[chosen].mT
-    moved = transport(1 - likeness + 0.5 * apart)
-    nearest = F.one_hot(likeness.argmax(2), chosen.shape[1]).float()
+    similarity = unit[others] @ unit[chosen].mT
+    moved = transport(1 - similarity + 0.5 * apart)
+    nearest = F.one_hot(similarity.argmax(2), chosen.shape[1]).float()
     scales = [part / (1 + amount.sum(1)) for part, amount in ((0.9, moved), (0.1, nearest))]  # (T, K)
     weights = moved.mT * scales[0][:, :, None] + nearest.mT * scales[1][:, :, None]  # (T, K, M)
     weights = torch.cat([(scales[0] + scales[1])[:, :, None], weights], 2)

@@ -31,10 +31,10 @@ class CDPruner(Budgeted):
 
     The released code compares CLIP's patches with its embedding of the question, ``relevance="tower"``, where patches
     *least* like the question are the relevant ones. SigLIP has no such patches, so that ``"decoder"`` is the default:
-    the likeness of a token to the mean embedding of the question's tokens, as in OpenVINO's port, which splits frames
+    the similarity of a token to the mean embedding of the question's tokens, as in OpenVINO's port, which splits frames
     in halves and weighs relevance otherwise. Other differences: the code fails where all tokens are equally relevant,
     and keeps one token several times where more are asked for than there are directions; here the first of the others
-    follow. All likenesses in a set exist at once: 157 MB for 32 frames of 196 tokens as one video, 5 MB frame by frame.
+    follow. All similarities in a set exist at once: 157 MB for 32 frames of 196 tokens in one set, 5 MB frame by frame.
 
     Source: CDPruner (NeurIPS 2025), arXiv 2506.10967.
 
@@ -73,8 +73,8 @@ class CDPruner(Budgeted):
         """Return the relevance (N,) of tokens of directions `unit` (N, D), 0 to 1."""
         if self.relevance == "tower":
             patches, texts = (F.normalize(evidence[need].float(), dim=-1) for need in RELEVANCE["tower"])
-            likeness = -(patches @ texts.mT).mean(1)
+            similarity = -(patches @ texts.mT).mean(1)
         else:
-            likeness = unit @ F.normalize(evidence[Question("decoder")].float().mean(0), dim=0)
-        low, high = likeness.amin(), likeness.amax()
-        return ((likeness - low + 1e-6) / (high - low)).where(high > low, 1)
+            similarity = unit @ F.normalize(evidence[Question("decoder")].float().mean(0), dim=0)
+        low, high = similarity.amin(), similarity.amax()
+        return ((similarity - low + 1e-6) / (high - low)).where(high > low, 1)

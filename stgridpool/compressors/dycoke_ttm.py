@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.temporal_likeness import cosines
+from stgridpool.algorithms.temporal_similarity import cosines
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
@@ -33,7 +33,7 @@ class DyCokeTTM(Budgeted):
     Source: DyCoke (CVPR 2025), arXiv 2411.15024, first stage. Presets: the released code leaves the third frame of the
     last window whole, as it does in every window of fewer than four frames, and loses the last frame of an odd number;
     ``released`` does so too. ``corrected``, the default, does neither. The released code returns the tokens of a frame
-    in order of likeness; here they stay in raster order.
+    in order of similarity; here they stay in raster order.
 
     Attributes:
         preset: "corrected" or "released", see above.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stgridpool.algorithms.temporal_likeness import cosines_to_previous
+from stgridpool.algorithms.temporal_similarity import cosines_to_previous
 from stgridpool.evidence import Evidence
 from stgridpool.plan import Plan, Shape
 from stgridpool.pruning_rate import RateBudgeted

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.density_peaks import peak_scores, peaks, scaled_distances
-from stgridpool.algorithms.segments import frame_likeness, segment_lengths
+from stgridpool.algorithms.segments import frame_similarity, segment_lengths
 from stgridpool.budget import exact_part, share_out
 from stgridpool.evidence import IMPORTANCE, Evidence, FrameVectors, Need
 from stgridpool.options import choice, number, whole_number
@@ -91,7 +91,7 @@ class FastVID(Budgeted):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Choose salient and context tokens, and send the rest of each segment to its context tokens."""
         maps = tokens.maps().flatten(1, 2)  # (T, N, D)
-        lengths = segment_lengths(frame_likeness(evidence[FrameVectors(self.frames)]), self.segments, self.threshold)
+        lengths = segment_lengths(frame_similarity(evidence[FrameVectors(self.frames)]), self.segments, self.threshold)
         salient, context = self._quotas(lengths, tokens)
         kept = highest_per_group(evidence[IMPORTANCE[self.importance]], tokens.frames(), salient)
         is_salient = torch.zeros(len(tokens), dtype=torch.bool, device=kept.device).index_fill(0, kept, True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from stgridpool.algorithms.temporal_likeness import cosines_to_previous
+from stgridpool.algorithms.temporal_similarity import cosines_to_previous
 from stgridpool.compressor import POSITIONS, Compressor, Step, compress
 from stgridpool.compressors.framefusion_merge import is_most_alike, merge_chains
 from stgridpool.equal_budget import Reference
@@ -62,10 +62,10 @@ class FrameFusionLayer(Compressor):
         pays = all(before - after >= self.least_merged * before for before, after in pairwise(counts))
         if not self.merges or not pays:
             return Plan.keep(highest(evidence[QueryAttention(self.layer - 1)], count), len(tokens))
-        likeness = cosines_to_previous(tokens)
-        joins = likeness >= self.threshold
+        similarity = cosines_to_previous(tokens)
+        joins = similarity >= self.threshold
         if int(joins.sum()) > len(tokens) - count:
-            joins = is_most_alike(likeness, len(tokens) - count)
+            joins = is_most_alike(similarity, len(tokens) - count)
         return merge_chains(tokens, joins)
 
 

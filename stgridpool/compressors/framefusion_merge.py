@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.temporal_likeness import chains, cosines_to_previous
+from stgridpool.algorithms.temporal_similarity import chains, cosines_to_previous
 from stgridpool.evidence import Evidence
 from stgridpool.options import number
 from stgridpool.plan import Plan
@@ -20,7 +20,7 @@ from stgridpool.video_tokens import VideoTokens
 class FrameFusionMerge(Budgeted):
     """Merge tokens over time: those that are like the token before them at their place join it, in chains.
 
-    Likeness is the cosine with the token before, whatever that one joined. A chain becomes its mean, on the place of
+    Similarity is the cosine with the token before, whatever that one joined. A chain becomes its mean, on the place of
     its first token. The most alike tokens join first, ties in order, until the budget is met. Tokens
     with none before them never join, so that a budget cannot be below their number, a frame's; then the method refuses.
 
@@ -50,23 +50,23 @@ class FrameFusionMerge(Budgeted):
         Raises:
             ValueError: If fewer tokens have one before them than the budget says must join.
         """
-        likeness = cosines_to_previous(tokens)
+        similarity = cosines_to_previous(tokens)
         if self.threshold is not None:
-            return merge_chains(tokens, likeness >= self.threshold)
+            return merge_chains(tokens, similarity >= self.threshold)
         count = self.count(tokens)
-        least = int((likeness == -torch.inf).sum())
+        least = int((similarity == -torch.inf).sum())
         if count < least:
             raise ValueError(
                 f"framefusion_merge keeps the first token of every place, {least} of {len(tokens)}, so that {count} "
                 f"cannot be met: ask for at least {least} or choose another method"
             )
-        return merge_chains(tokens, is_most_alike(likeness, len(tokens) - count))
+        return merge_chains(tokens, is_most_alike(similarity, len(tokens) - count))
 
 
-def is_most_alike(likeness: Tensor, count: int) -> Tensor:
+def is_most_alike(similarity: Tensor, count: int) -> Tensor:
     """Return whether each token is among the `count` most alike (N,), the first of equals first; (N,) bool."""
-    joins = torch.zeros_like(likeness, dtype=torch.bool)
-    return joins.index_fill(0, highest(likeness, count), True)
+    joins = torch.zeros_like(similarity, dtype=torch.bool)
+    return joins.index_fill(0, highest(similarity, count), True)
 
 
 def merge_chains(tokens: VideoTokens, joins: Tensor) -> Plan:

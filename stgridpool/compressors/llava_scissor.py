@@ -104,8 +104,8 @@ def _with_tokens(features: Tensor, found: Plan, budget: int) -> Plan:
         budget: Tokens to leave, at least as many as components.
     """
     unit = F.normalize(features, dim=-1)
-    likeness, goes_to = (unit @ F.normalize(found.apply(features), dim=-1).mT).max(1)
-    alone = likeness.index_fill(0, found.anchor, torch.inf).argsort(stable=True)[: budget - len(found)]
+    similarity, goes_to = (unit @ F.normalize(found.apply(features), dim=-1).mT).max(1)
+    alone = similarity.index_fill(0, found.anchor, torch.inf).argsort(stable=True)[: budget - len(found)]
     components = torch.arange(len(found), device=alone.device)
     stays = torch.ones_like(goes_to, dtype=torch.bool).index_fill(0, alone, False).nonzero().flatten()
     row = torch.cat([components, goes_to[stays], len(found) + torch.arange(len(alone), device=alone.device)])

@@ -23,11 +23,11 @@ IMPORTANCE: dict[str, Need] = {"received": AttentionReceived(joined=True), "clas
 
 @dataclass(frozen=True)
 class PruMerge(Budgeted):
-    """Keep the most attended tokens of each frame as centres, and merge others into them by likeness of keys.
+    """Keep the most attended tokens of each frame as centres, and merge others into them by similarity of keys.
 
     A centre becomes the sum of itself and of the 32 others of its frame with the most similar keys, each times its
     attention; centres may be among them. One extra token of each frame is the sum of all that were dropped, times
-    their attention, and stands in the place of the most attended of them. Frames share a budget equally, and the extra
+    their attention, and takes the place of the most attended one. Frames share a budget equally, and the extra
     token counts: a frame with a share of k has k - 1 centres. Queries and keys are those of one head of full width.
 
     In ``preset="released"`` sums stay sums, so that the extra token is much shorter than others; ``corrected`` divides

@@ -29,7 +29,7 @@ class PruMergePlus(PruMerge):
     Where f is given, s is 1/f, and the first of them is the middle one of s. In ``preset="released"`` the last token of
     a frame is not among them, and where f is given a token may be a centre twice: it then counts twice, and the first
     of the dropped tokens is lost for it; ``corrected`` does neither. Where all tokens are centres the released extra
-    token is zero and stands in the place of the first one. Without outliers the code fails; here s is a whole frame.
+    token is zero and takes the place of the first one. Without outliers the code fails; here s is a whole frame.
 
     Source: LLaVA-PruMerge (ICCV 2025), arXiv 2403.15388; EffiVLM-Bench (ACL 2025), arXiv 2506.00479.
     """

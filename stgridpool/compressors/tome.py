@@ -65,7 +65,7 @@ class ToMe(Budgeted):
 
 
 def _as_plan(sets: Sets, goes_to: Tensor, is_kept: Tensor, drops: bool) -> Plan:
-    """Return the plan by which members `is_kept` (K, R) go to the place `goes_to` (K, R) of their set."""
+    """Return the plan that merges the members `is_kept` (K, R) into the member `goes_to` (K, R) of their set."""
     root = torch.full((int(sets.sizes.sum()),), -1, device=goes_to.device)
     root[sets.index[is_kept]] = sets.index.gather(1, goes_to)[is_kept]
     itself = torch.arange(len(root), device=root.device)

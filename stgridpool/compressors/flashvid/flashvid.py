@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.max_min import farthest_first
-from stgridpool.algorithms.segments import frame_likeness, segment_lengths, segment_of_frames
+from stgridpool.algorithms.segments import frame_similarity, segment_lengths, segment_of_frames
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.flashvid.trees import link, merge
@@ -100,7 +100,7 @@ class FlashVID(TwoHalves):
         attention = evidence[IMPORTANCE[self.importance]].view(maps.shape[:2])
         values = maps.float() / maps.abs().amax().float().clamp_min(torch.finfo(torch.float32).tiny)
         unit, means = F.normalize(values, dim=-1), values.mean(1)
-        lengths = segment_lengths(frame_likeness(means), self.segments, self.threshold)
+        lengths = segment_lengths(frame_similarity(means), self.segments, self.threshold)
         shares = equal_shares(tokens.frame_sizes(), self.count(tokens))
         quota = torch.tensor([math.ceil(self.selected * share) for share in shares.tolist()])
         chosen = self._chosen(unit, self._relevance(values, means, lengths) * attention, quota)

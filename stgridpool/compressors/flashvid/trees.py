@@ -46,13 +46,13 @@ def link(unit: Tensor, is_free: Tensor, lengths: Tensor, shares: Tensor, thresho
     """
     frames, area = is_free.shape
     segment = segment_of_frames(lengths)
-    likeness, parent = _links(unit, is_free, segment)
-    likeness = likeness.where(likeness > threshold, -torch.inf)
-    count = _sums((likeness > threshold).sum(1).cpu(), lengths)
+    similarity, parent = _links(unit, is_free, segment)
+    similarity = similarity.where(similarity > threshold, -torch.inf)
+    count = _sums((similarity > threshold).sum(1).cpu(), lengths)
     most = _sums(area - shares, lengths)
     quota = count.where(count <= most, (most - 1).clamp_min(0) if is_released else most)
     group = segment.to(unit.device).repeat_interleave(area)
-    links = highest_per_group(likeness.flatten(), group, quota)
+    links = highest_per_group(similarity.flatten(), group, quota)
     is_linked = torch.zeros_like(is_free).flatten().index_fill(0, links, True).view_as(is_free)
     root = torch.arange(frames * area, device=unit.device)
     for frame in range(1, frames):  # one after the other: what a link leads to may itself be linked
@@ -65,14 +65,14 @@ def link(unit: Tensor, is_free: Tensor, lengths: Tensor, shares: Tensor, thresho
 def _links(unit: Tensor, is_free: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
     """Return how alike each token and the best one of the frame before are (T, N), -inf without one, and that one."""
     frames, area = is_free.shape
-    likeness = torch.full_like(is_free, -torch.inf, dtype=torch.float32)
+    similarity = torch.full_like(is_free, -torch.inf, dtype=torch.float32)
     parent = torch.arange(frames * area, device=unit.device).view(frames, area)
     if frames > 1:
         alike = (unit[1:] @ unit[:-1].mT).masked_fill_(~is_free[:-1, None], -torch.inf).max(2)
         is_inside = (segment[1:] == segment[:-1]).to(unit.device)[:, None]
-        likeness[1:] = alike.values.masked_fill(~(is_inside & is_free[1:]), -torch.inf)
+        similarity[1:] = alike.values.masked_fill(~(is_inside & is_free[1:]), -torch.inf)
         parent = torch.cat([parent[:1], alike.indices + parent[:-1, :1]])
-    return likeness, parent
+    return similarity, parent
 
 
 def merge(

@@ -12,11 +12,11 @@ from torch import Tensor
 from stgridpool.algorithms.density_peaks import nearest_peaks, peak_scores, peaks, scaled_distances
 from stgridpool.algorithms.segments import segment_of_frames
 from stgridpool.algorithms.static_places import most_alike_places, segment_means, spread_over_frames
-from stgridpool.algorithms.temporal_likeness import cosines
+from stgridpool.algorithms.temporal_similarity import cosines
 from stgridpool.budget import share_out
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.holitom.inner import HoliTomInner
-from stgridpool.compressors.holitom.windows import weakest_likeness, window_lengths
+from stgridpool.compressors.holitom.windows import weakest_similarity, window_lengths
 from stgridpool.evidence import IMPORTANCE, Evidence, Need
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
@@ -89,9 +89,9 @@ class HoliTom(TwoHalves):
         """Find what stays the same, merge it, and prune the rest."""
         maps, count = tokens.maps().flatten(1, 2), self.count(tokens)  # (T, N, D)
         frames, area, _ = maps.shape
-        likeness = cosines(maps[1:], maps[:-1]) if frames > 1 else maps.new_empty(0, area, dtype=torch.float32)
-        lengths = window_lengths(likeness > self.threshold)
-        strength = weakest_likeness(likeness, lengths)
+        similarity = cosines(maps[1:], maps[:-1]) if frames > 1 else maps.new_empty(0, area, dtype=torch.float32)
+        lengths = window_lengths(similarity > self.threshold)
+        strength = weakest_similarity(similarity, lengths)
         strength = strength.where(strength > self.threshold, -torch.inf)
         most_saved = len(tokens) - count if self.preset == "corrected" else len(tokens)
         is_static = most_alike_places(strength, lengths, most_saved)

@@ -48,16 +48,16 @@ def _lasting(stays: Tensor) -> Tensor:
     return frame - frame.where(changed, 0).cummax(0).values
 
 
-def weakest_likeness(likeness: Tensor, lengths: Tensor) -> Tensor:
+def weakest_similarity(similarity: Tensor, lengths: Tensor) -> Tensor:
     """Return how alike each place is to itself where it changes most in a window, (S, N); -inf in one of one frame.
 
     Args:
-        likeness: (T - 1, N), of each place from each frame to the next.
+        similarity: (T - 1, N), of each place from each frame to the next.
         lengths: (S,) int64 on the CPU, frames of each window.
     """
-    window = segment_of_frames(lengths).to(likeness.device)
+    window = segment_of_frames(lengths).to(similarity.device)
     is_inside = window[1:] == window[:-1]
-    weakest = torch.full((len(lengths), likeness.shape[1]), torch.inf, device=likeness.device)
-    index = window[1:][is_inside][:, None].expand(-1, likeness.shape[1])
-    weakest = weakest.scatter_reduce(0, index, likeness[is_inside], "amin")
+    weakest = torch.full((len(lengths), similarity.shape[1]), torch.inf, device=similarity.device)
+    index = window[1:][is_inside][:, None].expand(-1, similarity.shape[1])
+    weakest = weakest.scatter_reduce(0, index, similarity[is_inside], "amin")
     return weakest.masked_fill((lengths == 1).to(weakest.device)[:, None], -torch.inf)

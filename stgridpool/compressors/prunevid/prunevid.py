@@ -87,7 +87,7 @@ class PruneVid(TwoHalves):
         maps, count = tokens.maps().flatten(1, 2), self.count(tokens)  # (T, N, D)
         means = torch.stack([frame.float().mean(0) for frame in maps])
         lengths = scene_lengths(means, max(1, exact_part(self.scenes, len(maps))), NEIGHBOURS)
-        strength = _likeness(maps, lengths)
+        strength = _similarity(maps, lengths)
         strength = strength.where(strength > self.threshold, -torch.inf)
         most_saved = len(tokens) - count if self.preset == "corrected" else len(tokens)
         is_static = most_alike_places(strength, lengths, most_saved)
@@ -106,7 +106,7 @@ class PruneVid(TwoHalves):
         return torch.tensor([size if size <= LARGEST_WHOLE else int(ratio * size) for size in sizes.tolist()])
 
 
-def _likeness(maps: Tensor, lengths: Tensor) -> Tensor:
+def _similarity(maps: Tensor, lengths: Tensor) -> Tensor:
     """Return the mean cosine (S, N) of each place over all pairs of frames of a scene; -inf in one of one frame."""
     found = []
     for part in maps.split(lengths.tolist()):

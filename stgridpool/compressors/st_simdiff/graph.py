@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.components import components_of_edges
-from stgridpool.algorithms.temporal_likeness import cosines, rows_at_a_time
+from stgridpool.algorithms.temporal_similarity import cosines, rows_at_a_time
 
 DIRECTIONS = ("time", "right", "below")
 
@@ -48,7 +48,7 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
     """
     flat, (_, height, width) = maps.flatten(0, 2), maps.shape[:3]
     token, area = torch.arange(len(flat), device=maps.device), height * width
-    in_time = _likeness_to_later(flat, area)
+    in_time = _cosine_to_later(flat, area)
     steps = {"time": area, "right": 1, "below": width}
     is_inside = {"right": token % width < width - 1, "below": token // width % height < height - 1}
     first, second = [token[:0]], [token[:0]]
@@ -56,7 +56,7 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
         if name == "time":
             is_joined = in_time >= similarity
         else:
-            is_joined = (_likeness_to_later(flat, steps[name]) > similarity) & is_inside[name]
+            is_joined = (_cosine_to_later(flat, steps[name]) > similarity) & is_inside[name]
         first.append(is_joined.nonzero().flatten())
         second.append(first[-1] + steps[name])
     label = components_of_edges(torch.cat(first), torch.cat(second), len(flat))
@@ -65,7 +65,7 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
     return Graph(label.where(is_joined, -1), is_event)
 
 
-def _likeness_to_later(features: Tensor, steps: int) -> Tensor:
+def _cosine_to_later(features: Tensor, steps: int) -> Tensor:
     """Return the cosine (N,) of each token (N, D) with the one so many `steps` later; -inf where there is none."""
     later = features[steps:]
     found = [cosines(later, features[: len(later)])] if len(later) else []
@@ -73,7 +73,7 @@ def _likeness_to_later(features: Tensor, steps: int) -> Tensor:
 
 
 def order_of_members(features: Tensor, graph: Graph, by_size: bool, later_first: bool) -> Members:
-    """Order components by likeness of their members, and the members by that to all others.
+    """Order components by similarity of their members, and the members by that to all others.
 
     Args:
         features: (N, D) of any floating dtype.

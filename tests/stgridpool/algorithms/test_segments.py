@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool.algorithms.segments import frame_likeness, segment_lengths, segment_of_frames
+from stgridpool.algorithms.segments import frame_similarity, segment_lengths, segment_of_frames
 
 LIKENESS = torch.tensor([0.95, 0.5, 0.99, 0.5, 0.97])
 
@@ -27,9 +27,9 @@ def test_cuts(at_least, threshold, lengths):
 
 
 def test_one_frame_is_one_segment():
-    assert segment_lengths(frame_likeness(torch.randn(1, 4)), 8, 0.9).tolist() == [1]
+    assert segment_lengths(frame_similarity(torch.randn(1, 4)), 8, 0.9).tolist() == [1]
 
 
-def test_likeness_is_the_cosine():
+def test_similarity_is_the_cosine():
     vectors = torch.tensor([[1.0, 0], [3, 4], [0, 0]])
-    torch.testing.assert_close(frame_likeness(vectors), torch.tensor([0.6, 0.0]))
+    torch.testing.assert_close(frame_similarity(vectors), torch.tensor([0.6, 0.0]))

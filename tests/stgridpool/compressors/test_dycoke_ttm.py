@@ -65,8 +65,8 @@ def test_it_equals_the_rule_written_out():
             expected += range(frame * 15, frame * 15 + 15)
             continue
         earlier = flat[frame - 2] if place == 2 else flat[frame - 1]
-        likeness = F.cosine_similarity(flat[frame], earlier, dim=1).tolist()
-        expected += sorted(sorted(range(frame * 15, frame * 15 + 15), key=lambda i: likeness[i % 15])[:9])
+        similarity = F.cosine_similarity(flat[frame], earlier, dim=1).tolist()
+        expected += sorted(sorted(range(frame * 15, frame * 15 + 15), key=lambda i: similarity[i % 15])[:9])
     assert DyCokeTTM(prune=0.4)(clip).plan.kept().tolist() == expected
 
 

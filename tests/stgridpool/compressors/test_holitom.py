@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from stgridpool import HoliTom, Step, VideoTokens
 from stgridpool.compressors.holitom.inner import HoliTomInner
-from stgridpool.compressors.holitom.windows import weakest_likeness, window_lengths
+from stgridpool.compressors.holitom.windows import weakest_similarity, window_lengths
 from stgridpool.evidence import AttentionReceived, QueryAttention
 
 CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
@@ -96,9 +96,9 @@ def test_windows_save_as_much_as_any_partition():
         assert saved(stays, [0, *window_lengths(stays).cumsum(0).tolist()]) == max(gains)
 
 
-def test_likeness_is_the_weakest_of_a_window():
-    likeness = torch.tensor([[0.9, 0.95, 0.5], [0.9, 0.85, 0.99], [0.1, 0.1, 0.1]])
-    weakest = weakest_likeness(likeness, torch.tensor([3, 1]))
+def test_similarity_is_the_weakest_of_a_window():
+    similarity = torch.tensor([[0.9, 0.95, 0.5], [0.9, 0.85, 0.99], [0.1, 0.1, 0.1]])
+    weakest = weakest_similarity(similarity, torch.tensor([3, 1]))
     torch.testing.assert_close(weakest, torch.tensor([[0.9, 0.85, 0.5], [-torch.inf] * 3]))
 
 

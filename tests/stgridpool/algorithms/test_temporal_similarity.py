@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from stgridpool import VideoTokens
-from stgridpool.algorithms.temporal_likeness import chains, cosines, cosines_to_previous
+from stgridpool.algorithms.temporal_similarity import chains, cosines, cosines_to_previous
 
 
 def test_cosines_are_those_of_torch():

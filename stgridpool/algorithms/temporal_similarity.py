@@ -32,17 +32,17 @@ def cosines_to_previous(tokens: VideoTokens) -> Tensor:
     """
     if tokens.cell is None:
         frames = tokens.features.view(tokens.shape[0], -1, tokens.features.shape[1])
-        likeness = frames.new_full(frames.shape[:2], -torch.inf, dtype=torch.float32)
+        similarity = frames.new_full(frames.shape[:2], -torch.inf, dtype=torch.float32)
         if len(frames) > 1:
-            likeness[1:] = cosines(frames[1:], frames[:-1])
-        return likeness.flatten()
+            similarity[1:] = cosines(frames[1:], frames[:-1])
+        return similarity.flatten()
     order, is_first = chains(tokens)
     later, earlier = order[1:][~is_first[1:]], order[:-1][~is_first[1:]]
     size = rows_at_a_time(tokens.features, tokens.features.shape[1])
     pairs = zip(later.split(size), earlier.split(size), strict=True)
     found = [_cosines(tokens.features[one].float(), tokens.features[other].float()) for one, other in pairs]
-    likeness = torch.full(order.shape, -torch.inf, device=order.device)
-    return likeness.index_copy(0, later, torch.cat(found)) if len(later) else likeness
+    similarity = torch.full(order.shape, -torch.inf, device=order.device)
+    return similarity.index_copy(0, later, torch.cat(found)) if len(later) else similarity
 
 
 def chains(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
