@@ -35,16 +35,17 @@ class HoliTom(TwoHalves):
     In front: the video is cut into windows so that as many tokens as possible repeat the first frame of their window;
     a place repeats if the cosine from each frame to the next is above `threshold`. Such static places become their mean
     over the window, in its first frame. The budget is shared out over the static places of each window and the other,
-    dynamic tokens of each frame, in proportion to what is there. Of dynamic tokens those remain that get most attention
-    in the vision tower; static ones are merged into density peaks, ``self_weight * peak + (1 - self_weight) * mean of
-    the others``. Inside: as in `fastv`, but each token that is not kept is merged into the most similar one that is.
+    dynamic tokens of each frame, in proportion to what is there. Of the dynamic tokens, the ones with the most
+    attention in the vision tower remain; static ones are merged into density peaks, ``self_weight * peak +
+    (1 - self_weight) * mean of the others``. Inside: as in `fastv`, but each token that is not kept is merged into the
+    most similar token that is.
 
     Source: HoliTom (NeurIPS 2025), arXiv 2505.21334. ``corrected``, the default, differs from its released code, which
-    ``released`` equals: the code rounds in each window and frame, so that it misses a budget by some tokens, and by
-    many where much repeats; here the budget is exact, and in such videos the places that change
-    most count as dynamic. It lets the number of peaks decide how many neighbours count, at most 7; here 7 count. Inside
-    it merges in pairs, one after the other; here it is the mean. Merging of dynamic tokens crashes there and is not
-    offered; newlines are the model's matter.
+    ``released`` equals: the code rounds in each window and frame, so that it misses a budget by a few tokens, and by
+    many where much repeats; here the budget is exact, and in such videos the places that change most count as dynamic.
+    It lets the number of peaks decide how many neighbours count, at most 7; here 7 count. Inside, it merges in pairs,
+    one after the other; here it takes the mean. Its merging of dynamic tokens crashes, so it is not offered here. The
+    model inserts newlines, not the method.
 
     Attributes:
         preset: "corrected" or "released", see above.
