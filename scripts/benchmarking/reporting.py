@@ -43,12 +43,17 @@ def report(
         show()
 
 
+def _without_folder(word: str) -> str:
+    """Shorten an absolute path: it says nothing on another machine."""
+    return Path(word).name if word.startswith("/") else word
+
+
 def provenance() -> dict[str, object]:
     """Command, commit, date (UTC) and versions of a measurement."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     described = subprocess.run(git, capture_output=True, text=True, check=False)
     return {
-        "command": f"python scripts/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}",
+        "command": f"python scripts/{Path(sys.argv[0]).name} {shlex.join(map(_without_folder, sys.argv[1:]))}",
         "commit": described.stdout.strip() or None,
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),

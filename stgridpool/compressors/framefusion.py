@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import ClassVar
@@ -13,15 +13,12 @@ import torch
 from stgridpool.algorithms.temporal_similarity import cosines_to_previous
 from stgridpool.compressor import POSITIONS, Compressor, Step, compress
 from stgridpool.compressors.framefusion_merge import is_most_alike, merge_chains
-from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need, QueryAttention
+from stgridpool.layer_average import RELEASED_DEPTH, OverLayers
 from stgridpool.options import choice, fraction, number, whole_number
 from stgridpool.plan import Plan
 from stgridpool.scorer import highest
 from stgridpool.video_tokens import VideoTokens
-
-RELEASED_DEPTH = 28
-"""Layers of the model that the released code is for."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class FrameFusionLayer(Compressor):
 
 
 @dataclass(frozen=True)
-class FrameFusion(Compressor):
+class FrameFusion(OverLayers):
     """Merge like tokens in front of the first decoder layers, and cut once by attention; to a mean over all layers.
 
     In front of a layer, tokens join the one before them at their place, as in `framefusion_merge`, while each layer
@@ -99,12 +96,10 @@ class FrameFusion(Compressor):
 
     needs_maps: ClassVar[bool] = False
 
-    layer_average: float = 0.3
     threshold: float = 0.6
     least_merged: float = 0.1
     merging_layers: int = 4
     positions: str = "survive"
-    depth: int = RELEASED_DEPTH
 
     def __post_init__(self) -> None:
         fraction("layer_average", self.layer_average)
@@ -113,22 +108,6 @@ class FrameFusion(Compressor):
         whole_number("merging_layers", self.merging_layers, 1, 1000)
         choice("positions", self.positions, POSITIONS)
         whole_number("depth", self.depth, 1, 1000)
-
-    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
-        """Set `layer_average`. See `Compressor.at_retention`."""
-        if of in ("layer_average", "kv_read"):
-            return replace(self, layer_average=share)
-        return super().at_retention(share, of, reference)
-
-    def for_depth(self, num_layers: int) -> Compressor:
-        """Note the number of layers.
-
-        Raises:
-            ValueError: If one of them alone may hold more than the mean allows.
-        """
-        method = replace(self, depth=num_layers)
-        method.steps()
-        return method
 
     def steps(self) -> tuple[Step, ...]:
         """One in front of each layer that may merge, and of the one that cuts.

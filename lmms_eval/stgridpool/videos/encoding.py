@@ -14,7 +14,7 @@ from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool.compressor import Step, planned_counts
-from stgridpool.distinct_frames import DistinctFrames, repeated
+from stgridpool.distinct_frames import repeated
 from stgridpool.evidence import Evidence, Question
 from stgridpool.finite import StageCheck
 from stgridpool.listed_frames import ListedFrames
@@ -178,28 +178,20 @@ class MediaEncoder:
             loaded = self.loader.get(path)
         for stage, seconds in loaded.seconds.items():
             timer.add(stage, seconds)
+        features = loaded.frames.to(self.device, non_blocking=True)
         evidence: Evidence = {need: value.to(self.device, non_blocking=True) for need, value in loaded.evidence.items()}
-        num_reused = 0
-        if loaded.is_encoded:
-            features = loaded.frames.to(self.device, non_blocking=True)
-        else:
-            features, evidence, num_reused = self._encode_distinct(loaded.frames, timer)
+        if not loaded.is_encoded:
+            features, evidence = self.model.encode(features, self.loader.needs, timer)
+        num_reused = loaded.distinct.num_reused if loaded.distinct else 0
+        if loaded.distinct and num_reused:
+            features = repeated(features, loaded.distinct)
+            evidence = {need: repeated(value, loaded.distinct) for need, value in evidence.items()}
         facts = (loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged)
         video = VideoFeatures(features, *facts, evidence, num_reused)
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
             with timer.on_host("write_features"):
                 self.cache.add(loaded.name, video)
         return video
-
-    def _encode_distinct(self, frames: torch.Tensor, timer: StageTimer) -> tuple[torch.Tensor, Evidence, int]:
-        """Encode frames (T, 3, S, S) in memory, equal ones once; also return how many were not encoded."""
-        distinct = DistinctFrames.of(frames)
-        pixels = frames[list(distinct.first)] if distinct.num_reused else frames
-        features, evidence = self.model.encode(pixels.to(self.device, non_blocking=True), self.loader.needs, timer)
-        if distinct.num_reused:
-            features = repeated(features, distinct)
-            evidence = {need: repeated(value, distinct) for need, value in evidence.items()}
-        return features, evidence, distinct.num_reused
 
 
 class LastMade(Generic[Made]):

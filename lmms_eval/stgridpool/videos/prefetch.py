@@ -13,6 +13,7 @@ from llava.video import VideoClip, VideoReadError
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
+from stgridpool.distinct_frames import DistinctFrames
 from stgridpool.evidence import Evidence, Need
 from stgridpool.model import Recipe
 
@@ -22,7 +23,8 @@ class LoadedVideo:
     """A video in host memory: the input of the vision tower, or its output from the feature cache.
 
     Attributes:
-        frames: Pixels (T, 3, S, S) or features (T, n*n, C), in pinned memory if the model is on a GPU.
+        frames: Pixels (U, 3, S, S) of the distinct frames, or features (T, n*n, C) of all; in pinned memory if the
+            model is on a GPU.
         is_encoded: Whether `frames` are features from the feature cache.
         times: Time of each frame, in seconds.
         duration: Length of the video, in seconds.
@@ -30,6 +32,7 @@ class LoadedVideo:
         seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
         num_damaged: Number of signs of damage that the decoder reported.
         evidence: Evidence that the feature cache stored with the features.
+        distinct: Which frames the pixels are of; None for features.
     """
 
     frames: torch.Tensor
@@ -40,6 +43,7 @@ class LoadedVideo:
     seconds: dict[str, float]
     num_damaged: int = 0
     evidence: Evidence = field(default_factory=dict)
+    distinct: DistinctFrames | None = None
 
 
 class VideoLoader:
@@ -141,10 +145,14 @@ class VideoLoader:
         started = time.perf_counter()
         clip = self._read(path)
         decoded = time.perf_counter()
-        pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"].to(self._dtype)
-        pixels = self._pinned(pixels)
+        pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
+        distinct = DistinctFrames.of(pixels)
+        if distinct.num_reused:
+            pixels = pixels[list(distinct.first)]
+        pixels = self._pinned(pixels.to(self._dtype))
         seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
-        return LoadedVideo(pixels, False, tuple(clip.times), clip.duration, name, seconds, clip.num_damaged)
+        facts = (tuple(clip.times), clip.duration, name, seconds, clip.num_damaged)
+        return LoadedVideo(pixels, False, *facts, distinct=distinct)
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.pin_memory() if self._pin else tensor

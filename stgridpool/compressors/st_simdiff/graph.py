@@ -66,7 +66,7 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
 
 
 def _cosine_to_later(features: Tensor, steps: int) -> Tensor:
-    """Return the cosine (N,) of each token (N, D) with the one so many `steps` later; -inf where there is none."""
+    """Return the cosine (N,) of each token (N, D) with the token `steps` later; -inf if there is no such token."""
     later = features[steps:]
     found = [cosines(later, features[: len(later)])] if len(later) else []
     return torch.cat([*found, features.new_full((min(steps, len(features)),), -torch.inf, dtype=torch.float32)])

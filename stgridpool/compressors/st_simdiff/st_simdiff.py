@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
@@ -19,8 +19,8 @@ from stgridpool.compressors.st_simdiff.graph import (
     released_drops,
     released_ratio,
 )
-from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need, QueryAttention
+from stgridpool.layer_average import OverLayers
 from stgridpool.options import choice, fraction, number, whole_number
 from stgridpool.plan import Plan
 from stgridpool.scorer import highest
@@ -28,12 +28,10 @@ from stgridpool.video_tokens import VideoTokens
 
 PRESETS = ("corrected", "released")
 SCORES = ("pairs", "size")
-RELEASED_DEPTH = 28
-"""Layers of the model that the released code is for."""
 
 
 @dataclass(frozen=True)
-class STSimDiff(Compressor):
+class STSimDiff(OverLayers):
     """Drop tokens that their component of a graph of like neighbours can spare; then prune by attention.
 
     In front of layer 0, neighbours in time and space are joined if their cosine reaches `similarity`. Components of the
@@ -70,14 +68,12 @@ class STSimDiff(Compressor):
     PRESETS: ClassVar[tuple[str, ...]] = PRESETS
 
     preset: str = "corrected"
-    layer_average: float = 0.3
     similarity: float = 0.8
     event: float = 0.2
     directions: tuple[str, ...] = DIRECTIONS
     score: str = "pairs"
     layer: int = 2
     positions: str = "survive"
-    depth: int = RELEASED_DEPTH
 
     def __post_init__(self) -> None:
         choice("preset", self.preset, PRESETS)
@@ -91,22 +87,6 @@ class STSimDiff(Compressor):
         whole_number("layer", self.layer, 1, 1000)
         choice("positions", self.positions, POSITIONS)
         whole_number("depth", self.depth, 1, 1000)
-
-    def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
-        """Set `layer_average`. See `Compressor.at_retention`."""
-        if of in ("layer_average", "kv_read"):
-            return replace(self, layer_average=share)
-        return super().at_retention(share, of, reference)
-
-    def for_depth(self, num_layers: int) -> Compressor:
-        """Note the number of layers.
-
-        Raises:
-            ValueError: If there is no such layer, or those in front of it alone may hold more than the mean allows.
-        """
-        method = replace(self, depth=num_layers)
-        method.steps()
-        return method
 
     def steps(self) -> tuple[Step, ...]:
         """One in front of the first layer, and one in front of `layer`.

@@ -53,12 +53,12 @@ def test_equals_the_original(golden, original, case):
             if is_on
         ]
         method = STSimDiff(
-            "released",
             variant["cost"],
-            variant["tau_sim"],
-            variant["event"],
-            directions,
-            {3: "pairs", 2: "size"}[variant["strategy"]],
+            preset="released",
+            similarity=variant["tau_sim"],
+            event=variant["event"],
+            directions=directions,
+            score={3: "pairs", 2: "size"}[variant["strategy"]],
         )
         graph = like_neighbours(maps, method.similarity, method.event, method.directions)
         assert torch.equal(graph.label, expected["component"]), key
@@ -81,8 +81,10 @@ def test_equals_the_original(golden, original, case):
 CLIP = torch.tensor([[[1.0, 0, 0], [0, 2, 0], [0, 0, 1]], [[3, 0, 0], [0, 0.9, 0.44], [1, 0, 0]]])[:, None]
 
 
-def first_step(maps, *options, **more):
-    return STSimDiffGraph(STSimDiff(*options, **more)).plan(VideoTokens.of(maps), {}).kept().tolist()
+def first_step(maps, preset="corrected", layer_average=0.3, **more):
+    return (
+        STSimDiffGraph(STSimDiff(layer_average, preset=preset, **more)).plan(VideoTokens.of(maps), {}).kept().tolist()
+    )
 
 
 def test_components_by_hand():
@@ -131,7 +133,7 @@ def test_events_stay():
 def test_the_mean_over_layers_is_met(golden, average, depth):
     """It is never above, and below by less than a token a layer."""
     maps = load_file(golden / "methods" / "inputs" / "s03_scenes.safetensors")["x"].float().view(16, 7, 7, 32)
-    method = STSimDiff("corrected", average).for_depth(depth)
+    method = STSimDiff(average).for_depth(depth)
     left, _ = compress(method, VideoTokens.of(maps), {need: torch.rand(784) for need in method.needs})
     first, last = left.before[1], len(left)
     held = 2 * first + (depth - 2) * last
@@ -144,7 +146,7 @@ def test_in_a_decoder(make_decoder):
     embeds = torch.randn(1, 45, 32)
     embeds[0, 12:36] = embeds[0, :12].repeat(2, 1) + 0.01 * torch.randn(24, 32)
     span = VisualSpan(torch.arange(36), (3, 3, 4), torch.empty(0, dtype=torch.long))
-    steps = DecoderSteps(TransformersDecoder(model), STSimDiff("corrected", 0.5).for_depth(6).steps())
+    steps = DecoderSteps(TransformersDecoder(model), STSimDiff(0.5).for_depth(6).steps())
     with steps.prompts([[span]]) as prompts:
         model(inputs_embeds=embeds)
     # Every place is a component of three, of which ceil(1.5) may go: 18 in all, which is what the mean asks for.

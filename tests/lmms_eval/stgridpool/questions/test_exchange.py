@@ -104,6 +104,6 @@ def test_a_response_cache_that_knows_all_answers_of_a_process_does_not_stop_the_
 
 
 def test_the_response_cache_of_the_tests_belongs_to_no_commit(run_python):
-    """Else a commit between two runs, in the repository that .venv lies in, would have all answers computed anew."""
+    """Otherwise a commit between two runs, in the repository around .venv, would invalidate all cached answers."""
     code = "from lmms_eval.utils import get_lmms_eval_cache_version; print(get_lmms_eval_cache_version())"
     assert run_python("-c", code).stdout.split() == [version("lmms_eval")]
