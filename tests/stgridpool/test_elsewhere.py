@@ -29,6 +29,11 @@ class FirstTokens(Scorer):
 
 class NotAMethod:
     pass
+
+
+@dataclass(frozen=True)
+class OnlyADataclass:
+    tokens: int = 1
 '''
 
 
@@ -64,6 +69,7 @@ def test_an_installed_package_may_give_its_method_a_name(package, monkeypatch):
         (":Method", ":Method cannot be imported"),
         ("first_tokens:", "cannot be imported"),
         ("first_tokens:NotAMethod", "must be a dataclass derived from"),
+        ("first_tokens:OnlyADataclass", "must be a dataclass derived from"),
         ("first_tokens:FIRST", "has no attribute 'FIRST'"),
     ],
 )

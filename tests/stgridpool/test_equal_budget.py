@@ -1,8 +1,11 @@
 """Equal budgets: by hand, and for every method against what it plans."""
 
-import pytest
+from dataclasses import dataclass
 
-from stgridpool import COMPRESSORS, Average, FastV, PyramidDrop, build_compressor
+import pytest
+import torch
+
+from stgridpool import COMPRESSORS, Average, FastV, PyramidDrop, Scorer, Step, build_compressor
 from stgridpool.equal_budget import Reference, meet, planned_layers, planned_retention
 from stgridpool.retention import DEFINITIONS
 
@@ -42,6 +45,24 @@ def test_windows_come_as_near_as_whole_sizes_allow():
     odd = Reference(build_compressor("bilinear"), (27, 27), 4)  # 14x14 tokens of 27x27
     method = meet(build_compressor("nsp"), 0.25, "entering_llm", odd)
     assert planned_retention(method, 8, odd)["entering_llm"] == pytest.approx(45 / 196)  # 5x9 for 49
+
+
+@dataclass(frozen=True)
+class FirstPatches(Scorer):
+    """Keep the first patches of each frame, in place of the checkpoint's own pooling."""
+
+    def score(self, tokens, evidence):
+        return -torch.arange(len(tokens))
+
+    def steps(self):
+        return (Step(self, "patches"),)
+
+
+def test_a_method_in_place_of_the_pooling_counts_from_the_patches():
+    """A quarter of 196 tokens are 49 of 784 patches."""
+    method = meet(FirstPatches(), 0.25, "entering_llm", OWN)
+    assert method.retention == 49 / 784
+    assert planned_layers(method, 3, OWN) == [147] * 28
 
 
 CANNOT = {  # what these methods leave at these places is no option of theirs
