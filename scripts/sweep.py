@@ -15,7 +15,7 @@ pooling, however it counts its own budget. Compressors that cannot do so are lis
 import json
 import re
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import dropwhile, product
 from pathlib import Path
@@ -47,6 +47,14 @@ SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vis
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def _builds(name: str, options: Mapping[str, Any], method: Compressor) -> bool:
+    """Return whether a name and options build a method equal to `method`."""
+    try:
+        return build_compressor(name, **options) == method
+    except (ValueError, TypeError):  # a required option is left out
+        return False
+
+
 @dataclass(frozen=True)
 class Choice:
     """A compressor as the command line names it: NAME or NAME:OPTIONS, the options being a JSON object."""
@@ -76,10 +84,13 @@ class Choice:
         Raises:
             ValueError: If it cannot.
         """
-        method, plain = meet(self.build(), retention, of, reference), build_compressor(self.name)
-        changed = {field.name: getattr(method, field.name) for field in fields(method)}
-        changed = {name: value for name, value in changed.items() if value != getattr(plain, name)}
-        return Choice(self.name, json.loads(json.dumps(changed)), f"{self.folder}@{retention:g}")
+        method = meet(self.build(), retention, of, reference)
+        options = json.loads(json.dumps({field.name: getattr(method, field.name) for field in fields(method)}))
+        for name in tuple(options):  # leave out what follows from the others
+            fewer = {other: value for other, value in options.items() if other != name}
+            if _builds(self.name, fewer, method):
+                options = fewer
+        return Choice(self.name, options, f"{self.folder}@{retention:g}")
 
     def build(self) -> Compressor:
         """Build the compressor."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stgridpool import Bilinear
+from stgridpool.equal_budget import Reference, meet
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -122,6 +125,14 @@ def test_all_compressors_leave_the_same_share_or_say_why_not(sweep, miniature, t
         results, [sample] = read(tmp_path / folder)
         assert sample["token_counts"][0]["visual_tokens"] == tokens
     assert '"norm_order":1' in results["config"]["model_args"]
+
+
+@pytest.mark.parametrize("words", ["st_gridpool", "nsp", 'average:{"kernel_size":2}', "visionzip"])
+def test_options_at_a_retention_build_the_method_that_meets_it(load_script, words):
+    reference, choice = Reference(Bilinear(2), (14, 14), 28), load_script("sweep").Choice.parse(words)
+    found = choice.at(0.25, "entering_llm", reference)
+    assert found.build() == meet(choice.build(), 0.25, "entering_llm", reference)
+    assert "preset" not in found.options  # options that follow from the others are left out
 
 
 @pytest.mark.parametrize(
