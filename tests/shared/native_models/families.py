@@ -1,0 +1,40 @@
+"""Tiny random models of every family, with their real processors, made without a network.
+
+Tests import this as `from native_models.families import build`: pyproject.toml names the folder `tests/shared`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from transformers import PreTrainedModel, ProcessorMixin
+
+from native_models import llava, qwen
+
+Builder = Callable[[], tuple[PreTrainedModel, ProcessorMixin]]
+BUILDERS: dict[str, Builder] = {
+    "llava_onevision": llava.llava_onevision,
+    "qwen2_vl": qwen.qwen2_vl,
+    "qwen2_5_vl": qwen.qwen2_5_vl,
+    "qwen3_vl": qwen.qwen3_vl,
+    "qwen3_vl_moe": qwen.qwen3_vl_moe,
+}
+
+
+@cache
+def build(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Return the model, in evaluation mode and float32, and the processor of a family; both are shared: do not change.
+
+    Args:
+        name: `config.model_type` of the family, a key of `BUILDERS`.
+    """
+    return BUILDERS[name]()
+
+
+def save(name: str, folder: Path) -> Path:
+    """Write a family's checkpoint, as `from_pretrained` reads it, and return the folder."""
+    for part in build(name):
+        part.save_pretrained(folder)
+    return folder
