@@ -202,10 +202,10 @@ def at_retentions(
     for retention, choice in product(arguments.retention, choices):
         try:
             one = choice.at(retention, arguments.retention_of, reference)
+            left = planned_retention(one.build(), num_frames, reference)[arguments.retention_of]
         except ValueError as error:
             remarks.append(f"{choice.folder}@{retention:g}: left out: {error}")
             continue
-        left = planned_retention(one.build(), num_frames, reference)[arguments.retention_of]
         if left is not None and abs(left - retention) * reference.own_count(num_frames) >= 1:
             remarks.append(f"{one.folder}: leaves {100 * left:.1f} %: it comes in whole sizes, and this is the nearest")
         found.append(one)

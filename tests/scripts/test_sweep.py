@@ -117,10 +117,11 @@ def test_all_compressors_leave_the_same_share_or_say_why_not(sweep, miniature, t
     """The miniature's own pooling leaves 16 tokens a frame of 36; windows leave 9 or 4."""
     model_args = f"pretrained={miniature},max_frames_num=4,device=cpu"
     common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path, "--limit", 1)
-    sweep(*common, "--retention", 0.5, 0.25, "random", 'nsp:{"norm_order":1}', "fastv")
+    sweep(*common, "--retention", 0.5, 0.25, 0.1, "random", 'nsp:{"norm_order":1}', "fastv", "temporal_average")
     shown = capsys.readouterr().out
     assert "nsp_norm_order=1@0.5: leaves 56.2 %" in shown
     assert "fastv@0.25: left out: FastV acts at layer 2" in shown
+    assert "temporal_average@0.1: left out: temporal_average leaves whole frames" in shown
     for folder, tokens in {"random@0.5": 32, "random@0.25": 16, "nsp_norm_order=1@0.25": 16}.items():
         results, [sample] = read(tmp_path / folder)
         assert sample["token_counts"][0]["visual_tokens"] == tokens
