@@ -1,146 +1,26 @@
 """VisualInputs: from pixels to the embeddings of a prompt, the multimodal half of the models.
 
-Encoding (tower, projector), compressing with newlines, and splicing are separate steps, each usable on its own. A video
-can be encoded once and used in any number of prompts.
+Encoding (`VisualEncoding`) and splicing are separate steps, each usable on its own. A video can be encoded once and
+used in any number of prompts.
 """
 
-import logging
-import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from llava.encoded_video import EncodedVideo
 from llava.mm_utils import get_anyres_image_grid_shape
-from llava.model.anyres import check_merge_type, max_tiles_of, merge_image
-from llava.model.compression import Compression, Visual
+from llava.model.anyres import max_tiles_of, merge_image
+from llava.model.compression import Visual
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import splice_batch
-from llava.model.tower import VisionTower
-from llava.model.vision_batches import fitting_batch_size, map_batches
-from stgridpool import Evidence, Need, VideoTokens
-from stgridpool.compressor import compress_steps
-from stgridpool.finite import StageCheck, all_finite
-from stgridpool.newlines import count_newlines
-from stgridpool.timing import StageTimer
-
-logger = logging.getLogger(__name__)
+from llava.model.visual_encoding import VisualEncoding
 
 
-class VisualInputs(Compression):
-    """Mixin through which a language model reads images and videos; used by `LlavaQwenForCausalLM`.
-
-    Attributes:
-        vision_batch_size: Number of images that go through the vision tower at a time; it changes memory and speed, not
-            results. None for as many as fit. If memory still runs out, the number is halved permanently, with a
-            warning.
-    """
-
-    model: Any
-    get_input_embeddings: Any
-    vision_batch_size: int | None = None
-
-    def get_vision_tower(self) -> VisionTower:
-        """Return the vision tower."""
-        tower: VisionTower = self.model.vision_tower
-        return tower
-
-    def encode_images(self, images: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
-        """Compute projected features (B, n*n, D) of images (B, 3, S, S), before any pooling.
-
-        Args:
-            images: Pixel values of any floating dtype.
-            timer: Sums the time of the stages `vision` and `projector`.
-
-        Raises:
-            ValueError: If `images` is not a non-empty (B, 3, S, S).
-        """
-        features, _ = self.vision_features(images, timer)
-        return self.project(features, timer)
-
-    def vision_features(
-        self, images: torch.Tensor, timer: StageTimer | None = None, needs: Collection[Need] = ()
-    ) -> tuple[torch.Tensor, Evidence]:
-        """Run the vision tower: the first half of `encode_images`.
-
-        Args:
-            images: Pixel values (B, 3, S, S) of any floating dtype.
-            timer: Sums the time of the stage `vision`.
-            needs: Evidence to compute in the same pass; see `VisionTower.with_evidence`.
-
-        Returns:
-            Features (B, n*n, C), and the evidence about all images.
-
-        Raises:
-            ValueError: If `images` is not a non-empty (B, 3, S, S), or the tower cannot compute the evidence.
-        """
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise ValueError(f"pixel values must be (images, 3, height, width), got {tuple(images.shape)}")
-        tower, asked = self.get_vision_tower(), tuple(dict.fromkeys(needs))
-
-        def encode(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            features, evidence = tower.with_evidence(batch, asked)
-            return features, *(evidence[need] for need in asked)
-
-        features, *found = self._in_batches(encode, images, timer, "vision")
-        return features, dict(zip(asked, found, strict=True))
-
-    def project(self, features: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
-        """Project features (B, n*n, C) of the vision tower to the width of the language model: (B, n*n, D)."""
-        dtype = self.get_input_embeddings().weight.dtype
-        (projected,) = self._in_batches(
-            lambda batch: (self.model.mm_projector(batch.to(dtype)),), features, timer, "projector"
-        )
-        return projected
-
-    def encode_video(self, pixel_values: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
-        """Encode and compress a video, and insert newline tokens.
-
-        Args:
-            pixel_values: (T, 3, S, S), the frames.
-            timer: Sums the time of the stages `vision`, `projector` and `compress`.
-
-        Raises:
-            ValueError: If the features include more than the patches, or a setting of the checkpoint is not supported.
-        """
-        needs = [need for need in self.compressor.needs if need.from_tower]
-        features, evidence = self.vision_features(pixel_values, timer, needs)
-        return self.encode_features(features, timer, evidence)
-
-    def encode_features(
-        self, features: torch.Tensor, timer: StageTimer | None = None, evidence: Evidence | None = None
-    ) -> EncodedVideo:
-        """Project and compress the features (T, n*n, C) of a video: the second half of `encode_video`.
-
-        Args:
-            features: The features that `vision_features` returned, or a copy of them.
-            timer: Sums the time of the stages `projector` and `compress`.
-            evidence: The evidence about the patches that the compressors need.
-
-        Raises:
-            ValueError: If the features include more than the patches, or a setting of the checkpoint is not supported.
-        """
-        projected, given = self.project(features, timer), evidence or {}
-        with _stage(timer, "compress"):
-            patches = VideoTokens.of(self._as_maps(projected))
-            tokens, plan, evidence = compress_steps(self.front_steps, patches, given)
-            position = self._newline_position()
-            video = EncodedVideo.of(tokens, plan, patches.shape, self.model.image_newline, position)
-        stages = {"vision tower": features, **{repr(need): value for need, value in given.items()}}
-        stages |= {"projector": projected, "compressor": video.embeds}
-        checks = tuple(StageCheck(stage, features.dtype, all_finite(value)) for stage, value in stages.items())
-        return replace(video, checks=checks, evidence=evidence)
-
-    def own_counts(self, num_frames: int) -> tuple[int, int]:
-        """Count the visual tokens and the newline tokens of `num_frames` frames after the checkpoint's own pooling."""
-        side = self.get_vision_tower().num_patches_per_side
-        shape = pooling_compressor(self.config.mm_spatial_pool_mode).planned_shape((num_frames, side, side))
-        if shape is None:
-            raise ValueError("the output of the checkpoint's own pooling must fill a lattice")
-        return math.prod(shape), count_newlines(shape, self._newline_position())
+class VisualInputs(VisualEncoding):
+    """Mixin through which a language model reads images and videos; used by `LlavaQwenForCausalLM`."""
 
     def get_2dPool(self, image_feature: torch.Tensor, stride: int = 2) -> torch.Tensor:
         """Apply the checkpoint's own pooling to features (T, n*n, D): (T, m*m, D).
@@ -280,42 +160,3 @@ class VisualInputs(Compression):
             batch.embeds,
             None if labels is None else batch.labels,
         )
-
-    def _in_batches(
-        self,
-        encode: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
-        inputs: torch.Tensor,
-        timer: StageTimer | None,
-        stage: str,
-    ) -> tuple[torch.Tensor, ...]:
-        """Apply `encode` to all rows of `inputs`, one batch at a time, and count the time towards `stage`."""
-        size = self.vision_batch_size or fitting_batch_size(self.get_vision_tower())
-        with _stage(timer, stage):
-            outputs, fitting = map_batches(encode, inputs, size)
-        if fitting < size:
-            logger.warning("out of memory in %s with %d images at a time: from now on %d", stage, size, fitting)
-            self.vision_batch_size = fitting
-        return outputs
-
-    def _as_maps(self, features: torch.Tensor) -> torch.Tensor:
-        """Reshape features (T, n*n, D) to maps (T, n, n, D)."""
-        side = self.get_vision_tower().num_patches_per_side
-        if features.shape[1] != side * side:
-            raise ValueError(
-                f"pooling needs one feature for each of {side} x {side} patches, got {features.shape[1]}; "
-                "mm_vision_select_feature must leave out the class token"
-            )
-        maps: torch.Tensor = features.unflatten(1, (side, side))
-        return maps
-
-    def _newline_position(self) -> str:
-        """Return where videos get newline tokens; the merge type may switch them off."""
-        merge_type, position = self.config.mm_patch_merge_type, self.config.mm_newline_position
-        check_merge_type(merge_type)
-        if merge_type == "flat" or (position == "one_token" and "unpad" not in merge_type):
-            return "no_token"
-        return str(position)
-
-
-def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:
-    return nullcontext() if timer is None else timer.stage(name)
