@@ -142,7 +142,7 @@ def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: T
         manager: Knows the tasks.
 
     Returns:
-        A row for each task.
+        A row for each task; none, and no files, if the compressor could not meet its budget on a video.
     """
     command = Namespace(**vars(arguments), model=MODEL, process_with_media=False)
     command.output_path = str(arguments.output_path / choice.folder)
@@ -161,6 +161,8 @@ def evaluate(model: SweptModel, choice: Choice, arguments: Namespace, manager: T
         cli_args=command,
         datetime_str=time,
     )
+    if model.budget_missed is not None:
+        return []
     results["config"]["model"] = MODEL
     tracker.general_config_tracker.log_experiment_args(MODEL, command.model_args, None, None, False)
     samples = results.pop("samples")
@@ -258,6 +260,10 @@ def main() -> None:
     rows: list[Row] = []
     for model, choice in zip(sweep, choices, strict=True):
         rows += evaluate(model, choice, arguments, manager)
+        if model.budget_missed is not None:
+            remarks.append(f"{choice.folder}: left out: {model.budget_missed}")
+    if not rows:
+        parser.exit(1, "sweep.py: no compressor could meet its budget: " + "; ".join(remarks) + "\n")
     show(rows, Console(), retention_shown(arguments))
     print(*remarks, sep="\n")
     record = sweep[0].run_record

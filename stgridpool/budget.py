@@ -17,6 +17,10 @@ MOST_TOKENS = 1_000_000_000
 """Largest number of tokens that an option may name."""
 
 
+class BudgetError(ValueError):
+    """A method cannot meet its budget on the tokens at hand, and could on others."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """Number of tokens to keep, which is met exactly. At most one field is set; without any, the method decides.

@@ -51,6 +51,8 @@ class LlavaVideo(lmms):
     """
 
     is_simple = True
+    let_through: type[Exception] | tuple[type[Exception], ...] = ()
+    """Errors of answering that do not end the run."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
@@ -228,7 +230,7 @@ class LlavaVideo(lmms):
         if self.arguments.deterministic:
             repeat = jobs[0].name.rpartition("-")[2]
             determinism.seed_from(f"{requests[0].task} {requests[0].document} {repeat}")
-        with fatal(f"rank {self.rank}, {name_questions(requests)}, videos {jobs[0].videos}"):
+        with fatal(f"rank {self.rank}, {name_questions(requests)}, videos {jobs[0].videos}", self.let_through):
             results = self._answerer.answer(requests, no_answer)
         for job, result in zip(jobs, results, strict=True):
             self._journal.keep(job.name, result)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered
+from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.schedule import Job, in_batches
 from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from stgridpool import Compressor
+from stgridpool.budget import BudgetError
 from stgridpool.timing import StageTimer
 
 
@@ -39,7 +40,8 @@ class SweptModel(LlavaVideo):
     """One compressor of a sweep; for lmms-eval a model like any other.
 
     The first model that lmms-eval asks answers the questions about each video with all compressors, one after the
-    other, while the video's features are in memory. The other models return these answers when lmms-eval asks them.
+    other, while the video's features are in memory. The other models return these answers when lmms-eval asks them. A
+    compressor that cannot meet its budget on a video is not asked again, and `budget_missed` says why.
 
     Args:
         **arguments: See `Arguments`.
@@ -48,7 +50,10 @@ class SweptModel(LlavaVideo):
         ValueError: If an argument is unknown or out of range, if `resume_dir` is set, or if there are several ranks.
     """
 
+    let_through = BudgetError
+
     def __init__(self, **arguments: Any) -> None:
+        self.budget_missed: str | None = None
         if arguments.get("resume_dir") is not None:
             raise ValueError("a sweep has no journal: leave out resume_dir; feature_cache makes a second run fast")
         super().__init__(**arguments)
@@ -97,7 +102,12 @@ class SweptModel(LlavaVideo):
         """Answer questions about one video with this compressor, then free its tokens and prefix."""
         self.model.compressor = self.compressor
         for batch in in_batches(jobs, self._own_batch):
-            results = super()._answer_batch(batch, no_answer)
+            results = [Answered(no_answer, SampleFacts())] * len(batch)
+            if self.budget_missed is None:
+                try:
+                    results = super()._answer_batch(batch, no_answer)
+                except BudgetError as error:
+                    self.budget_missed = str(error)
             self._found |= zip(map(_key, batch), results, strict=True)
         self._answerer.forget()
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.temporal_similarity import cosines
+from stgridpool.budget import BudgetError
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
@@ -65,7 +66,7 @@ class DyCokeTTM(Budgeted):
         """Count the tokens to keep of each frame, (T,) int64.
 
         Raises:
-            ValueError: If the budget is below what first frames hold.
+            BudgetError: If the budget is below what first frames hold.
         """
         area = shape[1] * shape[2]
         is_first = torch.arange(shape[0]) % WINDOW == 0
@@ -75,7 +76,7 @@ class DyCokeTTM(Budgeted):
             return self._as_released(kept, area) if self.preset == "released" else kept
         least = int(is_first.sum()) * area
         if count < least:
-            raise ValueError(
+            raise BudgetError(
                 f"dycoke_ttm keeps the first of every {WINDOW} frames whole, {least} of {math.prod(shape)} tokens, so "
                 f"that {count} cannot be met: ask for at least {least} or choose another method"
             )

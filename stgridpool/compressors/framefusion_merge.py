@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.temporal_similarity import chains, cosines_to_previous
+from stgridpool.budget import BudgetError
 from stgridpool.evidence import Evidence
 from stgridpool.options import number
 from stgridpool.plan import Plan
@@ -48,7 +49,7 @@ class FrameFusionMerge(Budgeted):
         """Join what is alike.
 
         Raises:
-            ValueError: If fewer tokens have one before them than the budget says must join.
+            BudgetError: If fewer tokens have one before them than the budget says must join.
         """
         similarity = cosines_to_previous(tokens)
         if self.threshold is not None:
@@ -56,7 +57,7 @@ class FrameFusionMerge(Budgeted):
         count = self.count(tokens)
         least = int((similarity == -torch.inf).sum())
         if count < least:
-            raise ValueError(
+            raise BudgetError(
                 f"framefusion_merge keeps the first token of every place, {least} of {len(tokens)}, so that {count} "
                 f"cannot be met: ask for at least {least} or choose another method"
             )

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from stgridpool.budget import BudgetError
 from stgridpool.evidence import Evidence
 from stgridpool.frames.groups import even_groups, groups_of, pool_over_time
 from stgridpool.frames.layout import resident
@@ -50,7 +51,7 @@ class TemporalAverage(Budgeted):
         """Return (K, H, W) for K runs.
 
         Raises:
-            ValueError: If the budget is no whole number of frames.
+            BudgetError: If the budget is no whole number of frames.
         """
         frames, *sides = shape
         if self.group is not None:
@@ -59,7 +60,7 @@ class TemporalAverage(Budgeted):
         if count % area:
             low = count // area * area
             near = f"tokens={low} or tokens={low + area}" if low else f"tokens={area}"
-            raise ValueError(
+            raise BudgetError(
                 f"temporal_average leaves whole frames of {area} tokens, and a budget of {count} tokens is "
                 f"{count / area:.2f} frames; ask for {near}"
             )

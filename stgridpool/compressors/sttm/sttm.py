@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.threshold_search import highest_threshold
-from stgridpool.budget import Budget
+from stgridpool.budget import Budget, BudgetError
 from stgridpool.compressor import POSITIONS, Compressor, Step
 from stgridpool.compressors.sttm.merge_forest import MergeForest
 from stgridpool.compressors.sttm.node_similarity import node_similarity
@@ -161,7 +161,7 @@ class STTM(Compressor):
         """Return the number of tokens in the budget, which is met exactly; None without a budget.
 
         Raises:
-            ValueError: If merging over time is off and the budget is below one token per frame.
+            BudgetError: If merging over time is off and the budget is below one token per frame.
         """
         count = self.budget.count(shape, total)
         self._depth(shape, count)
@@ -229,7 +229,7 @@ class STTM(Compressor):
         while count is not None and math.prod(sizes[depth]) * frames > count:
             depth += 1
             if depth == len(sizes):
-                raise ValueError(
+                raise BudgetError(
                     f"without merging over time a budget for {shape} must be at least {frames} tokens, one per frame, "
                     f"got {count}: set temporal_threshold above 0 or raise the budget"
                 )

@@ -87,6 +87,21 @@ def test_each_model_counts_for_itself(sweep, ask):
     assert "vision" not in sweep[1].run_record["seconds"]
 
 
+def test_a_compressor_that_cannot_meet_its_budget_stops_alone(checkpoint, ask, make_model):
+    """The videos have 5 and 7 frames of 16 tokens: a fifth is a whole frame of the first only."""
+    compressors = [build_compressor("temporal_average", retention=0.2), build_compressor("bilinear")]
+    model = SweptModel(pretrained=str(checkpoint), max_frames_num=8, device="cpu", **SETTINGS)
+    stopped, other = model.for_each(compressors)
+    documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4", "v0.mp4")]
+    assert "" in [result.text for result in ask(stopped, "generate_until", documents)]
+    assert "temporal_average leaves whole frames of 16 tokens" in stopped.budget_missed
+    assert other.budget_missed is None
+    alone = make_model(compressor="bilinear", **SETTINGS)
+    assert [one.text for one in ask(other, "generate_until", documents)] == [
+        one.text for one in ask(alone, "generate_until", documents)
+    ]
+
+
 def test_memory_holds_one_video_of_one_compressor(sweep, ask):
     ask(sweep[0], "generate_until", [{"visuals": ["v0.mp4"]}, {"visuals": ["v1.mp4"]}])
     for model in sweep:
