@@ -12,6 +12,8 @@ from time import process_time
 
 import pytest
 
+from stgridpool.egoschema.server import LARGEST_ANSWER, read_scores
+
 SCRIPT = Path(__file__).resolve().parent.parent / "submit_egoschema.py"
 SCORES = (
     "Total result: 3000 correct, 2029 wrong, 1 missing, 1 invalid, accuracy: 0.5963\n"
@@ -139,8 +141,8 @@ def test_success_reports_scores_of_both_sets(run, server, submission, folder):
     assert saved["scores"]["Public subset result"]["accuracy"] == 0.61
 
 
-def test_scores_are_found_when_the_answer_is_a_json_string(script):
-    assert list(script.read_scores(json.dumps(SCORES))) == ["Total result", "Public subset result"]
+def test_scores_are_found_when_the_answer_is_a_json_string():
+    assert list(read_scores(json.dumps(SCORES))) == ["Total result", "Public subset result"]
 
 
 def test_server_errors_are_tried_again_with_growing_waits(run, server, submission):
@@ -200,12 +202,12 @@ def test_an_answer_that_trickles_is_taken_as_far_as_it_has_come(run, server, sub
     assert "the answer was cut off after " in output
 
 
-def test_an_answer_without_end_fills_no_memory(script, run, server, submission, folder):
+def test_an_answer_without_end_fills_no_memory(run, server, submission, folder):
     server.answers = [(200, flood)]
     status, output, _ = run("--f", submission, "--url", server.url, "--output", folder / "answer.json")
     assert status == 1
     assert server.closed_by_client.wait(60)
-    assert json.loads((folder / "answer.json").read_text())["answer"] == "y" * script.LARGEST_ANSWER
+    assert json.loads((folder / "answer.json").read_text())["answer"] == "y" * LARGEST_ANSWER
     assert "cut off after 100000 bytes: it was too long or too slow" in output
     assert len(output) < 4000
 
@@ -230,11 +232,11 @@ def test_the_text_of_a_redirection_is_limited_too(run, server, submission):
     assert server.closed_by_client.wait(60)
 
 
-def test_an_answer_is_saved_before_it_is_parsed(script, run, server, submission, folder, monkeypatch):
+def test_an_answer_is_saved_before_it_is_parsed(run, server, submission, folder, monkeypatch):
     def fail(text):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(script, "read_scores", fail)
+    monkeypatch.setattr("stgridpool.egoschema.submit.read_scores", fail)
     server.answers = [(200, SCORES)]
     status, output, _ = run("--f", submission, "--url", server.url, "--output", folder / "answer.json")
     assert status == 130
@@ -243,23 +245,23 @@ def test_an_answer_is_saved_before_it_is_parsed(script, run, server, submission,
 
 
 @pytest.mark.parametrize("text", ["a" * 10**6, "a a " * 250_000, "a:" * 500_000, "1 correct, " * 90_000])
-def test_no_answer_takes_long_to_parse(script, text):
+def test_no_answer_takes_long_to_parse(text):
     started = process_time()
-    assert script.read_scores(text) == {}
+    assert read_scores(text) == {}
     assert process_time() - started < 30  # 10^12 steps with a pattern that has no end
 
 
 @pytest.mark.parametrize(
     ("accuracy", "share"), [("0.995", 0.995), ("99.5", 0.995), ("1", 0.01), ("100", 1.0), ("0", 0.0)]
 )
-def test_accuracies_are_fractions_or_percent_whichever_agrees_with_the_counts(script, accuracy, share):
+def test_accuracies_are_fractions_or_percent_whichever_agrees_with_the_counts(accuracy, share):
     correct = round(1000 * share)
     text = f"Total result: {correct} correct, {1000 - correct} wrong, 0 missing, 0 invalid, accuracy: {accuracy}"
-    assert script.read_scores(text)["Total result"]["accuracy"] == pytest.approx(share)
+    assert read_scores(text)["Total result"]["accuracy"] == pytest.approx(share)
 
 
-def test_accuracies_above_100_percent_are_none(script):
-    assert script.read_scores(SCORES.replace("0.5963", "101").replace("0.61", "612.5")) == {}
+def test_accuracies_above_100_percent_are_none():
+    assert read_scores(SCORES.replace("0.5963", "101").replace("0.61", "612.5")) == {}
 
 
 @pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo], ids=["folder", "fifo"])
