@@ -9,18 +9,29 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import CONFIG_MAPPING, PreTrainedModel, ProcessorMixin
 
-from native_models import llava, qwen
+from native_models import frame_runs, llava, qwen
 
 Builder = Callable[[], tuple[PreTrainedModel, ProcessorMixin]]
 BUILDERS: dict[str, Builder] = {
     "llava_onevision": llava.llava_onevision,
+    "llava_next_video": llava.llava_next_video,
+    "video_llava": llava.video_llava,
     "qwen2_vl": qwen.qwen2_vl,
     "qwen2_5_vl": qwen.qwen2_5_vl,
     "qwen3_vl": qwen.qwen3_vl,
     "qwen3_vl_moe": qwen.qwen3_vl_moe,
+    "qwen3_5": qwen.qwen3_5,
+    "glm4v": frame_runs.glm4v,
+    "internvl": frame_runs.internvl,
+    "smolvlm": frame_runs.smolvlm,
+    "video_llama_3": frame_runs.video_llama_3,
 }
+if "molmo2" in CONFIG_MAPPING:  # 5.17 lacks it
+    from native_models.molmo2 import molmo2
+
+    BUILDERS["molmo2"] = molmo2
 
 
 @cache

@@ -13,16 +13,18 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
     Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
     Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
 )
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
-from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
-from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from native_models.parts import DECODER, WIDTH, chat_template, make_tokenizer, randomize
 
@@ -71,6 +73,19 @@ def qwen3_vl_moe() -> tuple[PreTrainedModel, ProcessorMixin]:
     text = _qwen3(tokenizer) | experts
     config = Qwen3VLMoeConfig(text_config=text, vision_config=_deepstack(), **_ids(tokenizer))
     return randomize(Qwen3VLMoeForConditionalGeneration(config)), _qwen3_processor(tokenizer)
+
+
+def qwen3_5() -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Qwen3.5 with linear attention in every other decoder layer."""
+    tokenizer = _tokenizer()
+    linear = {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
+    linear |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    kinds = {"layer_types": ["linear_attention", "full_attention"] * 2}
+    rope = INTERLEAVED | {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    text = _qwen3(tokenizer) | linear | kinds | {"rope_parameters": rope}
+    vision = VISION | {"num_position_embeddings": 64, "hidden_size": 32, "out_hidden_size": WIDTH}
+    config = Qwen3_5Config(text_config=text, vision_config=vision, **_ids(tokenizer))
+    return randomize(Qwen3_5ForConditionalGeneration(config)), _qwen3_processor(tokenizer)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
