@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -47,13 +48,15 @@ class VisionZip(FrameBudgeted):
         ValueError: If an option is out of its range.
     """
 
+    PRESETS: ClassVar[tuple[str, ...]] = ("released", "corrected")
+
     preset: str = "released"
     importance: str = "received"
     dominant: float = 54 / 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("preset", self.preset, ("released", "corrected"))
+        choice("preset", self.preset, self.PRESETS)
         choice("importance", self.importance, IMPORTANCE)
         object.__setattr__(self, "dominant", number("dominant", self.dominant, 0, 1))
 

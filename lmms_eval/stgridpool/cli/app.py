@@ -1,0 +1,43 @@
+"""The commands of ``stgridpool``, and how they end."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from lmms_eval_stgridpool.cli.methods import methods
+
+NAME = "stgridpool"
+
+app = typer.Typer(
+    name=NAME,
+    help="Training-free compression of the visual tokens of Video LLMs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(methods)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"{NAME} {version(NAME)}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Training-free compression of the visual tokens of Video LLMs."""
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one line, the last one, and the status is 1."""
+    try:
+        app(prog_name=NAME)
+    except (ValueError, TypeError, OSError, NotImplementedError) as error:
+        sys.exit(f"{NAME}: {error}")

@@ -1,0 +1,88 @@
+"""The command ``stgridpool`` as a whole."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lmms_eval_stgridpool.cli import app as module
+from lmms_eval_stgridpool.cli.app import app, main
+
+HEAVY = ("torch", "transformers", "lmms_eval", "llava", "stgridpool", "numpy", "datasets", "av")
+
+
+def test_help_loads_nothing_heavy(environment):
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from lmms_eval_stgridpool.cli.app import app\n"
+        "result = CliRunner().invoke(app, ['--help'])\n"
+        "for command in app.registered_commands:\n"
+        "    name = command.name or command.callback.__name__\n"
+        "    assert name in result.output, result.output\n"
+        "    assert CliRunner().invoke(app, [name, '--help']).exit_code == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    # A process of its own: those of `run_python` have loaded these packages beforehand.
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr
+
+
+def test_an_error_is_one_line_and_the_status_is_1(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["stgridpool", "methods", "vizionzip"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert str(end.value).startswith("stgridpool: there is no compressor 'vizionzip', did you mean 'visionzip'?")
+    assert "\n" not in str(end.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    broken = typer.Typer()
+
+    @broken.command()
+    def fault() -> None:
+        raise KeyError("a fault")
+
+    monkeypatch.setattr(module, "app", broken)
+    monkeypatch.setattr("sys.argv", ["stgridpool"])
+    with pytest.raises(KeyError, match="a fault"):
+        main()
+
+
+def test_the_version_is_shown():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.output.startswith("stgridpool 0.")
+
+
+def test_the_shell_completes_commands():
+    environment = {"_STGRIDPOOL_COMPLETE": "complete_bash", "COMP_WORDS": "stgridpool meth", "COMP_CWORD": "1"}
+    result = CliRunner().invoke(app, [], env=environment, prog_name="stgridpool")
+    assert result.output.split() == ["methods"]
+
+
+def test_methods_are_listed_for_programs():
+    result = CliRunner().invoke(app, ["methods", "--json"])
+    found = {entry["name"]: entry for entry in json.loads(result.output)}
+    assert found["cdpruner"]["query_aware"] is True
+    assert found["nsp"]["where"] == "pooling"
+
+
+def test_methods_are_listed_for_people():
+    lines = CliRunner().invoke(app, ["methods"]).output.splitlines()
+    [line] = [line for line in lines if line.split()[:1] == ["visionzip"]]
+    assert "retention (0.25)" in line
+    assert "VisionZip (CVPR 2025), arXiv" in line
+
+
+def test_one_method_is_shown_with_the_models_that_it_runs_on():
+    found = json.loads(CliRunner().invoke(app, ["methods", "fastvid", "--json"]).output)
+    assert found["presets"] == ["released", "released_onevision"]
+    assert "pool_head=" in found["models"]["LLaVA-Video, LLaVA-OneVision"]
+    assert "is no SigLIP tower" in found["models"]["LLaVA on CLIP"]
+    text = CliRunner().invoke(app, ["methods", "nsp"]).output
+    assert "Presets: none" in text
+    assert text.count("yes") == 2  # both kinds of model

@@ -1,0 +1,86 @@
+"""The catalogue of methods, and its agreement with the README's table."""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+from stgridpool import COMPRESSORS, Compressor
+from stgridpool.catalogue import describe
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ROWS = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \|" + r" ?(.*?) ?\|" * 7 + "$", README, flags=re.MULTILINE)}
+
+
+def test_the_readme_has_a_row_for_each_method_and_no_other():
+    assert set(ROWS) == set(COMPRESSORS)
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_the_readme_agrees(name):
+    entry, (_, where, question, options, tokens_left, source, _) = describe(name), ROWS[name]
+    if name != "recycle":  # "as `method`"
+        assert question.split(";")[0] == ("yes" if entry.query_aware else "no")
+        for place in ("pooling", "tokens", "layer"):
+            assert (place in where) == (place in entry.where), place
+    defaults = {option.name: option.default for option in entry.options}
+    for option, default in re.findall(r"`(\w+)` \((-?[\d./]+)(?: [^)]*)?\)", f"{options}, {tokens_left}"):
+        numerator, _, denominator = default.partition("/")
+        value = float(numerator) / float(denominator or 1)
+        assert defaults[option] in (value, None), option  # None: it follows from other options, as PTG's window does
+    for part in re.split("[,;] ", source)[1:]:
+        assert part.strip() in entry.source.replace(" (", ", ").replace(")", ""), part
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_every_option_is_described(name):
+    entry = describe(name)
+    assert [option.name for option in entry.options] == [field.name for field in fields(COMPRESSORS[name])]
+    for option in entry.options:
+        assert len(option.text) >= len("See above."), option
+        assert not option.text.startswith("See `"), option
+        assert "``" not in option.text
+    assert entry.summary.endswith((".", "14"))
+    assert bool(entry.presets) == ("preset" in [option.name for option in entry.options])
+
+
+def test_an_option_of_another_class_is_described_in_its_words():
+    options = {option.name: option for option in describe("st_gridpool").options}
+    assert options["norm_order"].default == 2.0
+    assert options["norm_order"].text.startswith("Order p of the norm, 0.25 to 64")
+    assert options["grid_size"].text.startswith("No strides make no mosaics. Frames per grid")
+
+
+def test_what_sets_the_number_of_tokens():
+    assert describe("average").budget == "169 of 27x27 per frame"  # (27 // 2)^2
+    assert describe("bilinear").budget == "196 of 27x27 per frame"  # 14^2
+    assert describe("fastv").budget == "retention (0.5) or tokens or tokens_per_frame or layer_average"
+    assert describe("temporal_average").budget.endswith("tokens_per_frame, else 182.2 of 27x27 per frame")  # 729 / 4
+    assert describe("holitom").budget.endswith("; inner_retention (0.5)")
+    assert describe("sttm").budget.endswith("else the tokens decide")
+
+
+def test_where_methods_act():
+    assert describe("sparsevlm").where == "layers 3, 7, 16"
+    assert describe("flashvid").where == "tokens, layer 20"
+
+
+@dataclass(frozen=True)
+class Undocumented(Compressor):
+    factor: int = 3
+
+    def plan(self, tokens, evidence):
+        raise NotImplementedError
+
+
+def test_a_method_of_another_package_may_say_nothing_of_its_options(monkeypatch):
+    monkeypatch.setattr("stgridpool.catalogue.find_method", lambda name: Undocumented)
+    monkeypatch.setattr("stgridpool.catalogue.build_compressor", lambda name: Undocumented())
+    [option] = describe("my.module:Undocumented").options
+    assert (option.name, option.default, option.text) == ("factor", 3, "")
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="there is no compressor 'vizionzip', did you mean 'visionzip'"):
+        describe("vizionzip")
