@@ -1,0 +1,147 @@
+"""Adapter: all that a family of transformers models does in its own way; EncodedVisual: a video behind its vision part.
+
+All placeholder layouts follow one rule: the k-th token of a video, in (frame, row, column) order, stands at the video's
+k-th placeholder. Line breaks, time stamps and marks between frames are text and keep their places.
+
+Letters: B prompts, L positions with padding, T frames of H x W tokens, D width of the language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from stgridpool.compressor import Compressor
+from stgridpool.compressors.none import NoCompression
+from stgridpool.evidence import Evidence
+
+if TYPE_CHECKING:
+    from stgridpool.adapters.prompt import CompressedPrompt
+
+Inputs = Mapping[str, Any]
+"""The output of a processor, by the names under which the model takes it."""
+
+REFERENCE, HF = "reference", "hf"
+IMAGE, VIDEO = "image", "video"
+
+Clips = Sequence[Sequence[tuple[str, int]]]
+"""For each prompt (kind, number of placeholder runs) of every visual, where images and videos share a placeholder."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedVisual:
+    """A video or image as the model's own vision part encodes it.
+
+    Attributes:
+        tokens: (T, H, W, D), as the unmodified model would read them.
+        levels: DeepStack levels of the same tokens, (T * H * W, D) each.
+        kept: (n,) int64, ascending, the tokens that have a placeholder, if the model itself drops some; None for all.
+        patches: (T, P, Q, D), the tokens in front of the model's own pooling; None if it has none.
+        evidence: What a method asked of the vision part, about the patches, or about the tokens if there are none.
+    """
+
+    tokens: Tensor
+    levels: tuple[Tensor, ...] = ()
+    kept: Tensor | None = None
+    patches: Tensor | None = None
+    evidence: Evidence = field(default_factory=dict)
+
+
+class Adapter:
+    """A family of transformers models. The defaults: a placeholder for videos, 1-D positions, features replace.
+
+    A new family is a subclass in a file of its own, named in `stgridpool.adapters.families`. It must say its
+    `model_types` and `video_inputs`, and `encode` videos; the rest has defaults.
+
+    A compressor at the place "patches" replaces the model's own pooling and sees the `patches` of `EncodedVisual`. A
+    model without own pooling has none: there "patches" and "tokens" are the same place.
+
+    Attributes:
+        model_types: Values of ``config.model_type`` that it serves; class attribute.
+        video_inputs: Inputs of the model that describe videos, the pixels first; used up here; class attribute.
+        image_inputs: Inputs of the model that describe images, the pixels first; class attribute.
+        row_inputs: (B, L) inputs that the model reads beside the ids and that are rewritten like them; class attribute.
+        position_inputs: Inputs that the model needs only to compute positions, which it gets from us; class attribute.
+        is_one_run: Whether the placeholders of a video follow one another without text in between; class attribute.
+        adds: Whether features are added to the embedding of the placeholder instead of replacing it; class attribute.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos",)
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    row_inputs: ClassVar[tuple[str, ...]] = ()
+    position_inputs: ClassVar[tuple[str, ...]] = ()
+    is_one_run: ClassVar[bool] = True
+    adds: ClassVar[bool] = False
+
+    def slots(self, model: Any, inputs: Inputs, kind: str = VIDEO) -> Tensor:
+        """Tell which positions are placeholders of videos, or of images: (B, L) bool.
+
+        Args:
+            model: The model.
+            inputs: The output of its processor.
+            kind: "video" or "image".
+        """
+        ids: Tensor = inputs["input_ids"]
+        return ids == placeholder_id(model.config, kind)
+
+    def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
+        """Encode the videos with the model's own vision part, in the order of the prompts.
+
+        Args:
+            model: The model.
+            inputs: The output of its processor, with at least one video.
+            clips: See `Clips`; None if every visual with the placeholder belongs to one video.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define encode")
+
+    def encode_images(self, model: Any, inputs: Inputs) -> list[EncodedVisual]:
+        """Encode the images, each as a video of one frame, in the order of the prompts.
+
+        Raises:
+            ValueError: If the family's images do not fill a lattice, so that they cannot be compressed.
+        """
+        raise ValueError(f"images of {model.config.model_type} cannot be compressed; leave out images=True")
+
+    def tail(self, model: Any) -> Tensor | None:
+        """Return rows (k, D) that stand behind each video and have placeholders of their own; None without any."""
+        return None
+
+    def own_pooling(self, model: Any) -> Compressor:
+        """Return the pooling that makes a video's tokens of its patches."""
+        return NoCompression()
+
+    def positions(self, model: Any, inputs: Inputs, kind: str) -> Tensor | None:
+        """Return the positions (3, B, L) of the unmodified prompt in a model with M-RoPE, otherwise None.
+
+        Args:
+            model: The model.
+            inputs: The output of its processor.
+            kind: "reference" for the positions that the model was trained with, "hf" for those that the installed
+                version of transformers computes.
+        """
+        return None
+
+    def prefilling(self, model: Any, prompt: CompressedPrompt) -> AbstractContextManager[None]:
+        """Hand over what does not fit into the inputs, such as DeepStack levels, to the first forward in the block."""
+        return nullcontext()
+
+    def first_layer(self, model: Any) -> int:
+        """Return the first decoder layer in front of which a compressor may act."""
+        return 0
+
+
+def placeholder_id(config: Any, kind: str) -> int:
+    """Return the id of the placeholder for videos or images.
+
+    Raises:
+        ValueError: If the configuration does not name it.
+    """
+    for name in (f"{kind}_token_id", f"{kind}_token_index"):
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    raise ValueError(f"the configuration of {config.model_type} names no placeholder for a {kind}")

@@ -1,0 +1,168 @@
+"""CompressedPrompt: a processor's output written anew, with fewer visual tokens.
+
+Letters: B prompts, L positions with padding before and M after compression, n visual tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stgridpool.adapters.adapter import Adapter, Inputs
+from stgridpool.adapters.row import Row, row_of
+from stgridpool.adapters.visual_runs import CompressedVisual
+from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.decoder.steps import CompressedPrompts, DecoderSteps
+
+POLICIES = ("reference", "hf", "survive", "reassign")
+"""Positions of a compressed prompt, see `compress_inputs`."""
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedPrompt:
+    """Prompts whose videos have been compressed.
+
+    Attributes:
+        inputs: What ``generate`` takes; the first forward must run inside `prefilling`.
+        dense_ids: (B, L) ids of the unmodified prompts.
+        visuals: The compressed visuals of each prompt, in order.
+        spans: Where these stand in each prompt, padding not counted.
+        visual_mask: (B, M) bool, the positions of visual tokens.
+        levels: DeepStack levels of the visual tokens, (n, D_i) each, in the order of `visual_mask`.
+        positions: Which positions the tokens have: "reference" or "hf" for the axes of M-RoPE, and "survive" where
+            every token keeps the position that it had, or "reassign" where all are numbered again.
+        next_position: (B,) int64, the position of the first token behind each prompt.
+        inside: The steps inside the language model, or None.
+    """
+
+    inputs: dict[str, Any]
+    dense_ids: Tensor
+    visuals: tuple[tuple[CompressedVisual, ...], ...]
+    spans: tuple[tuple[VisualSpan, ...], ...]
+    visual_mask: Tensor
+    levels: tuple[Tensor, ...]
+    positions: tuple[str, ...]
+    next_position: Tensor
+    inside: DecoderSteps | None = None
+
+    @property
+    def num_removed(self) -> int:
+        """Number of positions, L - M, by which the padded prompts have become shorter; negative if longer."""
+        return self.dense_ids.shape[1] - self.visual_mask.shape[1]
+
+    @property
+    def forward_inputs(self) -> dict[str, Any]:
+        """What a forward takes: `inputs` without the ids, since a model takes ids or embeddings, not both."""
+        return {name: value for name, value in self.inputs.items() if name != "input_ids"}
+
+    @contextmanager
+    def prefilling(self, adapter: Adapter, model: Any) -> Iterator[CompressedPrompts | None]:
+        """Run the first forward of these prompts in the block, and further ones that continue them.
+
+        Yields:
+            The result of the steps inside the language model; None if there are none.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(adapter.prefilling(model, self))
+            inside = None if self.inside is None else stack.enter_context(self.inside.prompts(self.spans))
+            yield inside
+
+
+def write_prompt(
+    adapter: Adapter,
+    model: Any,
+    inputs: Inputs,
+    visuals: Sequence[CompressedVisual],
+    positions: str = "reference",
+    inside: DecoderSteps | None = None,
+) -> CompressedPrompt:
+    """Write prompts anew around compressed visuals.
+
+    Args:
+        adapter: The adapter for `model`.
+        model: A native model of transformers.
+        inputs: The output of its processor.
+        visuals: The visuals of all prompts, in order.
+        positions: See `compress_inputs`.
+        inside: The steps inside the language model, or None.
+    """
+    if positions not in POLICIES:
+        raise ValueError(f"positions must be one of {', '.join(POLICIES)}, got {positions!r}")
+    ids: Tensor = inputs["input_ids"]
+    mask = inputs.get("attention_mask")
+    mask = torch.ones_like(ids) if mask is None else mask
+    axes = adapter.positions(model, inputs, "hf" if positions == "hf" else "reference")
+    policy = positions if positions in ("survive", "reassign") else "reassign" if axes is None else "survive"
+    named = (policy,) if axes is None else (policy, "hf" if positions == "hf" else "reference")
+    by_row = [tuple(one for one in visuals if one.run.row == row) for row in range(len(ids))]
+    tail = adapter.tail(model)
+    rows = [row_of(real.bool(), own) for real, own in zip(mask, by_row, strict=True)]
+    width = max(len(row) for row in rows)
+    new_ids = torch.stack([_gather(row, one, width, _pad_id(model)) for row, one in zip(rows, ids, strict=True)])
+    new_mask = torch.stack([_gather(row, one, width, 0) for row, one in zip(rows, mask, strict=True)])
+    embeds = model.get_input_embeddings()(new_ids)
+    embeds = torch.stack([_written(adapter, row, one, tail) for row, one in zip(rows, embeds, strict=True)])
+    placed = _positions(rows, mask, axes, policy, width)
+    used_up = {*adapter.video_inputs, *adapter.position_inputs}
+    if any(visual.run.kind == "image" for visual in visuals):
+        used_up |= set(adapter.image_inputs)
+    written = {name: value for name, value in inputs.items() if name not in used_up}
+    written |= {"input_ids": new_ids, "attention_mask": new_mask, "inputs_embeds": embeds, "position_ids": placed}
+    for name in adapter.row_inputs:
+        if inputs.get(name) is not None:
+            written[name] = torch.stack([_gather(r, one, width, 0) for r, one in zip(rows, inputs[name], strict=True)])
+    num_levels = max((len(visual.tokens.levels) for visual in visuals), default=0)
+    levels = tuple(torch.cat([row.level(number) for row in rows if row.visuals]) for number in range(num_levels))
+    visual_mask = torch.stack([_padded(row.is_visual, width, False) for row in rows])
+    last = placed[..., -1] if placed.dim() == 2 else placed[1:, :, -1].amax(dim=0)
+    spans = tuple(tuple(row.spans()) for row in rows)
+    return CompressedPrompt(written, ids, tuple(by_row), spans, visual_mask, levels, named, last + 1, inside)
+
+
+def _written(adapter: Adapter, row: Row, embeds: Tensor, tail: Tensor | None) -> Tensor:
+    """Put visual tokens, and the rows behind videos, into the embeddings (M, D) of a prompt."""
+    shift = len(embeds) - len(row)
+    if len(places := row.tail_places()) and tail is not None:
+        times = len(places) // len(tail)
+        embeds = embeds.index_copy(0, places + shift, tail.repeat(times, 1).to(embeds))
+    tokens = row.tokens()
+    if tokens is None:
+        return embeds
+    places = row.is_visual.nonzero().flatten() + shift
+    tokens = tokens.to(embeds)
+    return embeds.index_copy(0, places, embeds[places] + tokens if adapter.adds else tokens)
+
+
+def _positions(rows: Sequence[Row], mask: Tensor, axes: Tensor | None, policy: str, width: int) -> Tensor:
+    """Return positions (B, M), or (4, B, M) for M-RoPE, the first row of which counts the tokens without gaps."""
+    counted = torch.stack([_padded(torch.arange(len(row), device=mask.device), width, 0) for row in rows])
+    if policy == "reassign":
+        return counted if axes is None else counted.expand(4, -1, -1)
+    if axes is None:
+        dense = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
+        return torch.stack([_gather(row, one, width, 0) for row, one in zip(rows, dense, strict=True)])
+    gathered = [
+        torch.stack([_gather(row, one, width, 0) for row, one in zip(rows, axis, strict=True)]) for axis in axes
+    ]
+    return torch.stack([counted, *gathered])
+
+
+def _gather(row: Row, values: Tensor, width: int, pad: int) -> Tensor:
+    """Take the values (M,) of a prompt's positions from those (L,) of the unmodified prompt; padded on the left."""
+    return _padded(values[row.source.to(values.device)], width, pad)
+
+
+def _padded(values: Tensor, width: int, pad: int) -> Tensor:
+    return torch.nn.functional.pad(values, (width - len(values), 0), value=pad)
+
+
+def _pad_id(model: Any) -> int:
+    """Return the id that stands in front of shorter prompts; it is masked."""
+    config = getattr(model, "generation_config", None)
+    pad = getattr(config, "pad_token_id", None)
+    return 0 if pad is None else int(pad)

@@ -1,0 +1,98 @@
+"""Row: the order of the text and the visual tokens of one prompt after compression.
+
+Every visual token goes to the run of placeholders in which its own placeholder stands, and the tokens of a run keep the
+order that the method gave them. So time stamps between frames stay in front of their frames.
+
+Letters: L positions of the padded prompt, n without padding, M after compression, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stgridpool.adapters.visual_runs import CompressedVisual
+from stgridpool.decoder.shortened_prompt import VisualSpan
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """The positions of a prompt after compression, without padding.
+
+    Attributes:
+        source: (M,) int64, the position among the L that each new position takes its text or its place from.
+        token: (M,) int64, the visual token at each position, counted over all visuals of the prompt; -1 for text.
+        visuals: The visuals of the prompt, in order.
+    """
+
+    source: Tensor
+    token: Tensor
+    visuals: Sequence[CompressedVisual]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def is_visual(self) -> Tensor:
+        """(M,) bool, the positions of visual tokens."""
+        return self.token >= 0
+
+    def tokens(self) -> Tensor | None:
+        """Return the visual tokens (v, D) in the order of their positions; None without visuals."""
+        return self._ordered([visual.tokens.features for visual in self.visuals])
+
+    def level(self, number: int) -> Tensor:
+        """Return a DeepStack level (v, D_i) of the visual tokens in the order of their positions."""
+        rows = self._ordered([visual.tokens.levels[number] for visual in self.visuals])
+        return torch.zeros(0) if rows is None else rows
+
+    def tail_places(self) -> Tensor:
+        """Return the new positions (t,) of the rows that stand behind videos."""
+        tails = [visual.run.tail for visual in self.visuals]
+        none = self.source.new_zeros(0)
+        wanted = torch.cat([none, *tails]).to(self.source.device)
+        return torch.isin(self.source, wanted).logical_and(~self.is_visual).nonzero().flatten()
+
+    def spans(self) -> Iterator[VisualSpan]:
+        """Yield the positions of each visual, for steps inside the language model."""
+        place = torch.empty_like(self.token[self.is_visual])
+        place[self.token[self.is_visual]] = self.is_visual.nonzero().flatten()
+        counts = [len(visual.tokens) for visual in self.visuals]
+        for visual, places in zip(self.visuals, place.split(counts), strict=True):
+            is_tail = torch.isin(self.source, visual.run.tail.to(self.source.device)) & ~self.is_visual
+            tokens = visual.tokens
+            yield VisualSpan(
+                places, tokens.shape, is_tail.nonzero().flatten(), tokens.cell, visual.evidence, tokens.before
+            )
+
+    def _ordered(self, features: Sequence[Tensor]) -> Tensor | None:
+        if not features:
+            return None
+        rows = torch.cat(list(features))
+        return rows[self.token[self.is_visual].to(rows.device)]
+
+
+def row_of(real: Tensor, visuals: Sequence[CompressedVisual]) -> Row:
+    """Order the text and the visual tokens of a prompt.
+
+    Args:
+        real: (L,) bool, the positions that are not padding.
+        visuals: The visuals of the prompt, in order.
+    """
+    device = real.device
+    is_text = real.clone()
+    for visual in visuals:
+        slots = visual.run.slots.to(device)
+        is_text[slots[slots >= 0]] = False
+    run = (is_text.cumsum(0) * 2 + is_text.logical_not()).to(device)  # equal within a run of placeholders, ascending
+    text = is_text.nonzero().flatten()
+    places = [visual.run.slots.to(device)[visual.place.to(device)] for visual in visuals]
+    slots = torch.cat([text.new_zeros(0), *places])
+    source = torch.cat([text, slots])
+    token = torch.cat([text.new_full((len(text),), -1), torch.arange(len(slots), device=device)])
+    # text between runs has a number of its own, so a stable sort keeps text and the tokens of each run in order
+    order = torch.cat([2 * is_text.cumsum(0)[text], run[slots]]).argsort(stable=True)
+    return Row(source[order], token[order], visuals)
