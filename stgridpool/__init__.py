@@ -1,7 +1,8 @@
 """Training-free compression of the visual tokens of Video LLMs.
 
-A `Compressor` decides, its `Plan` is the decision as a sparse matrix, and `compress` carries it out. ``__init__.pyi``
-lists what can be imported from here; each is loaded when it is first asked for, so that importing costs nothing.
+A `Compressor` decides, its `Plan` is the decision as a sparse matrix, and `compress_tokens` carries it out.
+``__init__.pyi`` lists what can be imported from here; each is loaded when it is first asked for, so that importing
+costs nothing.
 """
 
 import lazy_loader

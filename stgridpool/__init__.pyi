@@ -4,7 +4,7 @@ from .chain import Chain as Chain
 from .compressor import Compressed as Compressed
 from .compressor import Compressor as Compressor
 from .compressor import Step as Step
-from .compressor import compress as compress
+from .compressor import compress_tokens as compress_tokens
 from .compressors import COMPRESSORS as COMPRESSORS
 from .compressors import build_compressor as build_compressor
 from .compressors import presets as presets

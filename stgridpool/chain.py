@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from stgridpool.compressor import FRAMES, PATCHES, TOKENS, Compressor, Step, compress, planned_counts
+from stgridpool.compressor import FRAMES, PATCHES, TOKENS, Compressor, Step, compress_tokens, planned_counts
 from stgridpool.evidence import Evidence
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
@@ -54,7 +54,7 @@ class Chain(Compressor):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Combine the plans of all methods, each for the output of the one before."""
-        return compress(self, tokens, evidence)[1]
+        return compress_tokens(self, tokens, evidence)[1]
 
     def planned_shape(self, shape: Shape) -> Shape | None:
         """Return the lattice that the output fills; None if that is not known yet."""

@@ -1,4 +1,4 @@
-"""Compressor: the interface of every method; Step: a compressor at its place; compress: the one way to apply it."""
+"""Compressor: the interface of methods; Step: a compressor at its place; compress_tokens: the way to apply it."""
 
 from __future__ import annotations
 
@@ -161,13 +161,13 @@ class Compressor(ABC):
             evidence: At least what `needs` names.
 
         Raises:
-            ValueError: If `features` is not such a tensor; see also `compress`.
+            ValueError: If `features` is not such a tensor; see also `compress_tokens`.
         """
-        tokens, plan = compress(self, VideoTokens.of(features), evidence or {})
+        tokens, plan = compress_tokens(self, VideoTokens.of(features), evidence or {})
         return Compressed(tokens.features, plan)
 
 
-def compress(compressor: Compressor, tokens: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan]:
+def compress_tokens(compressor: Compressor, tokens: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan]:
     """Compress tokens, step by step, and return the output tokens and the plan that made them.
 
     Args:

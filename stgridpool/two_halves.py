@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from stgridpool.budget import split_layer_average
-from stgridpool.compressor import POSITIONS, TOKENS, Compressor, Step, compress, planned_counts
+from stgridpool.compressor import POSITIONS, TOKENS, Compressor, Step, compress_tokens, planned_counts
 from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need
 from stgridpool.options import choice, fraction, whole_number
@@ -105,7 +105,11 @@ class TwoHalves(LayerAveraged):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Decide the front half, and then the inner one, if there is one."""
-        return self.plan_front(tokens, evidence) if self.inner_retention == 1 else compress(self, tokens, evidence)[1]
+        return (
+            self.plan_front(tokens, evidence)
+            if self.inner_retention == 1
+            else compress_tokens(self, tokens, evidence)[1]
+        )
 
     def planned_front(self, shape: Shape, total: int | None) -> int | None:
         """Return the number of tokens that the front half leaves; None if the tokens decide."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from stgridpool.algorithms.temporal_similarity import cosines_to_previous
-from stgridpool.compressor import POSITIONS, Compressor, Step, compress
+from stgridpool.compressor import POSITIONS, Compressor, Step, compress_tokens
 from stgridpool.compressors.framefusion_merge import is_most_alike, merge_chains
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.layer_average import RELEASED_DEPTH, OverLayers
@@ -128,4 +128,4 @@ class FrameFusion(OverLayers):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Merge and cut, one layer after the other."""
-        return compress(self, tokens, evidence)[1]
+        return compress_tokens(self, tokens, evidence)[1]

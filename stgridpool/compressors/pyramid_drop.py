@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from stgridpool.budget import split_layer_average
-from stgridpool.compressor import POSITIONS, Compressor, Step, compress, planned_counts
+from stgridpool.compressor import POSITIONS, Compressor, Step, compress_tokens, planned_counts
 from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need, QueryAttention
 from stgridpool.options import choice, fraction, whole_numbers
@@ -139,7 +139,7 @@ class PyramidDrop(Compressor):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Combine all drops into one plan."""
-        return compress(self, tokens, evidence)[1]
+        return compress_tokens(self, tokens, evidence)[1]
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
         """Return the number of tokens after the last drop."""

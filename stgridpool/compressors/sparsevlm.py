@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stgridpool.algorithms.density_peaks import nearest_peaks, peak_scores, peaks, scaled_distances
 from stgridpool.budget import exact_part
-from stgridpool.compressor import POSITIONS, Compressor, Step, compress, planned_counts
+from stgridpool.compressor import POSITIONS, Compressor, Step, compress_tokens, planned_counts
 from stgridpool.evidence import Evidence, Need, QueryAttention, RotaryBias
 from stgridpool.options import choice, flag, fraction, whole_numbers
 from stgridpool.plan import Plan, Shape
@@ -185,7 +185,7 @@ class SparseVLM(Compressor):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Drop one time after the other."""
-        return compress(self, tokens, evidence)[1]
+        return compress_tokens(self, tokens, evidence)[1]
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
         """Return the number of tokens behind the last stage."""

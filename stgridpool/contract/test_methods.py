@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.chain import Chain
-from stgridpool.compressor import Compressor, compress
+from stgridpool.compressor import Compressor, compress_tokens
 from stgridpool.contract.cases import SHAPES, clip, invented
 from stgridpool.plan import Plan, Shape
 from stgridpool.rows import Rows
@@ -44,9 +44,9 @@ def test_it_acts_on_pruned_videos_or_says_that_it_cannot(compressor: Compressor)
     evidence = invented(compressor, shape, len(CELLS))
     if any(step.compressor.needs_maps for step in compressor.steps()):
         with pytest.raises(ValueError, match="do not fill a lattice"):
-            compress(compressor, tokens, evidence)
+            compress_tokens(compressor, tokens, evidence)
         return
-    left, plan = compress(compressor, tokens, evidence)
+    left, plan = compress_tokens(compressor, tokens, evidence)
     assert len(left) == len(plan)
     assert compressor.planned_count(shape, len(CELLS)) in (len(left), None)
     assert torch.equal(left.cells(), CELLS[plan.anchor])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from stgridpool.compressor import Compressor, compress
+from stgridpool.compressor import Compressor, compress_tokens
 from stgridpool.evidence import Evidence, through
 from stgridpool.plan import Plan, Shape, to_device
 from stgridpool.video_tokens import VideoTokens
@@ -104,7 +104,7 @@ def shorten(tokens: Tensor, spans: Sequence[VisualSpan], compressor: Compressor)
     plans, all_targets, remaining = [], [], []
     for span in spans:
         before = VideoTokens(tokens[span.tokens], span.shape, span.cell, before=span.before)
-        after, plan = compress(compressor, before, span.evidence)
+        after, plan = compress_tokens(compressor, before, span.evidence)
         targets = span.tokens[plan.anchor.to(span.tokens.device)]  # (N,)
         survives = torch.zeros_like(keep).index_fill(0, targets, True)
         newlines = _newlines_left(survives, span.newlines)

@@ -18,7 +18,7 @@ from stgridpool import (
     Step,
     VideoTokens,
     build_compressor,
-    compress,
+    compress_tokens,
 )
 from stgridpool.compressor import planned_counts
 from stgridpool.compressors import COMPRESSORS
@@ -85,7 +85,7 @@ def test_three_methods_of_which_one_prunes():
     tokens = counting(2, 4, 4)
     chain = Chain((Average(), Largest(tokens_per_frame=3), Largest(tokens=2)))
     # 2x2 windows: means of 2.5, 4.5, 10.5, 12.5 in the first frame, and 16 more in the second.
-    left, plan = compress(chain, VideoTokens.of(tokens), {})
+    left, plan = compress_tokens(chain, VideoTokens.of(tokens), {})
     # Two of the video's six, one of each frame: scope "frame" shares alike.
     assert left.features.flatten().tolist() == [12.5, 28.5]
     assert left.places().tolist() == [[0, 1, 1], [1, 1, 1]]

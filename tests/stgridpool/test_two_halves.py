@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool import FlashVID, build_compressor, compress
+from stgridpool import FlashVID, build_compressor, compress_tokens
 from stgridpool.compressor import planned_counts
 from stgridpool.evidence import AttentionReceived, QueryAttention
 from stgridpool.video_tokens import VideoTokens
@@ -37,9 +37,11 @@ def test_counts_of_both_halves():
     assert method.planned_count((3, 4, 4)) == 7
     tokens = VideoTokens.of(torch.randn(3, 4, 4, 6))
     evidence = {AttentionReceived(): torch.rand(48), QueryAttention(19): torch.arange(48.0)}
-    left, plan = compress(method, tokens, evidence)
+    left, plan = compress_tokens(method, tokens, evidence)
     assert left.before == (48, 15)
-    front, front_plan = compress(build_compressor("flashvid", tokens_per_frame=5, inner_retention=1), tokens, evidence)
+    front, front_plan = compress_tokens(
+        build_compressor("flashvid", tokens_per_frame=5, inner_retention=1), tokens, evidence
+    )
     attention = front_plan.mean(torch.arange(48.0)[:, None])[:, 0]  # merged tokens get the mean of theirs
     kept = attention.argsort(descending=True)[:7].sort().values
     assert torch.equal(plan.anchor, front_plan.anchor[kept])

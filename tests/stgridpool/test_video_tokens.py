@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stgridpool import Average, Max, Plan, STGridPool, VideoTokens, compress
+from stgridpool import Average, Max, Plan, STGridPool, VideoTokens, compress_tokens
 from stgridpool.video_tokens import unravel
 
 
@@ -57,13 +57,13 @@ def test_where_there_is_no_lattice_the_methods_that_need_none_are_named():
     with pytest.raises(ValueError, match=r"3 tokens do not fill a lattice of \(2, 2, 3\); methods .* on them: none"):
         few.maps()
     with pytest.raises(ValueError, match="methods that can act on them: none"):
-        compress(Average(), few, {})
+        compress_tokens(Average(), few, {})
 
 
 def test_a_lattice_carries_levels_and_times_along():
     levels = (torch.randn(32, 5), torch.randn(32, 1))
     tokens = VideoTokens(torch.randn(32, 3), (2, 4, 4), levels=levels, times=torch.tensor([0.5, 2.0]))
-    pooled, plan = compress(Average(), tokens, {})
+    pooled, plan = compress_tokens(Average(), tokens, {})
     assert (pooled.shape, pooled.cell, pooled.times.tolist()) == ((2, 2, 2), None, [0.5, 2.0])
     for before, after in zip((tokens.features, *levels), (pooled.features, *pooled.levels), strict=True):
         windows = before.view(2, 2, 2, 2, 2, -1).mean(dim=(2, 4)).flatten(0, 2)
@@ -74,14 +74,14 @@ def test_a_lattice_carries_levels_and_times_along():
 def test_levels_get_mosaics_of_their_own():
     tokens = VideoTokens(torch.randn(64, 3), (4, 4, 4), levels=(torch.randn(64, 2),))
     method = STGridPool(strides=(1,), grid_size=2)
-    left, plan = compress(method, tokens, {})
+    left, plan = compress_tokens(method, tokens, {})
     assert plan.made
     torch.testing.assert_close(left.levels[0], plan.flatten().apply(tokens.levels[0]))
 
 
 def test_levels_of_a_method_that_is_not_linear():
     tokens = VideoTokens(torch.randn(16, 3), (1, 4, 4), levels=(torch.randn(16, 2),))
-    left, _ = compress(Max(), tokens, {})
+    left, _ = compress_tokens(Max(), tokens, {})
     for before, after in zip((tokens.features, *tokens.levels), (left.features, *left.levels), strict=True):
         assert torch.equal(after, before.view(2, 2, 2, 2, -1).amax(dim=(1, 3)).flatten(0, 1))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llava.model.builder import LlavaQwenForCausalLM
-from stgridpool import Compressor, Plan, VideoTokens, build_compressor, compress
+from stgridpool import Compressor, Plan, VideoTokens, build_compressor, compress_tokens
 from stgridpool.newlines import insert_newlines
 
 
@@ -78,7 +78,7 @@ def encode_clips(model: LlavaQwenForCausalLM, pixel_values: Tensor, layout: Layo
     side = network.vision_tower.num_patches_per_side
     features = network.mm_projector(network.vision_tower(pixel_values.flatten(0, 1)))  # (B*T, n*n, D)
     wide = features.unflatten(0, (num_clips, seconds)).permute(1, 2, 0, 3).flatten(2)  # (T, n*n, B*D)
-    tokens, _ = compress(layout.compressor, VideoTokens.of(wide.unflatten(1, (side, side)).float()), {})
+    tokens, _ = compress_tokens(layout.compressor, VideoTokens.of(wide.unflatten(1, (side, side)).float()), {})
     if layout.kept < 1:
         kept = (torch.rand(len(tokens), generator=generator) < layout.kept).nonzero().flatten().to(wide.device)
         tokens = tokens.through(Plan.keep(kept, len(tokens)))

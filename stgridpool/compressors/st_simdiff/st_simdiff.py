@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from stgridpool.budget import exact_part
-from stgridpool.compressor import POSITIONS, Compressor, Step, compress
+from stgridpool.compressor import POSITIONS, Compressor, Step, compress_tokens
 from stgridpool.compressors.st_simdiff.graph import (
     DIRECTIONS,
     exact_drops,
@@ -106,7 +106,7 @@ class STSimDiff(OverLayers):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Drop, then prune."""
-        return compress(self, tokens, evidence)[1]
+        return compress_tokens(self, tokens, evidence)[1]
 
 
 @dataclass(frozen=True)

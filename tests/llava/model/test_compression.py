@@ -7,7 +7,7 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.encoded_video import EncodedVideo
-from stgridpool import STTM, Bilinear, Chain, Compressor, Plan, Step, STGridPool, VideoTokens, compress
+from stgridpool import STTM, Bilinear, Chain, Compressor, Plan, Step, STGridPool, VideoTokens, compress_tokens
 from stgridpool.compressor import PATCHES, TOKENS
 from stgridpool.decoder.session import VideoSession
 from stgridpool.newlines import NEWLINE_POSITIONS
@@ -61,9 +61,9 @@ def test_layer_0_equals_compressing_in_front(model, video_frames, monkeypatch, p
     model.compressor = before
     pooled = model.encode_video(video_frames)
     patches = VideoTokens.of(model._as_maps(model.encode_images(video_frames)))
-    front, _ = compress(before or Bilinear(stride=2), patches, {})
+    front, _ = compress_tokens(before or Bilinear(stride=2), patches, {})
     assert front.shape == pooled.plan.shape
-    tokens, plan = compress(Positive(), front, {})
+    tokens, plan = compress_tokens(Positive(), front, {})
     by_hand = EncodedVideo.of(tokens, plan, patches.shape, model.model.image_newline, position)
     model.compressor = Positive() if before is None else Chain((before, Positive()))
     assert answer(model, [video_frames]) == answer_without_steps(model, by_hand)
@@ -138,7 +138,7 @@ def test_a_pruner_in_front_and_a_method_inside(model, video_frames):
     assert torch.equal(in_front.embeds, video.embeds)
     left = in_front.span(0).tokens[in_front.embeds[in_front.span(0).tokens, 0] > 0]
     tokens = VideoTokens(in_front.embeds[in_front.span(0).tokens], video.shape, video.cell)
-    tokens, plan = compress(Positive(), tokens, {})
+    tokens, plan = compress_tokens(Positive(), tokens, {})
     assert len(tokens) == len(left) < len(kept)
     by_hand = EncodedVideo.of(tokens, plan, video.source_shape, model.model.image_newline, "grid")
     expected = answer_without_steps(model, by_hand)
@@ -157,7 +157,7 @@ def test_two_methods_inside_the_language_model(model, video_frames):
     model.compressor = None
     front = model.encode_video(video_frames)
     span = front.span(0)
-    tokens, plan = compress(Chain((later, Positive())), VideoTokens(front.embeds[span.tokens], span.shape), {})
+    tokens, plan = compress_tokens(Chain((later, Positive())), VideoTokens(front.embeds[span.tokens], span.shape), {})
     assert [len(step[0]) for step in plans] == [8 * len(video_frames), len(tokens)]
     by_hand = EncodedVideo.of(tokens, plan, front.source_shape, model.model.image_newline, "grid")
     assert answer(model, [by_hand]) == inside

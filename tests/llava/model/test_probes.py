@@ -5,7 +5,7 @@ import torch
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from stgridpool import Bilinear, FasterVLM, Random, Stride, VideoTokens, VisionZip, build_compressor, compress
+from stgridpool import Bilinear, FasterVLM, Random, Stride, VideoTokens, VisionZip, build_compressor, compress_tokens
 from stgridpool.compressor import planned_counts
 from stgridpool.evidence import AttentionReceived, TowerKeys
 
@@ -23,7 +23,7 @@ def model(video_checkpoint, monkeypatch):
 def pooled_by_hand(model, frames):
     """Patches, pooled as the checkpoint asks for, and evidence that went the same way."""
     features, evidence = model.vision_features(frames, needs=NEEDS)
-    tokens, pooling = compress(Bilinear(), VideoTokens.of(model._as_maps(model.project(features))), {})
+    tokens, pooling = compress_tokens(Bilinear(), VideoTokens.of(model._as_maps(model.project(features))), {})
     carried = {
         NEEDS[0]: pooling.mean(evidence[NEEDS[0]][:, None])[:, 0],
         NEEDS[1]: pooling.mean(evidence[NEEDS[1]]),
@@ -42,7 +42,7 @@ def test_in_front_of_the_language_model(model, video_frames, method):
     model.compressor = method
     video = model.encode_video(frames)
     tokens, evidence = pooled_by_hand(model, frames)
-    left, plan = compress(method, tokens, evidence)
+    left, plan = compress_tokens(method, tokens, evidence)
     assert video.num_tokens == len(plan) == method.planned_count(tokens.shape) < len(tokens)
     assert torch.equal(video.embeds, left.features)
     assert (video.shape, video.cell is None) == (left.shape, plan.shape is not None)
@@ -86,7 +86,7 @@ def test_three_methods_at_three_places(model, video_frames):
     assert seen == [num_text + 42] + [num_text + 15] * (len(body.layers) - 1)
 
     tokens, evidence = pooled_by_hand(model, frames)
-    left, _ = compress(VisionZip(tokens_per_frame=7), tokens, evidence)
+    left, _ = compress_tokens(VisionZip(tokens_per_frame=7), tokens, evidence)
     texts = [model.get_input_embeddings()(torch.tensor(part)) for part in (PROMPT[0][:3], PROMPT[0][4:])]
     hidden, positions = torch.cat([texts[0], left.features, texts[1]])[None], torch.arange(num_text + 42)
     attention = attention_of_last_row(body, hidden, positions)[3 : 3 + 42]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stgridpool import FrameFusion, FrameFusionMerge, Step, VideoTokens, build_compressor, compress
+from stgridpool import FrameFusion, FrameFusionMerge, Step, VideoTokens, build_compressor, compress_tokens
 from stgridpool.compressors.framefusion import FrameFusionLayer
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
@@ -28,7 +28,7 @@ def still(frames, changes):
 def left_at_each_layer(method, tokens):
     """The tokens in front of each layer that acts, and those left."""
     count = tokens[..., 0].numel()
-    left, _ = compress(method, VideoTokens.of(tokens), {need: ATTENTION[need][:count] for need in method.needs})
+    left, _ = compress_tokens(method, VideoTokens.of(tokens), {need: ATTENTION[need][:count] for need in method.needs})
     return [*left.before[1:], len(left)], left
 
 
@@ -118,7 +118,7 @@ def test_in_a_decoder(make_decoder):
 
 def test_it_goes_on_from_pruned_tokens():
     tokens = VideoTokens(torch.randn(50, 4), (5, 3, 4), torch.arange(60)[torch.arange(60) % 6 != 1])
-    left, _ = compress(FrameFusion(), tokens, {need: torch.rand(50) for need in FrameFusion().needs})
+    left, _ = compress_tokens(FrameFusion(), tokens, {need: torch.rand(50) for need in FrameFusion().needs})
     assert len(left) <= math.floor((0.3 * 28 * 50) / 24)
 
 

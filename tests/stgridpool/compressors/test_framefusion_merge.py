@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stgridpool import FrameFusionMerge, VideoTokens, build_compressor, compress
+from stgridpool import FrameFusionMerge, VideoTokens, build_compressor, compress_tokens
 
 # Four frames of two tokens. Cosines with the frame before: 1, 0.8 / 0.8, 0.6 / 0, 1.
 CLIP = torch.tensor(
@@ -47,12 +47,12 @@ def test_places_that_a_pruner_emptied():
     """Places of a row of 3: tokens of frames 0, 2, 3 on the first, 1 on the second, 1 and 3 on the third."""
     cell = torch.tensor([0, 4, 5, 6, 9, 11])
     features = torch.tensor([[1.0, 0], [0, 1], [1, 1], [2, 0], [0, 3], [5, 5]])
-    left, plan = compress(FrameFusionMerge(threshold=0.5), VideoTokens(features, (4, 1, 3), cell), {})
+    left, plan = compress_tokens(FrameFusionMerge(threshold=0.5), VideoTokens(features, (4, 1, 3), cell), {})
     assert plan.anchor.tolist() == [0, 1, 2, 4]
     assert plan.sizes().tolist() == [2, 1, 2, 1]
     assert left.cells().tolist() == [0, 4, 5, 9]
     assert left.features.tolist() == [[1.5, 0], [0, 1], [3, 3], [0, 3]]
-    assert len(compress(FrameFusionMerge(tokens=3), VideoTokens(features, (4, 1, 3), cell), {})[0]) == 3
+    assert len(compress_tokens(FrameFusionMerge(tokens=3), VideoTokens(features, (4, 1, 3), cell), {})[0]) == 3
 
 
 def test_it_equals_the_rule_written_out():

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from stgridpool import PyramidDrop, VideoTokens, build_compressor, compress
+from stgridpool import PyramidDrop, VideoTokens, build_compressor, compress_tokens
 from stgridpool.compressor import planned_counts
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
@@ -82,7 +82,7 @@ def test_counts_are_parts_of_the_tokens_in_front_of_the_first_drop():
     for total, expected in ((5, [3, 2]), (1, [1, 1]), (2, [1, 1]), (49, [34, 19]), (1000, [700, 400])):
         tokens = VideoTokens(torch.zeros(total, 1), (2, 1, total), torch.arange(total))
         evidence = {QueryAttention(layer): torch.rand(total) for layer in (1, 2)}
-        left, plan = compress(method, tokens, evidence)
+        left, plan = compress_tokens(method, tokens, evidence)
         assert planned_counts(method.steps(), (2, 1, total), total) == expected
         assert method.planned_count((2, 1, total), total) == method.planned_count((1, 1, total)) == expected[-1]
         assert len(plan) == expected[-1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stgridpool import NormTopK, Recycle, Step, VideoTokens, build_compressor, compress
+from stgridpool import NormTopK, Recycle, Step, VideoTokens, build_compressor, compress_tokens
 
 # Norms 5, 1, 2, 4 and 1, 3, 6, 2: of two per frame 0 and 3, and 5 and 6 are kept.
 MAPS = torch.tensor([[[5.0, 0], [1, 0], [0, 2], [0, 4]], [[0, 1], [3, 0], [0, 6], [2, 0]]]).view(2, 1, 4, 2)
@@ -33,7 +33,7 @@ def test_it_equals_a_loop_over_tokens(scope):
     features = torch.randn(15, 6, generator=torch.Generator().manual_seed(0))
     tokens = VideoTokens(features, (4, 3, 4), cell)
     options = {"tokens": 6, "scope": "video", "seed": 3}
-    left, plan = compress(Recycle("random", options, scope), tokens, {})
+    left, plan = compress_tokens(Recycle("random", options, scope), tokens, {})
     kept = build_compressor("random", **options).plan(tokens, {}).kept().tolist()
     assert plan.anchor.tolist() == kept
     members = {token: [token] for token in kept}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stgridpool import SlowFast, VideoTokens, compress
+from stgridpool import SlowFast, VideoTokens, compress_tokens
 from stgridpool.newlines import insert_newlines
 
 
@@ -25,7 +25,7 @@ def test_the_published_setting(pool, torch_pool):
 def test_places():
     """Each token stands on the first one of its run or window."""
     tokens = VideoTokens.of(torch.zeros(5, 2, 4, 1))
-    left, plan = compress(SlowFast(slow_frames=2, slow_window=4, fast_size=(1, 2)), tokens, {})
+    left, plan = compress_tokens(SlowFast(slow_frames=2, slow_window=4, fast_size=(1, 2)), tokens, {})
     assert left.places().tolist() == [
         *[[frame, row, 0] for frame in (0, 2) for row in (0, 1)],
         *[[frame, 0, column] for frame in range(5) for column in (0, 2)],
@@ -34,7 +34,9 @@ def test_places():
 
 
 def test_every_frame_of_each_pathway_gets_its_newlines():
-    left, _ = compress(SlowFast(slow_frames=2, slow_window=3, fast_size=2), VideoTokens.of(torch.ones(4, 3, 3, 1)), {})
+    left, _ = compress_tokens(
+        SlowFast(slow_frames=2, slow_window=3, fast_size=2), VideoTokens.of(torch.ones(4, 3, 3, 1)), {}
+    )
     newline = torch.zeros(1)
     for position, runs in {"frame": [3, 3, 4, 4, 4, 4], "grid": [1] * 6 + [2] * 8}.items():
         ends = (insert_newlines(left, newline, position)[:, 0] == 0).nonzero().flatten()

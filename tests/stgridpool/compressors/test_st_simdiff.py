@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stgridpool import STSimDiff, build_compressor, compress
+from stgridpool import STSimDiff, build_compressor, compress_tokens
 from stgridpool.compressors.st_simdiff.graph import like_neighbours
 from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiffCut, STSimDiffGraph
 from stgridpool.decoder.decoder import TransformersDecoder
@@ -134,7 +134,7 @@ def test_the_mean_over_layers_is_met(golden, average, depth):
     """It is never above, and below by less than a token a layer."""
     maps = load_file(golden / "methods" / "inputs" / "s03_scenes.safetensors")["x"].float().view(16, 7, 7, 32)
     method = STSimDiff(average).for_depth(depth)
-    left, _ = compress(method, VideoTokens.of(maps), {need: torch.rand(784) for need in method.needs})
+    left, _ = compress_tokens(method, VideoTokens.of(maps), {need: torch.rand(784) for need in method.needs})
     first, last = left.before[1], len(left)
     held = 2 * first + (depth - 2) * last
     assert average * depth * 784 - depth < held <= average * depth * 784 + 1e-6

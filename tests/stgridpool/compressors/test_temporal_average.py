@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool import TemporalAverage, VideoTokens, compress
+from stgridpool import TemporalAverage, VideoTokens, compress_tokens
 
 # Frame t holds t^2 and t^2 + 100 in its two tokens.
 FRAMES = torch.arange(7.0).square().view(7, 1, 1, 1) + torch.tensor([0.0, 100.0]).view(1, 1, 2, 1)
@@ -34,10 +34,10 @@ def test_by_hand(options, first, means):
 
 def test_every_place_is_averaged_alone_and_times_follow():
     maps = torch.randn(6, 3, 5, 4)
-    left, _ = compress(TemporalAverage(group=2), VideoTokens.of(maps), {})
+    left, _ = compress_tokens(TemporalAverage(group=2), VideoTokens.of(maps), {})
     torch.testing.assert_close(left.maps(), maps.unflatten(0, (3, 2)).mean(1))
     timed = VideoTokens(maps.flatten(0, 2), (6, 3, 5), times=torch.arange(6.0))
-    assert compress(TemporalAverage(group=4), timed, {})[0].times.tolist() == [0, 4]
+    assert compress_tokens(TemporalAverage(group=4), timed, {})[0].times.tolist() == [0, 4]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stgridpool import ToMe, VideoTokens, build_compressor, compress
+from stgridpool import ToMe, VideoTokens, build_compressor, compress_tokens
 from stgridpool.algorithms import bipartite
 from stgridpool.evidence import TowerKeys
 
@@ -81,11 +81,11 @@ def test_frames_of_different_sizes():
     """Frames of 6, 0, 1 and 4 tokens: a frame keeps no more than it has, and one without a share is dropped."""
     cell = torch.cat([torch.arange(6), torch.tensor([12]), torch.arange(18, 22)])
     features = torch.randn(11, 3)
-    left, plan = compress(ToMe(tokens=6), VideoTokens(features, (4, 2, 3), cell), {})
+    left, plan = compress_tokens(ToMe(tokens=6), VideoTokens(features, (4, 2, 3), cell), {})
     assert [int((plan.anchor < 6).sum()), int((plan.anchor == 6).sum()), int((plan.anchor > 6).sum())] == [3, 1, 2]
     assert plan.sizes().sum() == 11
     assert torch.equal(left.features[3], features[6])
-    two = compress(ToMe(tokens=2), VideoTokens(features, (4, 2, 3), cell), {})[1]  # 1, 0 and 1 of those with tokens
+    two = compress_tokens(ToMe(tokens=2), VideoTokens(features, (4, 2, 3), cell), {})[1]  # 1, 0 and 1 tokens
     assert two.sizes().tolist() == [6, 4]
     assert int(two.anchor[0]) < 6 < int(two.anchor[1])
 

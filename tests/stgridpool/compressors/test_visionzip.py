@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from stgridpool import VideoTokens, VisionZip, build_compressor, compress
+from stgridpool import VideoTokens, VisionZip, build_compressor, compress_tokens
 from stgridpool.evidence import AttentionReceived, ClassAttention, PoolHeadAttention, TowerKeys
 
 CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
@@ -129,7 +129,7 @@ def test_frames_are_treated_alone():
     features, keys, attention = torch.randn(len(cell), 6), torch.randn(len(cell), 5), torch.rand(len(cell))
     tokens = VideoTokens(features, (5, 5, 8), cell)
     method = VisionZip(tokens=37)
-    left, plan = compress(method, tokens, dict(zip(NEEDS, (attention, keys), strict=True)))
+    left, plan = compress_tokens(method, tokens, dict(zip(NEEDS, (attention, keys), strict=True)))
     assert len(left) == method.planned_count((5, 5, 8), len(cell)) == 37
     # 37 over frames of at most 40, 0, 1, 7, 25: 1, 7, and 29 for two, of which the first takes one more.
     start = 0
@@ -138,7 +138,7 @@ def test_frames_are_treated_alone():
             part = slice(start, start + size)
             alone = VideoTokens(features[part], (1, 5, 8), cell[part] % width)
             evidence = dict(zip(NEEDS, (attention[part], keys[part]), strict=True))
-            expected, its_plan = compress(VisionZip(tokens=share), alone, evidence)
+            expected, its_plan = compress_tokens(VisionZip(tokens=share), alone, evidence)
             mine = (plan.anchor >= start) & (plan.anchor < start + size)
             assert torch.equal(plan.anchor[mine], its_plan.anchor + start)
             torch.testing.assert_close(left.features[mine], expected.features)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GenerationMixin
 
-from stgridpool import Compressor, FastV, Need, Plan, PyramidDrop, Step, build_compressor, compress
+from stgridpool import Compressor, FastV, Need, Plan, PyramidDrop, Step, build_compressor, compress_tokens
 from stgridpool.compressors.pyramid_drop import PyramidDropLayer
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.session import VideoSession
@@ -130,7 +130,7 @@ class Reference:
 
     def shorten(self, step):
         tokens = VideoTokens(self.hidden[self.visual], self.shape, self.cell, before=self.history)
-        left, plan = compress(step.compressor, tokens, self.weights)
+        left, plan = compress_tokens(step.compressor, tokens, self.weights)
         self.plans.append(plan)
         targets = self.visual[plan.anchor]
         text = torch.tensor([place for place in range(len(self.hidden)) if place not in self.visual.tolist()])

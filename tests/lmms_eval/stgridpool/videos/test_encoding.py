@@ -8,7 +8,7 @@ from PIL import Image
 from llava.encoded_video import EncodedVideo
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.videos.encoding import LastMade, Media, check_count
-from stgridpool import Average, Chain, OracleFrames, Scorer, VideoTokens, build_compressor, compress
+from stgridpool import Average, Chain, OracleFrames, Scorer, VideoTokens, build_compressor, compress_tokens
 from stgridpool.timing import StageTimer
 
 
@@ -42,7 +42,7 @@ def test_a_broken_video_is_tried_once():
 def test_a_number_whose_method_did_not_run_is_an_error():
     average, none = build_compressor("average", kernel_size=2), build_compressor("none")
     patches = VideoTokens.of(torch.randn(4, 6, 6, 8))
-    tokens, plan = compress(average, patches, {})
+    tokens, plan = compress_tokens(average, patches, {})
     video = EncodedVideo.of(tokens, plan, patches.shape, torch.zeros(8), "frame")
     assert (len(video.embeds), video.num_newlines) == (40, 4)
     check_count(average.steps(), video)
@@ -60,7 +60,7 @@ class Largest(Scorer):
 
 def test_the_count_of_a_pruner_behind_pooling_is_checked():
     patches, chain = VideoTokens.of(torch.randn(4, 6, 6, 8)), Chain((Average(), Largest(retention=0.5)))
-    tokens, plan = compress(chain, patches, {})
+    tokens, plan = compress_tokens(chain, patches, {})
     check_count(chain.steps(), EncodedVideo.of(tokens, plan, patches.shape, None, "no_token"))
     other = Chain((Average(), Largest(retention=0.6)))
     with pytest.raises(RuntimeError, match=r"18 visual tokens enter .*Largest\(retention=0\.6.* settings imply 21"):
