@@ -1,13 +1,14 @@
 """What the README shows runs, and what it names exists."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -50,4 +51,4 @@ def test_the_named_files_exist():
 
 def test_every_argument_is_in_the_table():
     table = README.split("| argument | default")[1].split("\n\n")[0]
-    assert set(re.findall(r"`(\w+)`", table)) >= set(Arguments.__dataclass_fields__) - {"batch_size"}
+    assert set(re.findall(r"`(\w+)`", table)) >= {one.name for one in fields(LlavaArguments)} - {"batch_size"}

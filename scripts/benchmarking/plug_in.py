@@ -26,7 +26,7 @@ class MadeModel(LlavaVideo):
 
     Args:
         parts: The model, its tokenizer and its image processor.
-        **arguments: See `lmms_eval_stgridpool.run.arguments.Arguments`.
+        **arguments: See `lmms_eval_stgridpool.run.llava_arguments.LlavaArguments`.
     """
 
     def __init__(self, parts: RandomModel, **arguments: Any) -> None:

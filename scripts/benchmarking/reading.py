@@ -24,7 +24,7 @@ from benchmarking.reporting import add_output_options, report
 from llava.image_processing import VisionImageProcessor
 from llava.video import read_video
 from llava.video_process import VideoReader, read_video_apart
-from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 
 SIDE = 384  # pixels of the square that the vision towers of LLaVA-Video and LLaVA-OneVision take
@@ -73,7 +73,9 @@ def run_memory(arguments: argparse.Namespace) -> None:
 
 def measure_memory(paths: Sequence[Path], num_frames: int) -> dict[str, float]:
     """Peak memory in MB (10^6 bytes) beyond the start: of all processes together, and of this one alone."""
-    settings = Arguments(pretrained="none", max_frames_num=num_frames, force_sample=True, decode_timeout_s=_TIMEOUT_S)
+    settings = LlavaArguments(
+        pretrained="none", max_frames_num=num_frames, force_sample=True, decode_timeout_s=_TIMEOUT_S
+    )
     loader = VideoLoader(VisionImageProcessor(SIDE), settings, torch.float32, pin=False)
     start = _proportional_bytes(os.getpid())
     started = time.perf_counter()

@@ -149,25 +149,15 @@ def describe(
     """
     device = placement.device
     return {
-        "model": "llava_video",
+        "model": arguments.MODEL,
         "checkpoint": arguments.pretrained,
         "checkpoint_version": checkpoint_version(arguments.pretrained, model["revision"]),
         "compressor": repr(compressor),
         "shares_prefix": shares_prefix,
-        "max_frames_num": arguments.max_frames_num,
-        "fps": arguments.fps,
-        "sampling": arguments.sampling,
+        **arguments.recorded(),
         "damaged_videos_are": {"answer": "answered", "fail": "failed"}[arguments.damaged_videos],
-        "force_sample": arguments.force_sample,
-        "add_time_instruction": arguments.add_time_instruction,
-        "prompt_style": arguments.prompt_style,
-        "conv_template": arguments.conv_template,
-        "video_decode_backend": arguments.video_decode_backend,
         "dtype": str(placement.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "deterministic": arguments.deterministic,
-        "triton_kernels": arguments.triton_kernels,
-        "resume_any_version": arguments.resume_any_version,
         "num_processes": placement.world_size,
         **{name: value for name, value in model.items() if name != "revision"},
     }

@@ -1,7 +1,8 @@
 """Questions in the words that lmms-eval uses for another of its models.
 
 lmms-eval's task files have settings per model under ``lmms_eval_specific_kwargs``, which ``--model`` selects by name.
-``llava_video`` therefore does not get the settings for ``llava_vid``, lmms-eval's own model for LLaVA-Video.
+``llava_video`` therefore does not get the settings for ``llava_vid``, lmms-eval's own model for LLaVA-Video, and
+``video_hf`` not those for ``qwen3_vl``.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from lmms_eval.api.instance import Instance
 
-PROMPT_STYLES = ("llava_vid",)
+PROMPT_STYLES = ("llava_vid", "llava_onevision", "qwen2_5_vl", "qwen3_vl")
 
 
 def restyle(instance: Instance, row: Mapping[str, Any], style: str) -> bool:

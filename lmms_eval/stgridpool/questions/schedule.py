@@ -88,7 +88,7 @@ def in_batches(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
             yield members[start : start + step]
 
 
-def decoding_work(path: str, max_frames_num: int) -> float:
+def decoding_work(path: str, max_frames_num: int | None) -> float:
     """Estimate the cost of decoding a video from the size of its file; the unit is decoding one frame of 1280x720.
 
     No rank opens the file, because it may be malicious: only the reading processes do, which have limits. Both larger
@@ -96,14 +96,15 @@ def decoding_work(path: str, max_frames_num: int) -> float:
 
     Args:
         path: The file.
-        max_frames_num: Maximum number of frames sampled from it.
+        max_frames_num: Maximum number of frames sampled from it; None if there is no limit.
     """
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a zero byte in the name
         return 0.0  # the reader will report the error
     size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return min(size / BYTES_PER_FRAME, max_frames_num * FRAMES_PER_SEEK)
+    frames = size / BYTES_PER_FRAME
+    return frames if max_frames_num is None else min(frames, max_frames_num * FRAMES_PER_SEEK)
 
 
 def in_video_order(jobs: Sequence[Job]) -> list[Job]:

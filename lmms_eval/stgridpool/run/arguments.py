@@ -1,17 +1,15 @@
-"""The arguments of ``--model_args``."""
+"""The arguments of ``--model_args`` that all models of this plug-in take."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from llava.conversation import conv_templates
-from llava.video import BACKENDS, SAMPLINGS
+from llava.video import BACKENDS
 from llava.video_process import DEFAULT_MEMORY_GB
 from lmms_eval_stgridpool.kept.paths import check_path
 from lmms_eval_stgridpool.questions.prompt_style import PROMPT_STYLES
 from stgridpool import Compressor, build_compressor, options
-from stgridpool.newlines import NEWLINE_POSITIONS
 from stgridpool.suggestion import suggestion
 
 DETERMINISTIC_VISION_BATCH = 8
@@ -19,14 +17,14 @@ DAMAGED_VIDEOS = ("answer", "fail")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 """Values of `device_map` that spread one model over all visible GPUs."""
+MOST_FRAMES = 100_000
 WHOLE_NUMBERS = {
-    "max_frames_num": (1, 100_000),
     "decode_threads": (1, 256),
     "prefetch": (0, 256),
     "questions_per_batch": (1, 1024),
 }
 FLAGS = (
-    *("add_time_instruction", "force_sample", "share_prefix", "deterministic", "triton_kernels"),
+    *("share_prefix", "deterministic", "triton_kernels"),
     *("answer_without_visuals", "allow_use_cache", "resume_any_version"),
 )
 _DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
@@ -34,20 +32,18 @@ _DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
 
 @dataclass(frozen=True)
 class Arguments:
-    """Arguments of the model ``llava_video``, checked. lmms-eval parses numbers and booleans; the rest comes as text.
+    """Arguments of a model, checked. lmms-eval parses numbers and booleans; the rest comes as text.
+
+    A model's own class adds the arguments that only this model has, and sets the class attributes.
 
     Attributes:
-        pretrained: Folder or Hugging Face name of a LLaVA-Video or LLaVA-OneVision checkpoint in its original format.
-        conv_template: Name of the prompt template.
-        model_name: Hint about the kind of checkpoint, accepted because scripts for LLaVA-NeXT pass it; the checkpoint's
-            own configuration decides.
-        max_frames_num: Maximum number of frames of a video, 1 to 100,000. From longer videos this many frames are
-            sampled evenly.
-        fps: Frames sampled per second of video, 0.001 to 1000, in addition to the last frame. STTM's F-128_fps-1 is
-            max_frames_num=128,fps=1. None is LLaVA-Video's rule: one frame per second, in steps of whole frames, which
-            differs from fps=1.
-        sampling: "index" counts frames and relies on the frame rate that a file declares, as LLaVA-Video does; "time"
-            samples frames at evenly spaced display times. If the two differ, "index" logs a warning.
+        MODEL: The model's name in lmms-eval; class attribute.
+        SAMPLINGS: Values of `sampling`; class attribute.
+        ABSENT: Arguments of other models, and why this one has none of them; class attribute.
+        pretrained: Folder or Hugging Face name of a checkpoint.
+        max_frames_num: Maximum number of frames of a video, 1 to 100,000; None for the checkpoint's own maximum.
+        fps: Frames sampled per second of video, 0.001 to 1000; None for the rule that `sampling` names.
+        sampling: The rule by which frames are sampled, one of `SAMPLINGS`.
         damaged_videos: "answer" answers questions about videos with signs of damage, and names the videos in the record
             of the run and below the score; "fail" leaves the questions unanswered. VP8, VP9, AV1 and Motion JPEG rarely
             show damage, HEVC only if frames are missing.
@@ -69,18 +65,11 @@ class Arguments:
         prefetch: Number of videos that are prefetched, 0 to 256; 0 loads each video when it is needed.
         vision_batch_size: Number of frames that go through the vision tower at a time, 1 to 1,000,000, or "auto": as
             many as fit, and fewer after memory has run out.
-        mm_newline_position: "grid", "frame", "one_token" or "no_token"; None follows the checkpoint.
-        add_time_instruction: Whether to tell the model the video's length and the times of its frames.
-        prompt_style: "llava_vid" words questions as lmms-eval does for its own model of that name, if a task has
-            settings for it; None uses the default wording of the task.
-        force_sample: Whether to sample `max_frames_num` frames evenly from every video, even a short one.
         compressor: Name of the method that compresses a video's tokens, or several names joined by "+", such as one in
             front of the language model and one inside it.
         compressor_args: Its options, as a JSON object; for several methods, an object for each under its name.
-        pool_head: Folder or Hugging Face name of the SigLIP model that the vision tower was taken from. Compressors
-            that use its pooling head need it, because LLaVA's checkpoints leave the head out.
-        text_tower: Folder or Hugging Face name of the SigLIP or CLIP model that the vision tower was taken from, with
-            its tokenizer. Compressors that compare patches or frames with the text of the question need it.
+        prompt_style: One of `PROMPT_STYLES` words questions as lmms-eval does for its own model of that name, if a
+            task has settings for it; None uses the default wording of the task.
         share_prefix: Whether to prefill a video once for all questions about it. Compressors that look at the question
             switch this off.
         questions_per_batch: Maximum number of questions about one video that are answered as a batch, 1 to 1024. Each
@@ -106,12 +95,14 @@ class Arguments:
         TypeError: If a path is a number.
     """
 
+    MODEL: ClassVar[str]
+    SAMPLINGS: ClassVar[Sequence[str]]
+    ABSENT: ClassVar[Mapping[str, str]]
+
     pretrained: str
-    conv_template: str = "qwen_1_5"
-    model_name: str | None = None
-    max_frames_num: int = 64
+    max_frames_num: int | None = None
     fps: float | None = None
-    sampling: str = "index"
+    sampling: str = ""
     damaged_videos: str = "answer"
     device: str | None = None
     device_map: str | None = None
@@ -125,14 +116,9 @@ class Arguments:
     barrier_timeout_s: float = 3600
     prefetch: int = 2
     vision_batch_size: int | str = "auto"
-    mm_newline_position: str | None = None
-    add_time_instruction: bool = False
     prompt_style: str | None = None
-    force_sample: bool = False
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
-    pool_head: str | None = None
-    text_tower: str | None = None
     share_prefix: bool = True
     questions_per_batch: int = 4
     feature_cache: str | None = None
@@ -146,23 +132,19 @@ class Arguments:
     resume_any_version: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("pretrained", "pool_head", "text_tower", "feature_cache", "resume_dir"):
-            if name == "pretrained" or getattr(self, name) is not None:
-                check_path(name, getattr(self, name))
-        if self.model_name is not None:
-            options.text("model_name", self.model_name)
-        options.choice("conv_template", self.conv_template, conv_templates)
+        for name in ("pretrained", "feature_cache", "resume_dir"):
+            self._check_path(name)
         options.choice("video_decode_backend", self.video_decode_backend, BACKENDS)
-        options.choice("sampling", self.sampling, SAMPLINGS)
+        options.choice("sampling", self.sampling, self.SAMPLINGS)
         options.choice("damaged_videos", self.damaged_videos, DAMAGED_VIDEOS)
         options.choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
         options.choice("attn_implementation", self.attn_implementation, ATTENTION)
-        if self.mm_newline_position is not None:
-            options.choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
         if self.prompt_style is not None:
             options.choice("prompt_style", self.prompt_style, PROMPT_STYLES)
         for name, (low, high) in WHOLE_NUMBERS.items():
             options.whole_number(name, getattr(self, name), low, high)
+        if self.max_frames_num is not None:
+            options.whole_number("max_frames_num", self.max_frames_num, 1, MOST_FRAMES)
         options.number("decode_timeout_s", self.decode_timeout_s, 0.001, 86_400, "seconds")
         options.number("decode_memory_gb", self.decode_memory_gb, 0.1, 1000, "gigabytes")
         options.number("barrier_timeout_s", self.barrier_timeout_s, 1, 604_800, "seconds")
@@ -172,14 +154,16 @@ class Arguments:
             options.flag(name, getattr(self, name))
         if self.fps is not None:
             options.number("fps", self.fps, 0.001, 1000, "frames per second")
-            if self.force_sample:
-                raise ValueError("set fps or force_sample, not both: force_sample ignores the frame rate")
         if self.vision_batch_size != "auto":
             options.whole_number("vision_batch_size (or auto)", self.vision_batch_size, 1, 1_000_000)
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: use questions_per_batch for batches")
         self._check_devices()
         self.build_compressor()
+
+    def _check_path(self, name: str) -> None:
+        if name == "pretrained" or getattr(self, name) is not None:
+            check_path(name, getattr(self, name))
 
     def _check_devices(self) -> None:
         if self.device is not None:
@@ -191,24 +175,34 @@ class Arguments:
             raise ValueError(f"device={self.device} contradicts device_map={self.device_map}: leave one of them out")
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> "Arguments":
+    def parse(cls, given: Mapping[str, Any]) -> Self:
         """Create the arguments from values by name.
 
         Raises:
-            ValueError: If a name is unknown (the message suggests the most similar one), `pretrained` is missing, or a
-                value is out of range.
+            ValueError: If a name is unknown (the message suggests the most similar one) or belongs to another model,
+                `pretrained` is missing, or a value is out of range.
         """
         known = [argument.name for argument in fields(cls)]
         for name in given:
+            if name in cls.ABSENT:
+                raise ValueError(f"{cls.MODEL} has no argument {name!r}: {cls.ABSENT[name]}")
             if name not in known:
-                raise ValueError(f"llava_video has no argument {name!r}{suggestion(name, known)}")
+                raise ValueError(f"{cls.MODEL} has no argument {name!r}{suggestion(name, known)}")
         if "pretrained" not in given:
-            raise ValueError("llava_video needs pretrained=FOLDER_OR_NAME in --model_args")
+            raise ValueError(f"{cls.MODEL} needs pretrained=FOLDER_OR_NAME in --model_args")
         return cls(**given)
 
     def frame_options(self) -> dict[str, Any]:
-        """Return the options of `read_video` and `read_frame_folder` that decide which frames are sampled."""
-        return {"max_frames_num": self.max_frames_num, "fps": self.fps, "force_sample": self.force_sample}
+        """Return the options that decide which frames of a video are sampled, besides `sampling`."""
+        return {"max_frames_num": self.max_frames_num, "fps": self.fps}
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the arguments that the record of a run shows as they were given."""
+        return {
+            **self.frame_options(),
+            **{name: getattr(self, name) for name in ("sampling", "prompt_style", "video_decode_backend")},
+            **{name: getattr(self, name) for name in ("deterministic", "triton_kernels", "resume_any_version")},
+        }
 
     def fixed_vision_batch_size(self) -> int | None:
         """Return `vision_batch_size`, or None if it may depend on free memory; in a deterministic run it must not."""

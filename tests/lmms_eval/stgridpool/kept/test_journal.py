@@ -19,7 +19,7 @@ from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.journal_files import JournalFiles, decode_line, encode_line
 from lmms_eval_stgridpool.kept.sample_facts import Answered, SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request
-from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 
 QUESTIONS = [
     {"visuals": [name], "context": f"Question {index}?", "gen_kwargs": {"max_new_tokens": 4}}
@@ -182,7 +182,7 @@ def test_facts_of_another_version_do_not_matter(make_model, ask, tmp_path, count
     ],
 )
 def test_an_answer_of_the_wrong_shape_is_named_and_asked_again(tmp_path, change):
-    arguments, setup = Arguments(pretrained="x", resume_dir=str(tmp_path)), dict.fromkeys(module.OF_SETUP)
+    arguments, setup = LlavaArguments(pretrained="x", resume_dir=str(tmp_path)), dict.fromkeys(module.OF_SETUP)
     request = Request("generate_until", 0, "What?", {}, 0, "task", "test")
     before = Journal(arguments, 0, setup)
     before.keep(before.name(request, None), Answered("A", SampleFacts(frames=8, kept_tokens={"entering_llm": 8})))
@@ -219,7 +219,7 @@ def test_a_tower_from_elsewhere_counts(make_model, ask, tmp_path, count):
 
 
 def test_every_argument_counts_unless_it_is_named():
-    names = {argument.name for argument in fields(Arguments)}
+    names = {argument.name for argument in fields(LlavaArguments)}
     assert set(module.INDECISIVE) <= names
     decisive = names - set(module.INDECISIVE)
     assert {"max_frames_num", "fps", "force_sample", "add_time_instruction", "conv_template"} <= decisive

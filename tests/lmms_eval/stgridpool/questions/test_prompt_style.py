@@ -11,7 +11,7 @@ from lmms_eval.tasks.videomme.utils import videomme_doc_to_text
 from loguru import logger
 
 from lmms_eval_stgridpool.questions.requests import Tasks
-from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 
 ROW = {"question": "How many?", "options": ["A. 1", "B. 2", "C. 3", "D. 4"], "videoID": "v"}
 FOLDER = Path(lmms_eval.tasks.__file__).parent / "videomme"
@@ -93,4 +93,4 @@ def test_prompts_that_cannot_be_worded_anew_are_refused():
 
 def test_other_styles_are_refused():
     with pytest.raises(ValueError, match="prompt_style cannot be 'llava_video', did you mean 'llava_vid'"):
-        Arguments(pretrained="x", prompt_style="llava_video")
+        LlavaArguments(pretrained="x", prompt_style="llava_video")

@@ -3,13 +3,14 @@ from dataclasses import fields
 import pytest
 
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from lmms_eval_stgridpool.run.arguments import DETERMINISTIC_VISION_BATCH, Arguments
+from lmms_eval_stgridpool.run.arguments import DETERMINISTIC_VISION_BATCH
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool import build_compressor
 
 
 def parse(text):
-    return Arguments.parse(parse_model_args(text) | {"batch_size": "1"})
+    return LlavaArguments.parse(parse_model_args(text) | {"batch_size": "1"})
 
 
 def test_the_users_command_is_understood():
@@ -171,11 +172,11 @@ def test_a_path_that_lmms_eval_read_as_a_number_is_refused():
 
 def test_only_one_question_at_a_time():
     with pytest.raises(ValueError, match="batch_size must be 1, got '8'"):
-        Arguments.parse({"pretrained": "x", "batch_size": "8"})
+        LlavaArguments.parse({"pretrained": "x", "batch_size": "8"})
 
 
 def test_no_argument_name_changes_the_name_of_the_results_folder():
-    names = [field.name for field in fields(Arguments)]
+    names = [field.name for field in fields(LlavaArguments)]
     # lmms-eval names the folder after what follows the first "peft=", "delta=" or "pretrained=", in this order.
     assert not [name for name in names if name.endswith(("peft", "delta"))]
     assert [name for name in names if name.endswith("pretrained")] == ["pretrained"]

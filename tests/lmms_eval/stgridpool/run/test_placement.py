@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lmms_eval_stgridpool.run import placement
-from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def placed(monkeypatch):
         )
         monkeypatch.setattr(placement, "Accelerator", lambda: accelerator)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-        return placement.place(Arguments(pretrained="x", **arguments))
+        return placement.place(LlavaArguments(pretrained="x", **arguments))
 
     return place
 

@@ -10,7 +10,7 @@ import torch
 
 from llava.video import BACKENDS
 from lmms_eval_stgridpool.kept.identity import answer_key, video_identity
-from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.videos import feature_cache
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, feature_setup, open_feature_cache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
@@ -161,7 +161,7 @@ def identity(make_model):
 
 
 def test_the_setup_tells_towers_and_frames_apart(identity, make_model):
-    arguments = Arguments(pretrained="x", max_frames_num=8)
+    arguments = LlavaArguments(pretrained="x", max_frames_num=8)
     setup = feature_setup(arguments, identity)
     assert setup["tower"] == make_model().model.language_model.get_vision_tower().name
     assert setup["dtype"] == "torch.float32"
@@ -175,19 +175,19 @@ def test_the_setup_tells_towers_and_frames_apart(identity, make_model):
         {"video_decode_backend": other_backend},
         {"deterministic": True},
     ):
-        changed = Arguments(**{"pretrained": "x", "max_frames_num": 8} | change)
+        changed = LlavaArguments(**{"pretrained": "x", "max_frames_num": 8} | change)
         assert feature_setup(changed, identity) != setup
     model = make_model().model
     model.language_model.config.mm_vision_select_layer = -5
     assert feature_setup(arguments, model.identity()) != setup
-    assert feature_setup(Arguments(pretrained="x", max_frames_num=8, compressor="none"), identity) == setup
+    assert feature_setup(LlavaArguments(pretrained="x", max_frames_num=8, compressor="none"), identity) == setup
 
 
 def test_the_attention_that_runs_counts_not_the_one_asked_for(make_model):
     """flash_attention_2 becomes sdpa where flash-attn is not installed."""
     setups = {}
     for asked in ("sdpa", "eager", "flash_attention_2"):
-        arguments = Arguments(pretrained="x", attn_implementation=asked)
+        arguments = LlavaArguments(pretrained="x", attn_implementation=asked)
         model = make_model(attn_implementation=asked).model
         setups[asked] = feature_setup(arguments, model.identity())
     assert setups["sdpa"]["attention"] == "sdpa"
@@ -197,7 +197,7 @@ def test_the_attention_that_runs_counts_not_the_one_asked_for(make_model):
 
 
 def test_other_code_or_versions_make_other_features(identity, monkeypatch):
-    arguments = Arguments(pretrained="x")
+    arguments = LlavaArguments(pretrained="x")
     setup = feature_setup(arguments, identity)
     assert setup["versions"]["torch"] == version("torch")
     assert setup["versions"]["av"] == version("av")
@@ -211,7 +211,7 @@ def test_other_code_or_versions_make_other_features(identity, monkeypatch):
 
 
 def test_an_offloaded_tower_is_refused():
-    arguments = Arguments(pretrained="x", feature_cache="features")
+    arguments = LlavaArguments(pretrained="x", feature_cache="features")
     with pytest.raises(ValueError, match="feature_cache cannot be used while the vision tower is offloaded"):
         open_feature_cache(arguments, None)
 
@@ -243,4 +243,4 @@ def test_features_under_another_name_are_not_taken(cache, make_video):
 @pytest.mark.parametrize("value", [0, -1, "much", float("inf")])
 def test_the_limit_must_be_a_size(value):
     with pytest.raises(ValueError, match="feature_cache_gb must be a number of gigabytes from 1e-06"):
-        Arguments(pretrained="x", feature_cache_gb=value)
+        LlavaArguments(pretrained="x", feature_cache_gb=value)

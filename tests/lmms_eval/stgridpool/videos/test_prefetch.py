@@ -13,14 +13,14 @@ from PIL import Image
 from llava.image_processing import VisionImageProcessor
 from llava.video import VideoClip, VideoReadError, read_video
 from llava.video_process import VideoReader
-from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 
 
 @pytest.fixture
 def make_loader(checkpoint):
     def make(**arguments):
-        settings = Arguments(pretrained=str(checkpoint), max_frames_num=8, **arguments)
+        settings = LlavaArguments(pretrained=str(checkpoint), max_frames_num=8, **arguments)
         return VideoLoader(VisionImageProcessor(384), settings, torch.float32, pin=False)
 
     return make
@@ -180,7 +180,7 @@ def test_videos_are_read_by_one_process_for_each_thread(make_loader, clips, misb
 @pytest.mark.parametrize(("name", "value"), [("decode_threads", 0), ("prefetch", -1), ("prefetch", "two")])
 def test_bad_arguments(name, value):
     with pytest.raises(ValueError, match=f"{name} must be a whole number from"):
-        Arguments(pretrained="x", **{name: value})
+        LlavaArguments(pretrained="x", **{name: value})
 
 
 def test_damaged_videos_are_counted_or_failed(make_loader, reads, tmp_path, monkeypatch):

@@ -1,0 +1,78 @@
+"""The arguments of ``--model_args`` for the model ``llava_video``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llava.conversation import conv_templates
+from llava.video import SAMPLINGS
+from lmms_eval_stgridpool.run.arguments import Arguments
+from stgridpool import options
+from stgridpool.newlines import NEWLINE_POSITIONS
+
+
+@dataclass(frozen=True)
+class LlavaArguments(Arguments):
+    """Arguments of the model ``llava_video``, checked; for attributes that are not listed see `Arguments`.
+
+    Attributes:
+        pretrained: Folder or Hugging Face name of a LLaVA-Video or LLaVA-OneVision checkpoint in its original format.
+        conv_template: Name of the prompt template.
+        model_name: Hint about the kind of checkpoint, accepted because scripts for LLaVA-NeXT pass it; the checkpoint's
+            own configuration decides.
+        max_frames_num: Maximum number of frames of a video, 1 to 100,000. From longer videos this many frames are
+            sampled evenly.
+        fps: Frames sampled per second of video, 0.001 to 1000, in addition to the last frame. STTM's F-128_fps-1 is
+            max_frames_num=128,fps=1. None is LLaVA-Video's rule: one frame per second, in steps of whole frames, which
+            differs from fps=1.
+        sampling: "index" counts frames and relies on the frame rate that a file declares, as LLaVA-Video does; "time"
+            samples frames at evenly spaced display times. If the two differ, "index" logs a warning.
+        mm_newline_position: "grid", "frame", "one_token" or "no_token"; None follows the checkpoint.
+        add_time_instruction: Whether to tell the model the video's length and the times of its frames.
+        force_sample: Whether to sample `max_frames_num` frames evenly from every video, even a short one.
+        pool_head: Folder or Hugging Face name of the SigLIP model that the vision tower was taken from. Compressors
+            that use its pooling head need it, because LLaVA's checkpoints leave the head out.
+        text_tower: Folder or Hugging Face name of the SigLIP or CLIP model that the vision tower was taken from, with
+            its tokenizer. Compressors that compare patches or frames with the text of the question need it.
+
+    Raises:
+        ValueError: If an argument has the wrong type or is out of range, or a path is empty.
+        TypeError: If a path is a number.
+    """
+
+    MODEL: ClassVar[str] = "llava_video"
+    SAMPLINGS: ClassVar[Sequence[str]] = SAMPLINGS
+    ABSENT: ClassVar[Mapping[str, str]] = {}
+
+    max_frames_num: int = 64
+    sampling: str = "index"
+    conv_template: str = "qwen_1_5"
+    model_name: str | None = None
+    mm_newline_position: str | None = None
+    add_time_instruction: bool = False
+    force_sample: bool = False
+    pool_head: str | None = None
+    text_tower: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("pool_head", "text_tower"):
+            self._check_path(name)
+        if self.model_name is not None:
+            options.text("model_name", self.model_name)
+        options.choice("conv_template", self.conv_template, conv_templates)
+        if self.mm_newline_position is not None:
+            options.choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
+        for name in ("add_time_instruction", "force_sample"):
+            options.flag(name, getattr(self, name))
+        if self.fps is not None and self.force_sample:
+            raise ValueError("set fps or force_sample, not both: force_sample ignores the frame rate")
+
+    def frame_options(self) -> dict[str, Any]:
+        """Return the options of `read_video` and `read_frame_folder` that decide which frames are sampled."""
+        return super().frame_options() | {"force_sample": self.force_sample}
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the arguments that the record of a run shows as they were given."""
+        own = ("add_time_instruction", "conv_template")
+        return super().recorded() | {name: getattr(self, name) for name in own}
