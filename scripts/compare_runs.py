@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmms_eval_stgridpool.kept.paths import path_argument
+from stgridpool.retention import DEFINITIONS
 
 RESULTS_ENDING = "_results.json"
 
@@ -43,14 +44,20 @@ class Row:
     metric: str
     score: float
     interval: float | None  # half of the 95 % interval of the score; None where samples have no score of their own
+    parts: dict[str, float]  # score of the questions of each kind
 
 
-def read_run(folder: Path) -> list[Row]:
+def read_run(folder: Path, by: str | None = None, of: str = "last_layer") -> list[Row]:
     """Read the newest run below `folder`, one row per task.
+
+    Args:
+        folder: Where the run wrote its results.
+        by: What divides questions into kinds, see `scores_by`; None for nothing.
+        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
 
     Raises:
         FileNotFoundError: If there is no results file, or no record or samples beside it.
-        ValueError: If a task's results hold no number, or none of its questions was answered.
+        ValueError: If a task's results hold no number, or none of its questions was answered; see also `scores_by`.
     """
     found = sorted(folder.rglob(f"*{RESULTS_ENDING}"), key=lambda path: path.name)
     if not found:
@@ -62,7 +69,8 @@ def read_run(folder: Path) -> list[Row]:
     for path in sorted(found[-1].parent.glob(f"{Path(stem).name}_samples_*.jsonl")):
         task = path.name.removeprefix(f"{Path(stem).name}_samples_").removesuffix(".jsonl")
         samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows.append(summarise(folder.name, task, record, samples, results[task]))
+        row = summarise(folder.name, task, record, samples, results[task], of)
+        rows.append(row if by is None else replace(row, parts=scores_by(by, samples, row.metric, row.score)))
     if not rows:
         raise FileNotFoundError(f"no samples beside {found[-1]}: was the run started with --log_samples?")
     return rows
@@ -98,8 +106,36 @@ def clustered_interval(samples: Sequence[dict], metric: str, score: float) -> fl
     if len(residuals) < 2:
         return None
     variance = sum(value**2 for value in residuals.values()) * len(residuals) / (len(residuals) - 1)
-    unit = 100 if abs(score - 100 * average) < abs(score - average) else 1
-    return 1.96 * unit * math.sqrt(variance) / len(entries)
+    return 1.96 * _unit(score, average) * math.sqrt(variance) / len(entries)
+
+
+def scores_by(field: str, samples: Sequence[dict], metric: str, score: float) -> dict[str, float]:
+    """Return the mean score of the questions of each kind, in the unit of `score`.
+
+    Args:
+        field: What divides questions into kinds: a name in what the task's metric keeps of a question, such as
+            Video-MME's "duration" or "task_category".
+        samples: The task's questions.
+        metric: Name of the metric.
+        score: Its value for all questions.
+
+    Raises:
+        ValueError: If the metric does not keep the field, or no score; the message names what it keeps.
+    """
+    kinds: dict[str, list[float]] = {}
+    for sample in samples:
+        entry = sample.get(metric)
+        if not isinstance(entry, dict) or field not in entry or "score" not in entry:
+            kept = ", ".join(entry) if isinstance(entry, dict) else "nothing"
+            raise ValueError(f"{metric} keeps no {field} of a question, but {kept}: give one of these to --by")
+        kinds.setdefault(str(entry[field]), []).append(entry["score"])
+    unit = _unit(score, mean(one for scores in kinds.values() for one in scores))
+    return {kind: unit * mean(scores) for kind, scores in sorted(kinds.items())}
+
+
+def _unit(score: float, average: float) -> int:
+    """Return 100 if a score is in percent of the questions' average, else 1."""
+    return 100 if abs(score - 100 * average) < abs(score - average) else 1
 
 
 def summarise(run: str, task: str, record: dict, samples: Sequence[dict], results: dict, of: str = "last_layer") -> Row:
@@ -139,6 +175,7 @@ def summarise(run: str, task: str, record: dict, samples: Sequence[dict], result
         metric=metric,
         score=score,
         interval=clustered_interval(samples, metric, score),
+        parts={},
     )
 
 
@@ -157,14 +194,44 @@ def cells(row: Row) -> list[str]:
         text(row.seconds_per_question, 3),
         str(row.unanswered),
         "failed" if row.failure else accuracy,
+        *(text(score, 1) for score in row.parts.values()),
     ]
+
+
+HEADINGS = (
+    "tokens\n/frame",
+    "tokens\n/video",
+    "retention\nmean, total",
+    "seconds\n/question",
+    "no\nanswer",
+    "accuracy",
+)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the rows as tables in Markdown, one per task and metric."""
+    lines = []
+    for of_table in _tables(rows):
+        headings = ["run", *(heading.replace("\n", " ") for heading in HEADINGS), *of_table[0].parts]
+        lines += [f"{of_table[0].task}, {of_table[0].metric}:", ""]
+        lines += [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
+        lines += [f"| {' | '.join(cells(row))} |" for row in of_table]
+    return "\n".join(lines)
+
+
+def _tables(rows: Sequence[Row]) -> list[list[Row]]:
+    """Divide rows by task, metric and kinds of questions."""
+    tables: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        tables.setdefault((row.task, row.metric, *row.parts), []).append(row)
+    return list(tables.values())
 
 
 def show(rows: Sequence[Row], console: Console, of: str = "last_layer") -> None:
     """Print the rows as one table per task and metric, then every compressor with all its options."""
-    for task, metric in dict.fromkeys((row.task, row.metric) for row in rows):
+    for of_table in _tables(rows):
         table = Table(
-            title=f"{task}; accuracy is {metric}",
+            title=f"{of_table[0].task}; accuracy is {of_table[0].metric}",
             caption=f"tokens entering the language model, visual + newline; retention ({of}) in %, mean "
             "of the questions and of all tokens; accuracy ± half of its 95 % interval",
             box=box.SIMPLE,
@@ -172,18 +239,10 @@ def show(rows: Sequence[Row], console: Console, of: str = "last_layer") -> None:
             pad_edge=False,
         )
         table.add_column("run", overflow="fold")
-        for name in (
-            "tokens\n/frame",
-            "tokens\n/video",
-            "retention\nmean, total",
-            "seconds\n/question",
-            "no\nanswer",
-            "accuracy",
-        ):
+        for name in (*HEADINGS, *(kind.replace(" ", "\n") for kind in of_table[0].parts)):
             table.add_column(name, justify="right", no_wrap=True)
-        for row in rows:
-            if (row.task, row.metric) == (task, metric):
-                table.add_row(*cells(row))
+        for row in of_table:
+            table.add_row(*cells(row))
         console.print(table)
     for run, row in {row.run: row for row in rows}.items():
         console.print(f"{run}: {row.compressor}", soft_wrap=True, highlight=False)
@@ -195,16 +254,24 @@ def main() -> None:
     """Parse the command line and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=path_argument, nargs="+", help="output folders of runs")
-    parser.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of the table")
+    parser.add_argument("--by", metavar="FIELD", help="also score by what the metric keeps, such as task_category")
+    parser.add_argument(
+        "--retention-of", choices=DEFINITIONS, default="last_layer", help="which retention (default: %(default)s)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a list of rows as JSON instead of the table")
+    form.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     arguments = parser.parse_args()
     try:
-        rows = [row for folder in arguments.folders for row in read_run(folder)]
+        rows = [row for folder in arguments.folders for row in read_run(folder, arguments.by, arguments.retention_of)]
     except (FileNotFoundError, ValueError) as error:
         parser.exit(1, f"compare_runs.py: {error}\n")
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
+    elif arguments.markdown:
+        print(markdown(rows))
     else:
-        show(rows, Console())
+        show(rows, Console(), arguments.retention_of)
 
 
 if __name__ == "__main__":

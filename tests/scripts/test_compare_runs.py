@@ -149,3 +149,26 @@ def test_results_without_a_number_are_an_error(comparison):
         comparison.first_metric("quiz", {"alias": "quiz", "acc,none": "N/A"})
     with pytest.raises(ValueError, match="none of the questions of quiz in first was answered"):
         comparison.summarise("first", "quiz", {}, [sample(0, 0, 0, 0)], {"acc,none": 1.0})
+
+
+def test_scores_are_divided_by_what_the_metric_keeps(comparison, tmp_path):
+    """Scores 1, 0 of one kind and 1 of another, in percent as the results are."""
+    folder = write_run(tmp_path / "first", score=66.67)
+    [path] = folder.rglob("*_samples_quiz.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line, kind, score in zip(lines, ("long", "long", "short"), (1.0, 0.0, 1.0), strict=True):
+        line["acc"] = {"duration": kind, "score": score}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (row,) = comparison.read_run(folder, by="duration")
+    assert row.parts == {"long": 50.0, "short": 100.0}
+    assert comparison.markdown([row]).splitlines()[-1].endswith("| 50.0 | 100.0 |")
+    with pytest.raises(ValueError, match="acc keeps no length of a question, but duration, score: give one of these"):
+        comparison.read_run(folder, by="length")
+
+
+def test_any_definition_of_retention_can_be_shown(comparison, tmp_path):
+    folder = write_run(tmp_path / "first")
+    [path] = folder.rglob("*_samples_quiz.jsonl")
+    path.write_text(path.read_text().replace("last_layer", "kv_read"))
+    (row,) = comparison.read_run(folder, of="kv_read")
+    assert row.retention_total == pytest.approx((8 + 8 + 6) / 40)
