@@ -83,8 +83,10 @@ def check_expressible(config: Any, source: str) -> None:
         source: Its source, for messages.
 
     Raises:
-        ValueError: If the tower, projector or newline token is of another kind.
+        ValueError: If the tower, projector or newline token is of another kind, or the weights are quantised.
     """
+    if getattr(config, "quantization_config", None) is not None:
+        raise ValueError(f"{source}: quantised weights have other names: convert the checkpoint before quantising it")
     if not isinstance(tower_geometry(config), SiglipVisionConfig):
         raise ValueError(
             f"{source}: mm_vision_tower={config.mm_vision_tower!r} is no SigLIP tower; only checkpoints with one can "
