@@ -1,4 +1,5 @@
 # What can be imported from stgridpool; __init__.py loads each when it is first asked for.
+from .adapters.compressing import compress as compress
 from .budget import Budget as Budget
 from .chain import Chain as Chain
 from .compressor import Compressed as Compressed

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from stgridpool.adapters.adapter import Clips, Inputs
+import torch
+
+from stgridpool.adapters.adapter import VIDEO, Adapter, Clips, Inputs
 from stgridpool.adapters.families import adapter_for
+from stgridpool.adapters.method import QUESTION, Method, question_evidence
 from stgridpool.adapters.prompt import CompressedPrompt, write_prompt
 from stgridpool.adapters.visual_runs import compress_run, visual_runs
 from stgridpool.compressor import Compressor
+from stgridpool.retention import DEFINITIONS
 
 
 def compress_inputs(
     model: Any,
     inputs: Inputs,
-    compressor: Compressor | None,
+    compressor: Compressor | str | None,
     positions: str = "reference",
+    retention: float | None = None,
+    of: str = DEFINITIONS[0],
     images: bool = False,
     clips: Clips | None = None,
 ) -> CompressedPrompt:
@@ -24,11 +30,14 @@ def compress_inputs(
     Args:
         model: A native model of transformers of a supported family.
         inputs: The unmodified output of its processor.
-        compressor: The method; None, like the method "none", leaves the tokens of the model's own pooling.
+        compressor: The method, its name, or None, which leaves the tokens of the model's own pooling, as "none" does.
         positions: Where the remaining tokens stand. "reference", the default, is what the family was trained with: in
             models with M-RoPE every token keeps its time, row and column, and text its place behind the video; in
             others all tokens are numbered without gaps. "survive" and "reassign" choose one of these, and "hf" takes
             the axes of M-RoPE as the installed transformers computes them.
+        retention: Share of the tokens to leave that the unmodified model would read, above 0 and at most 1; None keeps
+            the method's own budget.
+        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
         images: Whether to compress images, too.
         clips: See `stgridpool.adapters.adapter.Clips`.
 
@@ -37,7 +46,27 @@ def compress_inputs(
             tokens.
     """
     adapter = adapter_for(model)
-    steps = () if compressor is None else compressor.steps()
-    runs = visual_runs(adapter, model, inputs, images=images, clips=clips)
-    visuals = [compress_run(adapter, model, run, steps) for run in runs]
-    return write_prompt(adapter, model, inputs, visuals, positions)
+    method = Method.of_model(adapter, model, compressor, retention, of)
+    return compress_with(method, adapter, model, inputs, positions, images, clips)
+
+
+@torch.no_grad()
+def compress_with(
+    method: Method,
+    adapter: Adapter,
+    model: Any,
+    inputs: Inputs,
+    positions: str = "reference",
+    images: bool = False,
+    clips: Clips | None = None,
+) -> CompressedPrompt:
+    """Compress the videos of prompts by a method that was built for the model; see `compress_inputs`."""
+    runs = visual_runs(adapter, model, inputs, method.needs, images, clips)
+    visuals = []
+    for run in runs:
+        front = [step for step in method.steps(adapter, model, run) if not step.is_inside]
+        evidence = question_evidence(adapter, model, inputs, run.row) if QUESTION in method.needs else {}
+        visuals.append(compress_run(adapter, model, run, front, evidence))
+    videos = [run for run in runs if run.kind == VIDEO]
+    inside = method.inside(adapter, model, videos) if runs else None
+    return write_prompt(adapter, model, inputs, visuals, positions, inside)

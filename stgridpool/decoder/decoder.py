@@ -103,13 +103,15 @@ class TransformersDecoder:
     """The layers of a causal language model of transformers; for attributes and methods see `Decoder`.
 
     Args:
-        model: The model, such as a Qwen2ForCausalLM.
+        model: The model, such as a Qwen2ForCausalLM, or the part of it that has the layers.
+        first_layer: The first layer in front of which a step may act; layers before it get more than hidden states.
 
     Raises:
         ValueError: If the model is not built like Qwen2 and Llama; the message names what is missing.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, first_layer: int = 0) -> None:
+        self.first_layer = first_layer
         self.body: Any = model.base_model  # Any: families share these attributes, but no class that declares them
         missing = [name for name in ("config", "layers", "rotary_emb") if not hasattr(self.body, name)]
         if not missing:
@@ -127,14 +129,10 @@ class TransformersDecoder:
         return layers
 
     @property
-    def first_layer(self) -> int:
-        """The first layer in front of which a step may act: 0."""
-        return 0
-
-    @property
     def num_position_axes(self) -> int:
         """Number of axes on which a token has a position: 3 with M-RoPE, else 1."""
-        return 3 if "mrope_section" in (getattr(self.body.config, "rope_parameters", None) or {}) else 1
+        named = "mrope_section" in (getattr(self.body.config, "rope_parameters", None) or {})
+        return 3 if named or hasattr(self.body.rotary_emb, "mrope_section") else 1
 
     def prefill(self, embeds: Tensor, cache: Cache) -> None:
         """Run the layers on the beginning of prompts, embeddings (B, n, D), and put it into an empty cache."""
@@ -186,8 +184,9 @@ class TransformersDecoder:
         return cosines, sines
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> Tables:
-        """Compute the rotary tables of positions (B, n)."""
-        cosines, sines = self.body.rotary_emb(hidden, positions)
+        """Compute the rotary tables of positions (B, n), the same on every axis, as text has them."""
+        axes = positions if self.num_position_axes == 1 else positions.expand(self.num_position_axes, -1, -1)
+        cosines, sines = self.body.rotary_emb(hidden, axes)
         return cosines, sines
 
     def layer_inputs(

@@ -80,8 +80,6 @@ class DecoderSteps:
         self.last: CompressedPrompts | None = None
         if list(self.layers) != sorted(self.layers):
             raise ValueError(f"steps must be in the order of their layers, got layers {list(self.layers)}")
-        if decoder.num_position_axes != 1:
-            raise ValueError(f"steps need a model with one axis of positions, got {decoder.num_position_axes} axes")
         decoder.check_attends_to_all()
         for step, layer in zip(self.steps, self.layers, strict=True):
             for need in attention_needs(step):

@@ -1,0 +1,209 @@
+"""compress: a block in which a native model reads fewer visual tokens, and after which nothing of it has changed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from stgridpool.adapters.adapter import Adapter, Clips
+from stgridpool.adapters.compress_inputs import compress_with
+from stgridpool.adapters.families import adapter_for
+from stgridpool.adapters.generation import Restored, check_arguments, shifted_lengths
+from stgridpool.adapters.method import Method
+from stgridpool.adapters.prompt import POLICIES, CompressedPrompt
+from stgridpool.compressor import Compressor
+from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
+from stgridpool.decoder.steps import CompressedPrompts
+from stgridpool.options import choice
+from stgridpool.retention import DEFINITIONS
+
+
+def compress(
+    model: Any,
+    compressor: Compressor | str | None,
+    retention: float | None = None,
+    of: str = DEFINITIONS[0],
+    positions: str = "reference",
+    images: bool = False,
+    clips: Clips | None = None,
+    **options: Any,
+) -> Compressing:
+    """Compress the videos of all prompts that a native model of transformers gets in a ``with`` block.
+
+    In the block ``model.generate(**inputs)`` and ``model(**inputs)`` take the unmodified output of the processor.
+    ``generate`` returns the original prompts with the answers behind them, so that answers are cut off as always; the
+    logits of a forward have the length of the compressed prompts.
+
+    Args:
+        model: A model of a supported family, see `stgridpool.adapters.families`.
+        compressor: The method, its name, or None, which leaves the tokens of the model's own pooling, as "none" does.
+        retention: Share of the tokens to leave that the unmodified model would read, above 0 and at most 1; None keeps
+            the method's own budget.
+        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        positions: See `stgridpool.adapters.compress_inputs`.
+        images: Whether to compress images, too; otherwise they stay as they are.
+        clips: See `stgridpool.adapters.adapter.Clips`.
+        **options: Options of the method, if `compressor` is a name.
+
+    Raises:
+        ValueError: If the model is not supported, an option is out of its range, or the model cannot give the method
+            what it needs.
+    """
+    choice("positions", positions, POLICIES)
+    adapter = adapter_for(model)
+    method = Method.of_model(adapter, model, compressor, retention, of, **options)
+    return Compressing(adapter, model, method, positions, images, clips)
+
+
+class Compressing:
+    """A block that `compress` made. It puts ``generate`` and ``forward`` on the instance and takes them off again.
+
+    Attributes:
+        last: The prompts of the latest call in compressed form: their plans, counts and positions; None before one.
+    """
+
+    def __init__(
+        self, adapter: Adapter, model: Any, method: Method, positions: str, images: bool, clips: Clips | None
+    ) -> None:
+        self._adapter, self._model, self._method = adapter, model, method
+        self._positions, self._images, self._clips = positions, images, clips
+        self._stock: dict[str, Callable[..., Any]] = {}
+        self._before: dict[str, Any] = {}  # what the instance itself had under these names
+        self._is_generating = False
+        self._cache: weakref.ref[Any] | None = None  # of the latest forward with videos
+        self._inside: CompressedPrompts | None = None
+        self.last: CompressedPrompt | None = None
+
+    def __enter__(self) -> Compressing:
+        if self._stock:
+            raise RuntimeError("this block is active already; call stgridpool.compress again for another one")
+        if hasattr(vars(self._model).get("forward"), "is_compressing"):
+            raise RuntimeError(
+                "the model is inside a block of stgridpool.compress already; instead of nesting, join methods with +"
+            )
+        self._stock = {"generate": self._model.generate, "forward": self._model.forward}
+        self._before = {name: vars(self._model)[name] for name in self._stock if name in vars(self._model)}
+        for name, ours in (("generate", self._generate), ("forward", self._forward)):
+            setattr(self._model, name, _like(self._stock[name], ours))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in self._stock:
+            delattr(self._model, name)
+            if name in self._before:
+                setattr(self._model, name, self._before[name])
+        self._stock, self._before, self._cache, self._inside = {}, {}, None, None
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        stock = self._stock["generate"]
+        arguments = _bound(stock, args, kwargs)
+        inputs = arguments.pop("inputs", None)
+        if inputs is not None:
+            arguments["input_ids"] = inputs
+        if not self._has_visuals(arguments):
+            return stock(**arguments)
+        check_arguments(arguments, self._model.generation_config, arguments.get("generation_config"))
+        self._check_new(arguments)
+        prompt = self._compressed(arguments)
+        restored = Restored(prompt)
+        arguments = {**self._without_inputs(arguments), **prompt.inputs}
+        arguments = restored.arguments(shifted_lengths(arguments, self._model.generation_config, prompt))
+        self._is_generating = True
+        try:
+            with prompt.prefilling(self._adapter, self._model):
+                return restored.output(stock(**arguments))
+        finally:
+            self._is_generating = False
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        stock = self._stock["forward"]
+        if self._is_generating:
+            return stock(*args, **kwargs)
+        arguments = _bound(stock, args, kwargs)
+        if not self._has_visuals(arguments):
+            return self._continue(stock, arguments)
+        check_arguments(arguments)
+        self._check_new(arguments)
+        prompt = self._compressed(arguments)
+        arguments = {**self._without_inputs(arguments), **prompt.forward_inputs}
+        arguments.pop("input_ids", None)
+        with prompt.prefilling(self._adapter, self._model) as self._inside:
+            output = stock(**arguments)
+        cache = find_cache((), dict(output)) if isinstance(output, Mapping) else find_cache(output, {})
+        self._cache = None if cache is None else weakref.ref(cache)
+        return output
+
+    def _continue(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """Run a forward without videos; if it continues compressed prompts, at the positions behind them."""
+        cache: Any = find_cache((), arguments)
+        prompt = self.last
+        if prompt is None or cache is None or self._cache is None or cache is not self._cache():
+            return stock(**arguments)
+        with ExitStack() as stack:
+            if self._inside is not None and prompt.inside is not None:
+                stack.enter_context(prompt.inside.continuing(self._inside))
+            if arguments.get("position_ids") is None:
+                arguments["position_ids"] = _following(prompt, cache.get_seq_length(), arguments)
+            return stock(**arguments)
+
+    def _compressed(self, arguments: Mapping[str, Any]) -> CompressedPrompt:
+        self.last = compress_with(
+            self._method, self._adapter, self._model, arguments, self._positions, self._images, self._clips
+        )
+        return self.last
+
+    def _has_visuals(self, arguments: Mapping[str, Any]) -> bool:
+        names = [self._adapter.video_inputs[0], *([self._adapter.image_inputs[0]] if self._images else [])]
+        return any(arguments.get(name) is not None for name in names)
+
+    def _without_inputs(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that do not describe the prompt; these have been written anew."""
+        used_up = {*self._adapter.video_inputs, *self._adapter.position_inputs, *self._adapter.image_inputs}
+        return {name: value for name, value in arguments.items() if name not in used_up}
+
+    def _check_new(self, arguments: Mapping[str, Any]) -> None:
+        cache = find_cache((), arguments)
+        length = 0 if cache is None else cache.get_seq_length()
+        if length:
+            raise ValueError(
+                f"{CACHE_ARGUMENT} holds {length} positions; prompts with videos must begin with an empty cache"
+            )
+
+
+def _like(stock: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function with the signature of `stock` that calls `ours`."""
+
+    @functools.wraps(stock)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return ours(*args, **kwargs)
+
+    call.is_compressing = True  # type: ignore[attr-defined]
+    return call
+
+
+def _bound(stock: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name."""
+    signature = inspect.signature(stock)
+    bound = dict(signature.bind_partial(*args, **kwargs).arguments)
+    rest = [name for name, one in signature.parameters.items() if one.kind is inspect.Parameter.VAR_KEYWORD]
+    for name in rest:
+        bound |= bound.pop(name, {})
+    return bound
+
+
+def _following(prompt: CompressedPrompt, length: int, arguments: Mapping[str, Any]) -> Tensor:
+    """Return the positions (B, n), or (3, B, n) for M-RoPE, of tokens behind `length` positions in the cache."""
+    new = arguments["input_ids"] if arguments.get("input_ids") is not None else arguments["inputs_embeds"]
+    behind = length - prompt.visual_mask.shape[1]
+    steps = prompt.next_position.new_tensor(range(behind, behind + new.shape[1]))
+    positions = prompt.next_position[:, None] + steps
+    return positions if prompt.inputs["position_ids"].dim() == 2 else positions.expand(3, -1, -1)

@@ -1,0 +1,167 @@
+"""Method: a compressor for native models, with its budget settled for every video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stgridpool.adapters.adapter import VIDEO, Adapter, Inputs
+from stgridpool.adapters.tower_evidence import tower_offers
+from stgridpool.adapters.visual_runs import VisualRun
+from stgridpool.compressor import Compressor, Step
+from stgridpool.compressors import build_compressor
+from stgridpool.compressors.none import NoCompression
+from stgridpool.decoder.decoder import TransformersDecoder
+from stgridpool.decoder.steps import DecoderSteps
+from stgridpool.equal_budget import Reference, meet
+from stgridpool.evidence import Evidence, Need, QueryAttention, Question, RotaryBias, check_offered
+from stgridpool.options import choice, fraction
+from stgridpool.retention import DEFINITIONS
+
+IN_DECODER = (QueryAttention, RotaryBias)
+QUESTION = Question("decoder")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A compressor and the share of tokens that it should leave.
+
+    Attributes:
+        compressor: The method; None leaves the tokens of the model's own pooling. Alone, "none" means the same.
+        retention: Share of the unmodified model's tokens to leave, above 0 and at most 1; None keeps the compressor's
+            own budget. It is met for every video, since frames of another size have other counts.
+        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+
+    Raises:
+        ValueError: If the options are out of their range, or there is a retention but no compressor.
+    """
+
+    compressor: Compressor | None
+    retention: float | None = None
+    of: str = DEFINITIONS[0]
+
+    def __post_init__(self) -> None:
+        choice("of", self.of, DEFINITIONS)
+        if self.retention is not None:
+            fraction("retention", self.retention)
+            if self.compressor is None:
+                raise ValueError(f"retention={self.retention:g} needs a compressor to meet it, got none")
+
+    @classmethod
+    def of_model(
+        cls,
+        adapter: Adapter,
+        model: Any,
+        compressor: Compressor | str | None,
+        retention: float | None = None,
+        of: str = DEFINITIONS[0],
+        **options: Any,
+    ) -> Method:
+        """Build a method for a model.
+
+        Args:
+            adapter: The adapter for `model`.
+            model: A native model of transformers.
+            compressor: A compressor, the name of one, or None.
+            retention: See `Method`.
+            of: See `Method`.
+            **options: Options of the method, if `compressor` is a name.
+
+        Raises:
+            ValueError: If there is no such method or option, or the model cannot give it the evidence that it needs.
+        """
+        if isinstance(compressor, str):
+            compressor = build_compressor(compressor, **options)
+        elif options:
+            raise ValueError(f"options {sorted(options)} go with the name of a method, got {compressor!r}")
+        if compressor is not None and not isinstance(compressor, Compressor):
+            raise TypeError(f"compressor must be a Compressor, a name or None, got {type(compressor).__name__}")
+        if isinstance(compressor, NoCompression):
+            compressor = None
+        if compressor is not None:
+            compressor = compressor.for_depth(len(model.get_decoder().layers))
+            check_needs(adapter, model, compressor)
+        method = cls(compressor, retention, of)
+        if retention is None:
+            method.inside(adapter, model, ())
+        return method
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The evidence that it asks for."""
+        return frozenset() if self.compressor is None else self.compressor.needs
+
+    def steps(self, adapter: Adapter, model: Any, run: VisualRun | None = None) -> tuple[Step, ...]:
+        """Return the steps for a video; without one, those of the compressor's own budget."""
+        if self.compressor is None:
+            return ()
+        if self.retention is None or run is None:
+            return self.compressor.steps()
+        return meet(self.compressor, self.retention, self.of, reference(adapter, model, run)).steps()
+
+    def inside(self, adapter: Adapter, model: Any, runs: Sequence[VisualRun]) -> DecoderSteps | None:
+        """Return the steps inside the language model, which all videos share; None if there are none.
+
+        Raises:
+            ValueError: If videos need different ones, or the model does not support them.
+        """
+        every = {tuple(step for step in self.steps(adapter, model, run) if step.is_inside) for run in runs or (None,)}
+        if len(every) > 1:
+            raise ValueError(
+                f"{self.compressor!r} needs another budget inside the language model for each of these videos; pass "
+                "videos of one size together"
+            )
+        (steps,) = every
+        if not steps:
+            return None
+        return DecoderSteps(TransformersDecoder(model.get_decoder(), adapter.first_layer(model)), steps)
+
+
+def reference(adapter: Adapter, model: Any, run: VisualRun) -> Reference:
+    """Return what retention is measured against: the tokens of the video that the unmodified model would read."""
+    patches = run.visual.tokens if run.visual.patches is None else run.visual.patches
+    rows, columns = patches.shape[1:3]
+    return Reference(adapter.own_pooling(model), (rows, columns), len(model.get_decoder().layers))
+
+
+def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:
+    """Check that a native model can compute the evidence that a method needs.
+
+    Raises:
+        ValueError: If it cannot; the message names what is missing.
+    """
+    check_offered(compressor.needs, {*tower_offers(adapter, model), Question, *IN_DECODER}, compressor)
+    tower = [need for need in compressor.needs if isinstance(need, Question) and need != QUESTION]
+    if tower:
+        raise ValueError(f"{compressor!r} needs {tower[0]!r}; native models have no text half of a vision tower")
+
+
+def question_evidence(adapter: Adapter, model: Any, inputs: Inputs, row: int) -> Evidence:
+    """Return the embeddings (n, D) of the text behind the last video of a prompt, up to the end of the user's turn.
+
+    Raises:
+        ValueError: If no text follows.
+    """
+    ids: Tensor = inputs["input_ids"][row]
+    slots = adapter.slots(model, inputs, VIDEO)[row].nonzero().flatten()
+    text = ids[int(slots[-1]) + 1 :]
+    mask = inputs.get("attention_mask")
+    if mask is not None:
+        text = text[mask[row, int(slots[-1]) + 1 :].bool()]
+    end = getattr(model.config, "vision_end_token_id", None)
+    text = text[text != end] if end is not None else text
+    closing = torch.isin(text, _end_ids(model, text)).nonzero().flatten()
+    text = text[: int(closing[0])] if len(closing) else text
+    if not len(text):
+        raise ValueError("a method that looks at the question needs text after the last video, got none")
+    return {QUESTION: model.get_input_embeddings()(text)}
+
+
+def _end_ids(model: Any, like: Tensor) -> Tensor:
+    """Return the ids that end a turn."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return like.new_tensor([] if ends is None else [ends] if isinstance(ends, int) else list(ends))

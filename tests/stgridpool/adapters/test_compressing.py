@@ -1,0 +1,200 @@
+"""stgridpool.compress: the block, what it leaves behind, and calls that it refuses."""
+
+import pytest
+import torch
+from transformers import DynamicCache, LogitsProcessorList, StaticCache, StoppingCriteriaList, TextStreamer
+
+import stgridpool
+from native_models.families import build
+from native_models.prompts import make_frames, make_inputs
+from stgridpool.adapters import adapter_for, compress_inputs
+from stgridpool.adapters.families import FAMILIES
+from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
+
+NAMES = [name for family in FAMILIES for name in family.model_types]
+GREEDY = {"max_new_tokens": 4, "do_sample": False}
+
+
+def loaded(name, *prompts):
+    model, processor = build(name)
+    return model, make_inputs(processor, *(prompts or ([make_frames(4), "What happens?"],)))
+
+
+def state(model):
+    """All that could be changed: attributes, hooks, and the classes of every part."""
+    hooks = [(len(part._forward_hooks), len(part._forward_pre_hooks), type(part)) for part in model.modules()]
+    inner = [dict(vars(part)) for part in (model, model.model, model.get_decoder())]
+    return inner, hooks, model.config.to_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
+    model, inputs = loaded(name)
+    stock = model.generate(**inputs, **GREEDY)  # some towers register hooks of transformers' own when they first run
+    before, length = state(model), inputs["input_ids"].shape[1]
+    prompt = compress_inputs(model, inputs, "stride", retention=0.5)
+    assert prompt.num_removed > 0
+    with prompt.prefilling(adapter_for(model), model):
+        expected = model.generate(**prompt.inputs, **GREEDY)[:, -4:]
+    with stgridpool.compress(model, "stride", retention=0.5) as block:
+        output = model.generate(**inputs, **GREEDY)
+        assert block.last.num_removed == prompt.num_removed
+    assert torch.equal(output, torch.cat([inputs["input_ids"], expected], dim=1))
+    assert output.shape[1] == length + 4
+    assert state(model) == before
+    assert torch.equal(model.generate(**inputs, **GREEDY), stock)
+
+
+@pytest.mark.parametrize("positions", ["reference", "survive", "reassign"])
+@pytest.mark.parametrize("name", NAMES)
+def test_forwards_by_hand_agree_with_generate(name, positions):
+    model, inputs = loaded(name)
+    with stgridpool.compress(model, "stride", retention=0.5, positions=positions), torch.no_grad():
+        expected = model.generate(**inputs, **GREEDY)[0, -4:]
+        output, ids = model(**inputs, use_cache=True), []
+        for _ in range(4):
+            ids.append(output.logits[:, -1].argmax(-1))
+            cache = output[CACHE_ARGUMENT]
+            output = model(input_ids=ids[-1][:, None], use_cache=True, **{CACHE_ARGUMENT: cache})
+    assert torch.cat(ids).tolist() == expected.tolist()
+
+
+def test_nothing_stays_after_an_error():
+    model, inputs = loaded("qwen2_5_vl")
+    before = state(model)
+    with pytest.raises(KeyError, match="mine"), stgridpool.compress(model, "stride"):
+        raise KeyError("mine")
+    with pytest.raises(RuntimeError), stgridpool.compress(model, "stride"):
+        model.generate(**inputs | {"pixel_values_videos": inputs["pixel_values_videos"][:, :-1]}, **GREEDY)
+    assert state(model) == before
+
+
+def test_what_the_instance_had_is_put_back():
+    model, inputs = loaded("qwen2_5_vl")
+    model.forward = own = model.forward
+    try:
+        with stgridpool.compress(model, "stride"):
+            model.generate(**inputs, **GREEDY)
+        assert vars(model)["forward"] is own
+    finally:
+        del model.forward
+
+
+def test_nesting_and_entering_again_are_errors():
+    model, inputs = loaded("qwen2_5_vl")
+    block = stgridpool.compress(model, "stride")
+    with block:
+        with pytest.raises(RuntimeError, match="active already"), block:
+            pass
+        with pytest.raises(RuntimeError, match="instead of nesting, join methods"), stgridpool.compress(model, "evs"):
+            pass
+        assert model.generate(**inputs, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + 4
+    with block:
+        model.generate(**inputs, **GREEDY)
+
+
+def test_an_unsupported_model_is_refused_with_the_supported_ones():
+    model, _ = loaded("qwen2_5_vl")
+    with pytest.raises(ValueError, match=r"qwen2_5_vl_text.*supported are .*llava_onevision.*To add a family"):
+        stgridpool.compress(model.get_decoder(), "stride")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("prompt_lookup_num_tokens", 3),
+        ("prefill_chunk_size", 8),
+        ("guidance_scale", 2.0),
+        ("assistant_model", "another"),
+        ("custom_generate", "repository"),
+        ("position_ids", torch.zeros(1, 1)),
+    ],
+)
+def test_calls_that_would_be_silently_wrong_are_refused(option, value):
+    model, inputs = loaded("llava_onevision")
+    with stgridpool.compress(model, "stride"), pytest.raises(ValueError, match=f"{option}.* does not work"):
+        model.generate(**inputs, **GREEDY, **{option: value})
+
+
+def test_labels_and_a_used_cache_are_refused():
+    model, inputs = loaded("qwen2_5_vl")
+    with stgridpool.compress(model, "stride"), torch.no_grad():
+        with pytest.raises(ValueError, match="labels have the length of the prompt before compression"):
+            model(**inputs, labels=inputs["input_ids"])
+        cache = model(**inputs, use_cache=True)[CACHE_ARGUMENT]
+        with pytest.raises(ValueError, match="must begin with an empty cache"):
+            model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: cache})
+        model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: DynamicCache(config=model.config)})
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen3_vl"])
+def test_lengths_count_the_original_prompt(name):
+    model, inputs = loaded(name)
+    length = inputs["input_ids"].shape[1]
+    config = type(model.generation_config)(max_length=length + 3, do_sample=False)
+    with stgridpool.compress(model, "stride"):
+        assert model.generate(**inputs, max_length=length + 3, do_sample=False).shape[1] == length + 3
+        assert model.generate(**inputs, generation_config=config).shape[1] == length + 3
+        assert config.max_length == length + 3
+        assert model.generate(**inputs, do_sample=False).shape[1] == length + 20  # transformers' default
+
+
+def test_users_own_code_sees_the_original_prompt(capsys):
+    model, processor = build("llava_onevision")
+    inputs = make_inputs(processor, [make_frames(4), "What happens?"])
+    seen, shown = [], []
+
+    def note(ids, scores):
+        seen.append(ids)
+        return scores
+
+    def stop_after_two(ids, scores, **kwargs):
+        return torch.tensor([ids.shape[1] >= inputs["input_ids"].shape[1] + 2])
+
+    def allow(row, ids):
+        shown.append(ids)
+        return list(range(model.config.text_config.vocab_size))
+
+    class Streamer(TextStreamer):
+        def put(self, value):
+            shown.append(value)
+
+        def end(self):
+            pass
+
+    with stgridpool.compress(model, "stride"):
+        output = model.generate(
+            **inputs,
+            **GREEDY,
+            logits_processor=LogitsProcessorList([note]),
+            stopping_criteria=StoppingCriteriaList([stop_after_two]),
+            prefix_allowed_tokens_fn=allow,
+            streamer=Streamer(processor.tokenizer),
+        )
+    assert output.shape[1] == inputs["input_ids"].shape[1] + 2
+    assert torch.equal(seen[1], output[:, :-1])
+    assert torch.equal(shown[0], inputs["input_ids"])
+    assert torch.equal(shown[1], inputs["input_ids"][0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_static_cache_beams_and_samples(name):
+    model, inputs = loaded(name)
+    with stgridpool.compress(model, "stride"):
+        expected = model.generate(**inputs, **GREEDY)
+        assert torch.equal(model.generate(**inputs, **GREEDY, cache_implementation="static"), expected)
+        static = StaticCache(config=model.config.get_text_config(), max_cache_len=200)
+        assert torch.equal(model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: static}), expected)
+        beams = model.generate(**inputs, max_new_tokens=4, do_sample=False, num_beams=3, num_return_sequences=2)
+        assert beams.shape == (2, expected.shape[1])
+        assert torch.equal(beams[:, :-4], inputs["input_ids"].expand(2, -1))
+
+
+def test_text_alone_and_images_go_to_the_model_unchanged():
+    model, processor = build("qwen2_5_vl")
+    for prompt in (["Say something."], [make_frames(1)[0], "What is it?"]):
+        inputs = make_inputs(processor, prompt)
+        expected = model.generate(**inputs, **GREEDY)
+        with stgridpool.compress(model, "stride") as block:
+            assert torch.equal(model.generate(**inputs, **GREEDY), expected)
+            assert block.last is None
