@@ -42,6 +42,7 @@ class EncodedVisual:
         kept: (n,) int64, ascending, the tokens that have a placeholder, if the model itself drops some; None for all.
         patches: (T, P, Q, D), the tokens in front of the model's own pooling; None if it has none.
         evidence: What a method asked of the vision part, about the patches, or about the tokens if there are none.
+        kind: "video", or "image" for an image that shares the placeholder of videos.
     """
 
     tokens: Tensor
@@ -49,6 +50,7 @@ class EncodedVisual:
     kept: Tensor | None = None
     patches: Tensor | None = None
     evidence: Evidence = field(default_factory=dict)
+    kind: str = VIDEO
 
 
 class Adapter:

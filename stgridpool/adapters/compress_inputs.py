@@ -64,7 +64,8 @@ def compress_with(
     runs = visual_runs(adapter, model, inputs, method.needs, images, clips)
     visuals = []
     for run in runs:
-        front = [step for step in method.steps(adapter, model, run) if not step.is_inside]
+        is_compressed = images or run.kind == VIDEO
+        front = [step for step in method.steps(adapter, model, run) if not step.is_inside] if is_compressed else []
         evidence = question_evidence(adapter, model, inputs, run.row) if QUESTION in method.needs else {}
         visuals.append(compress_run(adapter, model, run, front, evidence))
     videos = [run for run in runs if run.kind == VIDEO]

@@ -162,7 +162,7 @@ class Compressing:
         return self.last
 
     def _has_visuals(self, arguments: Mapping[str, Any]) -> bool:
-        names = [self._adapter.video_inputs[0], *([self._adapter.image_inputs[0]] if self._images else [])]
+        names = [self._adapter.video_inputs[0], *(self._adapter.image_inputs[:1] if self._images else [])]
         return any(arguments.get(name) is not None for name in names)
 
     def _without_inputs(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

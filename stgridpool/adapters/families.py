@@ -5,11 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from stgridpool.adapters.adapter import Adapter
+from stgridpool.adapters.glm4v import Glm4vAdapter
+from stgridpool.adapters.internvl import InternVLAdapter
+from stgridpool.adapters.llava_next_video import LlavaNextVideoAdapter
 from stgridpool.adapters.llava_onevision import LlavaOnevisionAdapter
+from stgridpool.adapters.molmo2 import Molmo2Adapter
 from stgridpool.adapters.qwen2_vl import Qwen2VLAdapter
+from stgridpool.adapters.qwen3_5 import Qwen3_5Adapter
 from stgridpool.adapters.qwen3_vl import Qwen3VLAdapter
+from stgridpool.adapters.smolvlm import SmolVLMAdapter
+from stgridpool.adapters.video_llama_3 import VideoLlama3Adapter
+from stgridpool.adapters.video_llava import VideoLlavaAdapter
 
-FAMILIES: tuple[type[Adapter], ...] = (LlavaOnevisionAdapter, Qwen2VLAdapter, Qwen3VLAdapter)
+FAMILIES: tuple[type[Adapter], ...] = (
+    LlavaOnevisionAdapter,
+    LlavaNextVideoAdapter,
+    VideoLlavaAdapter,
+    Qwen2VLAdapter,
+    Qwen3VLAdapter,
+    Qwen3_5Adapter,
+    Glm4vAdapter,
+    InternVLAdapter,
+    SmolVLMAdapter,
+    VideoLlama3Adapter,
+    Molmo2Adapter,
+)
 """Each file of a family defines one; a new family is added here."""
 
 

@@ -9,21 +9,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.adapters.adapter import VIDEO, EncodedVisual, Inputs
-from stgridpool.adapters.mrope import Grid
+from stgridpool.adapters.adapter import EncodedVisual
 from stgridpool.adapters.prompt import CompressedPrompt
-from stgridpool.adapters.qwen2_vl import Qwen2VLAdapter
+from stgridpool.adapters.qwen3_5 import Qwen3_5Adapter
 
 
-class Qwen3VLAdapter(Qwen2VLAdapter):
-    """Qwen3-VL: each frame has a time stamp and a run of placeholders, and DeepStack levels enter the first layers.
+class Qwen3VLAdapter(Qwen3_5Adapter):
+    """Qwen3-VL: prompts and positions are those of Qwen3.5, and DeepStack levels enter the first layers.
 
     A plan that is applied to the tokens is applied to their levels, too. A compressor inside the language model may act
     once all levels have been added.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe")
-    is_one_run: ClassVar[bool] = False
 
     def encoded(self, output: Any, shapes: Sequence[tuple[int, int, int]]) -> list[EncodedVisual]:
         """Take tokens and levels from the output of the vision part; 5.17 has one tensor per level for all visuals."""
@@ -33,11 +31,6 @@ class Qwen3VLAdapter(Qwen2VLAdapter):
             EncodedVisual(rows.unflatten(0, shape), levels=tuple(level[number] for level in levels))
             for number, (rows, shape) in enumerate(zip(output.pooler_output, shapes, strict=True))
         ]
-
-    def grids(self, model: Any, inputs: Inputs, kind: str) -> list[Grid]:
-        """Return a segment for each frame."""
-        shapes = self.shapes(model, inputs, kind)
-        return [Grid((1, *shape[1:])) for shape in shapes for _ in range(shape[0] if kind == VIDEO else 1)]
 
     def first_layer(self, model: Any) -> int:
         """Return the layer behind the last DeepStack level."""

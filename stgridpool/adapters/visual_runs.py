@@ -6,7 +6,7 @@ Letters: B prompts, L positions with padding, T frames of H x W tokens, N tokens
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,14 +28,17 @@ class VisualRun:
         row: Its prompt in the batch.
         slots: (T * H * W,) int64, the position of each token among the L, -1 for those without a placeholder.
         tail: (k,) int64, the positions of the rows that follow it, see `Adapter.tail`.
-        kind: "video" or "image".
     """
 
     visual: EncodedVisual
     row: int
     slots: Tensor
     tail: Tensor
-    kind: str = VIDEO
+
+    @property
+    def kind(self) -> str:
+        """Whether it is a "video" or an "image"."""
+        return self.visual.kind
 
     @property
     def shape(self) -> Shape:
@@ -90,8 +93,9 @@ def visual_runs(
     runs: list[VisualRun] = []
     if inputs.get(adapter.video_inputs[0]) is not None:
         runs += _matched(adapter, model, inputs, adapter.encode(model, inputs, clips), VIDEO)
-    if images and inputs.get(adapter.image_inputs[0]) is not None:
-        runs += _matched(adapter, model, inputs, adapter.encode_images(model, inputs), IMAGE)
+    if images and any(inputs.get(name) is not None for name in adapter.image_inputs[:1]):
+        pictures = [replace(one, kind=IMAGE) for one in adapter.encode_images(model, inputs)]
+        runs += _matched(adapter, model, inputs, pictures, IMAGE)
     return runs
 
 
@@ -123,7 +127,7 @@ def _matched(
         if visual.kept is not None:
             every = visual.tokens.shape[:3].numel()
             slots = tokens.new_full((every,), -1).index_copy(0, visual.kept.to(tokens.device), tokens)
-        runs.append(VisualRun(visual, int(own_rows[0]), slots, behind, kind))
+        runs.append(VisualRun(visual, int(own_rows[0]), slots, behind))
     return runs
 
 

@@ -43,6 +43,14 @@ def make_inputs(processor: ProcessorMixin, *prompts: Sequence[str | Pixels]) -> 
     return processor(text=texts, return_tensors="pt", padding=True, **arguments)
 
 
+def make_clips(*prompts: Sequence[str | Pixels]) -> list[list[tuple[str, int]]]:
+    """Return `stgridpool.adapters.adapter.Clips` of the prompts: a run for each image and for each frame of a video."""
+    return [
+        [(_kind(part), len(part) if _kind(part) == "video" else 1) for part in prompt if _kind(part) != "text"]
+        for prompt in prompts
+    ]
+
+
 def make_text(processor: ProcessorMixin, prompt: Sequence[str | Pixels]) -> str:
     """Return what the processor's chat template says for one turn of the user."""
     content = [{"type": _kind(part)} | ({"text": part} if isinstance(part, str) else {}) for part in prompt]

@@ -1,0 +1,68 @@
+"""Families that encode the frames of a video as images, and give both the same placeholder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stgridpool.adapters.adapter import IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
+
+
+class FramesAsImagesAdapter(Adapter):
+    """Frames and images are pictures of H x W tokens each, in the order of the prompt.
+
+    Neither ids nor pixels tell frames from images, so `Clips` must where a prompt has images or several videos. Without
+    them, all pictures of a prompt are taken for one video.
+    """
+
+    video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    image_inputs: ClassVar[tuple[str, ...]] = ()
+    is_one_run: ClassVar[bool] = False
+
+    def slots(self, model: Any, inputs: Inputs, kind: str = VIDEO) -> Tensor:
+        """Tell which positions are placeholders of pictures: (B, L) bool."""
+        return super().slots(model, inputs, IMAGE)
+
+    def pictures(self, model: Any, inputs: Inputs) -> Tensor:
+        """Encode all pictures: (F, H * W, D)."""
+        raise NotImplementedError(f"{type(self).__name__} must define pictures")
+
+    def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
+        """Encode all pictures and deal them to videos and images.
+
+        Raises:
+            ValueError: If a prompt without clips has an image, or clips do not match the prompts.
+        """
+        pictures = self.pictures(model, inputs)
+        side = math.isqrt(pictures.shape[1])
+        kinds, counts = [], []
+        for row, is_slot in enumerate(self.slots(model, inputs)):
+            runs = [len(list(run)) // pictures.shape[1] for is_picture, run in groupby(is_slot.tolist()) if is_picture]
+            for kind, count in _visuals(row, runs, None if clips is None else clips[row]):
+                kinds.append(kind)
+                counts.append(count)
+        if sum(counts) != len(pictures):
+            raise ValueError(f"the prompts have placeholders for {sum(counts)} pictures, but there are {len(pictures)}")
+        tokens = pictures.unflatten(1, (side, side)).split(counts)
+        return [EncodedVisual(own, kind=kind) for own, kind in zip(tokens, kinds, strict=True)]
+
+
+def _visuals(row: int, runs: Sequence[int], clips: Sequence[tuple[str, int]] | None) -> list[tuple[str, int]]:
+    """Return kind and number of pictures of each visual of a prompt, given the pictures of each run."""
+    if clips is None:
+        if any(count > 1 for count in runs):
+            raise ValueError(
+                f"prompt {row} has an image of several tiles, and nothing tells its images from frames of videos: pass "
+                'clips, for each prompt (kind, number of placeholder runs) of every visual, such as [[("image", 1), '
+                '("video", 8)]]'
+            )
+        return [(VIDEO, len(runs))] if runs else []
+    if sum(count for _, count in clips) != len(runs):
+        raise ValueError(f"prompt {row} has {len(runs)} runs of placeholders, but its clips are {list(clips)}")
+    pieces = torch.tensor(runs).split([count for _, count in clips])
+    return [(kind, int(piece.sum())) for (kind, _), piece in zip(clips, pieces, strict=True)]

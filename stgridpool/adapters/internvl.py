@@ -1,0 +1,21 @@
+"""InternVL."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from stgridpool.adapters.adapter import Inputs
+from stgridpool.adapters.frames_as_images import FramesAsImagesAdapter
+
+
+class InternVLAdapter(FramesAsImagesAdapter):
+    """InternVL: every frame is a picture, 16 x 16 tokens as released; an image is one picture or several tiles."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("internvl",)
+
+    def pictures(self, model: Any, inputs: Inputs) -> Tensor:
+        """Encode all pictures: (F, H * W, D)."""
+        pictures: Tensor = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
+        return pictures

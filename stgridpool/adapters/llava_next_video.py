@@ -1,0 +1,35 @@
+"""LLaVA-NeXT-Video."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
+
+
+class LlavaNextVideoAdapter(Adapter):
+    """LLaVA-NeXT-Video: frames are pooled to half the side in front of the projector, 24 x 24 to 12 x 12 as released.
+
+    "patches" and "tokens" are the same place, since features in front of the projector are no tokens yet. Images are
+    tiles with newline tokens between their rows; they stay as they are.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
+
+    def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
+        """Encode the videos; each has (T * H * W, D) tokens, or (T, H * W, D) in transformers 5.17."""
+        pixels: Tensor = inputs["pixel_values_videos"]
+        frames = pixels.shape[1]
+        features = model.get_video_features(pixels, return_dict=True).pooler_output
+        return [EncodedVisual(_lattice(rows.reshape(frames, -1, rows.shape[-1]))) for rows in features]
+
+
+def _lattice(frames: Tensor) -> Tensor:
+    """Lay the tokens (T, H * W, D) of square frames out as (T, H, W, D)."""
+    side = math.isqrt(frames.shape[1])
+    lattice: Tensor = frames.unflatten(1, (side, side))
+    return lattice

@@ -1,0 +1,51 @@
+"""VideoLLaMA3."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
+
+
+class VideoLlama3Adapter(Adapter):
+    """VideoLLaMA3: each frame has a time stamp; its processor drops tokens that equal those of the frame before.
+
+    What it dropped has no placeholder: methods see the remaining tokens on their places of the lattice.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("video_llama_3",)
+    video_inputs: ClassVar[tuple[str, ...]] = (
+        "pixel_values_videos",
+        "video_grid_thw",
+        "video_merge_sizes",
+        "video_compression_mask",
+    )
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw", "image_merge_sizes")
+    is_one_run: ClassVar[bool] = False
+
+    def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
+        """Encode the videos, dropped tokens included."""
+        arguments = [inputs[name] for name in self.video_inputs[:3]]
+        visuals = _visuals(model.model.get_video_features(*arguments, return_dict=True), *arguments[1:])
+        mask: Tensor | None = inputs.get("video_compression_mask")
+        if mask is None:
+            return visuals
+        masks = mask.split([visual.tokens.shape[:3].numel() for visual in visuals])
+        return [
+            EncodedVisual(visual.tokens, kept=kept.nonzero().flatten())
+            for visual, kept in zip(visuals, masks, strict=True)
+        ]
+
+    def encode_images(self, model: Any, inputs: Inputs) -> list[EncodedVisual]:
+        """Encode the images."""
+        arguments = [inputs[name] for name in self.image_inputs]
+        return _visuals(model.model.get_image_features(*arguments, return_dict=True), *arguments[1:])
+
+
+def _visuals(output: Any, grids: Tensor, sides: Tensor) -> list[EncodedVisual]:
+    """Take the tokens from the output of the vision part, given patches (n, 3) and merged patches along a side (n,)."""
+    shapes = torch.stack([grids[:, 0], grids[:, 1] // sides, grids[:, 2] // sides], dim=1).tolist()
+    return [EncodedVisual(rows.unflatten(0, shape)) for rows, shape in zip(output.pooler_output, shapes, strict=True)]

@@ -1,0 +1,26 @@
+"""Video-LLaVA."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
+
+
+class VideoLlavaAdapter(Adapter):
+    """Video-LLaVA: the language model reads a class token in front of the patches of every frame.
+
+    So the tokens of a frame are one row, 1 x 257 as released, and methods that pool neighbours in two dimensions do
+    not know which are neighbours. Images stay as they are.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_images", "pixel_values")
+
+    def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
+        """Encode the videos."""
+        pixels: Tensor = inputs["pixel_values_videos"]
+        features = model.model.get_video_features(pixels, return_dict=True).pooler_output  # (B * T, 257, D)
+        return [EncodedVisual(frames[:, None]) for frames in features.unflatten(0, pixels.shape[:2])]
