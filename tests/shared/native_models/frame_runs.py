@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
     Glm4vImageProcessor,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
     Glm4vProcessor,
     Glm4vVideoProcessor,
     GotOcr2ImageProcessor,
@@ -14,6 +18,7 @@ from transformers import (
     InternVLProcessor,
     InternVLVideoProcessor,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     ProcessorMixin,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
@@ -31,6 +36,14 @@ from native_models.parts import DECODER, WIDTH, chat_template, make_tokenizer, r
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
 SQUARE = {"height": 32, "width": 32}
+GLM_TOKENS = {
+    "image": "image_token_id",
+    "video": "video_token_id",
+    "begin_of_image": "image_start_token_id",
+    "end_of_image": "image_end_token_id",
+    "begin_of_video": "video_start_token_id",
+    "end_of_video": "video_end_token_id",
+}
 PIXELS = {"size": {"shortest_edge": 8 * 8, "longest_edge": 64 * 64 * 64}, "patch_size": 4}
 
 
@@ -106,22 +119,33 @@ def video_llama_3() -> tuple[PreTrainedModel, ProcessorMixin]:
 
 def glm4v() -> tuple[PreTrainedModel, ProcessorMixin]:
     """GLM-4V, whose token is 8x8 pixels of two frames."""
-    names = ["image", "video", "begin_of_image", "end_of_image", "begin_of_video", "end_of_video"]
-    tokenizer = make_tokenizer(*(f"<|{name}|>" for name in names))
-    ids = [tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in names]
-    settings = ["image", "video", "image_start", "image_end", "video_start", "video_end"]
+    tokenizer = make_tokenizer(*(f"<|{name}|>" for name in GLM_TOKENS))
+    return randomize(Glm4vForConditionalGeneration(Glm4vConfig(**_glm(tokenizer)))), _glm_processor(tokenizer)
+
+
+def glm4v_moe() -> tuple[PreTrainedModel, ProcessorMixin]:
+    """GLM-4V with four experts, two of them at work, in all but the first layer."""
+    tokenizer = make_tokenizer(*(f"<|{name}|>" for name in GLM_TOKENS))
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+    config = Glm4vMoeConfig(**_glm(tokenizer, **experts))
+    return randomize(Glm4vMoeForConditionalGeneration(config)), _glm_processor(tokenizer)
+
+
+def _glm(tokenizer: PreTrainedTokenizerFast, **settings: int) -> dict[str, Any]:
     vision = {"depth": 3, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "image_size": 32}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
-    config = Glm4vConfig(
-        vision_config=vision | {"patch_size": 4, "out_hidden_size": WIDTH},
-        text_config=DECODER | {"vocab_size": len(tokenizer), "rope_parameters": rope},
-        **{f"{name}_token_id": number for name, number in zip(settings, ids, strict=True)},
-    )
+    return {
+        "vision_config": vision | {"patch_size": 4, "out_hidden_size": WIDTH},
+        "text_config": DECODER | {"vocab_size": len(tokenizer), "rope_parameters": rope} | settings,
+        **{setting: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name, setting in GLM_TOKENS.items()},
+    }
+
+
+def _glm_processor(tokenizer: PreTrainedTokenizerFast) -> ProcessorMixin:
     image, video = "<|begin_of_image|><|image|><|end_of_image|>", "<|begin_of_video|><|video|><|end_of_video|>"
-    processor = Glm4vProcessor(
+    return Glm4vProcessor(
         Glm4vImageProcessor(**PIXELS),
         tokenizer,
         Glm4vVideoProcessor(**PIXELS),
         chat_template=chat_template(image, video),
     )
-    return randomize(Glm4vForConditionalGeneration(config)), processor

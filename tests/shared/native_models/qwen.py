@@ -18,6 +18,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -78,14 +80,16 @@ def qwen3_vl_moe() -> tuple[PreTrainedModel, ProcessorMixin]:
 def qwen3_5() -> tuple[PreTrainedModel, ProcessorMixin]:
     """Qwen3.5 with linear attention in every other decoder layer."""
     tokenizer = _tokenizer()
-    linear = {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
-    linear |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
-    kinds = {"layer_types": ["linear_attention", "full_attention"] * 2}
-    rope = INTERLEAVED | {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
-    text = _qwen3(tokenizer) | linear | kinds | {"rope_parameters": rope}
-    vision = VISION | {"num_position_embeddings": 64, "hidden_size": 32, "out_hidden_size": WIDTH}
-    config = Qwen3_5Config(text_config=text, vision_config=vision, **_ids(tokenizer))
+    config = Qwen3_5Config(**_qwen3_5(tokenizer))
     return randomize(Qwen3_5ForConditionalGeneration(config)), _qwen3_processor(tokenizer)
+
+
+def qwen3_5_moe() -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Qwen3.5 with four experts, two of them at work, and a shared one."""
+    tokenizer = _tokenizer()
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    config = Qwen3_5MoeConfig(**_qwen3_5(tokenizer, **experts, shared_expert_intermediate_size=32))
+    return randomize(Qwen3_5MoeForConditionalGeneration(config)), _qwen3_processor(tokenizer)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
@@ -105,6 +109,16 @@ def _processor(kind: type[ProcessorMixin], tokenizer: PreTrainedTokenizerFast) -
 
 def _qwen3(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return DECODER | {"vocab_size": len(tokenizer), "head_dim": 16, "rope_parameters": INTERLEAVED}
+
+
+def _qwen3_5(tokenizer: PreTrainedTokenizerFast, **settings: int) -> dict[str, Any]:
+    linear = {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
+    linear |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    kinds = {"layer_types": ["linear_attention", "full_attention"] * 2}
+    rope = INTERLEAVED | {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    text = _qwen3(tokenizer) | linear | kinds | {"rope_parameters": rope} | settings
+    vision = VISION | {"num_position_embeddings": 64, "hidden_size": 32, "out_hidden_size": WIDTH}
+    return {"text_config": text, "vision_config": vision, **_ids(tokenizer)}
 
 
 def _deepstack() -> dict[str, Any]:

@@ -5,13 +5,11 @@ import torch
 from transformers import DynamicCache, LogitsProcessorList, StaticCache, StoppingCriteriaList, TextStreamer
 
 import stgridpool
-from native_models.families import build
+from native_models.families import BUILDERS, build
 from native_models.prompts import make_frames, make_inputs
 from stgridpool.adapters import adapter_for, compress_inputs
-from stgridpool.adapters.families import FAMILIES
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 
-NAMES = [name for family in FAMILIES for name in family.model_types]
 GREEDY = {"max_new_tokens": 4, "do_sample": False}
 
 
@@ -27,7 +25,7 @@ def state(model):
     return inner, hooks, model.config.to_dict()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
     model, inputs = loaded(name)
     stock = model.generate(**inputs, **GREEDY)  # some towers register hooks of transformers' own when they first run
@@ -46,7 +44,7 @@ def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
 
 
 @pytest.mark.parametrize("positions", ["reference", "survive", "reassign"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_forwards_by_hand_agree_with_generate(name, positions):
     model, inputs = loaded(name)
     with stgridpool.compress(model, "stride", retention=0.5, positions=positions), torch.no_grad():
@@ -177,7 +175,7 @@ def test_users_own_code_sees_the_original_prompt(capsys):
     assert torch.equal(shown[1], inputs["input_ids"][0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_static_cache_beams_and_samples(name):
     model, inputs = loaded(name)
     with stgridpool.compress(model, "stride"):
