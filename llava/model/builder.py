@@ -12,17 +12,16 @@ from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from llava.image_processing import VisionImageProcessor
-from llava.model.checkpoint_files import checkpoint_folder, stored_tensors
+from llava.model.checkpoint import read_checkpoint
+from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.finite_weights import check_finite
-from llava.model.geometry import check_geometry, holds_tower, refuse_gaps, trains_tower
+from llava.model.geometry import refuse_gaps, trains_tower
 from llava.model.language_model.llava_llama import LlavaConfig
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.pool_head import pool_head_tensors
-from llava.model.settings import make_config, read_settings
 from llava.model.tensor_shapes import TOWER_KEY
 from llava.model.text_tower import check_text_tower
 from llava.model.tokenizer import load_tokenizer
-from llava.model.tower_files import check_tower_files
 from stgridpool import Compressor, build_compressor
 
 __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretrained_model"]
@@ -111,14 +110,8 @@ def load_pretrained_model(
     folder = None if model_base is not None else checkpoint_folder(model_path)
     if folder is None or (folder / "adapter_config.json").exists():
         raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
-    settings, source = read_settings(folder, customized_config, overwrite_config or {})
-    tensors = stored_tensors(folder)
-    config = make_config(settings, tensors, source)
-    if folder.parent.name == "snapshots":  # in the hub's cache, folders are named after commits
-        config._commit_hash = folder.name
-    if not holds_tower(tensors) and not trains_tower(config):
-        check_tower_files(str(config.mm_vision_tower))
-    check_geometry(config, tensors, source)
+    checkpoint = read_checkpoint(folder, customized_config, overwrite_config)
+    config = checkpoint.config
     tokenizer = load_tokenizer(folder, config)
     loaded: Any = LlavaQwenForCausalLM.from_pretrained(
         folder,
@@ -133,8 +126,8 @@ def load_pretrained_model(
         **kwargs,
     )
     model, info = loaded
-    _complete_weights(model, info, source)
-    check_finite(model, tensors)
+    _complete_weights(model, info, checkpoint.source)
+    check_finite(model, checkpoint.tensors)
     _fit_vocabulary(model, len(tokenizer))
     if pool_head is not None:
         model.get_vision_tower().load_pool_head(pool_head)

@@ -1,6 +1,6 @@
 """Check that the weights of a loaded model are finite, since a model with NaN or infinity gives nonsense answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -52,6 +52,30 @@ def _not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
         flags = torch.stack([flag for _, flag in checks]).tolist()
         bad += [name for (name, _), is_finite in zip(checks, flags, strict=True) if not is_finite]
     return bad
+
+
+def read_weights(tensors: Mapping[str, StoredTensor], advance: Callable[[int], None]) -> tuple[str | None, str | None]:
+    """Read all weights from their files, one at a time.
+
+    Args:
+        tensors: The tensors in the checkpoint's files.
+        advance: Called after each tensor with its number of bytes.
+
+    Returns:
+        Which weights are NaN or infinite, and which overflow in float16, with the repair; None for none.
+    """
+    bad: dict[str, Path] = {}
+    overflowing: list[str] = []
+    for name, tensor in tensors.items():
+        with safe_open(tensor.path, framework="pt") as file:
+            values = file.get_tensor(name)
+        if values.dtype in _CHECKED_DTYPES and not all_finite(values):
+            bad[name] = tensor.path
+        elif values.dtype in _CHECKED_DTYPES and not all_finite(values.half()):
+            overflowing.append(name)
+        advance(values.nbytes)
+    overflow = f"weights overflow in float16 ({_some(overflowing)}): run with torch_dtype=bfloat16 or float32"
+    return _in_files(bad) if bad else None, overflow if overflowing else None
 
 
 def _is_finite_in_file(name: str, tensor: StoredTensor) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli.doctor import doctor
 from lmms_eval_stgridpool.cli.methods import methods
 
 NAME = "stgridpool"
@@ -17,7 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(methods)
+for command in (methods, doctor):
+    app.command()(command)
 
 
 def _show_version(is_asked: bool) -> None:

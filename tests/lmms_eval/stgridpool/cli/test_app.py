@@ -86,3 +86,18 @@ def test_one_method_is_shown_with_the_models_that_it_runs_on():
     text = CliRunner().invoke(app, ["methods", "nsp"]).output
     assert "Presets: none" in text
     assert text.count("yes") == 2  # both kinds of model
+
+
+def test_doctor_ends_with_status_1_if_a_run_would_break(tmp_path):
+    arguments = ["doctor", "--quick", "--checkpoint", str(tmp_path / "none"), "--json"]
+    result = CliRunner().invoke(app, arguments)
+    states = {finding["subject"]: finding["state"] for finding in json.loads(result.output)}
+    assert states["checkpoint"] == "problem"
+    assert states["plug-in"] == "ok"
+    assert result.exit_code == 1
+
+
+def test_doctor_prints_a_table_with_repairs(tmp_path):
+    result = CliRunner().invoke(app, ["doctor", "--quick", "--checkpoint", str(tmp_path / "none")])
+    assert "name a folder or a hub name" in result.output
+    assert result.output.splitlines()[-1].startswith("problems: 1, warnings: ")

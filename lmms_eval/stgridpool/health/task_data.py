@@ -1,0 +1,133 @@
+"""The data of a task: its table, and its videos."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from datasets.exceptions import DatasetNotFoundError
+from lmms_eval.tasks import TaskManager
+from lmms_eval.utils import load_yaml_config
+from tenacity import RetryError
+
+from llava.video import VideoReadError
+from llava.video_process import VideoReader
+from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
+from lmms_eval_stgridpool.health.weights import Progress
+from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
+from lmms_eval_stgridpool.run.offline_tasks import task_manager
+
+TIMEOUT_S = 120.0
+SHOWN = 5
+"""Most videos that a finding names."""
+
+
+def check_task(name: str, include: Sequence[Path], progress: Progress | None) -> Iterator[Finding]:
+    """Check the data of a task on this disk.
+
+    Args:
+        name: Name of the task.
+        include: Folders of further task files.
+        progress: See `Progress`; None does not open the videos.
+    """
+    try:
+        manager = task_manager([name], include)
+    except ValueError as error:
+        yield Finding("task", PROBLEM, str(error), "name a task that exists")
+        return
+    if (missing := missing_table(name, manager)) is not None:
+        yield missing
+        return
+    try:
+        shown = videos_of_tasks([name], manager)
+    except (RetryError, DatasetNotFoundError, ConnectionError, KeyError, ValueError, OSError) as error:
+        cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
+        text = f"the table of {name} cannot be read: {type(cause).__name__}: {cause}"
+        yield Finding(
+            "task", PROBLEM, " ".join(text.split()), "download it again; compare its columns with the task file"
+        )
+        return
+    yield Finding("task", OK, f"{name}: {len(shown)} questions about {len(set(shown))} videos")
+    yield from check_videos(list(dict.fromkeys(shown)), progress)
+
+
+def missing_table(name: str, manager: TaskManager) -> Finding | None:
+    """Check that the table of a task is where its file says, if that is a folder; None if it is there or elsewhere."""
+    path = manager.task_index[name]["yaml_path"]
+    config = load_yaml_config(path, mode="simple") if path != -1 else {}
+    if isinstance(config.get("task"), list):  # a group
+        found = (missing_table(part, manager) for part in config["task"] if isinstance(part, str))
+        return next((finding for finding in found if finding is not None), None)
+    place = str(config.get("dataset_path") or "")
+    if not place.startswith((".", "/", "~")) or Path(place).is_dir():
+        return None
+    text = f"{name} reads its table from {place}, and there is no such folder in {Path.cwd()}"
+    hub = (config.get("metadata") or {}).get("hub")
+    if hub is None:
+        return Finding("task", PROBLEM, text, "put its data there, or start in the folder that holds data/")
+    folder = "/".join(Path(place).parts[:2])
+    repair = f"start in the folder that holds data/, or hf download {hub} --repo-type dataset --local-dir {folder}"
+    return Finding("task", PROBLEM, text, f"{repair}, and unpack its archives there")
+
+
+def check_videos(videos: Sequence[Path], progress: Progress | None) -> Iterator[Finding]:
+    """Check that videos are there, that each can be read, and that none is there twice under two names.
+
+    Args:
+        videos: Paths, each once.
+        progress: See `Progress`; None does not open them.
+    """
+    missing = [path for path in videos if not path.exists()]
+    there = [path for path in videos if path.exists()]
+    if missing:
+        state = PROBLEM if len(missing) * 2 >= len(videos) else WARNING
+        text = f"{len(missing)} of {len(videos)} are missing: {_some(missing)}"
+        yield Finding("videos", state, text, f"put them there, or unpack the archives in {missing[0].parent}")
+    if progress is not None and there:
+        unreadable = unreadable_videos(there, progress)
+        state = PROBLEM if len(unreadable) * 2 >= len(videos) else WARNING
+        for path, reason in unreadable[:SHOWN]:
+            yield Finding("videos", state, f"{path}: {reason}", "download it again; its questions stay unanswered")
+        if len(unreadable) > SHOWN:
+            yield Finding("videos", state, f"{len(unreadable)} in all cannot be read", "download them again")
+    for same in duplicates(there)[:SHOWN]:
+        yield Finding("videos", WARNING, f"the same file: {_some(same)}", "download all but one of them again")
+    if there and not missing:
+        yield Finding(
+            "videos", OK, f"{len(there)} are there, {sum(path.stat().st_size for path in there) / 1e9:.2f} GB"
+        )
+
+
+def unreadable_videos(videos: Sequence[Path], progress: Progress) -> list[tuple[Path, str]]:
+    """Open each video and decode one of its frames, in a process of its own; return those that fail, with reasons."""
+    advance = progress("Opening videos", len(videos))
+    reader, found = VideoReader(TIMEOUT_S), []
+    try:
+        for path in videos:
+            try:
+                reader.read(path, max_frames_num=1)
+            except VideoReadError as error:
+                found.append((path, error.reason))
+            advance(1)
+    finally:
+        reader.close()
+    return found
+
+
+def duplicates(files: Sequence[Path]) -> list[list[Path]]:
+    """Return groups of files with the same content; only files of one size are compared."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for path in files:
+        if path.is_file():
+            by_size[path.stat().st_size].append(path)
+    by_content: dict[str, list[Path]] = defaultdict(list)
+    for same_size in by_size.values():
+        for path in same_size if len(same_size) > 1 else ():
+            with path.open("rb") as file:
+                by_content[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
+    return [paths for paths in by_content.values() if len(paths) > 1]
+
+
+def _some(paths: Sequence[Path]) -> str:
+    listed = ", ".join(map(str, paths[:SHOWN]))
+    return listed + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")

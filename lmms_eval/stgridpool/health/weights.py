@@ -1,0 +1,88 @@
+"""Health of a checkpoint: its files, its configuration, its tokenizer, its weights."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from llava.model.checkpoint import Checkpoint, read_checkpoint
+from llava.model.checkpoint_files import StoredTensor, checkpoint_folder, is_hub_name
+from llava.model.finite_weights import read_weights
+from llava.model.tokenizer import load_tokenizer
+from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
+
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
+MEMORY_SHARE = 0.9
+"""Share of a device's memory that weights may take; the rest is for frames, tokens and caches."""
+
+Progress = Callable[[str, int], Callable[[int], None]]
+"""Starts a progress bar with a title and a total, and returns the function that advances it."""
+
+
+def check_checkpoint(name: str, progress: Progress | None) -> Iterator[Finding]:
+    """Check a checkpoint from its files, without building a model.
+
+    Args:
+        name: Folder or hub name; nothing is downloaded.
+        progress: See `Progress`; None leaves out the weights themselves, which take as long as reading the disk.
+    """
+    try:
+        folder = _local_folder(name)
+    except LocalEntryNotFoundError:
+        yield Finding("checkpoint", WARNING, f"{name} is not on this disk; a run downloads it", f"hf download {name}")
+        return
+    except ValueError as error:
+        yield Finding("checkpoint", PROBLEM, str(error), "name a folder or a hub name")
+        return
+    try:
+        checkpoint = read_checkpoint(folder)
+    except ValueError as error:
+        yield Finding("checkpoint", PROBLEM, str(error), f"download it again, or mend what is named (in {folder})")
+        return
+    count = len(checkpoint.tensors)
+    yield Finding("checkpoint", OK, f"{folder}: configuration and {count} tensors agree; no weight is missing")
+    yield _tokenizer(checkpoint)
+    yield _size(list(checkpoint.tensors.values()))
+    if progress is not None:
+        total = sum(_BYTES.get(tensor.dtype, 1) * prod(tensor.shape) for tensor in checkpoint.tensors.values())
+        not_finite, overflowing = read_weights(checkpoint.tensors, progress("Reading weights", total))
+        state = PROBLEM if not_finite else WARNING if overflowing else OK
+        text, _, repair = (not_finite or overflowing or "all are finite, in float16 too").partition(": ")
+        yield Finding("weights", state, text, repair)
+
+
+def _local_folder(name: str) -> Path:
+    if Path(name).exists() or not is_hub_name(name):
+        return checkpoint_folder(name)
+    return Path(snapshot_download(name, local_files_only=True))
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Finding:
+    try:
+        tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config)
+    except (ValueError, OSError) as error:
+        return Finding("tokenizer", PROBLEM, str(error), "copy its files from the checkpoint this one was made of")
+    return Finding("tokenizer", OK, f"{len(tokenizer)} tokens")
+
+
+def _size(tensors: Sequence[StoredTensor]) -> Finding:
+    """Compare the size of the weights with the memory of the device that a run would use by default."""
+    numbers = sum(prod(tensor.shape) for tensor in tensors)
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in Counter(tensor.dtype for tensor in tensors).most_common())
+    has_gpu = torch.cuda.is_available()
+    needed = numbers * (2 if has_gpu else 4) / 1e9
+    if has_gpu:
+        memory = max(torch.cuda.mem_get_info(index)[1] for index in range(torch.cuda.device_count())) / 1e9
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    dtype, place = ("float16", "the largest GPU") if has_gpu else ("float32", "this machine")
+    text = f"{numbers / 1e6:,.1f} million numbers ({dtypes}), {needed:.2f} GB in {dtype}; {place} has {memory:.0f} GB"
+    if needed <= MEMORY_SHARE * memory:
+        return Finding("size", OK, text)
+    repair = "device_map=auto spreads it over several GPUs" if has_gpu else "torch_dtype=bfloat16 takes half of that"
+    return Finding("size", WARNING, text, repair)
