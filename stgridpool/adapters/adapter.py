@@ -113,6 +113,13 @@ class Adapter:
         """Return rows (k, D) that stand behind each video and have placeholders of their own; None without any."""
         return None
 
+    def newline_position(self, model: Any) -> str | None:
+        """Return where newline tokens, the rows of `tail`, stand: one of `NEWLINE_POSITIONS`; None for where they are.
+
+        Checkpoints may have been trained on another layout than that of the class that runs them.
+        """
+        return None
+
     def own_pooling(self, model: Any) -> Compressor:
         """Return the pooling that makes a video's tokens of its patches."""
         return NoCompression()

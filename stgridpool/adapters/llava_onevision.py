@@ -11,13 +11,17 @@ from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.captured import captured_output
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.bilinear import Bilinear
+from stgridpool.newlines import NEWLINE_POSITIONS
+from stgridpool.options import choice
 
 
 class LlavaOnevisionAdapter(Adapter):
     """LLaVA-OneVision: frames are pooled bilinearly to half the side, and one newline token follows the video.
 
     A compressor at the place "patches" sees the frames in front of that pooling, 27 x 27 in released checkpoints, and
-    replaces it. Images are tiles with newline tokens between their rows; they stay as they are.
+    replaces it. In LLaVA-Video, whose weights this class can run, newlines follow every row or every frame; with
+    ``config.mm_newline_position`` they do here, too, and prompts become longer than the class's own. Images are tiles
+    with newline tokens between their rows; they stay as they are.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
@@ -43,6 +47,17 @@ class LlavaOnevisionAdapter(Adapter):
         """Return the newline token, (1, D)."""
         newline: Tensor = model.model.image_newline
         return newline[None]
+
+    def newline_position(self, model: Any) -> str | None:
+        """Return ``config.mm_newline_position``, which checkpoints converted from LLaVA-Video have; otherwise None.
+
+        Raises:
+            ValueError: If it is unknown.
+        """
+        position = getattr(model.config, "mm_newline_position", None)
+        if position is not None:
+            choice("mm_newline_position", position, NEWLINE_POSITIONS)
+        return position
 
     def own_pooling(self, model: Any) -> Compressor:
         """Return bilinear pooling with stride 2."""

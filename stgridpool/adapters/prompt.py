@@ -99,6 +99,11 @@ def write_prompt(
     axes = adapter.positions(model, inputs, "hf" if positions == "hf" else "reference")
     policy = positions if positions in ("survive", "reassign") else "reassign" if axes is None else "survive"
     named = (policy,) if axes is None else (policy, "hf" if positions == "hf" else "reference")
+    if policy == "survive" and any(visual.run.newlines in ("grid", "frame") for visual in visuals):
+        raise ValueError(
+            "positions='survive' has no places for newlines behind rows or frames, which the model's own prompt lacks: "
+            "take positions='reference'"
+        )
     by_row = [tuple(one for one in visuals if one.run.row == row) for row in range(len(ids))]
     tail = adapter.tail(model)
     rows = [row_of(real.bool(), own) for real, own in zip(mask, by_row, strict=True)]

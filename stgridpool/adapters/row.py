@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stgridpool.adapters.visual_runs import CompressedVisual
 from stgridpool.decoder.shortened_prompt import VisualSpan
+from stgridpool.newlines import token_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,4 +96,33 @@ def row_of(real: Tensor, visuals: Sequence[CompressedVisual]) -> Row:
     token = torch.cat([text.new_full((len(text),), -1), torch.arange(len(slots), device=device)])
     # text between runs has a number of its own, so a stable sort keeps text and the tokens of each run in order
     order = torch.cat([2 * is_text.cumsum(0)[text], run[slots]]).argsort(stable=True)
-    return Row(source[order], token[order], visuals)
+    row = Row(source[order], token[order], visuals)
+    first = 0
+    for visual in visuals:
+        row = _with_newlines(row, visual, first)
+        first += len(visual.tokens)
+    return row
+
+
+def _with_newlines(row: Row, visual: CompressedVisual, first: int) -> Row:
+    """Put the newlines of a visual where its layout has them, instead of one behind the visual.
+
+    Args:
+        row: The prompt with one newline, the only row of the tail, behind the visual.
+        visual: One of its visuals.
+        first: Number of visual tokens in front of it.
+    """
+    position = visual.run.newlines
+    if position in (None, "one_token"):
+        return row
+    begin = int((row.token == first).nonzero())
+    end = begin + len(visual.tokens)
+    index = token_positions(visual.tokens.places(), position).to(row.token.device)
+    length = len(index) if position == "no_token" else int(index[-1]) + 2
+    source = row.source[end : end + 1].expand(length).index_copy(0, index, row.source[begin:end])
+    token = row.token.new_full((length,), -1).index_copy(0, index, row.token[begin:end])
+    new_source, new_token = (
+        torch.cat([values[:begin], middle, values[end + 1 :]])
+        for values, middle in ((row.source, source), (row.token, token))
+    )
+    return Row(new_source, new_token, row.visuals)

@@ -28,12 +28,14 @@ class VisualRun:
         row: Its prompt in the batch.
         slots: (T * H * W,) int64, the position of each token among the L, -1 for those without a placeholder.
         tail: (k,) int64, the positions of the rows that follow it, see `Adapter.tail`.
+        newlines: See `Adapter.newline_position`.
     """
 
     visual: EncodedVisual
     row: int
     slots: Tensor
     tail: Tensor
+    newlines: str | None = None
 
     @property
     def kind(self) -> str:
@@ -107,6 +109,7 @@ def _matched(
     rows, columns = is_slot.nonzero(as_tuple=True)
     tail = adapter.tail(model) if kind == VIDEO else None
     num_tail = 0 if tail is None else len(tail)
+    newlines = adapter.newline_position(model) if kind == VIDEO else None
     counts = [_num_slots(visual) + num_tail for visual in visuals]
     if sum(counts) != len(rows):
         raise ValueError(
@@ -127,7 +130,7 @@ def _matched(
         if visual.kept is not None:
             every = visual.tokens.shape[:3].numel()
             slots = tokens.new_full((every,), -1).index_copy(0, visual.kept.to(tokens.device), tokens)
-        runs.append(VisualRun(visual, int(own_rows[0]), slots, behind))
+        runs.append(VisualRun(visual, int(own_rows[0]), slots, behind, newlines))
     return runs
 
 
