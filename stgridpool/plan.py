@@ -81,6 +81,12 @@ class Plan:
         return cls(Rows.of(index), num_sources, index, shape=shape)
 
     @classmethod
+    def keep_all(cls, num_sources: int, device: torch.device, shape: Shape | None = None) -> Plan:
+        """Make a plan that keeps every token in its place; applying it copies nothing. See `keep`."""
+        rows = Rows.identity(num_sources, device)
+        return cls(rows, num_sources, rows.sources, shape=shape)
+
+    @classmethod
     def merge(cls, group: Tensor, anchor: Tensor, weight: Tensor | None = None, drops: bool = True) -> Plan:
         """Make a plan that merges groups of tokens: the plan of every merger.
 

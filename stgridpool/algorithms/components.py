@@ -36,6 +36,17 @@ def components(joined: Tensor) -> Tensor:
         label = merged
 
 
+def count_components(joined: Tensor, is_there: Tensor) -> Tensor:
+    """Count the connected components of all sets together, () int64.
+
+    Args:
+        joined: (K, R, R) bool, see `components`.
+        is_there: (K, R) bool, whether there is a member at that place.
+    """
+    label = components(joined)
+    return ((label == torch.arange(label.shape[1], device=label.device)) & is_there).sum()
+
+
 def components_of_edges(first: Tensor, second: Tensor, count: int) -> Tensor:
     """Label the members of each connected component with the first of them, (N,) int64; waits for the device.
 

@@ -1,6 +1,6 @@
 """Similarity of tokens to earlier ones of their video: cosines, pair by pair, with no copy of all features.
 
-Letters: N tokens, P pairs, D width, T frames.
+Letters: N tokens or places of a frame, D width, T frames.
 """
 
 from __future__ import annotations
@@ -9,20 +9,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.algorithms.wide_blocks import WideBlocks, rows_at_a_time
 from stgridpool.video_tokens import VideoTokens
 
-_ENTRIES_ON_CPU, _ENTRIES_ON_GPU = 1 << 16, 1 << 26
-"""Features that are converted at a time: what stays in a core's cache, or keeps a GPU busy."""
+_DEPTH = 9
+"""Frames of a block at least: each is compared with the one before, so the last is read again with the next block."""
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Return the cosines (n, ...) float32 of features (n, ..., D) of any floating dtype, one by one.
+    """Return the cosines (n, N) float32 of features (n, N, D) of any floating dtype, one by one.
 
     Zeros are unlike everything, and so are features whose squares are beyond float32: their cosine is 0.
     """
-    size = rows_at_a_time(first, first[:1].numel())
-    blocks = zip(first.split(size), second.split(size), strict=True)
-    return torch.cat([_cosines(one.float(), other.float()) for one, other in blocks])
+    blocks = WideBlocks.of(first, buffers=3)
+    found = first.new_empty(first.shape[:2], dtype=torch.float32)
+    for block in blocks:
+        one, other = blocks.wide(first[block]), blocks.wide(second[block], 1)
+        lengths = torch.linalg.vector_norm(one, dim=-1), torch.linalg.vector_norm(other, dim=-1)
+        found[block] = blocks.cosines(one, other, lengths, 2)
+    return found
+
+
+def cosines_of_neighbours(frames: Tensor) -> Tensor:
+    """Return the cosines (n - 1, N) float32 of features (n, N, D) with those of the frame before, see `cosines`."""
+    blocks = WideBlocks.of(frames, _DEPTH, buffers=2)
+    found = frames.new_empty(len(frames) - 1, frames.shape[1], dtype=torch.float32)
+    for frame, place in blocks.overlapping(1):
+        found[frame.start : frame.stop - 1, place] = _with_the_one_before(blocks, frames[frame, place])
+    return found
 
 
 def cosines_to_previous(tokens: VideoTokens) -> Tensor:
@@ -32,17 +46,16 @@ def cosines_to_previous(tokens: VideoTokens) -> Tensor:
     """
     if tokens.cell is None:
         frames = tokens.features.view(tokens.shape[0], -1, tokens.features.shape[1])
-        similarity = frames.new_full(frames.shape[:2], -torch.inf, dtype=torch.float32)
-        if len(frames) > 1:
-            similarity[1:] = cosines(frames[1:], frames[:-1])
-        return similarity.flatten()
+        return F.pad(cosines_of_neighbours(frames), (0, 0, 1, 0), value=-torch.inf).flatten()
     order, is_first = chains(tokens)
-    later, earlier = order[1:][~is_first[1:]], order[:-1][~is_first[1:]]
-    size = rows_at_a_time(tokens.features, tokens.features.shape[1])
-    pairs = zip(later.split(size), earlier.split(size), strict=True)
-    found = [_cosines(tokens.features[one].float(), tokens.features[other].float()) for one, other in pairs]
-    similarity = torch.full(order.shape, -torch.inf, device=order.device)
-    return similarity.index_copy(0, later, torch.cat(found)) if len(later) else similarity
+    found = [tokens.features.new_full((1,), -torch.inf, dtype=torch.float32)]
+    size = max(2, rows_at_a_time(tokens.features))
+    blocks = WideBlocks.of(tokens.features[: min(size, len(tokens)), None], size, buffers=2)
+    for start in range(0, len(order) - 1, size - 1):
+        rows = tokens.features.index_select(0, order[start : start + size])
+        found.append(_with_the_one_before(blocks, rows[:, None])[:, 0])
+    similarity = torch.cat(found).masked_fill(is_first, -torch.inf)
+    return torch.empty_like(similarity).index_copy_(0, order, similarity)
 
 
 def chains(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
@@ -57,12 +70,8 @@ def chains(tokens: VideoTokens) -> tuple[Tensor, Tensor]:
     return order, F.pad(place[order].diff() != 0, (1, 0), value=True)
 
 
-def _cosines(first: Tensor, second: Tensor) -> Tensor:
-    dots = torch.einsum("...d,...d->...", first, second)
-    norms: Tensor = torch.linalg.vector_norm(first, dim=-1) * torch.linalg.vector_norm(second, dim=-1)
-    return (dots / norms.clamp_min(torch.finfo(torch.float32).tiny)).nan_to_num(0, 0, 0)
-
-
-def rows_at_a_time(features: Tensor, entries: int) -> int:
-    """Return how many rows of `entries` numbers to convert at a time, on the device of `features`."""
-    return max(1, (_ENTRIES_ON_GPU if features.is_cuda else _ENTRIES_ON_CPU) // entries)
+def _with_the_one_before(blocks: WideBlocks, block: Tensor) -> Tensor:
+    """Return the cosines (t - 1, p) of neighbours in time within a block (t, p, D)."""
+    wide = blocks.wide(block)
+    lengths = torch.linalg.vector_norm(wide, dim=-1)
+    return blocks.cosines(wide[1:], wide[:-1], (lengths[1:], lengths[:-1]), 1)

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stgridpool.algorithms.wide_blocks import rows_at_a_time
 from stgridpool.options import number
-
-_CHUNK_ROWS = 512
 
 
 def norm_order(value: Any) -> float:
@@ -50,8 +49,9 @@ def token_norms(tokens: Tensor, order: float) -> Tensor:
 def _chunked_norms(rows: Tensor, order: float) -> Tensor:
     """Compute the norms of half-precision `rows` (S, D) on the CPU in chunks, without a float32 copy of all rows."""
     norms = rows.new_empty(rows.shape[0], dtype=torch.float32)
-    wide = rows.new_empty(min(_CHUNK_ROWS, rows.shape[0]), rows.shape[1], dtype=torch.float32)
-    for narrow, out in zip(rows.split(_CHUNK_ROWS), norms.split(_CHUNK_ROWS), strict=True):
+    size = rows_at_a_time(rows)
+    wide = rows.new_empty(min(size, rows.shape[0]), rows.shape[1], dtype=torch.float32)
+    for narrow, out in zip(rows.split(size), norms.split(size), strict=True):
         chunk = wide[: narrow.shape[0]].copy_(narrow)
         torch.linalg.vector_norm(chunk, order, dim=-1, out=out)
     return norms

@@ -61,19 +61,20 @@ def typicality(tokens: VideoTokens) -> Typicality:
     chosen[variance.argsort(stable=True)[: max(1, len(variance) // 2)]] = 1
     inverse, sums = [], []
     for block, _ in frames.blocks():
-        lengths = (torch.square(block, out=frames.space[: len(block)]) @ chosen).sqrt()  # (t, R)
+        cut = torch.mul(block, chosen, out=frames.space[: len(block)])
+        lengths = torch.linalg.vector_norm(cut, dim=2)  # (t, R)
         inverse.append(torch.where(lengths > 0, 1 / lengths, 0))
-        sums.append((inverse[-1][:, None] @ block)[:, 0] * chosen)  # (t, D)
-    frame_sum = torch.cat(sums)
+        sums.append((inverse[-1][:, None] @ cut)[:, 0])  # (t, D)
+    frame_sum, scale = torch.cat(sums), torch.cat(inverse)[:, :, None]
     frame_mean = frame_sum / frames.sizes.clamp_min(1)[:, None]
     video_mean = frame_sum.sum(0) / frames.sizes.sum()
-    found = []
-    for scale, (block, part) in zip(inverse, frames.blocks(), strict=True):
-        own = frame_mean[part]
-        products = torch.stack([block @ video_mean, (block @ own[:, :, None])[:, :, 0]], dim=2)  # (t, R, 2)
-        squares = torch.stack([video_mean.square().sum().expand(len(own)), own.square().sum(1)], dim=1)
-        found.append(_kernels((scale > 0)[:, :, None] + squares[:, None] - 2 * products * scale[:, :, None]))
-    both = frames.of_each_token(torch.cat(found))  # (N, 2)
+    products = [
+        torch.stack([block @ video_mean, (block @ frame_mean[part, :, None])[:, :, 0]], dim=2)  # (t, R, 2)
+        for block, part in frames.blocks()
+    ]
+    squares = torch.stack([video_mean.square().sum().expand(len(frame_mean)), frame_mean.square().sum(1)], dim=1)
+    distances = (scale > 0) + squares[:, None] - 2 * torch.cat(products) * scale  # squared, (T, R, 2)
+    both = frames.of_each_token(_kernels(distances))  # (N, 2)
     return Typicality(both[:, 0], both[:, 1], chosen.bool())
 
 

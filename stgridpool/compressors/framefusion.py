@@ -8,8 +8,6 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
-
 from stgridpool.algorithms.temporal_similarity import cosines_to_previous
 from stgridpool.compressor import POSITIONS, Compressor, Step, compress_tokens
 from stgridpool.compressors.framefusion_merge import is_most_alike, merge_chains
@@ -55,7 +53,7 @@ class FrameFusionLayer(Compressor):
         allowed = (Fraction(self.total).limit_denominator(10**9) * counts[0] - spent) / (self.depth - self.layer)
         count = max(1, math.floor(allowed))
         if count >= len(tokens):
-            return Plan.keep(torch.arange(len(tokens), device=tokens.features.device), len(tokens))
+            return Plan.keep_all(len(tokens), tokens.features.device)
         pays = all(before - after >= self.least_merged * before for before, after in pairwise(counts))
         if not self.merges or not pays:
             return Plan.keep(highest(evidence[QueryAttention(self.layer - 1)], count), len(tokens))

@@ -72,6 +72,8 @@ def is_most_alike(similarity: Tensor, count: int) -> Tensor:
 
 def merge_chains(tokens: VideoTokens, joins: Tensor) -> Plan:
     """Return the plan by which tokens that join (N,) bool join the token before them at their place, as means."""
+    if not bool(joins.any()):
+        return Plan.keep_all(len(tokens), joins.device)
     order, _ = chains(tokens)
     heads = order[~joins[order]]
     head = heads[(~joins[order]).cumsum(0) - 1]  # of every token, in that order

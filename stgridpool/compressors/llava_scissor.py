@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.algorithms.components import merge_components
+from stgridpool.algorithms.components import count_components, merge_components
 from stgridpool.algorithms.sets import Sets
 from stgridpool.algorithms.threshold_search import highest_threshold
 from stgridpool.evidence import Evidence
@@ -19,7 +19,8 @@ from stgridpool.rows import Rows
 from stgridpool.scorer import Budgeted
 from stgridpool.video_tokens import VideoTokens
 
-_PROBES = 10
+_PROBES, _ALWAYS = 10, 1 << 24
+"""Thresholds tried for the whole video, and cosines between means that they may take in any case."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class LLaVAScissor(Budgeted):
 
     The released code takes a threshold, 0.9, and keeps one token per component. For a budget we find the highest
     threshold with at most that many components; then the tokens least like the component that they would join stay
-    alone until the budget is met exactly. It lies above the highest at which the components of frames alone are few
-    enough; 10 are tried in between, and each takes all cosines between the means of frames' components. The code draws
-    a sample of tokens to find components, all of them up to about 3,300, and loses tokens where it is smaller; here
-    components are exact.
+    alone until the budget is met exactly. It is the highest at which the components of frames alone are few enough, or
+    lies above it; up to 10 are tried there. Each takes all cosines between the means of frames' components; one that
+    would make more than there are pairs of tokens in all (16 million in any case) counts as too high. Cosines within
+    frames, between means, and between tokens and components are computed: O(T N^2 D) and O(T N C D) for C components.
+    The code draws a sample of tokens to find components, all of them up to about 3,300, and loses tokens where it is
+    smaller; here components are exact.
 
     Source: LLaVA-Scissor, arXiv 2506.21862.
 
@@ -69,22 +72,33 @@ class LLaVAScissor(Budgeted):
             found = _components_of_video(features, sets, cosines, self.threshold)
             return _with_tokens(features, found, len(found))
         budget = self.count(tokens)
-
-        def count_of_frames(threshold: Tensor) -> Tensor:
-            return torch.tensor(len(merge_components(cosines > threshold, sets)))
-
-        def count(threshold: Tensor) -> Tensor:
-            return torch.tensor(len(_components_of_video(features, sets, cosines, threshold)))
-
-        low = highest_threshold(count_of_frames, budget, torch.tensor(-2.0), torch.tensor(1.0))
-        threshold = highest_threshold(count, budget, low, torch.tensor(1.0), _PROBES)
-        return _with_tokens(features, _components_of_video(features, sets, cosines, threshold), budget)
+        found = _components_of_video(features, sets, cosines, _threshold(features, sets, cosines, budget))
+        return _with_tokens(features, found, budget)
 
 
 def _cosines(features: Tensor, sets: Sets) -> Tensor:
     """Return cosines (K, R, R) between the members of each set, -inf where one is missing."""
     unit = F.normalize(features, dim=-1)[sets.index]
     return (unit @ unit.mT).masked_fill_(~(sets.is_there[:, :, None] & sets.is_there[:, None]), -torch.inf)
+
+
+def _threshold(features: Tensor, sets: Sets, cosines: Tensor, budget: int) -> Tensor:
+    """Find the highest threshold with at most `budget` components, among those that are tried; see `LLaVAScissor`."""
+    allowed = max(_ALWAYS, len(features) * (len(features) - 1) // 2)  # cosines between means
+
+    def count_of_frames(threshold: Tensor) -> Tensor:
+        return count_components(cosines > threshold, sets.is_there)
+
+    def count(threshold: Tensor) -> Tensor:
+        nonlocal allowed
+        means = int(count_of_frames(threshold))
+        if means**2 > allowed:
+            return torch.tensor(budget + 1)
+        allowed -= means**2
+        return torch.tensor(len(_components_of_video(features, sets, cosines, threshold)))
+
+    low = highest_threshold(count_of_frames, budget, torch.tensor(-2.0), torch.tensor(1.0))
+    return highest_threshold(count, budget, low, torch.tensor(1.0), _PROBES)
 
 
 def _components_of_video(features: Tensor, sets: Sets, cosines: Tensor, threshold: Tensor | float) -> Plan:

@@ -8,7 +8,6 @@ from typing import ClassVar
 from stgridpool.compressor import Compressor
 from stgridpool.evidence import Evidence
 from stgridpool.plan import Plan, Shape
-from stgridpool.rows import Rows
 from stgridpool.video_tokens import VideoTokens
 
 
@@ -28,5 +27,4 @@ class NoCompression(Compressor):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Keep every token."""
-        rows = Rows.identity(len(tokens), tokens.features.device)
-        return Plan(rows, len(tokens), rows.sources, shape=tokens.shape if tokens.cell is None else None)
+        return Plan.keep_all(len(tokens), tokens.features.device, tokens.shape if tokens.cell is None else None)

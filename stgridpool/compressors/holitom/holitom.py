@@ -12,7 +12,7 @@ from torch import Tensor
 from stgridpool.algorithms.density_peaks import nearest_peaks, peak_scores, peaks, scaled_distances
 from stgridpool.algorithms.segments import segment_of_frames
 from stgridpool.algorithms.static_places import most_alike_places, segment_means, spread_over_frames
-from stgridpool.algorithms.temporal_similarity import cosines
+from stgridpool.algorithms.temporal_similarity import cosines_of_neighbours
 from stgridpool.budget import share_out
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.holitom.inner import HoliTomInner
@@ -90,7 +90,7 @@ class HoliTom(TwoHalves):
         """Find what stays the same, merge it, and prune the rest."""
         maps, count = tokens.maps().flatten(1, 2), self.count(tokens)  # (T, N, D)
         frames, area, _ = maps.shape
-        similarity = cosines(maps[1:], maps[:-1]) if frames > 1 else maps.new_empty(0, area, dtype=torch.float32)
+        similarity = cosines_of_neighbours(maps)
         lengths = window_lengths(similarity > self.threshold)
         strength = weakest_similarity(similarity, lengths)
         strength = strength.where(strength > self.threshold, -torch.inf)

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.components import components_of_edges
-from stgridpool.algorithms.temporal_similarity import cosines, rows_at_a_time
+from stgridpool.algorithms.wide_blocks import WideBlocks, rows_at_a_time
 
 DIRECTIONS = ("time", "right", "below")
+AXES = {"time": 0, "right": 2, "below": 1}
+"""Of feature maps (T, H, W, D)."""
 
 
 class Graph(NamedTuple):
@@ -46,30 +48,46 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
         event: Cosine with the token before below which one is new.
         directions: Some of `DIRECTIONS`, the neighbours that may be joined.
     """
-    flat, (_, height, width) = maps.flatten(0, 2), maps.shape[:3]
-    token, area = torch.arange(len(flat), device=maps.device), height * width
-    in_time = _cosine_to_later(flat, area)
-    steps = {"time": area, "right": 1, "below": width}
-    is_inside = {"right": token % width < width - 1, "below": token // width % height < height - 1}
-    first, second = [token[:0]], [token[:0]]
+    height, width = maps.shape[1:3]
+    alike, steps = cosines_to_later(maps), {"time": height * width, "right": 1, "below": width}
+    first, second = [torch.arange(0, device=maps.device)], [torch.arange(0, device=maps.device)]
     for name in directions:
-        if name == "time":
-            is_joined = in_time >= similarity
-        else:
-            is_joined = (_cosine_to_later(flat, steps[name]) > similarity) & is_inside[name]
-        first.append(is_joined.nonzero().flatten())
+        is_joined = alike[name] >= similarity if name == "time" else alike[name] > similarity
+        first.append(is_joined.flatten().nonzero().flatten())
         second.append(first[-1] + steps[name])
-    label = components_of_edges(torch.cat(first), torch.cat(second), len(flat))
-    is_joined = torch.zeros_like(token, dtype=torch.bool).index_fill(0, torch.cat([*first, *second]), True)
-    is_event = F.pad(in_time[: len(flat) - area] < event, (area, 0))
+    label = components_of_edges(torch.cat(first), torch.cat(second), maps[..., 0].numel())
+    is_joined = torch.zeros_like(label, dtype=torch.bool).index_fill(0, torch.cat([*first, *second]), True)
+    is_event = F.pad(alike["time"][:-1] < event, (0, 0, 0, 0, 1, 0)).flatten()
     return Graph(label.where(is_joined, -1), is_event)
 
 
-def _cosine_to_later(features: Tensor, steps: int) -> Tensor:
-    """Return the cosine (N,) of each token (N, D) with the token `steps` later; -inf if there is no such token."""
-    later = features[steps:]
-    found = [cosines(later, features[: len(later)])] if len(later) else []
-    return torch.cat([*found, features.new_full((min(steps, len(features)),), -torch.inf, dtype=torch.float32)])
+def cosines_to_later(maps: Tensor) -> dict[str, Tensor]:
+    """Return the cosine of each token with its neighbour in each of `DIRECTIONS`; -inf where there is none.
+
+    Args:
+        maps: (T, H, W, D) of any floating dtype.
+
+    Returns:
+        (T, H, W) float32 for each direction: of the token with the one a frame later, to its right, and below it.
+    """
+    frames, height, width, channels = maps.shape
+    depth = max(1, rows_at_a_time(maps) // (height * width))
+    space = maps.new_empty(3, min(depth, frames) * height * width, channels, dtype=torch.float32)
+    blocks = WideBlocks((frames, height * width), depth, height * width, space)
+    found = {name: maps.new_full(maps.shape[:3], -torch.inf, dtype=torch.float32) for name in DIRECTIONS}
+    before: tuple[Tensor, Tensor] | None = None  # the last frame of the block before, and its lengths
+    for number, block in enumerate(maps.split(depth)):
+        wide = blocks.wide(block, number % 2)
+        lengths, start = torch.linalg.vector_norm(wide, dim=-1), number * depth
+        for name, axis in AXES.items():
+            count = wide.shape[axis] - 1
+            later, earlier = ([part.narrow(axis, at, count) for part in (wide, lengths)] for at in (1, 0))
+            alike = blocks.cosines(later[0], earlier[0], (later[1], earlier[1]), 2)
+            found[name].narrow(0, start, len(wide)).narrow(axis, 0, count).copy_(alike)
+        if before is not None:
+            found["time"][start - 1] = blocks.cosines(wide[0], before[0], (lengths[0], before[1]), 2)
+        before = wide[-1], lengths[-1]
+    return found
 
 
 def order_of_members(features: Tensor, graph: Graph, by_size: bool, later_first: bool) -> Members:
@@ -85,12 +103,11 @@ def order_of_members(features: Tensor, graph: Graph, by_size: bool, later_first:
     token = (graph.label >= 0).nonzero().flatten()
     _, component, size = graph.label[token].unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(size), features.shape[1], device=features.device)
-    blocks = token.split(rows_at_a_time(features, features.shape[1]))
-    parts = component.split(rows_at_a_time(features, features.shape[1]))
+    blocks, parts = token.split(rows_at_a_time(features)), component.split(rows_at_a_time(features))
     for block, part in zip(blocks, parts, strict=True):
         sums.index_add_(0, part, F.normalize(features[block].float(), dim=-1))
     found = [  # the mean cosine of each with all members
-        torch.einsum("nd,nd->n", F.normalize(features[block].float(), dim=-1), sums[part])
+        F.normalize(features[block].float(), dim=-1).mul_(sums[part]).sum(-1)
         for block, part in zip(blocks, parts, strict=True)
     ]
     weight = torch.cat(found) / size[component] if len(token) else sums.new_empty(0)

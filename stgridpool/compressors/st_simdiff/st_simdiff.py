@@ -135,9 +135,11 @@ class STSimDiffGraph(Compressor):
         else:
             most = len(tokens) - max(1, exact_part(method.layer_average, len(tokens)))
             dropped = exact_drops(members, graph.is_event, limit, most)
+        if not len(dropped):
+            no_members = is_released and not len(members.token)
+            return Plan.keep_all(len(tokens), maps.device, tokens.shape if no_members else None)
         stays = torch.ones_like(graph.is_event).index_fill(0, dropped, False)
-        shape = tokens.shape if is_released and not len(members.token) else None
-        return Plan.keep(stays.nonzero().flatten(), len(tokens), shape)
+        return Plan.keep(stays.nonzero().flatten(), len(tokens))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from stgridpool.algorithms.components import components, components_of_edges, merge_components
+from stgridpool.algorithms.components import components, components_of_edges, count_components, merge_components
 from stgridpool.algorithms.sets import Sets
 
 
@@ -30,6 +30,12 @@ def test_long_paths_in_a_bad_order():
     label = components(path[None])[0]
     for half in (order[:151], order[151:]):
         assert label[half].tolist() == [min(half)] * len(half)
+
+
+def test_components_are_counted_where_there_are_members():
+    joined = torch.stack([_graph(4, (0, 1), (1, 2)), _graph(4, (0, 1))])
+    is_there = torch.tensor([[True] * 4, [True, True, False, False]])
+    assert count_components(joined, is_there) == 3
 
 
 def test_means_stand_where_most_neighbours_are():

@@ -1,10 +1,11 @@
 """Cosines, pair by pair, and the token before on the same place."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from stgridpool import VideoTokens
-from stgridpool.algorithms.temporal_similarity import chains, cosines, cosines_to_previous
+from stgridpool.algorithms.temporal_similarity import chains, cosines, cosines_of_neighbours, cosines_to_previous
 
 
 def test_cosines_are_those_of_torch():
@@ -19,7 +20,8 @@ def test_cosines_are_those_of_torch():
 def test_what_has_no_direction_is_like_nothing():
     """Zeros, and features whose squares are 0 or infinite in float32."""
     odd = torch.tensor([[0.0, 0], [1e-30, 1e-30], [3e38, -3e38]])
-    assert cosines(odd, odd).tolist() == [0, 0, 0]
+    assert cosines(odd[None], odd[None]).tolist() == [[0, 0, 0]]
+    assert cosines_of_neighbours(torch.stack([odd, odd])).tolist() == [[0, 0, 0]]
 
 
 def test_the_token_before_on_the_same_place():
@@ -31,6 +33,17 @@ def test_the_token_before_on_the_same_place():
     assert order.tolist() == [0, 1, 4, 2, 3]
     assert is_first.tolist() == [True, False, False, True, False]
     torch.testing.assert_close(cosines_to_previous(tokens), torch.tensor([-torch.inf, 0.6, -torch.inf, 0, 0.96]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 5, 70000), (2, 3, 70000), (30, 7, 9000), (20, 300, 64)])
+def test_frames_and_places_of_many_blocks(shape, dtype):
+    """Frames, places, or both make several blocks, of which the last are smaller."""
+    frames = torch.randn(shape, dtype=dtype)
+    expected = F.cosine_similarity(frames[1:].double(), frames[:-1].double(), dim=-1).float()
+    torch.testing.assert_close(cosines_of_neighbours(frames), expected, atol=1e-5, rtol=0)
+    tokens = VideoTokens(frames.flatten(0, 1), (shape[0], 1, shape[1]), torch.arange(shape[0] * shape[1]))
+    torch.testing.assert_close(cosines_to_previous(tokens)[shape[1] :], expected.flatten(), atol=1e-5, rtol=0)
 
 
 def test_a_whole_lattice_and_its_cells_give_the_same():

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from stgridpool import LLaVAScissor, VideoTokens
+from stgridpool.compressors import llava_scissor
 
 
 def test_equals_the_original(golden):
@@ -62,6 +63,22 @@ def test_the_highest_threshold_is_taken(count, places):
     method = LLaVAScissor(tokens=count)
     assert method(tokens).plan.anchor.tolist() == places
     assert method.planned_count((1, 2, 3)) == count
+
+
+@pytest.mark.parametrize(("always", "most"), [(0, 20 * 19 // 2), (1 << 24, 10 * 20**2)])
+def test_the_search_makes_no_more_cosines_than_it_may(monkeypatch, always, most):
+    """Of 20 unlike tokens 12 are to be left, so most thresholds that are tried leave more means than that."""
+    made = []
+    cosines = llava_scissor._cosines
+    monkeypatch.setattr(llava_scissor, "_ALWAYS", always)
+    monkeypatch.setattr(
+        llava_scissor, "_cosines", lambda features, sets: made.append(len(features)) or cosines(features, sets)
+    )
+    tokens = torch.randn(2, 2, 5, 16, generator=torch.Generator().manual_seed(0))
+    assert len(LLaVAScissor(tokens=12)(tokens).plan) == 12
+    in_search = made[1:-1]  # the first are those of frames, the last those of the threshold found
+    assert in_search
+    assert sum(count**2 for count in in_search) <= most
 
 
 def test_equal_tokens_and_frames_of_different_sizes():
