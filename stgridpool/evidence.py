@@ -62,6 +62,10 @@ class Need:
         """Whether the vision tower computes it when it encodes the video."""
         return not self.query_aware and not self.from_file
 
+    def digest(self) -> str | None:
+        """Identify the content of the user's file that the tensor stands in; None if it stands in none."""
+        return None
+
 
 Evidence = Mapping[Need, Tensor]
 """The tensors that a compressor gets, one for each of its needs, on the device of the tokens."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +48,7 @@ class ListedFrames(Need):
             ValueError: If the file cannot be read or is no such JSON, or it lists no frame of the video, or one that
                 the video does not have.
         """
-        listed = _read(self.file).get(video)
+        listed = json_object(self.file, self._content()).get(video)
         if listed is None:
             raise ValueError(f"{self.file} lists no frames of {video!r}; add them under this name")
         if not isinstance(listed, list) or not listed or not all(_is_frame(frame, num_frames) for frame in listed):
@@ -58,15 +58,20 @@ class ListedFrames(Need):
             )
         return torch.zeros(num_frames).index_fill(0, torch.tensor(listed), 1)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the file.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        return hashlib.sha256(self._content().encode()).hexdigest()
+
+    def _content(self) -> str:
+        try:
+            return Path(self.file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the list of frames {self.file!r} cannot be read: {error}") from error
+
 
 def _is_frame(value: Any, num_frames: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < num_frames
-
-
-@lru_cache(maxsize=4)
-def _read(file: str) -> dict[str, Any]:
-    try:
-        content = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the list of frames {file!r} cannot be read: {error}") from error
-    return json_object(file, content)

@@ -18,8 +18,8 @@ class OracleFrames(Compressor):
     """Keep all tokens of the frames that a file lists for the video, and none of the others.
 
     With the frames that hold the answer, it says how much could be gained by choosing frames well. The list is the
-    method, so there is no budget to meet. The record of a run names the file and not what is in it: give a changed list
-    another name.
+    method, so there is no budget to meet. The record of a run has a digest of the file, and a resumed run asks all
+    questions again after the list has changed.
 
     Attributes:
         file: Path of a JSON file ``{"v1.mp4": [0, 12, 13]}``, see `ListedFrames`.

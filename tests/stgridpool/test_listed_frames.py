@@ -45,6 +45,15 @@ def test_what_is_no_list_of_frames_is_refused(listed, content, message):
         listed(content).marks("v1.mp4", 5)
 
 
+def test_the_digest_is_that_of_the_content(listed):
+    first = listed({"v1.mp4": [0]})
+    before = first.digest()
+    assert before == "700cfb23a6ea867ce1b4b4b938b7302ec4c27f70d687490a8c761fa17031c0f3"
+    assert listed({"v1.mp4": [1]}).digest() != before
+    assert first.marks("v1.mp4", 2).tolist() == [0, 1]  # nothing stale
+    assert listed({"v1.mp4": [0]}).digest() == before
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(ValueError, match=r"the list of frames .*missing.json' cannot be read"):
         ListedFrames(str(tmp_path / "missing.json")).marks("v1.mp4", 5)

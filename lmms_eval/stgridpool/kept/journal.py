@@ -17,7 +17,10 @@ from lmms_eval_stgridpool.questions.requests import Request
 from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool.elsewhere import foreign_code
 
-OF_SETUP = ("checkpoint", "checkpoint_version", "compressor", "mm_newline_position", "dtype", "attn_implementation")
+OF_SETUP = (
+    *("checkpoint", "checkpoint_version", "compressor", "compressor_files"),
+    *("mm_newline_position", "dtype", "attn_implementation"),
+)
 """Parts of a run's setup that its answers depend on; the setup says what runs, the arguments what was asked for."""
 
 INDECISIVE = (

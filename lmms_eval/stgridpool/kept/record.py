@@ -153,6 +153,9 @@ def describe(
         "checkpoint": arguments.pretrained,
         "checkpoint_version": checkpoint_version(arguments.pretrained, model["revision"]),
         "compressor": repr(compressor),
+        "compressor_files": {
+            repr(need): need.digest() for need in sorted(compressor.needs, key=repr) if need.from_file
+        },
         "shares_prefix": shares_prefix,
         **arguments.recorded(),
         "damaged_videos_are": {"answer": "answered", "fail": "failed"}[arguments.damaged_videos],

@@ -97,6 +97,21 @@ def test_another_setting_is_another_run(make_model, ask, tmp_path, count, change
     assert len(count) == 2
 
 
+def test_a_changed_list_of_frames_is_another_run(make_model, ask, tmp_path, count):
+    listed = tmp_path / "frames.json"
+
+    def run(frames):
+        listed.write_text(json.dumps({"v0.mp4": frames}))
+        options = {"compressor": "oracle_frames", "compressor_args": json.dumps({"file": str(listed)})}
+        model = make_model(resume_dir=str(tmp_path / "answers"), **options)
+        ask(model, "generate_until", QUESTIONS[:1])
+        return len(count), model._setup["compressor_files"]
+
+    (first, before), (again, same), (changed, after) = run([0]), run([0]), run([1])
+    assert (first, again, changed) == (1, 1, 2)
+    assert before == same != after
+
+
 def test_another_question_or_video_is_asked(make_model, ask, tmp_path, count, clips):
     ask(make_model(resume_dir=str(tmp_path)), "generate_until", QUESTIONS[:1])
     model = make_model(resume_dir=str(tmp_path))
