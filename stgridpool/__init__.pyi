@@ -25,6 +25,7 @@ from .compressors.flashvid.flashvid import FlashVID as FlashVID
 from .compressors.framefusion import FrameFusion as FrameFusion
 from .compressors.framefusion_merge import FrameFusionMerge as FrameFusionMerge
 from .compressors.holitom.holitom import HoliTom as HoliTom
+from .compressors.image_grid import ImageGrid as ImageGrid
 from .compressors.llava_scissor import LLaVAScissor as LLaVAScissor
 from .compressors.max import Max as Max
 from .compressors.none import NoCompression as NoCompression

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from stgridpool.compressor import FRAMES, PATCHES, TOKENS, Compressor, Step, compress_tokens, planned_counts
+from stgridpool.compressor import (
+    FRAMES,
+    PATCHES,
+    TOKENS,
+    Compressor,
+    EncoderLayer,
+    Step,
+    compress_tokens,
+    planned_counts,
+)
 from stgridpool.evidence import Evidence
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
@@ -68,10 +77,14 @@ class Chain(Compressor):
         return planned_counts(self.steps(), shape, total)[-1]
 
 
-def _order(step: Step) -> int:
+def _order(step: Step) -> tuple[int, int]:
     """Return the rank of a step's place, in the order in which a model computes."""
-    return step.place if isinstance(step.place, int) else (FRAMES, PATCHES, TOKENS).index(step.place) - 3
+    if isinstance(step.place, EncoderLayer):
+        return 1, step.place.layer
+    return (4, step.place) if isinstance(step.place, int) else ((FRAMES, "", PATCHES, TOKENS).index(step.place), 0)
 
 
 def _named(step: Step) -> str:
+    if isinstance(step.place, EncoderLayer):
+        return str(step.place)
     return f"decoder layer {step.place}" if step.is_inside else f"place {step.place!r}"

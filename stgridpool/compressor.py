@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 FRAMES, PATCHES, TOKENS = "frames", "patches", "tokens"
 """Places in front of the language model: pixels, output of the projector, and output of the checkpoint's pooling."""
 
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """A place in the vision tower: the output of a layer, where whole frames may be merged or dropped.
+
+    Attributes:
+        layer: The layer, counted back from the one whose output is used as features, as in `stgridpool.evidence`: -1 is
+            that one.
+    """
+
+    layer: int
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} of the vision tower"
+
+
 POSITIONS = ("reassign", "survive", "merge")
 """How the remaining tokens get their positions from a decoder layer on; see `Step`."""
 
@@ -31,8 +47,8 @@ class Step:
 
     Attributes:
         compressor: The method.
-        place: "frames", "patches" (in place of the checkpoint's own pooling), "tokens" (behind it, in front of the
-            language model), or the number of the decoder layer whose input is compressed.
+        place: "frames", an `EncoderLayer`, "patches" (in place of the checkpoint's own pooling), "tokens" (behind it,
+            in front of the language model), or the number of the decoder layer whose input is compressed.
         positions: Inside the language model, the positions of the remaining tokens from that layer on. "reassign"
             numbers all tokens again, without gaps. "survive" keeps the position of every token. "merge" averages the
             rotary tables of merged tokens with the weights of the tokens; text keeps its own tables.
@@ -41,7 +57,7 @@ class Step:
     """
 
     compressor: Compressor
-    place: str | int
+    place: str | int | EncoderLayer
     positions: str = "reassign"
     decode_gap: bool = False
     merges_evenly: bool = False
@@ -50,6 +66,11 @@ class Step:
     def is_inside(self) -> bool:
         """Whether the step acts inside the language model."""
         return isinstance(self.place, int)
+
+    @property
+    def is_before_features(self) -> bool:
+        """Whether the step acts before the vision tower or in it, so that the features of a video depend on it."""
+        return self.place == FRAMES or isinstance(self.place, EncoderLayer)
 
 
 class Compressed(NamedTuple):
@@ -205,6 +226,11 @@ def compress_steps(
         tokens, evidence = tokens.through(plan, values), through(evidence, plan)
         plans.append(replace(plan, known=None))
     return tokens, reduce(Plan.then, plans), evidence
+
+
+def early_steps(compressor: Compressor) -> tuple[Step, ...]:
+    """Return the steps of a method on which the features of a video depend, see `Step.is_before_features`."""
+    return tuple(step for step in compressor.steps() if step.is_before_features)
 
 
 def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None) -> list[int | None]:

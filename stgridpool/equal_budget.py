@@ -133,11 +133,14 @@ def planned_layers(compressor: Compressor, num_frames: int, reference: Reference
         reference: The checkpoint.
     """
     steps = compressor.steps()
+    early = [step for step in steps if step.is_before_features]
     replaces_pooling = any(step.place == PATCHES for step in steps)
-    before = () if replaces_pooling else reference.own_pooling.steps()
-    counts = planned_counts((*before, *steps), (num_frames, *reference.patches))[len(before) :]
+    before = (*early, *(() if replaces_pooling else reference.own_pooling.steps()))
+    steps = steps[len(early) :]
+    counts = planned_counts((*before, *steps), (num_frames, *reference.patches))
     entering: list[int | None] = []
-    current = reference.own_count(num_frames) if before else None
+    current = counts[len(before) - 1] if before else None
+    counts = counts[len(before) :]
     waiting = list(zip(steps, counts, strict=True))
     for layer in range(reference.num_layers):
         while waiting and (not isinstance(waiting[0][0].place, int) or waiting[0][0].place <= layer):

@@ -9,12 +9,13 @@ import torch
 from llava.encoded_video import EncodedVideo
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import deal_visuals, visual_starts
-from stgridpool import Compressor, Step, build_compressor
-from stgridpool.compressor import PATCHES
+from stgridpool import Compressor, Evidence, Plan, Shape, Step, VideoTokens, build_compressor
+from stgridpool.compressor import PATCHES, compress_steps
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import Need, QueryAttention, Question, RotaryBias, check_offered
+from stgridpool.frame_evidence import plan_of_frames
 from stgridpool.listed_frames import ListedFrames
 
 Visual = EncodedVideo | torch.Tensor
@@ -63,12 +64,32 @@ class Compression:
 
     @property
     def front_steps(self) -> tuple[Step, ...]:
-        """Steps in front of the language model, including the checkpoint's own pooling."""
+        """Steps in front of the language model, including the checkpoint's own pooling: on frames, then behind them."""
         steps = () if self._compressor is None else self._compressor.steps()
         front = tuple(step for step in steps if not step.is_inside)
         if any(step.place == PATCHES for step in front):
             return front
-        return (Step(self._own_pooling, PATCHES), *front)
+        early = tuple(step for step in front if step.is_before_features)
+        return (*early, Step(self._own_pooling, PATCHES), *front[len(early) :])
+
+    def compress_patches(self, patches: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan, Shape, Evidence]:
+        """Compress the projected patches of a video in front of the language model.
+
+        Args:
+            patches: Of the frames or pictures that went through the vision tower; they fill their lattice.
+            evidence: About them, and `FramesRead` if a step acts on frames.
+
+        Returns:
+            The tokens; the combined plan, whose sources are the patches of the frames that were read; the lattice of
+            these; and the evidence about the tokens.
+        """
+        steps = self.front_steps
+        early = [step for step in steps if step.is_before_features]
+        tokens, plan, about = compress_steps(steps[len(early) :], patches, evidence)
+        if early:
+            read, source = plan_of_frames(early, evidence, patches)
+            return tokens, source.then(plan), read, about
+        return tokens, plan, patches.shape, about
 
     @property
     def _own_pooling(self) -> Compressor:

@@ -20,8 +20,9 @@ from llava.model.own_pooling import pooling_compressor
 from llava.model.tower import VisionTower
 from llava.model.vision_batches import fitting_batch_size, map_batches
 from stgridpool import Evidence, Need, VideoTokens
-from stgridpool.compressor import compress_steps
 from stgridpool.finite import StageCheck, all_finite
+from stgridpool.frame_evidence import FramesRead
+from stgridpool.frame_transform import transformed
 from stgridpool.newlines import count_newlines
 from stgridpool.timing import StageTimer
 
@@ -105,8 +106,9 @@ class VisualEncoding(Compression):
             ValueError: If the features include more than the patches, or a setting of the checkpoint is not supported.
         """
         needs = [need for need in self.compressor.needs if need.from_tower]
-        features, evidence = self.vision_features(pixel_values, timer, needs)
-        return self.encode_features(features, timer, evidence)
+        pictures = transformed(self.front_steps, pixel_values)
+        features, evidence = self.vision_features(pictures, timer, needs)
+        return self.encode_features(features, timer, {**evidence, FramesRead(): torch.tensor([len(pixel_values)])})
 
     def encode_features(
         self, features: torch.Tensor, timer: StageTimer | None = None, evidence: Evidence | None = None
@@ -116,7 +118,7 @@ class VisualEncoding(Compression):
         Args:
             features: The features that `vision_features` returned, or a copy of them.
             timer: Sums the time of the stages `projector` and `compress`.
-            evidence: The evidence about the patches that the compressors need.
+            evidence: The evidence about the patches that the compressors need, and `FramesRead` if one changes frames.
 
         Raises:
             ValueError: If the features include more than the patches, or a setting of the checkpoint is not supported.
@@ -124,9 +126,9 @@ class VisualEncoding(Compression):
         projected, given = self.project(features, timer), evidence or {}
         with _stage(timer, "compress"):
             patches = VideoTokens.of(self._as_maps(projected))
-            tokens, plan, evidence = compress_steps(self.front_steps, patches, given)
+            tokens, plan, shape, evidence = self.compress_patches(patches, given)
             position = self._newline_position()
-            video = EncodedVideo.of(tokens, plan, patches.shape, self.model.image_newline, position)
+            video = EncodedVideo.of(tokens, plan, shape, self.model.image_newline, position)
         stages = {"vision tower": features, **{repr(need): value for need, value in given.items()}}
         stages |= {"projector": projected, "compressor": video.embeds}
         checks = tuple(StageCheck(stage, features.dtype, all_finite(value)) for stage, value in stages.items())

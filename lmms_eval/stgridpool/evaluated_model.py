@@ -35,7 +35,8 @@ from lmms_eval_stgridpool.run.versions import warn_of_untested_versions
 from lmms_eval_stgridpool.videos.encoding import MediaEncoder
 from lmms_eval_stgridpool.videos.feature_cache import open_feature_cache
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
-from stgridpool import Compressor, kernels
+from stgridpool import Compressor, Step, kernels
+from stgridpool.compressor import early_steps
 from stgridpool.model import VideoModel
 
 
@@ -83,7 +84,7 @@ class EvaluatedModel(lmms):
         self.encoder = self._make_encoder()
         self.run_record: dict[str, Any] | None = None
         self.verdict: Verdict | None = None
-        self._ask_tower([self.model.compressor])
+        self._ask_tower([self.model.compressor], early_steps(self.model.compressor))
         self._use(self.model.compressor)
 
     @classmethod
@@ -100,10 +101,11 @@ class EvaluatedModel(lmms):
         exit_when_lmms_eval_gives_up()
         return cls(**parse_model_args(arg_string, additional_config))
 
-    def _ask_tower(self, compressors: Sequence[Compressor]) -> None:
-        """Have the vision tower compute the evidence that any of `compressors` needs, for every video."""
+    def _ask_tower(self, compressors: Sequence[Compressor], steps: Sequence[Step] = ()) -> None:
+        """Have the vision tower compute the evidence any of `compressors` needs, behind the early steps of all."""
         needs = {need for compressor in compressors for need in compressor.needs if need.from_tower}
         self._loader.needs = sorted(needs, key=repr)
+        self._loader.steps = steps
 
     def _use(self, compressor: Compressor) -> None:
         """Set up everything that depends on the compressor: how questions are answered, recorded and kept."""

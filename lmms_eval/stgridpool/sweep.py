@@ -1,4 +1,7 @@
-"""A sweep: several compressors evaluated in one process, which decodes and encodes each video only once."""
+"""A sweep: several compressors evaluated in one process, which decodes and encodes each video only once.
+
+Methods that change frames need features of their own, and have the video decoded once more.
+"""
 
 import copy
 import sys
@@ -9,11 +12,12 @@ from typing import Any
 
 from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from lmms_eval_stgridpool.questions.schedule import Job, in_batches
+from lmms_eval_stgridpool.questions.schedule import Job, in_batches, in_video_order, videos_in_order
 from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
-from stgridpool import Compressor
+from stgridpool import Compressor, Step
 from stgridpool.budget import BudgetError
+from stgridpool.compressor import early_steps
 from stgridpool.timing import StageTimer
 
 
@@ -59,13 +63,14 @@ class SweptModel(LlavaVideo):
         super().__init__(**arguments)
         if self.world_size > 1:
             raise ValueError(f"a sweep runs in one process, not in {self.world_size}")
-        plain = self.encoder
-        self.encoder = SharingEncoder(plain.model, plain.loader, plain.device, plain.cache)
+        self.encoder = _sharing(self.encoder)
         self._sweep = [self]
         self._found: dict[Hashable, Answered] = {}
 
     def for_each(self, compressors: Sequence[Compressor]) -> list["SweptModel"]:
         """Create a model for each compressor; all of them share this one's weights in memory.
+
+        Those that change frames alike before the vision tower or in it, if at all, also share features.
 
         Args:
             compressors: The compressors of the sweep.
@@ -74,12 +79,21 @@ class SweptModel(LlavaVideo):
             ValueError: If the model does not offer the evidence that a compressor needs.
         """
         sweep = [copy.copy(self) for _ in compressors]
+        first_of: dict[tuple[Step, ...], SweptModel] = {}
+        asked: dict[tuple[Step, ...], list[Compressor]] = {}
         for model, compressor in zip(sweep, compressors, strict=True):
-            model._sweep, model._found = sweep, {}
             self.model.compressor = compressor
+            steps = early_steps(compressor)
+            asked.setdefault(steps, []).append(compressor)
+            if first_of and steps not in first_of:
+                model.encoder = _sharing(model._make_encoder())
+            first = first_of.setdefault(steps, model)
+            model.encoder, model._loader = first.encoder, first._loader
+            model._sweep, model._found = sweep, {}
             model._use(compressor)
             model._setup["sweep"] = [repr(one) for one in compressors]
-        self._ask_tower(compressors)
+        for steps, first in first_of.items():
+            first._ask_tower(asked[steps], steps)
         return sweep
 
     def _use(self, compressor: Compressor) -> None:
@@ -90,6 +104,8 @@ class SweptModel(LlavaVideo):
     def _answer_jobs(self, jobs: list[Job], no_answer: Answer) -> list[tuple[Job, Answered]]:
         unknown = [job for job in jobs if _key(job) not in self._found]
         if unknown:
+            for loader in {model._loader for model in self._sweep} - {self._loader}:
+                loader.expect(videos_in_order(in_video_order(unknown)))
             super()._answer_jobs(unknown, no_answer)
         return [(job, self._found[_key(job)]) for job in jobs]
 
@@ -110,6 +126,11 @@ class SweptModel(LlavaVideo):
                     self.budget_missed = str(error)
             self._found |= zip(map(_key, batch), results, strict=True)
         self._answerer.forget()
+
+
+def _sharing(plain: MediaEncoder) -> SharingEncoder:
+    """Return an encoder that keeps the last features."""
+    return SharingEncoder(plain.model, plain.loader, plain.device, plain.cache)
 
 
 def _key(job: Job) -> Hashable:

@@ -24,6 +24,7 @@ from stgridpool.compressors.flashvid.flashvid import FlashVID
 from stgridpool.compressors.framefusion import FrameFusion
 from stgridpool.compressors.framefusion_merge import FrameFusionMerge
 from stgridpool.compressors.holitom.holitom import HoliTom
+from stgridpool.compressors.image_grid import ImageGrid
 from stgridpool.compressors.llava_scissor import LLaVAScissor
 from stgridpool.compressors.max import Max
 from stgridpool.compressors.none import NoCompression
@@ -53,6 +54,7 @@ from stgridpool.suggestion import suggestion
 
 COMPRESSORS: dict[str, type[Compressor]] = {
     "none": NoCompression,
+    "image_grid": ImageGrid,
     "average": Average,
     "bilinear": Bilinear,
     "adaptive_pool": AdaptivePool,

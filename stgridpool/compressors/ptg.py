@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stgridpool.compressor import Compressor
+from torch import Tensor
+
+from stgridpool.compressor import FRAMES, PATCHES, Step
 from stgridpool.evidence import Evidence
+from stgridpool.frame_transform import FrameTransform
 from stgridpool.frames.layout import RewrittenFrames, lay_out
 from stgridpool.frames.mosaics import Level, num_grids, rewrite
 from stgridpool.frames.patterns import every_token
+from stgridpool.frames.pictures import gridded
 from stgridpool.options import choice, whole_number, whole_numbers
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
 RELEASED_WINDOW, RELEASED_LEVELS = 8, 3
 WRITES = ("replace", "append", "blend")
+GRIDDINGS = ("tokens", "images")
 LONGEST_WINDOW, MOST_LEVELS, LARGEST_GRID = 1_000_000, 16, 1024
 
 
 @dataclass(frozen=True)
-class PTG(Compressor):
+class PTG(FrameTransform):
     """Replace some frames by mosaics: K frames are resized and tiled, and the mosaic takes the place of the last.
 
     Level l samples every `strides[l]`-th frame and makes a mosaic of every `grid_size` sampled frames, so it works on
@@ -43,6 +48,8 @@ class PTG(Compressor):
         write: What becomes of a mosaic: "replace", as released; "blend", the mean of it and the frame that it would
             replace takes that place; or "append", it is one more frame behind that one, no frame is lost, and all
             levels sample the video's own frames.
+        gridding: "tokens", as released, in place of the checkpoint's own pooling; or "images", with which the paper
+            compares: mosaics are made of frames, before the vision tower, see `FrameTransform`.
 
     Raises:
         ValueError: If both forms or half of one are given, or an option is of the wrong type or out of its range.
@@ -53,6 +60,7 @@ class PTG(Compressor):
     window: int | None = None
     levels: int | None = None
     write: str = "replace"
+    gridding: str = "tokens"
 
     def __post_init__(self) -> None:
         if self.strides is None and self.window is None and self.levels is None:
@@ -65,6 +73,11 @@ class PTG(Compressor):
         object.__setattr__(self, "window", None)
         object.__setattr__(self, "levels", None)
         choice("write", self.write, WRITES)
+        choice("gridding", self.gridding, GRIDDINGS)
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where it acts: in place of the checkpoint's own pooling, or on frames."""
+        return (Step(self, PATCHES if self.gridding == "tokens" else FRAMES),)
 
     @property
     def pyramid(self) -> tuple[Level, ...]:
@@ -75,6 +88,10 @@ class PTG(Compressor):
         """Return the source lattice, with a frame more for each mosaic that is appended."""
         added = num_grids(shape[0], self.pyramid) if self.write == "append" else 0
         return shape[0] + added, shape[1], shape[2]
+
+    def pictures(self, frames: Tensor) -> Tensor:
+        """See the base class."""
+        return gridded(frames, self.pyramid, self.write)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Make mosaics for some frames, and keep the others as they are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
-from stgridpool.compressor import Compressor
+from stgridpool.compressor import PATCHES, Compressor, Step
 from stgridpool.compressors.bilinear import Bilinear
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.ptg import PTG, RELEASED_LEVELS, RELEASED_WINDOW, WRITES
@@ -18,7 +18,10 @@ from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
 _TEMPORAL = ("strides", "window", "levels")
-_DEFAULTS: dict[str, Any] = {"write": "replace", "pooling": "nsp", "kernel_size": 2, "norm_order": 2.0}
+_DEFAULTS: dict[str, Any] = {
+    **{"write": "replace", "gridding": "tokens", "pooling": "nsp"},
+    **{"kernel_size": 2, "norm_order": 2.0},
+}
 _RELEASED: dict[str, Any] = {"window": RELEASED_WINDOW, "levels": RELEASED_LEVELS}
 
 
@@ -31,7 +34,7 @@ def _presets() -> dict[str, dict[str, Any]]:
     changes: dict[str, dict[str, Any]] = {f"kernel_{size}": {"kernel_size": size} for size in (1, 2, 3, 4)}
     changes |= {f"norm_{order}": {"norm_order": float(order)} for order in ("1", "2", "inf")}
     changes |= {f"write_{write}": {"write": write} for write in WRITES}
-    changes |= {"ptg": {"pooling": "bilinear"}}
+    changes |= {"image_gridding": {"gridding": "images"}, "ptg": {"pooling": "bilinear"}}
     changes |= {"30_percent_fewer": {"kernel_size": (2, 3)}, "50_percent_fewer": {"kernel_size": 3}}
     found |= {f"ablation/{name}": _RELEASED | change for name, change in changes.items()}
     return found | {"ablation/nsp": {"strides": ()}}
@@ -51,9 +54,10 @@ class STGridPool(Compressor):
     * None: the caller passes what presets set, strides, or window and levels;
     * ``ablation/...``: ``released`` with one thing changed, along the axes of the paper's ablations:
       ``window_8_levels_2`` and others say the first window and the levels, ``kernel_3`` the windows of NSP,
-      ``norm_inf`` its norm, ``write_append`` what becomes of mosaics. ``ptg`` pools as LLaVA-Video does in place of
-      NSP; ``nsp`` makes no mosaics. ``30_percent_fewer`` and ``50_percent_fewer`` have windows of 2x3 and 3x3: 117 and
-      81 tokens of 27x27, 31 and 52 % fewer than the 169 of ``released``.
+      ``norm_inf`` its norm, ``write_append`` what becomes of mosaics. ``image_gridding`` makes them of frames,
+      before the vision tower. ``ptg`` pools as LLaVA-Video does in place of NSP; ``nsp`` makes no mosaics.
+      ``30_percent_fewer`` and ``50_percent_fewer`` have windows of 2x3 and 3x3: 117 and 81 tokens of 27x27, 31 and
+      52 % fewer than the 169 of ``released``.
 
     Explicit options take precedence over the preset. The object stores the resulting options, and keeps the name of
     the preset only if all of them are those of the preset.
@@ -62,7 +66,7 @@ class STGridPool(Compressor):
 
     Attributes:
         preset: See above; None for none.
-        strides, grid_size, window, levels, write: See `PTG`. No strides make no mosaics.
+        strides, grid_size, window, levels, write, gridding: See `PTG`. No strides make no mosaics.
         pooling: "nsp"; or "bilinear", LLaVA-Video's own, which takes `kernel_size` as its stride.
         kernel_size, stride, padding, ceil_mode, norm_order, scale: See `NSP`.
 
@@ -78,6 +82,7 @@ class STGridPool(Compressor):
     window: int | None = None
     levels: int | None = None
     write: str | None = None
+    gridding: str | None = None
     pooling: str | None = None
     kernel_size: int | Pair | None = None
     stride: int | Pair | None = None
@@ -98,7 +103,10 @@ class STGridPool(Compressor):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, settings.get(name, default))
         choice("pooling", self.pooling, ("nsp", "bilinear"))
-        for part in (PTG(grid_size=self.grid_size, write=str(self.write), **temporal), self.nsp):
+        for part in (
+            PTG(grid_size=self.grid_size, write=str(self.write), gridding=str(self.gridding), **temporal),
+            self.nsp,
+        ):
             for field in fields(part):
                 object.__setattr__(self, field.name, getattr(part, field.name))
         if self.preset is not None and (self.ptg, self.nsp, self.pooling) != _parts(settings):
@@ -112,12 +120,18 @@ class STGridPool(Compressor):
     @property
     def ptg(self) -> PTG:
         """The first of the two methods."""
-        return PTG(self.strides, self.grid_size, write=str(self.write))
+        return PTG(self.strides, self.grid_size, write=str(self.write), gridding=str(self.gridding))
 
     @property
     def nsp(self) -> NSP:
         """The second of the two methods."""
         return NSP(**{field.name: getattr(self, field.name) for field in fields(NSP)})
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where it acts: in place of the checkpoint's own pooling, and before that on frames, if told so."""
+        if self.gridding == "tokens":
+            return (Step(self, PATCHES),)
+        return (*self.ptg.steps(), Step(self._pooling(), PATCHES))
 
     def planned_shape(self, shape: Shape) -> Shape:
         """Return (T', H', W'), see `PTG` and `NSP`."""
@@ -141,4 +155,4 @@ def _parts(settings: dict[str, Any]) -> tuple[PTG, NSP, str]:
     chosen = _DEFAULTS | settings
     temporal = {name: chosen[name] for name in _TEMPORAL if name in chosen}
     nsp = NSP(kernel_size=chosen["kernel_size"], norm_order=chosen["norm_order"])
-    return PTG(write=chosen["write"], **temporal), nsp, chosen["pooling"]
+    return PTG(write=chosen["write"], gridding=chosen["gridding"], **temporal), nsp, chosen["pooling"]

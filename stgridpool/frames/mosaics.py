@@ -75,14 +75,54 @@ def blended(frame: Pair, grid_size: int) -> Rows:
     return Rows.of_entries(row, sources, torch.cat([rows.weights, torch.ones(area)]) / 2, area)
 
 
-@cached_by_bytes()
-@torch.inference_mode(False)
-def rewrite(shape: Shape, levels: tuple[Level, ...], write: str = "replace") -> RewrittenFrames | None:
-    """Make mosaics of frames of a (T, H, W) video, level by level; None if no grid is full.
+class Grids(NamedTuple):
+    """The grids of one level.
+
+    Attributes:
+        size: Frames K per grid.
+        members: (G, K) int64, the frames of each grid; made frames follow the source frames, level by level.
+        replaced: The last source frame of each grid.
+    """
+
+    size: int
+    members: Tensor
+    replaced: list[int]
+
+
+def schedule(num_frames: int, levels: tuple[Level, ...], write: str = "replace") -> tuple[list[Grids], Tensor]:
+    """Decide which frames make which mosaics, level by level.
 
     At each level the sampled frames are cut into grids of K consecutive ones, and the mosaic of a grid replaces its
     last frame, or is added behind it. Frames that do not fill a grid stay unchanged. Grids of one level do not see each
     other's mosaics; those of later levels do, where frames are replaced.
+
+    Args:
+        num_frames: T.
+        levels: Of the pyramid.
+        write: "replace", "append" or "blend", see `stgridpool.compressors.ptg.PTG`.
+
+    Returns:
+        The levels that have a full grid, and (T,) int64, the mosaic that replaces each frame, or -1 for none.
+    """
+    slots = torch.full((num_frames,), -1)
+    found: list[Grids] = []
+    count = 0
+    for level in levels:
+        grids = torch.tensor(_full_grids(num_frames, level))  # (G, K)
+        if not len(grids):
+            continue
+        tables = torch.where(slots < 0, torch.arange(num_frames), slots + num_frames)
+        found.append(Grids(level.grid_size, tables[grids], grids[:, -1].tolist()))
+        if write != "append":
+            slots[grids[:, -1]] = torch.arange(count, count + len(grids))
+        count += len(grids)
+    return found, slots
+
+
+@cached_by_bytes()
+@torch.inference_mode(False)
+def rewrite(shape: Shape, levels: tuple[Level, ...], write: str = "replace") -> RewrittenFrames | None:
+    """Make mosaics of frames of a (T, H, W) video, as `schedule` decides; None if no grid is full.
 
     Args:
         shape: (T, H, W).
@@ -90,26 +130,20 @@ def rewrite(shape: Shape, levels: tuple[Level, ...], write: str = "replace") -> 
         write: "replace", "append" or "blend", see `stgridpool.compressors.ptg.PTG`.
     """
     num_frames, height, width = shape
-    slots = [-1] * num_frames
+    grids, slots = schedule(num_frames, levels, write)
     made: list[Rows] = []
-    targets: list[int] = []
     pattern = blended if write == "blend" else mosaic
-    for level in levels:
-        grids = torch.tensor(_full_grids(num_frames, level))  # (G, K)
-        if not len(grids):
-            continue
-        tables = torch.tensor([num_frames + slot if slot >= 0 else frame for frame, slot in enumerate(slots)])
-        rows = _over_grids(pattern((height, width), level.grid_size), tables[grids], height * width)
-        sizes = made_sizes(math.prod(shape), made)
-        made.append(rows.divided(sizes) if made else rows)
-        first = sum(sizes[1:]) // (height * width)
-        targets += grids[:, -1].tolist()
-        if write != "append":
-            for order, target in enumerate(grids[:, -1].tolist()):
-                slots[target] = first + order
+    for one in grids:
+        rows = over_grids(pattern((height, width), one.size), one.members, height * width)
+        made.append(rows.divided(made_sizes(math.prod(shape), made)) if made else rows)
     if not made:
         return None
-    return RewrittenFrames(tuple(made), torch.tensor(slots), torch.tensor(targets) if write == "append" else None)
+    return RewrittenFrames(tuple(made), slots, appended(grids) if write == "append" else None)
+
+
+def appended(grids: list[Grids]) -> Tensor:
+    """Return the source frame (G,) behind which each mosaic is added, where mosaics do not replace frames."""
+    return torch.tensor([frame for one in grids for frame in one.replaced])
 
 
 def num_grids(num_frames: int, levels: tuple[Level, ...]) -> int:
@@ -123,7 +157,7 @@ def _full_grids(num_frames: int, level: Level) -> list[list[int]]:
     return [frames[first : first + level.grid_size] for first in range(0, last + 1, level.grid_size)]
 
 
-def _over_grids(pattern: Rows, tables: Tensor, area: int) -> Rows:
+def over_grids(pattern: Rows, tables: Tensor, area: int) -> Rows:
     """Make a mosaic for each grid; `tables` (G, K) is the frame of the address space from which a member is drawn."""
     member, token = pattern.sources // area, pattern.sources % area
     sources = (tables[:, member] * area + token).flatten()

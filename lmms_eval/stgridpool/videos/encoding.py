@@ -13,10 +13,11 @@ from llava.video_opening import printable
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
-from stgridpool.compressor import Step, planned_counts
+from stgridpool.compressor import FRAMES, Step, planned_counts
 from stgridpool.distinct_frames import repeated
 from stgridpool.evidence import Evidence, Question
 from stgridpool.finite import StageCheck
+from stgridpool.frame_evidence import FramesRead
 from stgridpool.listed_frames import ListedFrames
 from stgridpool.model import ClipTimes, Video, VideoModel, Visual
 from stgridpool.timing import StageTimer
@@ -136,10 +137,13 @@ class MediaEncoder:
         steps = self.model.front_steps
         needs = [need for need in self.model.compressor.needs if isinstance(need, Question)]
         listed = [need for need in self.model.compressor.needs if isinstance(need, ListedFrames)]
+        changes_frames = any(step.place == FRAMES for step in steps)
         about_question = self.model.evidence(question, needs) if needs else {}
         videos: list[Video] = []
         for video, path in zip(encoded.videos, encoded.paths, strict=True):
-            marks: Evidence = {need: need.marks(path.name, len(video.features)).to(self.device) for need in listed}
+            marks: Evidence = {need: need.marks(path.name, len(video.times)).to(self.device) for need in listed}
+            if changes_frames:
+                marks = {**marks, FramesRead(): torch.tensor([len(video.times)])}
             videos.append(self.model.compress(video.features, {**video.evidence, **about_question, **marks}, timer))
             check_count(steps, videos[-1])
         return replace(encoded.media, visuals=videos)

@@ -1,7 +1,8 @@
 """A cache on disk for the vision tower's features, so that another compressor need not decode and encode a video again.
 
 If a method needs evidence from the vision tower, it is stored together with the features. Features with and without
-evidence are different entries: a run finds those with the evidence that it needs.
+evidence are different entries: a run finds those with the evidence that it needs. So are those of frames that a method
+changed before the vision tower or inside it.
 
 Each video is a safetensors file, named by a digest of everything that its features depend on: path, size and
 modification time of the video file, how frames are sampled and decoded, the vision tower with its weights and dtype,
@@ -18,7 +19,7 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,14 @@ from typing import Any
 from loguru import logger
 
 import llava
+import stgridpool
 from lmms_eval_stgridpool.kept.identity import answer_key, source_digest, video_identity
 from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regular_file
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.versions import package_version
 from lmms_eval_stgridpool.videos.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
+from stgridpool.compressor import Step
+from stgridpool.elsewhere import foreign_code
 from stgridpool.evidence import Need, missing_part
 from stgridpool.finite import all_finite
 
@@ -78,16 +82,21 @@ class FeatureCache:
         self.is_writable = True
         self._has_evicted = False
 
-    def name(self, video: Path, needs: Collection[Need] = ()) -> str:
+    def name(self, video: Path, needs: Collection[Need] = (), steps: Sequence[Step] = ()) -> str:
         """Name the entry for a video and for evidence about it; the name changes if either of them does.
 
         Args:
             video: A file or a folder of pictures.
             needs: The evidence.
+            steps: Steps of a method on which the features depend; the code of methods then counts, too.
         """
         facts: dict[str, Any] = {"setup": self._setup, "files": video_identity(video.resolve())}
         if needs:
             facts["needs"] = sorted(map(repr, needs))
+        if steps:
+            facts["steps"] = list(map(repr, steps))
+            code = [path for step in steps for path in foreign_code(step.compressor)]
+            facts["methods"] = source_digest(Path(stgridpool.__path__[0]), *code)
         used = {missing_part(need) for need in needs}
         facts |= {part: digest for part, digest in self._parts.items() if part in used}
         return answer_key(facts)

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,10 @@ from llava.video import VideoClip, VideoReadError
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
+from stgridpool.compressor import Step
 from stgridpool.distinct_frames import DistinctFrames
 from stgridpool.evidence import Evidence, Need
+from stgridpool.frame_transform import transformed
 from stgridpool.model import Recipe
 
 
@@ -23,8 +25,8 @@ class LoadedVideo:
     """A video in host memory: the input of the vision tower, or its output from the feature cache.
 
     Attributes:
-        frames: Pixels (U, 3, S, S) of the distinct frames, or features (T, n*n, C) of all; in pinned memory if the
-            model is on a GPU.
+        frames: Pixels (U, 3, S, S) of the distinct frames, or pictures made of frames, or features (T, n*n, C) of all;
+            in pinned memory if the model is on a GPU.
         is_encoded: Whether `frames` are features from the feature cache.
         times: Time of each frame, in seconds.
         duration: Length of the video, in seconds.
@@ -61,6 +63,8 @@ class VideoLoader:
     Attributes:
         needs: Evidence that the vision tower must compute for each video, and that entries of the cache must have; set
             it before calling `expect`.
+        steps: Steps of the method on which features depend, see `Step.is_before_features`; those on frames are applied
+            here. Set them before calling `expect`, too.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class VideoLoader:
         self._image_processor, self._arguments = image_processor, arguments
         self._dtype, self._pin, self._cache = dtype, pin, cache
         self.needs: Collection[Need] = ()
+        self.steps: Sequence[Step] = ()
         self._reader = VideoReader(arguments.decode_timeout_s, arguments.decode_memory_gb, image_processor.resizing)
         self._expected: deque[Path] = deque()
         self._loading: deque[tuple[Path, Future[LoadedVideo]]] = deque()
@@ -132,7 +137,7 @@ class VideoLoader:
         if self._cache is None:
             return self._decode(path, None)
         started = time.perf_counter()
-        name = self._cache.name(path, self.needs)
+        name = self._cache.name(path, self.needs, self.steps)
         kept = self._cache.get(name, self.needs)
         if kept is None:
             return self._decode(path, name)
@@ -146,6 +151,7 @@ class VideoLoader:
         clip = self._read(path)
         decoded = time.perf_counter()
         pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
+        pixels = transformed(self.steps, pixels)
         distinct = DistinctFrames.of(pixels)
         if distinct.num_reused:
             pixels = pixels[list(distinct.first)]

@@ -98,6 +98,7 @@ ABLATIONS |= {
     "write_replace": (10816, {}),
     "write_append": ((64 + 14) * 169, {"write": "append"}),
     "write_blend": (10816, {"write": "blend"}),
+    "image_gridding": (10816, {"gridding": "images"}),
     "ptg": (64 * 196, {"pooling": "bilinear"}),
     "nsp": (10816, {"strides": ()}),
     "30_percent_fewer": (64 * 13 * 9, {"kernel_size": (2, 3)}),

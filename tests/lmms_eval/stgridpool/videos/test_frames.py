@@ -1,0 +1,66 @@
+"""Steps on frames in the plug-in: in the loader, counts, the feature cache, and a sweep."""
+
+import torch
+from PIL import Image
+
+from lmms_eval_stgridpool.sweep import SweptModel
+from stgridpool import STGridPool, build_compressor
+from stgridpool.compressors.image_grid import ImageGrid
+from stgridpool.timing import StageTimer
+
+TWO_OF_FOUR = {"compressor": "image_grid", "compressor_args": {"frames": 4}}
+
+
+def encoded(model, path):
+    with torch.inference_mode():
+        videos = model.encoder.encode([str(path)], StageTimer("cpu"))
+        return videos, model.encoder.compress(videos, "What?", StageTimer("cpu"))
+
+
+def test_counts_are_those_of_pictures(make_model, clips):
+    """Eight frames, two pictures of them, and 3x3 tokens of each."""
+    videos, media = encoded(
+        make_model(compressor="image_grid+st_gridpool", compressor_args={"image_grid": {"frames": 4}}), clips / "v2.mp4"
+    )
+    assert (media.frames, len(videos.videos[0].features), media.visual_tokens) == (8, 2, 2 * 9)
+    assert (media.visuals[0].source_shape, media.visuals[0].shape) == ((8, 7, 7), (2, 3, 3))
+
+
+def test_equal_pictures_are_encoded_once(make_model, tmp_path):
+    """Eight slides, of which the first four and the last four make the same picture."""
+    for index, colour in enumerate((0, 80, 160, 240) * 2):
+        Image.new("RGB", (20, 10), (colour, 0, 0)).save(tmp_path / f"{index}.png")
+    videos, media = encoded(make_model(**TWO_OF_FOUR), tmp_path)
+    assert (media.frames, media.reused_frames) == (8, 1)
+    assert torch.equal(*videos.videos[0].features)
+
+
+def test_the_feature_cache_tells_frames_from_pictures(make_model, clips, tmp_path):
+    def hits(**arguments):
+        return encoded(make_model(feature_cache=str(tmp_path), **arguments), clips / "v2.mp4")[1].cache_hits
+
+    assert [hits(), hits(**TWO_OF_FOUR), hits(compressor="image_grid")] == [0, 0, 0]
+    assert [hits(), hits(**TWO_OF_FOUR), hits(compressor="image_grid")] == [1, 1, 1]
+    before = encoded(make_model(**TWO_OF_FOUR), clips / "v2.mp4")[1].visuals[0]
+    again = encoded(make_model(feature_cache=str(tmp_path), **TWO_OF_FOUR), clips / "v2.mp4")[1].visuals[0]
+    assert torch.equal(before.embeds, again.embeds)
+
+
+def test_a_sweep_reads_pictures_of_its_own(checkpoint, make_model, ask):
+    methods = [
+        STGridPool(),
+        ImageGrid(frames=4),
+        STGridPool(preset="ablation/image_gridding"),
+        build_compressor("average"),
+    ]
+    settings = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu"}
+    sweep = SweptModel(**settings).for_each(methods)
+    assert [len({id(sweep[one].encoder) for one in ones}) for ones in ((0, 3), (0, 1, 2))] == [1, 3]
+    documents = [{"visuals": [name], "gen_kwargs": {"max_new_tokens": 4}} for name in ("v0.mp4", "v2.mp4", "v0.mp4")]
+    found = [
+        [(one.text, one.token_counts.visual_tokens) for one in ask(model, "generate_until", documents)]
+        for model in sweep
+    ]
+    assert [counts for (_, counts), *_ in found] == [5 * 9, 2 * 16, 5 * 9, 5 * 9]
+    alone = make_model(compressor="st_gridpool", compressor_args={"preset": "ablation/image_gridding"})
+    assert found[2] == [(one.text, one.token_counts.visual_tokens) for one in ask(alone, "generate_until", documents)]
