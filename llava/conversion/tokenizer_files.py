@@ -81,8 +81,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _add_tokens(content: dict[str, Any], added: Mapping[str, int]) -> dict[str, Any]:
+    others = [token for token in content.get("added_tokens", []) if token["content"] not in added]
     more = [{"id": number, "content": token, **_FLAGS} for token, number in added.items()]
-    return {**content, "added_tokens": [*content.get("added_tokens", []), *more]}
+    return {**content, "added_tokens": [*others, *more]}
 
 
 def _add_ids(content: dict[str, Any], added: Mapping[str, int]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from lmms_eval_stgridpool.kept.paths import path_argument
 from stgridpool import Compressor, build_compressor
 
+from .native_watching import NativeWatcher
 from .questions import LETTERS, QUESTION_TYPES
 from .watching import Asked, Watcher, read_set
 
@@ -59,8 +60,14 @@ def score(answers: Answers) -> dict[str, float]:
     return {name: round(100 * value, 1) for name, value in {"all": mean, "+-": half, **scores}.items()}
 
 
+def watcher_of(folder: Path, device: str) -> Watcher | NativeWatcher:
+    """Load a checkpoint in LLaVA-NeXT's or in the native format, as its config.json says."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return (NativeWatcher if config["model_type"] == "llava_onevision" else Watcher)(folder, device)
+
+
 def watch_all(
-    watcher: Watcher,
+    watcher: Watcher | NativeWatcher,
     videos: list[Asked],
     compressor: Compressor,
     max_frames: int,
@@ -76,7 +83,7 @@ def watch_all(
     return {"tokens": round(tokens / len(videos)), **score(answers)}
 
 
-def controls(watcher: Watcher, videos: list[Asked], max_frames: int) -> dict[str, dict[str, float]]:
+def controls(watcher: Watcher | NativeWatcher, videos: list[Asked], max_frames: int) -> dict[str, dict[str, float]]:
     """Run the control experiments with the checkpoint's own pooling."""
     generator = torch.Generator().manual_seed(0)
     own = watcher.own_pooling
@@ -127,7 +134,7 @@ def main() -> None:
     if not (arguments.data / "videomme").is_dir():
         subprocess.run([sys.executable, str(NANO / "make_data.py"), str(arguments.data)], check=True)
     videos = read_set(arguments.data / "videomme", arguments.limit)
-    watcher = Watcher(arguments.checkpoint, arguments.device)
+    watcher = watcher_of(arguments.checkpoint, arguments.device)
     first = arguments.frames[0]
     tables = {} if arguments.no_controls else {f"controls, {first} frames": controls(watcher, videos, first)}
     for max_frames in arguments.frames:
