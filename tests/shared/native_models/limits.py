@@ -10,6 +10,7 @@ ONE_FRAME = "a video of one frame"
 WITH_IMAGE = "an image and a video in a prompt"
 TWO_VIDEOS = "two videos in a prompt"
 UNEQUAL = "videos of unequal frame counts in a batch"
+OWN_TEXT = "a text of its own for each of unequal videos in a batch"
 BEAMS = "beams"
 MASKED_TOKENS = "masking tokens out"
 
@@ -30,6 +31,7 @@ _CANNOT = {
     ("glm4v", WITH_IMAGE): "it counts the placeholders of frames among those of images",
     ("glm4v_moe", WITH_IMAGE): "it counts the placeholders of frames among those of images",
     ("smolvlm", WITH_IMAGE): "its processor overwrites the pixels of images with those of videos",
+    ("smolvlm", OWN_TEXT): "its processor tells all prompts of the largest number of frames",
     ("molmo2", WITH_IMAGE): "it refuses images beside videos",
     ("molmo2", TWO_VIDEOS): "its processor refuses more than one video in a prompt",
     ("qwen3_5", MASKED_TOKENS): "masked tokens still change the state of linear attention",

@@ -1,0 +1,110 @@
+"""A pruned prompt is the whole prompt with the dropped tokens masked; a batch is what its prompts are alone."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import stgridpool
+from native_models.families import BUILDERS, build
+from native_models.limits import BEAMS, MASKED_TOKENS, OWN_TEXT, TWO_VIDEOS, UNEQUAL, WITH_IMAGE, skip_unless_possible
+from native_models.prompts import make_clips, make_frames, make_inputs
+from stgridpool import Compressor, Plan, Step
+from stgridpool.adapters import adapter_for, compress_inputs
+
+NUM_NEW = 5
+OPTIONS = {"max_new_tokens": NUM_NEW, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+pytestmark = [pytest.mark.adapters, pytest.mark.parametrize("name", BUILDERS)]
+
+
+@dataclass(frozen=True)
+class Half(Compressor):
+    """Keeps a random half of the tokens behind the model's own pooling."""
+
+    def plan(self, tokens, evidence):
+        order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))
+        return Plan.keep(order[: len(tokens) // 2].sort().values, len(tokens))
+
+    def steps(self):
+        return (Step(self, "tokens"),)
+
+
+def generate(model, prompt, **changed):
+    with prompt.prefilling(adapter_for(model), model):
+        output = model.generate(**prompt.inputs | changed, **OPTIONS)
+    return output.sequences[:, -NUM_NEW:], torch.stack(output.logits, dim=1)
+
+
+def check_equals_masking(name, positions, *prompts):
+    model, processor = build(name)
+    inputs, clips = make_inputs(processor, *prompts), make_clips(*prompts)
+    pruned, whole = (
+        compress_inputs(model, inputs, method, positions=positions, clips=clips) for method in (Half(), None)
+    )
+    mask, places = whole.inputs["attention_mask"].clone(), whole.inputs["position_ids"]
+    for visual in (one for row in pruned.visuals for one in row if one.run.kind == "video"):
+        kept = visual.run.slots[visual.place]
+        mask[visual.run.row, visual.run.slots[visual.run.slots >= 0]] = 0
+        mask[visual.run.row, kept] = 1
+    assert pruned.num_removed > 0
+    if "reassign" in pruned.positions:
+        places = (mask.cumsum(1) - 1).clamp_min(0)
+    ids, logits = generate(model, pruned)
+    expected_ids, expected = generate(model, whole, attention_mask=mask, position_ids=places)
+    assert torch.equal(ids, expected_ids)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["reference", "survive"])
+def test_pruning_is_masking(name, positions):
+    skip_unless_possible(name, MASKED_TOKENS)
+    check_equals_masking(name, positions, [make_frames(5, 33, 41), "What happens?"])
+
+
+def test_pruning_is_masking_between_images_and_text(name):
+    skip_unless_possible(name, MASKED_TOKENS)
+    skip_unless_possible(name, WITH_IMAGE)
+    frames = make_frames(4, 33, 41)
+    check_equals_masking(name, "reference", ["See", frames[0], "and", frames, "What happens?"])
+
+
+def test_pruning_is_masking_in_two_videos(name):
+    skip_unless_possible(name, MASKED_TOKENS)
+    skip_unless_possible(name, TWO_VIDEOS)
+    check_equals_masking(name, "reference", [make_frames(4), "and", make_frames(4, 30, 20, seed=1), "Why?"])
+
+
+def test_a_batch_is_what_its_prompts_are_alone(name):
+    model, processor = build(name)
+    prompts = [[make_frames(4), "What happens?"], ["Look,", make_frames(4, 30, 20, seed=1), "and say what happens."]]
+    batch = compress_inputs(model, make_inputs(processor, *prompts), "norm_topk", retention=0.4)
+    ids, logits = generate(model, batch)
+    tolerance = 5e-4 if name.startswith("qwen3_5") else 1e-5  # unmodified, linear attention differs by 1e-4, too
+    for row, prompt in enumerate(prompts):
+        alone = compress_inputs(model, make_inputs(processor, prompt), "norm_topk", retention=0.4)
+        assert [len(one.tokens) for one in alone.visuals[0]] == [len(one.tokens) for one in batch.visuals[row]]
+        expected_ids, expected = generate(model, alone)
+        assert torch.equal(ids[row : row + 1], expected_ids)
+        torch.testing.assert_close(logits[row : row + 1], expected, rtol=0, atol=tolerance)
+
+
+def test_a_batch_of_unequal_videos_is_what_its_prompts_are_alone(name):
+    skip_unless_possible(name, UNEQUAL)
+    skip_unless_possible(name, OWN_TEXT)
+    model, processor = build(name)
+    prompts = [[make_frames(4), "What happens?"], [make_frames(7, 30, 20, seed=1), "Why?"], ["Say something."]]
+    with stgridpool.compress(model, Half()):
+        ids = model.generate(**make_inputs(processor, *prompts), max_new_tokens=NUM_NEW, do_sample=False)
+        alone = [model.generate(**make_inputs(processor, one), max_new_tokens=5, do_sample=False) for one in prompts]
+    assert [row[-NUM_NEW:] for row in ids.tolist()] == [one[0, -NUM_NEW:].tolist() for one in alone]
+
+
+def test_beams_of_a_batch_are_those_of_its_prompts(name):
+    skip_unless_possible(name, BEAMS)
+    model, processor = build(name)
+    prompts = [[make_frames(4), "What?"], [make_frames(4, seed=1), "What happens then?"]]
+    beams = {"max_new_tokens": 4, "do_sample": False, "num_beams": 2}
+    with stgridpool.compress(model, "stride", retention=0.5):
+        ids = model.generate(**make_inputs(processor, *prompts), **beams)
+        alone = [model.generate(**make_inputs(processor, prompt), **beams) for prompt in prompts]
+    assert [row[-4:] for row in ids.tolist()] == [one[0, -4:].tolist() for one in alone]
