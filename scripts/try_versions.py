@@ -1,7 +1,7 @@
-"""Run the contract tests on other versions of what we build on, laid over the environment; or resolve new pins.
+"""Run the contract or the adapters' tests on other versions of what we build on; or resolve new pins.
 
-The overlay is a folder of packages in front of the environment's own (PYTHONPATH), so that processes which tests start
-see it, too. It holds only what differs, and never a second torch.
+The versions are laid over the environment: in a folder of packages in front of its own (PYTHONPATH), so that processes
+which tests start see it, too. That overlay holds only what differs, and never a second torch.
 """
 
 import argparse
@@ -26,6 +26,8 @@ OVERLAYS = ROOT / ".venv" / "overlays"
 NEWEST = ("transformers", "lmms-eval", "datasets", "accelerate", "filelock")
 HUGGING_FACE = ("transformers", "huggingface-hub", "tokenizers", "safetensors")  # what another transformers may need
 _TORCH = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
+CONTRACT, ADAPTERS = "contract", "adapters"  # markers of tests
+_FAILED = re.compile(r"^(?:FAILED|ERROR) \S+::test_(\w+)\[(.+?)\](?: - (.*))?$", re.MULTILINE)
 _ERROR = re.compile(r"^(?:E +)?((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
 
 
@@ -42,36 +44,46 @@ def main() -> int:
         help="oldest: the contract tests on the oldest tested transformers. newest: on the newest of "
         f"{', '.join(NEWEST)} that the index serves. resolve: print the lines of a new constraints.txt",
     )
-    what = parser.parse_args().what
+    parser.add_argument(
+        "--adapters",
+        action="store_true",
+        help="in place of the contract tests, run those of the adapters for native models; a line names each family "
+        "that broke and the assumption that did not hold",
+    )
+    arguments = parser.parse_args()
+    marker = ADAPTERS if arguments.adapters else CONTRACT
     try:
-        return {"oldest": try_oldest, "newest": try_newest, "resolve": print_constraints}[what]()
+        if arguments.what == "resolve":
+            return print_constraints()
+        return {"oldest": try_oldest, "newest": try_newest}[arguments.what](marker)
     except PackageIndexError as failure:
-        print(f"{what}: not run, {failure}")
+        print(f"{arguments.what}: not run, {failure}")
         return 1
 
 
-def try_oldest() -> int:
-    """Run the contract tests on the oldest tested transformers and the huggingface_hub that goes with it."""
+def try_oldest(marker: str = CONTRACT) -> int:
+    """Run the tests on the oldest tested transformers and the huggingface_hub that goes with it."""
     (oldest,) = (one.version for one in TESTED["transformers"] if one.operator == ">=")
     pins = {name: pin for name, pin in read_pins().items() if name not in HUGGING_FACE}
-    return run_contract("oldest", differing(resolve([f"transformers=={oldest}"], pins)))
+    return run_tests("oldest", differing(resolve([f"transformers=={oldest}"], pins)), marker)
 
 
-def try_newest() -> int:
-    """Run the contract tests on the newest versions that we and upstream allow, then say what is held back, and why."""
+def try_newest(marker: str = CONTRACT) -> int:
+    """Run the tests on the newest versions that we and upstream allow, then say what is held back, and why."""
     bounds = {canonicalize_name(one.name): one for one in map(Requirement, project()["dependencies"])}
     pins = {name: pin for name, pin in read_pins().items() if _TORCH.match(name)}
     allowed = resolve([*project()["dependencies"], *project()["optional-dependencies"]["dev"]], pins)
     newest = resolve(NEWEST, {}, "--no-deps")
     different = {name: version for name, version in differing(allowed).items() if not _TORCH.match(name)}
-    status = run_contract("newest", different) if different else 0
+    status = run_tests("newest", different, marker) if different else 0
     if not different:
         print("newest: the index serves nothing newer than the pins")
     for name, version in newest.items():
         if version != allowed[name] and bounds[name].specifier.contains(version):
             print(f"newest: {name} {version} is out; the requirements of others allow {allowed[name]}")
         elif version != allowed[name]:
-            status |= run_contract("newest", different | {name: version}, only="command_line")
+            if marker == CONTRACT:
+                status |= run_tests("newest", different | {name: version}, only="command_line")
             print(f"newest: pyproject.toml holds {name} {version} back: {bounds[name].specifier}")
     return status
 
@@ -85,20 +97,21 @@ def print_constraints() -> int:
     return 0
 
 
-def run_contract(title: str, versions: Mapping[str, str], only: str = "") -> int:
-    """Run the contract tests with these versions laid over the environment; print the result in one line.
+def run_tests(title: str, versions: Mapping[str, str], marker: str = CONTRACT, only: str = "") -> int:
+    """Run tests with these versions laid over the environment; print the result in one line, and which adapters broke.
 
     Args:
         title: Beginning of that line.
         versions: What is laid over, by package.
+        marker: Which tests.
         only: Stop at the first failure of tests with this name, and print no more than the line.
     """
     overlay = make_overlay(versions)
     path = [str(overlay), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "COLUMNS": "240"}
     cores = ["--numprocesses", "auto", "--maxprocesses", "4", "--max-worker-restart", "0", "--dist", "loadfile"]
     part = ["--exitfirst", "-k", only] if only else []
-    command = [sys.executable, "-m", "pytest", "-m", "contract", "--color=no", *cores, *part]
+    command = [sys.executable, "-m", "pytest", "-m", marker, "--color=no", *cores, *part]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -107,6 +120,8 @@ def run_contract(title: str, versions: Mapping[str, str], only: str = "") -> int
     causes = sorted(_ERROR.findall(done.stdout), key=lambda text: text.startswith("AssertionError"))  # those say least
     result = done.stdout.strip().splitlines()[-1].strip("= ")
     print(f"{title}: with {_listed(versions)}: {result}{f', first: {causes[0]}' if done.returncode and causes else ''}")
+    for test, case, error in _FAILED.findall(done.stdout) if marker == ADAPTERS else ():
+        print(f"{title}: {case} breaks {test.replace('_', ' ')!r}: {error or 'see above'}")
     return done.returncode
 
 

@@ -51,8 +51,20 @@ def pip(script, monkeypatch):
     return pip
 
 
+ADAPTERS = """
+import pytest
+
+@pytest.mark.adapters
+@pytest.mark.parametrize("name", ["glm4v", "qwen2_vl"])
+@pytest.mark.parametrize("positions", ["survive"])
+def test_pruning_is_masking(name, positions):
+    if name == "glm4v":
+        raise ValueError("another shape")
+"""
+
+
 def write_tests(folder, text=CONTRACT):
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = contract\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  contract\n  adapters\n")
     (folder / "test_some.py").write_text(text)
 
 
@@ -62,17 +74,26 @@ def test_contract_tests_and_their_processes_see_the_overlay(script, tmp_path, mo
     overlay.mkdir()
     (overlay / "from_the_overlay.py").touch()
     monkeypatch.setattr(script, "make_overlay", lambda versions: overlay)
-    assert script.run_contract("oldest", {"b": "2", "a": "1"}) == 0
+    assert script.run_tests("oldest", {"b": "2", "a": "1"}) == 0
     assert capsys.readouterr().out.startswith("oldest: with a 1, b 2: 1 passed")
 
 
 def test_the_first_error_stands_in_the_report(script, tmp_path, monkeypatch, capsys):
     write_tests(tmp_path)
     monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
-    assert script.run_contract("newest", {"a": "1"}) == 1
+    assert script.run_tests("newest", {"a": "1"}) == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert "1 failed" in line
     assert line.endswith("s, first: ModuleNotFoundError: No module named 'from_the_overlay'")
+
+
+def test_a_family_that_broke_and_its_assumption_are_named(script, tmp_path, monkeypatch, capsys):
+    write_tests(tmp_path, ADAPTERS)
+    monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
+    assert script.run_tests("oldest", {"transformers": "5.17.0"}, script.ADAPTERS) == 1
+    result, broken = capsys.readouterr().out.splitlines()
+    assert result.startswith("oldest: with transformers 5.17.0: 1 failed, 1 passed")
+    assert broken == "oldest: survive-glm4v breaks 'pruning is masking': ValueError: another shape"
 
 
 def test_an_overlay_is_made_once_and_of_nothing_but_the_packages_named(script, pip):
@@ -121,7 +142,7 @@ def test_the_newest_that_is_allowed_is_tried_and_what_is_held_back_is_said(
     )
     monkeypatch.setattr(script, "package_version", lambda name: "1.0+cpu")
     monkeypatch.setattr(script, "read_pins", lambda: {"torch": "1.0", "pytest": "1.0"})
-    monkeypatch.setattr(script, "run_contract", lambda title, versions, **_: tried.append(versions) or 0)
+    monkeypatch.setattr(script, "run_tests", lambda title, versions, *_, **__: tried.append(versions) or 0)
     pip.newest, pip.allowed = newest, allowed
     assert script.try_newest() == 0
     assert tried == runs
