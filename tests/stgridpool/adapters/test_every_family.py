@@ -1,4 +1,4 @@
-"""A pruned prompt is the whole prompt with the dropped tokens masked; a batch is what its prompts are alone."""
+"""In every family, a pruned prompt is the whole one with tokens masked, and a batch is what its prompts are alone."""
 
 from dataclasses import dataclass
 
