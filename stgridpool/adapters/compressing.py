@@ -144,9 +144,9 @@ class Compressing:
 
     def _continue(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Run a forward without videos; if it continues compressed prompts, at the positions behind them."""
-        cache: Any = find_cache((), arguments)
-        prompt = self.last
-        if prompt is None or cache is None or self._cache is None or cache is not self._cache():
+        cache, prompt = find_cache((), arguments), self.last
+        own = None if self._cache is None else self._cache()
+        if prompt is None or cache is None or own is None or cache is not own:
             return stock(**arguments)
         with ExitStack() as stack:
             if self._inside is not None and prompt.inside is not None:
