@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.none import NoCompression
@@ -134,6 +134,26 @@ class Adapter:
                 version of transformers computes.
         """
         return None
+
+    def tower(self, model: Any) -> nn.Module | None:
+        """Return the vision tower, whose attention and keys methods may ask for; None refuses such methods by name."""
+        return None
+
+    def tower_rows(
+        self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
+    ) -> list[Tensor]:
+        """Deal rows of the tower's patches, in the order of its attention, among visuals, a row for each token.
+
+        Args:
+            model: The model.
+            inputs: The output of its processor.
+            kind: "video" or "image".
+            rows: (n, ...), one for each patch.
+            visuals: The visuals; the rows of each are about its patches, or about its tokens if it has none.
+        """
+        from stgridpool.adapters.tower_evidence import rows_by_visual  # noqa: PLC0415  # it imports transformers
+
+        return rows_by_visual(rows, visuals)
 
     def prefilling(self, model: Any, prompt: CompressedPrompt) -> AbstractContextManager[None]:
         """Hand over what does not fit into the inputs, such as DeepStack levels, to the first forward in the block."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.captured import captured_output
@@ -58,6 +58,11 @@ class LlavaOnevisionAdapter(Adapter):
         if position is not None:
             choice("mm_newline_position", position, NEWLINE_POSITIONS)
         return position
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower."""
+        tower: nn.Module = model.model.vision_tower
+        return tower
 
     def own_pooling(self, model: Any) -> Compressor:
         """Return bilinear pooling with stride 2."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.adapters.adapter import VIDEO, Adapter, Inputs
-from stgridpool.adapters.tower_evidence import tower_offers
+from stgridpool.adapters.tower_evidence import check_tower_needs, tower_offers
 from stgridpool.adapters.visual_runs import VisualRun
 from stgridpool.compressor import Compressor, Step
 from stgridpool.compressors import build_compressor
@@ -135,6 +135,7 @@ def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:
         ValueError: If it cannot; the message names what is missing.
     """
     check_offered(compressor.needs, {*tower_offers(adapter, model), Question, *IN_DECODER}, compressor)
+    check_tower_needs(adapter, model, compressor.needs)
     tower = [need for need in compressor.needs if isinstance(need, Question) and need != QUESTION]
     if tower:
         raise ValueError(f"{compressor!r} needs {tower[0]!r}; native models have no text half of a vision tower")

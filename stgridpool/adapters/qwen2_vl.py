@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.vision_utils import get_vision_window_index
 
 from stgridpool.adapters.adapter import HF, IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.mrope import Grid, mrope_positions
@@ -45,6 +46,23 @@ class Qwen2VLAdapter(Adapter):
         grids = inputs.get(f"{kind}_grid_thw")
         side = model.config.vision_config.spatial_merge_size
         return [] if grids is None else [(frames, rows // side, cols // side) for frames, rows, cols in grids.tolist()]
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower."""
+        tower: nn.Module = model.model.visual
+        return tower
+
+    def tower_rows(
+        self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
+    ) -> list[Tensor]:
+        """Deal rows of patches, four of which make a token; those of Qwen2.5-VL come window by window."""
+        config = model.config.vision_config
+        window = getattr(config, "window_size", None)
+        if window is not None:
+            grid, merged = inputs[f"{kind}_grid_thw"], config.spatial_merge_size
+            order, _ = get_vision_window_index(grid, merged, window, config.patch_size)
+            rows = rows.unflatten(0, (len(order), -1))[order.argsort().to(rows.device)].flatten(0, 1)
+        return super().tower_rows(model, inputs, kind, rows, visuals)
 
     def grids(self, model: Any, inputs: Inputs, kind: str) -> list[Grid]:
         """Return what positions are counted from: shape and time step of each segment of visual tokens."""

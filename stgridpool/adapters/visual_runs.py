@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stgridpool.adapters.adapter import IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
+from stgridpool.adapters.tower_evidence import with_evidence
 from stgridpool.compressor import FRAMES, PATCHES, Step, compress_steps
 from stgridpool.evidence import Evidence, Need, through
 from stgridpool.plan import Plan, Shape, to_device
@@ -91,13 +93,15 @@ def visual_runs(
     Raises:
         ValueError: If a visual has another number of tokens than placeholders, or images are not supported.
     """
-    del needs
     runs: list[VisualRun] = []
     if inputs.get(adapter.video_inputs[0]) is not None:
-        runs += _matched(adapter, model, inputs, adapter.encode(model, inputs, clips), VIDEO)
+        encode = partial(adapter.encode, model, inputs, clips)
+        visuals = with_evidence(adapter, model, inputs, VIDEO, needs, encode)
+        runs += _matched(adapter, model, inputs, visuals, VIDEO)
     if images and any(inputs.get(name) is not None for name in adapter.image_inputs[:1]):
-        pictures = [replace(one, kind=IMAGE) for one in adapter.encode_images(model, inputs)]
-        runs += _matched(adapter, model, inputs, pictures, IMAGE)
+        encode = partial(adapter.encode_images, model, inputs)
+        visuals = [replace(one, kind=IMAGE) for one in with_evidence(adapter, model, inputs, IMAGE, needs, encode)]
+        runs += _matched(adapter, model, inputs, visuals, IMAGE)
     return runs
 
 

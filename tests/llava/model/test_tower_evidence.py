@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava.model.capture import captured
 from llava.model.tower import ClipTower, SiglipTower
-from llava.model.tower_evidence import attention_received
+from stgridpool.algorithms.patch_attention import attention_received
 from stgridpool.evidence import (
     AttentionReceived,
     ClassAttention,

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from native_models.families import build
 from native_models.prompts import make_frames, make_inputs
-
 from stgridpool import Random, build_compressor
 from stgridpool.adapters import adapter_for, compress_inputs
 
