@@ -150,7 +150,7 @@ class Compressing:
             return stock(**arguments)
         with ExitStack() as stack:
             if self._inside is not None and prompt.inside is not None:
-                stack.enter_context(prompt.inside.continuing(self._inside))
+                stack.enter_context(prompt.inside.continuing(self._inside, is_prompt=False))
             if arguments.get("position_ids") is None:
                 arguments["position_ids"] = _following(prompt, cache.get_seq_length(), arguments)
             return stock(**arguments)

@@ -112,18 +112,20 @@ class DecoderSteps:
             yield compressed
 
     @contextmanager
-    def continuing(self, prompts: CompressedPrompts) -> Iterator[None]:
+    def continuing(self, prompts: CompressedPrompts, is_prompt: bool = True) -> Iterator[None]:
         """Continue prompts that were prefilled in an earlier block, from their cache or forks of it.
 
-        The first forward of the block still belongs to the prompts (such as a question about their video); later tokens
-        count as generated.
+        Args:
+            prompts: The result of the earlier block.
+            is_prompt: Whether the first forward of the block still belongs to the prompts, such as a question about
+                their video; all later tokens count as generated.
 
         Raises:
             ValueError: If the prompts have not been prefilled.
         """
         if not prompts.kept:
             raise ValueError("these prompts have not been prefilled; run them inside `prompts` first")
-        with self._attached(_Run(self, (), (), prompts)):
+        with self._attached(_Run(self, (), (), prompts, is_prompt)):
             yield
 
     @contextmanager
@@ -149,9 +151,10 @@ class _Run:
         spans: Sequence[Sequence[VisualSpan]],
         num_answer: Sequence[int],
         prompts: CompressedPrompts,
+        is_prompt: bool = True,
     ) -> None:
         self._steps, self._spans, self._num_answer, self._prompts = steps, spans, num_answer, prompts
-        self._is_prompt = True  # the next forward still belongs to the prompts
+        self._is_prompt = is_prompt  # the next forward still belongs to the prompts
         self._pass: Prefill | Continuation | None = None
 
     def enter_body(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002
