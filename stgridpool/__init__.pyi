@@ -32,6 +32,7 @@ from .compressors.none import NoCompression as NoCompression
 from .compressors.norm_topk import NormTopK as NormTopK
 from .compressors.nsp import NSP as NSP
 from .compressors.oracle_frames import OracleFrames as OracleFrames
+from .compressors.per_segment import PerSegment as PerSegment
 from .compressors.prumerge import PruMerge as PruMerge
 from .compressors.prumerge_plus import PruMergePlus as PruMergePlus
 from .compressors.prunevid.prunevid import PruneVid as PruneVid

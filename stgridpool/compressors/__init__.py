@@ -31,6 +31,7 @@ from stgridpool.compressors.none import NoCompression
 from stgridpool.compressors.norm_topk import NormTopK
 from stgridpool.compressors.nsp import NSP
 from stgridpool.compressors.oracle_frames import OracleFrames
+from stgridpool.compressors.per_segment import PerSegment
 from stgridpool.compressors.prumerge import PruMerge
 from stgridpool.compressors.prumerge_plus import PruMergePlus
 from stgridpool.compressors.prunevid.prunevid import PruneVid
@@ -83,6 +84,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "fastv": FastV,
     "pyramid_drop": PyramidDrop,
     "recycle": Recycle,
+    "per_segment": PerSegment,
     "sparsevlm": SparseVLM,
     "tome": ToMe,
     "dycoke_ttm": DyCokeTTM,

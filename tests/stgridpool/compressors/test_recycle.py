@@ -60,7 +60,7 @@ def test_it_stands_where_its_method_stands():
     assert step == Step(inside, own.place, own.positions, own.decode_gap, own.merges_evenly)
     assert inside.needs == build_compressor("fastv").needs
     assert inside.query_aware
-    assert Recycle().pruner == NormTopK()
+    assert Recycle().other == NormTopK()
     assert Recycle(options=[["tokens", 3]]) == Recycle(options={"tokens": 3})
     hash(Recycle(options={"tokens": 3}))
 

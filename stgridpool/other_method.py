@@ -1,0 +1,66 @@
+"""OtherMethod: a method that calls another one, by its name and options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from stgridpool.compressor import Compressor, Step
+from stgridpool.evidence import Need
+
+
+@dataclass(frozen=True)
+class OtherMethod(Compressor):
+    """Base of methods that act where another method acts, and need what it needs.
+
+    Attributes:
+        given: Options that this method decides for the other one, with some allowed value; class attribute.
+        method: Name of a method that acts once.
+        options: Its options, as a mapping or as pairs of name and value.
+
+    Raises:
+        ValueError: If there is no such method or option, or the method acts several times.
+    """
+
+    needs_maps: ClassVar[bool] = False
+    given: ClassVar[dict[str, Any]] = {}
+
+    method: str = "norm_topk"
+    options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        pairs = self.options.items() if isinstance(self.options, Mapping) else self.options
+        object.__setattr__(self, "options", tuple((name, value) for name, value in pairs))
+        if len(self.other.steps()) != 1:
+            raise ValueError(f"method must act once, and {self.method} acts {len(self.other.steps())} times")
+
+    @cached_property
+    def other(self) -> Compressor:
+        """The other method."""
+        return self.build(**self.given)
+
+    def build(self, **given: Any) -> Compressor:
+        """Build the other method with the options that this one decides."""
+        from stgridpool.compressors import build_compressor  # noqa: PLC0415  # it imports this module
+
+        return build_compressor(self.method, **{**dict(self.options), **given})
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return the other method's needs."""
+        return self.other.needs
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where the other method acts."""
+        return (replace(self.other.steps()[0], compressor=self),)
+
+    def for_depth(self, num_layers: int) -> Self:
+        """See `Compressor.for_depth`."""
+        return self.around(self.other.for_depth(num_layers))
+
+    def around(self, other: Compressor) -> Self:
+        """Return this method around another object of the same other method."""
+        names = [field.name for field in fields(other) if field.init and field.name not in self.given]
+        return replace(self, options=tuple((name, getattr(other, name)) for name in names))
