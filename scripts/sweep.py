@@ -38,6 +38,7 @@ from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool import Compressor, build_compressor
+from stgridpool.chain import Chain
 from stgridpool.equal_budget import Reference, meet, planned_retention
 from stgridpool.options import json_object
 from stgridpool.retention import DEFINITIONS
@@ -45,6 +46,16 @@ from stgridpool.retention import DEFINITIONS
 MODEL = "llava_video"
 SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _options(name: str, method: Compressor) -> dict[str, Any]:
+    """Return the options with which `name` builds `method`, without those that follow from the others."""
+    options = json.loads(json.dumps({field.name: getattr(method, field.name) for field in fields(method)}))
+    for option in tuple(options):
+        fewer = {other: value for other, value in options.items() if other != option}
+        if _builds(name, fewer, method):
+            options = fewer
+    return options
 
 
 def _builds(name: str, options: Mapping[str, Any], method: Compressor) -> bool:
@@ -85,11 +96,11 @@ class Choice:
             ValueError: If it cannot.
         """
         method = meet(self.build(), retention, of, reference)
-        options = json.loads(json.dumps({field.name: getattr(method, field.name) for field in fields(method)}))
-        for name in tuple(options):  # leave out what follows from the others
-            fewer = {other: value for other, value in options.items() if other != name}
-            if _builds(self.name, fewer, method):
-                options = fewer
+        if isinstance(method, Chain):
+            parts = zip(self.name.split("+"), method.methods, strict=True)
+            options = {name: needed for name, one in parts if (needed := _options(name, one))}
+        else:
+            options = _options(self.name, method)
         return Choice(self.name, options, f"{self.folder}@{retention:g}")
 
     def build(self) -> Compressor:
@@ -208,7 +219,8 @@ def at_retentions(
         except ValueError as error:
             remarks.append(f"{choice.folder}@{retention:g}: left out: {error}")
             continue
-        if left is not None and abs(left - retention) * reference.own_count(num_frames) >= 1:
+        of_steps = len(one.build().steps())  # each rounds down by less than a token
+        if left is not None and abs(left - retention) * reference.own_count(num_frames) >= of_steps:
             remarks.append(f"{one.folder}: leaves {100 * left:.1f} %: it comes in whole sizes, and this is the nearest")
         found.append(one)
     return found, remarks

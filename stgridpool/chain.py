@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from stgridpool.chain_budget import under_one_budget
 from stgridpool.compressor import (
     FRAMES,
     PATCHES,
@@ -15,6 +16,7 @@ from stgridpool.compressor import (
     compress_tokens,
     planned_counts,
 )
+from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
@@ -60,6 +62,10 @@ class Chain(Compressor):
             ValueError: If the model is not deep enough for one of them.
         """
         return Chain(tuple(method.for_depth(num_layers) for method in self.methods))
+
+    def at_retention(self, share: float, of: str, reference: Reference) -> Chain:
+        """Share one budget among the methods, see `stgridpool.chain_budget` and `Compressor.at_retention`."""
+        return Chain(under_one_budget(self.for_depth(reference.num_layers).methods, share, of, reference))
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Combine the plans of all methods, each for the output of the one before."""

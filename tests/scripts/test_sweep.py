@@ -136,6 +136,13 @@ def test_options_at_a_retention_build_the_method_that_meets_it(load_script, word
     assert "preset" not in found.options  # options that follow from the others are left out
 
 
+def test_a_chain_at_a_retention_names_the_options_of_its_methods(load_script):
+    choice = load_script("sweep").Choice.parse('visionzip+fastv:{"fastv":{"layer":7}}')
+    found = choice.at(0.25, "layer_average", Reference(Bilinear(2), (28, 28), 28))
+    assert found.options == {"visionzip": {"retention": pytest.approx(0.4)}, "fastv": {"layer": 7}}
+    assert found.folder.endswith("@0.25")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

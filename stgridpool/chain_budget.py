@@ -1,0 +1,135 @@
+"""One budget for a chain of methods, such as ``visionzip+fastv``: what each of them leaves so that the whole meets it.
+
+Methods inside the language model keep fractions of what reaches them. They stay as they are if the last method in front
+has a budget: it then leaves what the whole needs, as FlashVID shares its budget. Where that would be more than
+everything, it leaves everything, and the methods inside leave more, in proportion. If no method in front has a budget,
+those inside alone meet it. Every step rounds its tokens down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from stgridpool.budget import split_layer_average
+from stgridpool.compressor import Compressor, Step
+from stgridpool.equal_budget import ENTERING, LAST, Reference, planned_layers
+from stgridpool.scorer import Budgeted
+
+_LENGTHS = (32, 64)
+"""Numbers of frames at which a method in front must leave the same share."""
+_EXACT = 1e-12
+
+
+def under_one_budget(
+    methods: Sequence[Compressor], share: float, of: str, reference: Reference
+) -> tuple[Compressor, ...]:
+    """Return the methods with options that leave `share` of the checkpoint's own tokens; see the module.
+
+    Args:
+        methods: In the order of the model, their options for its depth settled.
+        share: Share to leave, above 0 and at most 1.
+        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        reference: The checkpoint.
+
+    Raises:
+        ValueError: If they cannot; the message says why.
+    """
+    front = [method for method in methods if not method.steps()[0].is_inside]
+    inside = [step for method in methods for step in method.steps() if step.is_inside]
+    is_free = bool(front) and isinstance(front[-1], Budgeted)
+    if not is_free and (of == ENTERING or not inside):
+        raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}")
+    most = _left(front[:-1] if is_free else front, reference)
+    if share > most:
+        raise ValueError(f"{_named(front)} leaves {most:.4g} of the tokens, so {of} cannot be {share:g}: ask for less")
+    before = _shares(inside)
+    entering, after = _split(share / most, of, is_free, before, _lengths(inside, reference.num_layers))
+    changed = [front[-1].at_retention(entering, ENTERING, reference)] if is_free else []
+    found = dict(zip(map(id, front[-1:]), changed, strict=False)) | _scaled(methods, inside, after)
+    return tuple(found.get(id(method), method) for method in methods)
+
+
+def _shares(inside: Sequence[Step]) -> list[float]:
+    """Return the share of what enters the language model that is left after each step inside.
+
+    Raises:
+        ValueError: If a step does not leave a fraction.
+    """
+    shares = [1.0]
+    for step in inside:
+        method = step.compressor
+        ratio = method.budget.ratio if isinstance(method, Budgeted) else None
+        if ratio is None:
+            raise ValueError(f"in a chain under one budget, methods inside must leave a fraction, not {method!r}")
+        shares.append(ratio * shares[-1 - method.counts_from])
+    return shares[1:]
+
+
+def _left(front: Sequence[Compressor], reference: Reference) -> float:
+    """Return the share of the own tokens that methods in front leave; 1 for none.
+
+    Raises:
+        ValueError: If the tokens or the number of frames decide.
+    """
+    if not front:
+        return 1.0
+    from stgridpool.chain import Chain  # noqa: PLC0415 - which imports this module
+
+    method = front[0] if len(front) == 1 else Chain(tuple(front))
+    counts = [planned_layers(method, frames, reference)[0] for frames in _LENGTHS]
+    first, second = (
+        count and count / reference.own_count(frames) for count, frames in zip(counts, _LENGTHS, strict=True)
+    )
+    if first is None or first != second:
+        raise ValueError(f"in a chain under one budget, what {method!r} leaves must be a known share of the tokens")
+    return first
+
+
+def _lengths(inside: Sequence[Step], num_layers: int) -> list[int]:
+    """Return the number of layers in front of the first step, between steps, and behind the last."""
+    return [after - before for before, after in pairwise([0, *(int(step.place) for step in inside), num_layers])]
+
+
+def _split(share: float, of: str, is_free: bool, shares: list[float], lengths: list[int]) -> tuple[float, list[float]]:
+    """Return the share of the tokens that enters, and the shares of those that are left after each step inside.
+
+    Args:
+        share: Share to leave of the tokens that the last method in front gets, or, if it stays as it is, leaves.
+        of: See `under_one_budget`.
+        is_free: Whether the last method in front has a budget.
+        shares: See `_shares`.
+        lengths: See `_lengths`.
+    """
+    if of == ENTERING:
+        return share, shares
+    if of == LAST:
+        last = shares[-1] if shares else 1.0
+        entering = min(1.0, share / last) if is_free else 1.0
+        return entering, [min(1.0, one * share / entering / last) for one in shares]
+    entering, *left = split_layer_average(share, lengths, (1.0 if is_free else None, *shares))
+    return entering, [one / entering for one in left]
+
+
+def _scaled(methods: Sequence[Compressor], inside: Sequence[Step], shares: Sequence[float]) -> dict[int, Compressor]:
+    """Return the methods, by the identity of those that they replace, whose steps inside leave other `shares` now.
+
+    Raises:
+        ValueError: If what a step leaves is no option of its method.
+    """
+    found: dict[int, Compressor] = {}
+    known = [1.0, *shares]
+    for number, step in enumerate(inside):
+        method = step.compressor
+        ratio = known[number + 1] / known[number - method.counts_from]
+        if not isinstance(method, Budgeted) or method.budget.ratio is None or abs(ratio - method.budget.ratio) < _EXACT:
+            continue
+        if not any(method is one for one in methods):
+            raise ValueError(f"{method!r} would have to leave {ratio:.4g}, which is no option: ask for less")
+        found[id(method)] = replace(method, retention=ratio)
+    return found
+
+
+def _named(methods: Sequence[Compressor]) -> str:
+    return " + ".join(map(repr, methods))

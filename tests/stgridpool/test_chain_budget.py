@@ -1,0 +1,72 @@
+"""Chains under one budget, by hand: 8 frames of 196 own tokens, 1568 in all, in a model of 28 layers."""
+
+import pytest
+
+from stgridpool import Average, build_compressor
+from stgridpool.equal_budget import Reference, meet, planned_layers, planned_retention
+
+OWN = Reference(Average(kernel_size=2), (28, 28), 28)
+OF_27 = Reference(build_compressor("bilinear"), (27, 27), 28)  # 14x14 tokens of 27x27
+
+
+def layers(name, share, of, reference=OWN, **options):
+    return planned_layers(meet(build_compressor(name, **options), share, of, reference), 8, reference)
+
+
+def test_the_method_in_front_leaves_what_the_mean_needs():
+    """Layers 2 to 27 hold half of what enters: x (2 + 26 / 2) = 28 / 4, so x = 7 / 15 of 1568 = 731, and half of it."""
+    assert layers("visionzip+fastv", 0.25, "layer_average") == [731] * 2 + [365] * 26
+    assert layers("visionzip+fastv", 0.25, "kv_read") == [731] * 2 + [365] * 26
+    method = meet(build_compressor("visionzip+fastv"), 0.25, "layer_average", OWN)
+    assert method.methods[0].retention == pytest.approx(7 / 15)
+    assert method.methods[1] == build_compressor("fastv")
+    assert planned_retention(method, 8, OWN)["layer_average"] == pytest.approx(0.25, abs=2 / 1568)
+
+
+def test_methods_inside_leave_more_where_the_front_cannot():
+    """x (2 + 26 / 2) = 28 * 0.9 would be 1.68: all 1568 enter, and (25.2 - 2) / 26 of them stay, 1399."""
+    assert layers("visionzip+fastv", 0.9, "layer_average") == [1568] * 2 + [1399] * 26
+
+
+def test_what_enters_and_what_is_left_at_the_end():
+    assert layers("visionzip+fastv", 0.25, "entering_llm") == [392] * 2 + [196] * 26
+    assert layers("visionzip+fastv", 0.25, "last_layer") == [784] * 2 + [392] * 26
+    assert layers("visionzip+fastv", 0.75, "last_layer") == [1568] * 2 + [1176] * 26
+
+
+def test_every_part_counts_in_a_chain_of_three():
+    """13x13 of 14x14 tokens reach visionzip: 1352 of 1568. x (2 + 26 / 2) = 7 of 1568 are 731 again, 0.541 of 1352."""
+    assert layers("average+visionzip+fastv", 0.25, "layer_average", OF_27) == [731] * 2 + [365] * 26
+    assert layers("average+visionzip", 0.25, "entering_llm", OF_27) == [392] * 28
+    with pytest.raises(ValueError, match=r"Average.* leaves 0.8622 of the tokens, so entering_llm cannot be 0.9"):
+        meet(build_compressor("average+visionzip"), 0.9, "entering_llm", OF_27)
+
+
+def test_a_pyramid_inside_keeps_its_fractions():
+    """From layers 7, 14 and 21: x (7 + 7 / 2 + 7 / 4 + 7 / 8) = 28 / 10 gives 334 of 1568, then 167, 83 and 41."""
+    counts = [334] * 7 + [167] * 7 + [83] * 7 + [41] * 7
+    assert layers("divprune+pyramid_drop", 0.1, "layer_average") == counts
+    with pytest.raises(ValueError, match=r"would have to leave .*, which is no option: ask for less"):
+        meet(build_compressor("divprune+pyramid_drop"), 0.9, "layer_average", OWN)
+
+
+def test_without_a_budget_in_front_those_inside_meet_it():
+    """13x13 of 14x14 tokens enter 2 layers; the mean wants (28 * 392 - 2 * 1352) / 26 = 318.2 in the others."""
+    assert layers("average+fastv", 0.25, "layer_average", OF_27) == [1352] * 2 + [318] * 26
+    assert layers("average+fastv", 0.25, "last_layer", OF_27) == [1352] * 2 + [392] * 26
+    with pytest.raises(ValueError, match=r"has no budget by which entering_llm could be 0.25"):
+        meet(build_compressor("average+fastv"), 0.25, "entering_llm", OF_27)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("visionzip+fastv", {"fastv": {"tokens": 9}}, "methods inside must leave a fraction, not FastV"),
+        ("visionzip+framefusion", {}, "methods inside must leave a fraction, not FrameFusionLayer"),
+        ("stride+divprune+fastv", {"stride": {"tokens": 99}}, "Stride.* leaves must be a known share of the tokens"),
+        ("ptg+nsp", {}, "has no budget by which layer_average could be 0.25"),
+    ],
+)
+def test_a_chain_that_cannot_says_why(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        meet(build_compressor(name, **options), 0.25, "layer_average", OWN)
