@@ -11,17 +11,17 @@ from stgridpool.compressor import FRAMES, PATCHES, Step
 from stgridpool.evidence import Evidence
 from stgridpool.frame_transform import FrameTransform
 from stgridpool.frames.layout import RewrittenFrames, lay_out
-from stgridpool.frames.mosaics import Level, num_grids, rewrite
+from stgridpool.frames.mosaics import LARGEST_GRID, Level, num_grids, rewrite
 from stgridpool.frames.patterns import every_token
 from stgridpool.frames.pictures import gridded
-from stgridpool.options import choice, whole_number, whole_numbers
+from stgridpool.options import choice, number, whole_number, whole_numbers
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
 RELEASED_WINDOW, RELEASED_LEVELS = 8, 3
 WRITES = ("replace", "append", "blend")
 GRIDDINGS = ("tokens", "images")
-LONGEST_WINDOW, MOST_LEVELS, LARGEST_GRID = 1_000_000, 16, 1024
+LONGEST_WINDOW, MOST_LEVELS = 1_000_000, 16
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,18 @@ class PTG(FrameTransform):
     does not change, unless mosaics are appended.
 
     The paper gives windows instead of strides: with `window` K and `levels` L, level l = 1..L works on windows of
-    ``K * 2^(l-1)`` frames, so its stride is ``K * 2^(l-1) / grid_size``. With neither form, the windows are those of
+    ``K * 2^(l-1)`` frames, so its stride is ``K * 2^(l-1) / grid_size``, which need not be whole: of 6 frames a grid of
+    4 gets frames 0, 2, 4 and 5, by the released rule for even distances. With neither form, the windows are those of
     the released runs: 8, 16 and 32 frames.
 
     Source: ST-GridPool (ICLR 2026), pyramid temporal gridding. Rounding and order follow the released code, but the
     source tokens are never overwritten.
 
     Attributes:
-        strides: Frames from one sampled frame to the next, per level, 1 to 1,000,000.
+        strides: Frames from one sampled frame to the next, per level, numbers from 1 to 1,000,000.
         grid_size: Frames per grid, one number or one per level, 1 to 1024.
-        window: K in frames, 1 to 1,000,000, a multiple of `grid_size`; the paper's form. The object keeps the strides
-            that follow from it.
+        window: K in frames, `grid_size` to 1,000,000; the paper's form. The object keeps the strides that follow from
+            it.
         levels: Number of levels, 1 to 16; the paper's form.
         write: What becomes of a mosaic: "replace", as released; "blend", the mean of it and the frame that it would
             replace takes that place; or "append", it is one more frame behind that one, no frame is lost, and all
@@ -55,7 +56,7 @@ class PTG(FrameTransform):
         ValueError: If both forms or half of one are given, or an option is of the wrong type or out of its range.
     """
 
-    strides: tuple[int, ...] | None = None
+    strides: tuple[float, ...] | None = None
     grid_size: int | tuple[int, ...] = 4
     window: int | None = None
     levels: int | None = None
@@ -104,7 +105,7 @@ class PTG(FrameTransform):
 
 
 def pyramid_levels(
-    strides: Sequence[int] | None,
+    strides: Sequence[float] | None,
     grid_size: int | tuple[int, ...],
     window: int | None = None,
     levels: int | None = None,
@@ -128,7 +129,9 @@ def pyramid_levels(
         first = whole_number("window", window, 1, LONGEST_WINDOW)
         strides = [_stride_of(first, level, size) for level, size in enumerate(sizes)]
     else:
-        strides = whole_numbers("strides", strides, 1, LONGEST_WINDOW, MOST_LEVELS)
+        if not isinstance(strides, list | tuple) or len(strides) > MOST_LEVELS:
+            raise ValueError(f"strides must be a list of at most {MOST_LEVELS} numbers, got {strides!r}")
+        strides = [_stride(stride) for stride in strides]
         sizes = _grid_sizes(grid_size, len(strides))
     return tuple(Level(size, stride) for size, stride in zip(sizes, strides, strict=True))
 
@@ -143,10 +146,16 @@ def _grid_sizes(grid_size: int | tuple[int, ...], num_levels: int) -> tuple[int,
     return sizes
 
 
-def _stride_of(window: int, level: int, grid_size: int) -> int:
+def _stride_of(window: int, level: int, grid_size: int) -> float:
     frames = window << level  # window * 2^level
-    if frames % grid_size:
+    if frames < grid_size:
         raise ValueError(
-            f"a window of {frames} frames must be a multiple of grid_size={grid_size}, choose another window"
+            f"a window of {frames} frames must hold at least grid_size={grid_size} frames, choose a larger window"
         )
-    return frames // grid_size
+    return _stride(frames / grid_size)
+
+
+def _stride(value: object) -> float:
+    """Return a stride, as a whole number if it is one."""
+    stride = number("strides", value, 1, LONGEST_WINDOW, "frames")
+    return int(stride) if stride.is_integer() else stride

@@ -77,7 +77,7 @@ class STGridPool(Compressor):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = _presets()
 
     preset: str | None = "released"
-    strides: tuple[int, ...] | None = None
+    strides: tuple[float, ...] | None = None
     grid_size: int | tuple[int, ...] = 4
     window: int | None = None
     levels: int | None = None

@@ -6,6 +6,7 @@ Source: ST-GridPool (ICLR 2026), pyramid temporal gridding, and its released cod
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,26 +21,30 @@ from stgridpool.options import Pair
 from stgridpool.plan import Shape, made_sizes
 from stgridpool.rows import Rows
 
+LARGEST_GRID = 1024
+"""Most frames of a grid: the largest denominator of a stride."""
+
 
 class Level(NamedTuple):
     """One level of the pyramid.
 
     Attributes:
         grid_size: Frames K per grid, at least 1.
-        stride: Stride f in frames: one of every f frames is sampled into a grid.
+        stride: Stride f in frames, at least 1: one of every f frames is sampled into a grid; 1.5 is two of every three.
     """
 
     grid_size: int
-    stride: int
+    stride: float
 
 
-def sampled_frames(num_frames: int, stride: int) -> list[int]:
-    """Return the last frame of each of ``num_frames // stride`` equal runs of frames.
+def sampled_frames(num_frames: int, stride: float) -> list[int]:
+    """Return the last frame of each of ``floor(num_frames / stride)`` equal runs of frames.
 
     Like the released code, we round a float32 linspace half to even; exact arithmetic would choose other frames where
-    `stride` does not divide `num_frames`.
+    `stride` does not divide `num_frames`. No frame is sampled twice, since runs are no shorter than a frame.
     """
-    edges = torch.linspace(0, num_frames, num_frames // stride + 1, dtype=torch.float32)[1:]
+    count = math.floor(num_frames / Fraction(stride).limit_denominator(LARGEST_GRID))
+    edges = torch.linspace(0, num_frames, count + 1, dtype=torch.float32)[1:]
     return (edges - 1).round().clamp(0, num_frames - 1).long().tolist()
 
 

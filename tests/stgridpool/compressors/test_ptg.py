@@ -145,6 +145,31 @@ def test_too_short_a_video_is_left_as_it_is(frames):
 
 
 @pytest.mark.parametrize(
+    ("window", "grid_size", "frames"),
+    [
+        (6, 4, [0, 2, 4, 5, 6, 8, 10, 11]),  # 0.5, 2, 3.5, 5, 6.5, 8, 9.5, 11, halves to even
+        (5, 4, [0, 2, 3, 4, 5, 6, 8, 9]),  # 0.25, 1.5, 2.75, 4, and 5 more each
+        (4, 3, [0, 2, 3, 4, 6, 7]),  # 0.33, 1.67, 3, 4.33, 5.67, 7
+        (9, 6, [0, 2, 4, 5, 6, 8, 10, 11, 12, 14, 16, 17]),  # every 1.5 frames, as in the first
+    ],
+)
+def test_a_window_need_not_be_a_multiple_of_the_grid(window, grid_size, frames):
+    ptg = PTG(window=window, levels=2, grid_size=grid_size)
+    assert ptg.strides == (window / grid_size, 2 * window / grid_size)
+    assert sampled_frames(2 * window, ptg.strides[0]) == frames
+    replaced = ptg.rewrite((2 * window, 2, 2)).slots >= 0
+    assert replaced.nonzero().flatten().tolist() == [window - 1, 2 * window - 1]
+
+
+def test_a_mosaic_of_a_window_that_is_no_multiple_of_the_grid():
+    """Frames 0, 2, 4 and 5 of six, one tile each; the other five frames stay."""
+    maps = torch.arange(6.0)[:, None, None, None].expand(6, 2, 2, 1)
+    out = PTG(window=6, levels=1)(maps).tokens.view(6, 4)
+    assert out[5].tolist() == [0, 2, 4, 5]
+    assert torch.equal(out[:5], maps[:5].reshape(5, 4))
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (
@@ -154,14 +179,14 @@ def test_too_short_a_video_is_left_as_it_is(frames):
         ({"write": "insert"}, "write cannot be 'insert'"),
         ({"window": 8}, "window and levels must both be given, got window=8, levels=None"),
         ({"window": 8, "levels": 0}, "levels must be a whole number from 1 to 16, got 0"),
-        ({"window": 6, "levels": 2}, "window of 6 frames must be a multiple of grid_size=4"),
-        ({"strides": (1, 0)}, r"strides must be a list of whole numbers from 1 to 1000000, at most 16, got \(1, 0\)"),
+        ({"window": 3, "levels": 2}, "window of 3 frames must hold at least grid_size=4 frames, choose a larger"),
+        ({"strides": (1, 0)}, "strides must be a number of frames from 1 to 1e.06, got 0"),
         ({"strides": (1, 2), "grid_size": (4, 4, 4)}, r"one per level \(2\), got \(4, 4, 4\)"),
-        ({"strides": (2.0,)}, r"strides must be a list of whole numbers .*, got \(2.0,\)"),
+        ({"strides": (0.9,)}, "strides must be a number of frames from 1 to 1e.06, got 0.9"),
         ({"window": "8", "levels": 3}, "window must be a whole number from 1 to 1000000, got '8'"),
-        ({"strides": (1, True)}, r"got \(1, True\)"),
+        ({"strides": (1, True)}, "strides must be .*, got True"),
         ({"strides": 2}, "strides must be a list .*, got 2"),
-        ({"strides": (1,) * 17}, "at most 16"),
+        ({"strides": (1,) * 17}, "strides must be a list of at most 16 numbers"),
         ({"window": True, "levels": 3}, "window must be a whole number .*, got True"),
         ({"window": 8, "levels": 10**6}, "levels must be a whole number from 1 to 16, got 1000000"),
         ({"strides": (1, 2), "grid_size": (4, "4")}, r"grid_size must be a list .*, got \(4, '4'\)"),
