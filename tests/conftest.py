@@ -1,20 +1,26 @@
 """Fixtures for the whole suite."""
 
+import gc
 import json
 import os
 import socket
 import struct
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+gc.disable()  # until the tests are collected
 
 
 def pytest_collection_modifyitems(config, items):
@@ -22,6 +28,13 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish(session):
+    """Collect garbage among what tests make, and never among the tests and what they import: that takes long."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def _golden_root() -> Path:
@@ -62,17 +75,43 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start_programs(tmp_path_factory, environment):
+def program_server(request, tmp_path_factory, environment):
+    """Connection to `python_server.py`; processes that share the tests share it, for it imports for seconds.
+
+    The one that asks first starts it, and ends it; those that are connected by then stay so.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if hasattr(request.config, "workerinput") else base
+    address, lock, process = base / "python_server", FileLock(base / "python_server.lock"), None
+    with lock, socket.socket(socket.AF_UNIX) as connection, ExitStack() as stack:
+        if not address.exists():
+            # A path of a socket must be short.
+            path = Path(stack.enter_context(TemporaryDirectory())) / "socket"
+            # -P: `tests/stgridpool` beside the server is not the package of that name.
+            command = [sys.executable, "-P", str(Path(__file__).with_name("python_server.py")), str(path)]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            process = subprocess.Popen(command, env=environment, **pipes)
+            assert json.loads(process.stdout.readline()) == "ready"
+            address.write_text(str(path))
+        connection.connect(address.read_text())
+        lock.release()
+        yield connection
+        lock.acquire()
+        if process:
+            address.unlink()
+            process.stdin.close()
+            process.wait(timeout=1200)
+
+
+@pytest.fixture(scope="session")
+def start_programs(tmp_path_factory, environment, program_server):
     """Function that starts Python programs beside each other, at once, as `python_server.py` says.
 
     Each is a list of arguments of `python`. Further arguments: their working directory, and what each one's environment
     holds besides `environment`. What it returns has `processes`, `logs`, a pair of files each, and `wait()`, which
     returns `statuses` and `peak`.
     """
-    # -P: `tests/stgridpool` beside the server is not the package of that name.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("python_server.py"))]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    server = subprocess.Popen(command, env=environment, **pipes)
+    stream = program_server.makefile("rw")
 
     def start(*programs, cwd=None, environments=None):
         folder = tmp_path_factory.mktemp("programs")
@@ -89,17 +128,16 @@ def start_programs(tmp_path_factory, environment):
                 programs, environments or [{}] * len(programs), logs, strict=True
             )
         ]
-        print(json.dumps(requests), file=server.stdin, flush=True)
-        processes = json.loads(server.stdout.readline())
+        print(json.dumps(requests), file=stream, flush=True)
+        processes = json.loads(stream.readline())
 
         def wait():
-            return SimpleNamespace(**json.loads(server.stdout.readline()))
+            return SimpleNamespace(**json.loads(stream.readline()))
 
         return SimpleNamespace(processes=processes, logs=logs, wait=wait)
 
-    yield start
-    server.stdin.close()
-    server.wait(timeout=1200)
+    with stream:
+        yield start
 
 
 @pytest.fixture(scope="session")

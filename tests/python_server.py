@@ -1,9 +1,10 @@
 """Starts Python programs at once: they are forked from this process, which has imported what takes long.
 
-Each line of its input is a JSON list of programs that run beside each other. A program has its `arguments` as behind
-`python`, its `cwd`, `environment` and the files `stdout` and `stderr`. The first line of the answer lists their process
-IDs; the second one, when all have ended, is an object: their `statuses` and `peak`, the most memory of one in MiB. As
-under torchrun, the first program that fails ends the others.
+Called as ``python python_server.py SOCKET``; ends when its input does. Any number of processes may connect to the
+socket, each is served by a fork. Each line that they send is a JSON list of programs that run beside each other. A
+program has its `arguments` as behind `python`, its `cwd`, `environment` and the files `stdout` and `stderr`. The first
+line of the answer lists their process IDs; the second one, when all have ended, is an object: their `statuses` and
+`peak`, the most memory of one in MiB. As under torchrun, the first program that fails ends the others.
 """
 
 import atexit
@@ -13,23 +14,48 @@ import gc
 import json
 import os
 import runpy
+import select
 import signal
+import socket
 import sys
 import threading
 import traceback
 from pathlib import Path
 
 import lmms_eval.evaluator  # noqa: F401 - this and the last import are the point
+from filelock import FileLock
 from lmms_eval import tasks
 from lmms_eval.tasks import TaskManager
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import lmms_eval_stgridpool.llava_video  # noqa: F401
+from lmms_eval_stgridpool.run.evaluation import unrecognised
+from lmms_eval_stgridpool.run.versions import untested_versions
 
 
-def serve():
-    """Answer until the input ends, except in a process that is to become a program: return this program."""
-    for line in sys.stdin:
+def listen(path):
+    """Fork for each process that connects, until the input ends; return the program that this process is to become."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        say(sys.stdout, "ready")
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    listener.close()
+                    return serve(connection)
+    return None
+
+
+def serve(connection):
+    """Answer until the other side has closed, except in a process that is to become a program: return this program."""
+    with connection.makefile("rw") as stream:
+        return answer(stream)
+
+
+def answer(stream):
+    for line in stream:
         processes, programs = [], json.loads(line)
         if any(knows_stock_tasks(program["arguments"]) for program in programs):
             remember_stock_tasks()
@@ -37,14 +63,14 @@ def serve():
             if (process := os.fork()) == 0:
                 return program
             processes.append(process)
-        say(processes)
-        say(wait(processes))
+        say(stream, processes)
+        say(stream, wait(processes))
     return None
 
 
-def say(answer):
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
+def say(stream, what):
+    stream.write(json.dumps(what) + "\n")
+    stream.flush()
 
 
 def wait(processes):
@@ -87,7 +113,11 @@ def knows_stock_tasks(arguments):
 @functools.cache
 def remember_stock_tasks():
     """Let programs find the index of lmms-eval's own tasks, which takes seconds to make; those of tests are read."""
-    known, index, stock = TaskManager().task_index, TaskManager._get_task_and_group, Path(tasks.__file__).parent
+    file = Path(sys.argv[1]).with_name("stock_tasks.json")
+    with FileLock(f"{file}.lock"):  # several forks want it, once
+        if not file.exists():
+            file.write_text(json.dumps(TaskManager().task_index))
+    known, index, stock = json.loads(file.read_text()), TaskManager._get_task_and_group, Path(tasks.__file__).parent
 
     def find(manager, folder):
         return dict(known) if Path(folder) == stock else index(manager, folder)
@@ -106,8 +136,9 @@ def end(status):
 
 if __name__ == "__main__":
     get_checkpoint_conversion_mapping("llava")  # makes a table that every model needs
+    unrecognised(), untested_versions()  # what both read of installed packages is cached
     gc.freeze()  # programs that collect garbage look at their own
-    program = serve()
+    program = listen(sys.argv[1])
     if program is not None:
         try:
             become(program)

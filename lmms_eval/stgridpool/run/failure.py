@@ -90,7 +90,7 @@ def _is_report(record: "Record") -> bool:
 
 
 def functions_of(module: str, name: str) -> list[ast.FunctionDef]:
-    """Find functions by name in the source of a module, without importing it: lmms-eval's ``__main__`` would run."""
+    """Find functions and methods by name in a module's source. Importing lmms-eval's ``__main__`` would run it."""
     return [function for function in _functions(module) if function.name == name]
 
 
@@ -99,7 +99,8 @@ def _functions(module: str) -> tuple[ast.FunctionDef, ...]:
     found = find_spec(module)
     if found is None or found.origin is None:
         return ()
-    nodes = ast.walk(ast.parse(Path(found.origin).read_text(encoding="utf-8")))
+    body = ast.parse(Path(found.origin).read_text(encoding="utf-8")).body
+    nodes = [*body, *(node for parent in body if isinstance(parent, ast.ClassDef) for node in parent.body)]
     return tuple(node for node in nodes if isinstance(node, ast.FunctionDef))
 
 

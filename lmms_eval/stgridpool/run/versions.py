@@ -7,6 +7,7 @@ still starts, but warns about it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from loguru import logger
@@ -29,6 +30,7 @@ TESTED: Mapping[str, SpecifierSet] = {
 scripts/try_versions.py tests."""
 
 
+@cache
 def package_version(package: str) -> str | None:
     """Return the version of an installed package, or None."""
     try:
