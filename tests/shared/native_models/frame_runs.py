@@ -86,6 +86,7 @@ def smolvlm() -> tuple[PreTrainedModel, ProcessorMixin]:
         vision_config=VISION | {"image_size": 32, "patch_size": 4},
         text_config=DECODER | {"model_type": "llama", "vocab_size": len(tokenizer)},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,  # 5.17 takes it from here, and its default is beyond this vocabulary
         scale_factor=2,
     )
     sampling = {"video_size": edge, "max_frames": 64, "fps": 2}

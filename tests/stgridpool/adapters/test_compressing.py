@@ -11,6 +11,7 @@ from stgridpool.adapters import adapter_for, compress_inputs
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 
 GREEDY = {"max_new_tokens": 4, "do_sample": False}
+pytestmark = pytest.mark.adapters
 
 
 def loaded(name, *prompts):
@@ -181,7 +182,7 @@ def test_static_cache_beams_and_samples(name):
     with stgridpool.compress(model, "stride"):
         expected = model.generate(**inputs, **GREEDY)
         assert torch.equal(model.generate(**inputs, **GREEDY, cache_implementation="static"), expected)
-        static = StaticCache(config=model.config.get_text_config(), max_cache_len=200)
+        static = StaticCache(config=model.config.get_text_config(), max_cache_len=600)
         assert torch.equal(model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: static}), expected)
         beams = model.generate(**inputs, max_new_tokens=4, do_sample=False, num_beams=3, num_return_sequences=2)
         assert beams.shape == (2, expected.shape[1])

@@ -79,7 +79,7 @@ def test_a_batch_is_what_its_prompts_are_alone(name):
     prompts = [[make_frames(4), "What happens?"], ["Look,", make_frames(4, 30, 20, seed=1), "and say what happens."]]
     batch = compress_inputs(model, make_inputs(processor, *prompts), "norm_topk", retention=0.4)
     ids, logits = generate(model, batch)
-    tolerance = 5e-4 if name.startswith("qwen3_5") else 1e-5  # unmodified, linear attention differs by 1e-4, too
+    tolerance = 5e-4 if name.startswith("qwen3_5") else 3e-5  # unmodified, linear attention differs by 1e-4, too
     for row, prompt in enumerate(prompts):
         alone = compress_inputs(model, make_inputs(processor, prompt), "norm_topk", retention=0.4)
         assert [len(one.tokens) for one in alone.visuals[0]] == [len(one.tokens) for one in batch.visuals[row]]

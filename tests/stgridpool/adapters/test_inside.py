@@ -14,6 +14,7 @@ from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
 OPTIONS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 LAYER = 2  # the first behind the DeepStack levels of the tiny Qwen3-VL
+pytestmark = pytest.mark.adapters
 
 
 class Late(Compressor):

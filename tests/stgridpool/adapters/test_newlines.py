@@ -14,6 +14,7 @@ from stgridpool import build_compressor
 from stgridpool.adapters import adapter_for, compress_inputs
 
 COUNTS = {"grid": 4 * 4 * 5, "frame": 4 * 17, "one_token": 65, "no_token": 64}  # four frames of 4x4 tokens
+pytestmark = pytest.mark.adapters
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from stgridpool.evidence import AttentionReceived, FrameVectors, TowerKeys
 
 NEEDS = [AttentionReceived(), AttentionReceived(-2), AttentionReceived(joined=True), TowerKeys(), FrameVectors("mean")]
 NAMES = ["llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+pytestmark = pytest.mark.adapters
 
 
 def loaded(name):
