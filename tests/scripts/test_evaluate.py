@@ -44,8 +44,10 @@ FEW = {"unanswered": {"questions": 1, "of": 4, "reasons": {"unreadable video": 1
 @pytest.fixture
 def start(tmp_path):
     """Function that starts the command in a repository without .venv; returns the process."""
-    (tmp_path / "repository" / "scripts").mkdir(parents=True)
-    script = shutil.copy(REPOSITORY / "scripts" / "evaluate.sh", tmp_path / "repository" / "scripts")
+    for name in ("lmms_eval/stgridpool/run/evaluate.sh", "scripts/evaluate.sh"):
+        script = tmp_path / "repository" / name
+        script.parent.mkdir(parents=True)
+        shutil.copy(REPOSITORY / name, script)
     stand_in = tmp_path / "bin" / "python3"
     stand_in.parent.mkdir()
     stand_in.write_text(STAND_IN)

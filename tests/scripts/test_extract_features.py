@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from lmms_eval_stgridpool.questions.exchange import Exchange
+from lmms_eval_stgridpool.questions.task_videos import videos_of_paths
+from lmms_eval_stgridpool.videos import extraction
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "extract_features.py"
@@ -48,7 +50,7 @@ def test_videos_are_extracted_once(
     assert "2 videos: 0 encoded, 2 were there, 0 failed" in capsys.readouterr().out
 
 
-def test_features_that_are_not_finite_are_a_failure(load_script, tmp_path):
+def test_features_that_are_not_finite_are_a_failure(tmp_path):
     made = VideoFeatures(torch.tensor([[[1.0, math.nan]]]).half(), (0.0,), 1.0)
     encoder = SimpleNamespace(
         loader=SimpleNamespace(expect=lambda _: None),
@@ -56,7 +58,7 @@ def test_features_that_are_not_finite_are_a_failure(load_script, tmp_path):
         cache=SimpleNamespace(is_writable=True),
     )
     model = SimpleNamespace(encoder=encoder, rank=0, device="cpu", exchange=Exchange(0, 1, timedelta(hours=1)))
-    known, failures = load_script("extract_features").extract(model, [tmp_path / "a.mp4"])
+    known, failures = extraction.extract(model, [tmp_path / "a.mp4"])
     assert known == 0
     assert failures[0].startswith(f"{tmp_path / 'a.mp4'}: NaN or infinity in the vision tower with torch_dtype=float16")
 
@@ -73,8 +75,8 @@ def test_what_says_too_little_is_refused(extract, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-def test_folders_and_lists_stand_for_their_videos(load_script, tmp_path):
-    names = load_script("extract_features").videos_of_paths
+def test_folders_and_lists_stand_for_their_videos(tmp_path):
+    names = videos_of_paths
     (tmp_path / "deep").mkdir()
     for name in ("b.mp4", "deep/a.MKV", "deep/notes.md"):
         (tmp_path / name).touch()

@@ -8,6 +8,8 @@ import typer
 
 from lmms_eval_stgridpool.cli.doctor import doctor
 from lmms_eval_stgridpool.cli.methods import methods
+from lmms_eval_stgridpool.cli.runs import compare, eval_, extract, sweep
+from lmms_eval_stgridpool.cli.submit import submit
 
 NAME = "stgridpool"
 
@@ -18,8 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (methods, doctor):
-    app.command()(command)
+for command in (methods, doctor, eval_, sweep, compare, extract, submit):
+    app.command(command.__name__.strip("_"))(command)
 
 
 def _show_version(is_asked: bool) -> None:

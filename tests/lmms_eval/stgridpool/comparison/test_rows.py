@@ -2,14 +2,17 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from lmms_eval_stgridpool.comparison import rows, table
+
 
 @pytest.fixture(scope="module")
-def comparison(load_script):
-    return load_script("compare_runs")
+def comparison():
+    return SimpleNamespace(**vars(rows) | vars(table))
 
 
 def sample(doc_id, frames, visual_tokens, newline_tokens, left=1.0):

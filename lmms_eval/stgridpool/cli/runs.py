@@ -1,0 +1,157 @@
+"""``stgridpool eval``, ``sweep``, ``compare`` and ``extract``: evaluations, and what goes with them."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lmms_eval_stgridpool.cli.output import AsJson, print_json
+
+TASK = typer.Argument(help="A task of lmms-eval (videomme, ...) or for data on disk (videomme_local, ...).")
+CHECKPOINT = typer.Argument(metavar="CHECKPOINT", help="Folder or hub name.")
+ARGUMENTS = typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the model, such as max_frames_num=32.")
+COMPRESSOR = typer.Option("--compressor", "-c", help="A method, or several joined by +; see stgridpool methods.")
+PROCESSES = typer.Option("--processes", "-n", help="Default: the number of visible GPUs, or 1.")
+OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/TASK/COMPRESSOR.")
+LAUNCH = typer.Option(help='Options of accelerate launch: "--num_machines 2 --machine_rank 0 ...".')
+FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--limit 20 --verbosity DEBUG".')
+
+TASKS = typer.Option("--tasks", help="Names of tasks, separated by commas.")
+MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Arguments of llava_video: pretrained=FOLDER,...")
+INCLUDE = typer.Option("--include_path", "--include-path", help="A folder of further task files.")
+COMPRESSORS = typer.Argument(metavar="COMPRESSOR...", help='NAME or NAME:{"option":value}')
+RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 to 1; may be repeated.")
+RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
+LIMIT = typer.Option(help="Most questions per task, for a trial run.")
+SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Where results go.")
+
+FOLDERS = typer.Argument(metavar="FOLDER...", help="Output folders of runs.")
+BY = typer.Option("--by", metavar="FIELD", help="Also score by what the metric keeps, such as task_category.")
+MARKDOWN = typer.Option("--markdown", help="Print the table in Markdown.")
+PATHS = typer.Argument(metavar="[PATH]...", help="Videos, folders, or lists (.txt, a path per line).")
+
+
+def eval_(
+    task: Annotated[str, TASK],
+    checkpoint: Annotated[str, CHECKPOINT],
+    arguments: Annotated[list[str] | None, ARGUMENTS] = None,
+    compressor: Annotated[str, COMPRESSOR] = "st_gridpool",
+    processes: Annotated[int | None, PROCESSES] = None,
+    output: Annotated[Path | None, OUTPUT] = None,
+    launch: Annotated[str, LAUNCH] = "",
+    lmms_eval: Annotated[str, FURTHER] = "",
+) -> None:
+    """Evaluate a checkpoint with a method on a task; a run that was stopped goes on when it is started again.
+
+    Answers are kept in OUTPUT/answers as soon as they are known. Relative paths, also those in task files, start at the
+    working directory. The last line says where results are, or why there are none.
+    """
+    from lmms_eval_stgridpool.run.offline_tasks import offline_tasks  # noqa: PLC0415
+
+    for word in arguments or []:
+        if "=" not in word:
+            raise ValueError(f"arguments of the model are KEY=VALUE, got {word!r}")
+    script = Path(__file__).parents[1] / "run" / "evaluate.sh"
+    command = ["bash", str(script), "--name", "stgridpool eval", "--python", sys.executable]
+    command += ["--include_path", str(offline_tasks()), "--runs", str(Path("logs") / "runs")]
+    command += ["--output", str(output)] if output is not None else []
+    command += ["--launch", launch] if launch else []
+    command += [task, checkpoint, compressor, *([str(processes)] if processes is not None else []), *(arguments or [])]
+    command += ["--", *shlex.split(lmms_eval)] if lmms_eval else []
+    os.execvp(command[0], command)
+
+
+def sweep(
+    compressors: Annotated[list[str], COMPRESSORS],
+    tasks: Annotated[str, TASKS],
+    model_args: Annotated[str, MODEL_ARGS],
+    retention: Annotated[list[float] | None, RETENTION] = None,
+    retention_of: Annotated[str, RETENTION_OF] = "entering_llm",
+    include_path: Annotated[Path | None, INCLUDE] = None,
+    limit: Annotated[float | None, LIMIT] = None,
+    output_path: Annotated[Path, SWEEP_OUTPUT] = Path("logs") / "runs" / "sweep",
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate several methods in one process: each video is decoded and encoded once for all of them.
+
+    With --retention every method gets the options that make it keep that share of the tokens after the checkpoint's own
+    pooling, however it counts its own budget.
+    """
+    from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.sweeping import Sweep  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.table import show  # noqa: PLC0415
+    from stgridpool.options import choice  # noqa: PLC0415
+    from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
+
+    choice("--retention-of", retention_of, DEFINITIONS)
+    choices = tuple(map(Choice.parse, compressors))
+    given = Sweep(choices, tasks, model_args, output_path, tuple(retention or ()), retention_of, include_path, limit)
+    outcome = given.run()
+    if not outcome.rows:
+        raise ValueError(f"no compressor could meet its budget: {'; '.join(outcome.remarks)}")
+    if as_json:
+        print_json(outcome)
+    else:
+        show(outcome.rows, Console(), given.retention_shown)
+        for remark in outcome.remarks:
+            typer.echo(remark)
+        typer.echo(f"Reading and encoding, once for all: {outcome.shared_seconds:.3f} seconds per question.")
+        typer.echo(f"Results: {output_path}")
+    if outcome.failed:
+        raise ValueError(f"a run failed, see above. Results, marked: {output_path}")
+
+
+def compare(
+    folders: Annotated[list[Path], FOLDERS],
+    by: Annotated[str | None, BY] = None,
+    retention_of: Annotated[str, RETENTION_OF] = "last_layer",
+    markdown: Annotated[bool, MARKDOWN] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the newest runs of folders in a table: tokens, retention, seconds, and accuracy with its interval.
+
+    A run in which too many questions stayed unanswered is shown without its accuracy.
+    """
+    from lmms_eval_stgridpool.comparison import table  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.rows import read_run  # noqa: PLC0415
+    from stgridpool.options import choice  # noqa: PLC0415
+    from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
+
+    choice("--retention-of", retention_of, DEFINITIONS)
+    rows = [row for folder in folders for row in read_run(folder, by, retention_of)]
+    if as_json:
+        print_json(rows)
+    elif markdown:
+        typer.echo(table.markdown(rows))
+    else:
+        table.show(rows, Console(), retention_of)
+
+
+def extract(
+    model_args: Annotated[str, MODEL_ARGS],
+    paths: Annotated[list[Path] | None, PATHS] = None,
+    tasks: Annotated[str, TASKS] = "",
+    include_path: Annotated[Path | None, INCLUDE] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fill a feature cache ahead of time, so that evaluations neither decode nor encode.
+
+    --model_args are those of the evaluation, with feature_cache=FOLDER. Features that are there already stay. On
+    several GPUs: accelerate launch --num_processes 8 -m lmms_eval_stgridpool.cli extract ...
+    """
+    from lmms_eval_stgridpool.videos.extraction import extract_all  # noqa: PLC0415
+
+    include = [include_path] if include_path is not None else []
+    found = extract_all(paths or [], tasks.split(",") if tasks else [], model_args, include)
+    if found.is_first:
+        for failure in found.failures:
+            typer.echo(failure, err=True)
+        if as_json:
+            print_json(found)
+        else:
+            typer.echo(str(found))
+    raise typer.Exit(bool(found.failures))

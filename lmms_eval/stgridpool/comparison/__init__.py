@@ -1,0 +1,1 @@
+"""Comparison of runs, and sweeps, whose runs share the work that comes before compression."""

@@ -1,0 +1,178 @@
+"""One row per task of a run: tokens and time per video, and the score.
+
+The newest run in a folder counts. Tokens come from lmms-eval's samples file, as means over the answered questions;
+seconds from the record that the model writes beside the results, summed over stages and processes and divided by the
+questions; the accuracy is the task's first metric, as lmms-eval reports it, with a 95 % interval that counts the
+questions of one video as one draw.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+RESULTS_ENDING = "_results.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task of one run."""
+
+    run: str  # the folder's name
+    task: str
+    compressor: str  # with all its options
+    questions: int
+    unanswered: int  # questions of this task that could not be answered
+    failure: str | None  # why the run failed; None where it did not
+    tokens_per_frame: float | None  # newline tokens apart; None, as below, where a failed run answered nothing
+    tokens_per_video: float | None  # newline tokens apart
+    newlines_per_video: float | None
+    retention_mean: float | None  # over questions: tokens at the last layer / tokens after its own pooling, 0 to 1
+    retention_total: float | None  # the same over all tokens
+    seconds_per_question: float | None  # None where all answers are those of an earlier run
+    metric: str
+    score: float
+    interval: float | None  # half of the 95 % interval of the score; None where samples have no score of their own
+    parts: dict[str, float]  # score of the questions of each kind
+
+
+def read_run(folder: Path, by: str | None = None, of: str = "last_layer") -> list[Row]:
+    """Read the newest run below `folder`, one row per task.
+
+    Args:
+        folder: Where the run wrote its results.
+        by: What divides questions into kinds, see `scores_by`; None for nothing.
+        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+
+    Raises:
+        FileNotFoundError: If there is no results file, or no record or samples beside it.
+        ValueError: If a task's results hold no number, or none of its questions was answered; see also `scores_by`.
+    """
+    found = sorted(folder.rglob(f"*{RESULTS_ENDING}"), key=lambda path: path.name)
+    if not found:
+        raise FileNotFoundError(f"no *{RESULTS_ENDING} below {folder}: did the run fail?")
+    stem = str(found[-1]).removesuffix(RESULTS_ENDING)
+    results = json.loads(found[-1].read_text(encoding="utf-8"))["results"]
+    record = json.loads(Path(f"{stem}_run.json").read_text(encoding="utf-8"))
+    rows = []
+    for path in sorted(found[-1].parent.glob(f"{Path(stem).name}_samples_*.jsonl")):
+        task = path.name.removeprefix(f"{Path(stem).name}_samples_").removesuffix(".jsonl")
+        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        row = summarise(folder.name, task, record, samples, results[task], of)
+        rows.append(row if by is None else replace(row, parts=scores_by(by, samples, row.metric, row.score)))
+    if not rows:
+        raise FileNotFoundError(f"no samples beside {found[-1]}: was the run started with --log_samples?")
+    return rows
+
+
+def first_metric(task: str, results: Mapping[str, Any]) -> tuple[str, float]:
+    """Return name and value of the task's first metric that is a number and not a standard error.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for key, value in results.items():
+        name = key.split(",")[0]
+        if isinstance(value, int | float) and "_stderr" not in name:
+            return name, float(value)
+    raise ValueError(f"the results of {task} hold no number")
+
+
+def clustered_interval(samples: Sequence[Mapping[str, Any]], metric: str, score: float) -> float | None:
+    """Half the width of the 95 % interval of a mean of scores whose draws are videos, not questions.
+
+    The residuals of a video's questions are summed before they are squared (the sandwich estimate of a clustered mean).
+    None where a sample's metric has no score, or there is only one video.
+    """
+    entries: list[Any] = [sample.get(metric) for sample in samples]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("score"), int | float) for entry in entries):
+        return None
+    average = mean(entry["score"] for entry in entries)
+    residuals: dict[object, float] = {}
+    for sample, entry in zip(samples, entries, strict=True):
+        video = entry.get("videoID", sample["doc_id"])
+        residuals[video] = residuals.get(video, 0.0) + entry["score"] - average
+    if len(residuals) < 2:
+        return None
+    variance = sum(value**2 for value in residuals.values()) * len(residuals) / (len(residuals) - 1)
+    return 1.96 * _unit(score, average) * math.sqrt(variance) / len(entries)
+
+
+def scores_by(field: str, samples: Sequence[Mapping[str, Any]], metric: str, score: float) -> dict[str, float]:
+    """Return the mean score of the questions of each kind, in the unit of `score`.
+
+    Args:
+        field: What divides questions into kinds: a name in what the task's metric keeps of a question, such as
+            Video-MME's "duration" or "task_category".
+        samples: The task's questions.
+        metric: Name of the metric.
+        score: Its value for all questions.
+
+    Raises:
+        ValueError: If the metric does not keep the field, or no score; the message names what it keeps.
+    """
+    kinds: dict[str, list[float]] = {}
+    for sample in samples:
+        entry = sample.get(metric)
+        if not isinstance(entry, dict) or field not in entry or "score" not in entry:
+            kept = ", ".join(entry) if isinstance(entry, dict) else "nothing"
+            raise ValueError(f"{metric} keeps no {field} of a question, but {kept}: give one of these to --by")
+        kinds.setdefault(str(entry[field]), []).append(entry["score"])
+    unit = _unit(score, mean(one for scores in kinds.values() for one in scores))
+    return {kind: unit * mean(scores) for kind, scores in sorted(kinds.items())}
+
+
+def _unit(score: float, average: float) -> int:
+    """Return 100 if a score is in percent of the questions' average, else 1."""
+    return 100 if abs(score - 100 * average) < abs(score - average) else 1
+
+
+def summarise(
+    run: str,
+    task: str,
+    record: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Any],
+    of: str = "last_layer",
+) -> Row:
+    """Reduce a task's samples and results, and the run's record, to a row.
+
+    Raises:
+        ValueError: If no sample has frames, or no result is a number.
+    """
+    metric, score = first_metric(task, results)
+    counts = [[one for one in sample["token_counts"] if one] for sample in samples]
+    facts = [one for of_sample in counts for one in of_sample if one["frames"]]
+    failure = record.get("run_failed")
+    if not facts and not failure:
+        raise ValueError(f"none of the questions of {task} in {run} was answered from a video")
+
+    def average(name: str) -> float | None:
+        return mean(fact[name] for fact in facts) if facts else None
+
+    def ratio(part: float, whole: float) -> float | None:
+        return part / whole if whole else None
+
+    return Row(
+        run=run,
+        task=task,
+        compressor=record["compressor"],
+        questions=len(samples),
+        unanswered=sum(any(one.get("failed") for one in of_sample) for of_sample in counts),
+        failure=failure,
+        tokens_per_frame=ratio(sum(fact["visual_tokens"] for fact in facts), sum(fact["frames"] for fact in facts)),
+        tokens_per_video=average("visual_tokens"),
+        newlines_per_video=average("newline_tokens"),
+        retention_mean=mean(fact["retention"][of] for fact in facts) if facts else None,
+        retention_total=ratio(
+            sum(fact["kept_tokens"][of] for fact in facts), sum(fact["full_tokens"] for fact in facts)
+        ),
+        seconds_per_question=ratio(sum(record["seconds"].values()), record["requests"]),
+        metric=metric,
+        score=score,
+        interval=clustered_interval(samples, metric, score),
+        parts={},
+    )

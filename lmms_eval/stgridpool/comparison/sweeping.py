@@ -1,0 +1,158 @@
+"""A sweep from its options to its files and the rows of its table."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmms_eval import utils
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.loggers import EvaluationTracker
+from lmms_eval.tasks import TaskManager
+
+from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
+from lmms_eval_stgridpool.comparison.rows import Row, summarise
+from lmms_eval_stgridpool.kept.output import RunFiles, mark
+from lmms_eval_stgridpool.run.evaluation import results_folder
+from lmms_eval_stgridpool.run.model_args import parse_model_args
+from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
+from lmms_eval_stgridpool.sweep import SweptModel
+
+SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep evaluates.
+
+    Attributes:
+        choices: The compressors, at least one, each once.
+        tasks: Names of tasks, separated by commas.
+        model_args: Arguments of llava_video without the compressor, as for lmms-eval.
+        output_path: Where results go; each compressor gets a folder there.
+        retention: Shares of the checkpoint's own tokens to keep, 0 to 1; empty for the options as they are.
+        retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        include_path: Folder of further tasks, or None.
+        limit: Most questions per task, or None.
+
+    Raises:
+        ValueError: If there is no compressor, or one is named twice.
+    """
+
+    choices: tuple[Choice, ...]
+    tasks: str
+    model_args: str
+    output_path: Path
+    retention: tuple[float, ...] = ()
+    retention_of: str = "entering_llm"
+    include_path: Path | None = None
+    limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("name at least one compressor")
+        if len({choice.folder for choice in self.choices}) < len(self.choices):
+            raise ValueError("a compressor is named twice")
+
+    @property
+    def retention_shown(self) -> str:
+        """The definition of retention for the table: the one held equal, or what enters the last layer."""
+        return self.retention_of if self.retention else "last_layer"
+
+    def run(self) -> "Outcome":
+        """Evaluate all compressors and write their files."""
+        manager = task_manager(self.tasks.split(","), [self.include_path] if self.include_path else ())
+        loaded, choices, remarks = SweptModel(**parse_model_args(self.model_args)), self.choices, list[str]()
+        if self.retention:
+            reference, frames = loaded.model.reference(), loaded.arguments.max_frames_num
+            found, remarks = at_retentions(choices, self.retention, self.retention_of, reference, frames)
+            choices = tuple(found)
+        if not choices:
+            return Outcome((), tuple(remarks), 0.0)
+        models = loaded.for_each([choice.build() for choice in choices])
+        rows: list[Row] = []
+        for model, choice in zip(models, choices, strict=True):
+            rows += self._evaluate(model, choice, manager)
+            if model.budget_missed is not None:
+                remarks.append(f"{choice.folder}: left out: {model.budget_missed}")
+        return Outcome(tuple(rows), tuple(remarks), _shared_seconds(models))
+
+    def _evaluate(self, model: SweptModel, choice: Choice, manager: TaskManager) -> list[Row]:
+        """Run lmms-eval with one model and write the same files as its command line.
+
+        Args:
+            model: The model.
+            choice: Its compressor.
+            manager: Knows the tasks.
+
+        Returns:
+            A row for each task; none, and no files, if the compressor could not meet its budget on a video.
+        """
+        command = self._command(choice)
+        tracker = EvaluationTracker(output_path=command.output_path)
+        time = utils.get_datetime_str()
+        files = RunFiles.claim(results_folder(command) or self.output_path, time)
+        results: dict[str, Any] = simple_evaluate(
+            model=model,
+            model_args=command.model_args,
+            tasks=self.tasks.split(","),
+            batch_size=1,
+            limit=self.limit,
+            log_samples=True,
+            task_manager=manager,
+            cli_args=command,
+            datetime_str=time,
+        )
+        record, verdict = model.run_record, model.verdict
+        if model.budget_missed is not None or record is None or verdict is None:
+            return []
+        results["config"]["model"] = MODEL
+        tracker.general_config_tracker.log_experiment_args(MODEL, command.model_args, "", "", False)
+        samples = results.pop("samples")
+        tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
+        for task, of_task in samples.items():
+            tracker.save_results_samples(task_name=task, samples=of_task)
+        files.write(record)
+        if verdict.failed:
+            mark(files.results, verdict)
+        seconds = {stage: spent for stage, spent in record["seconds"].items() if stage not in SHARED_STAGES}
+        record = record | {"seconds": seconds}
+        return [
+            summarise(choice.folder, task, record, of_task, results["results"][task], self.retention_shown)
+            for task, of_task in samples.items()
+        ]
+
+    def _command(self, choice: Choice) -> Namespace:
+        """Return the command line that lmms-eval records for one compressor."""
+        command = Namespace(**vars(self), model=MODEL, process_with_media=False)
+        del command.choices
+        command.output_path = str(self.output_path / choice.folder)
+        command.model_args = f"{self.model_args},{choice.model_args}"
+        return command
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a sweep.
+
+    Attributes:
+        rows: A row for each compressor and task; none if no compressor could meet its budget.
+        remarks: Why compressors were left out, or miss the retention.
+        shared_seconds: Seconds per question of reading and encoding, which were done once for all.
+    """
+
+    rows: tuple[Row, ...]
+    remarks: tuple[str, ...]
+    shared_seconds: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether a run failed."""
+        return any(row.failure for row in self.rows)
+
+
+def _shared_seconds(models: Sequence[SweptModel]) -> float:
+    record = models[0].run_record or {"seconds": {}, "requests": 1}
+    shared: float = sum(record["seconds"].get(stage, 0) for stage in SHARED_STAGES) / record["requests"]
+    return shared

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Evaluates a checkpoint on a task through lmms-eval, on one or several processes.
+# scripts/evaluate.sh and the command `stgridpool eval` call it, with four options in front of the user's:
+#   --name NAME --python PYTHON --include_path FOLDER --runs FOLDER
+set -euo pipefail
+
+(($# >= 8)) && [[ "$1 $3 $5 $7" == "--name --python --include_path --runs" ]] || {
+  echo "evaluate.sh: start scripts/evaluate.sh or stgridpool eval instead" >&2
+  exit 2
+}
+name="$2" python="$4" include_path="$6" runs="$8"
+shift 8
+
+usage() {
+  cat <<'TEXT'
+Usage: bash scripts/evaluate.sh [OPTION...] TASK [MODEL] [COMPRESSOR] [NUM_PROCESSES] [KEY=VALUE...] [-- LMMS_EVAL_OPTION...]
+
+  TASK            a task of lmms-eval (videomme, longvideobench_val_v, ...) or of custom_tasks/ (videomme_local, ...)
+  MODEL           folder or Hugging Face name of the checkpoint (default lmms-lab/LLaVA-Video-7B-Qwen2)
+  COMPRESSOR      st_gridpool (default), nsp, ptg, sttm, st_gridpool+sttm, none, average, bilinear, max
+  NUM_PROCESSES   default: the number of visible GPUs, or 1. On a machine without GPUs the processes share the CPU.
+  KEY=VALUE       further arguments of the model: max_frames_num=32 torch_dtype=bfloat16 mm_newline_position=no_token ...
+  -- ...          further options of lmms-eval: -- --limit 20 --verbosity DEBUG
+
+Options:
+  --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR in the repository)
+  --launch "..."  further options of accelerate launch, separated by blanks; NUM_PROCESSES counts all machines
+                  --launch "--num_machines 2 --machine_rank 0 --main_process_ip 10.0.0.1 --main_process_port 29500"
+
+A run that was stopped, however it was, goes on where it stopped when the same command is given again: every answer is
+kept in FOLDER/answers as soon as it is known. Remove that folder to ask every question again.
+
+Example: bash scripts/evaluate.sh videomme_local lmms-lab/LLaVA-Video-7B-Qwen2 st_gridpool 8 max_frames_num=64
+
+Relative paths, also those in custom_tasks/*.yaml, start at the working directory. HF_HOME, where lmms-eval's own tasks
+look for videos, is set to ~/.cache/huggingface where it is unset. Ends with a non-zero status unless results were written
+and most questions could be answered (max_failed=0.5); the last line says which. When this script ends, also by kill -9,
+its processes end with it.
+TEXT
+}
+
+fail() {
+  echo "$name: $1" >&2
+  exit "${2:-1}"
+}
+
+output=""
+launch_options=()
+positional=()
+model_args=""
+while (($#)); do
+  case "$1" in
+    -h | --help) usage; exit 0 ;;
+    --output) (($# > 1)) && [[ "$2" =~ [^[:space:]] ]] || fail "--output needs a folder" 2; output="$2"; shift ;;
+    --launch) (($# > 1)) || fail "--launch needs options" 2; read -ra launch_options <<<"$2"; shift ;;
+    --) shift; break ;;
+    "") fail "an argument is empty; is it a shell variable that is not set?" 2 ;;
+    -*) fail "unknown option $1; options of lmms-eval go behind --" 2 ;;
+    *=*) model_args+=",$1" ;;
+    *) positional+=("$1") ;;
+  esac
+  shift
+done
+((${#positional[@]} >= 1 && ${#positional[@]} <= 4)) || { usage >&2; exit 2; }
+
+task="${positional[0]}"
+model="${positional[1]:-lmms-lab/LLaVA-Video-7B-Qwen2}"
+compressor="${positional[2]:-st_gridpool}"
+num_gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')"
+num_processes="${positional[3]:-$((num_gpus > 0 ? num_gpus : 1))}"
+[[ "$num_processes" =~ ^[1-9][0-9]*$ ]] || fail "NUM_PROCESSES must be a number from 1, got $num_processes" 2
+output="${output:-$runs/$task/$compressor}"
+for path in "--output $output" "MODEL $model"; do
+  [[ "$path" != *,* ]] || fail "${path%% *} must not hold a comma, got ${path#* }: lmms-eval would take what follows for a further argument; rename it, or name a link to it" 2
+done
+export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
+
+launch=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
+  --mixed_precision no --dynamo_backend no --main_process_port 0) # port 0: any free one
+((num_processes == 1)) || launch+=(--multi_gpu)
+launch+=("${launch_options[@]}") # last, as the last of several values counts
+((num_gpus > 0)) || export ACCELERATE_USE_CPU=true # without it, accelerate starts a single process on the CPU
+
+# The run has its own process group. A guard ends it if this script dies without notifying the guard, even by kill -9.
+guard() {
+  trap '' INT TERM HUP
+  read -r && return
+  kill -TERM -- "-$1"
+  for ((tenths = 0; tenths < 50; tenths++)); do
+    kill -0 -- "-$1" || return
+    sleep 0.1
+  done
+  kill -KILL -- "-$1"
+}
+
+mkdir -p "$output"
+started="$(mktemp)"
+trap 'rm -f "$started"' EXIT
+for signal in HUP INT TERM; do
+  trap "fail 'stopped by SIG$signal, and the run with it' $((128 + $(kill -l $signal)))" "$signal"
+done
+set -m
+"${launch[@]}" -m lmms_eval --model llava_video \
+  --model_args "pretrained=$model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=$compressor,resume_dir=$output/answers$model_args" \
+  --tasks "$task" --include_path "$include_path" --batch_size 1 --log_samples --output_path "$output" "$@" &
+run=$!
+coproc GUARD { guard "$run" 2>/dev/null; }
+set +m
+status=0
+wait "$run" || status=$?
+echo >&"${GUARD[1]}"
+
+# lmms-eval ends with status 0 also where the evaluation failed: only the results file tells.
+mapfile -t results < <(find "$output" -name '*_results.json' -newer "$started")
+note=""
+for file in "${results[@]}"; do
+  note="$("$python" -c '
+import json, sys
+marks = json.load(open(sys.argv[1], encoding="utf-8"))
+unanswered = marks.get("unanswered")
+print(marks.get("run_failed") or (unanswered and "{questions} of {of} questions could not be answered".format(**unanswered)) or "")
+' "$file")"
+  [[ "$note" != "the run failed"* ]] || fail "$note; marked results in $file" "$((status ? status : 1))"
+done
+((status == 0)) || fail "the run ended with status $status; its messages above say why" "$status"
+[[ ! "${launch_options[*]}" =~ --machine_rank[=\ ][1-9] ]] || exit 0 # the first machine writes the results
+((${#results[@]})) || fail "the run wrote no results below $output; its messages above say why"
+printf '%s: results in %s\n' "$name" "${results[*]}${note:+; $note}"

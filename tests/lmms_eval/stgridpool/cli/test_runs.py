@@ -1,0 +1,143 @@
+"""The commands that evaluate, compare, extract and submit hand their options over."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lmms_eval_stgridpool.cli.app import app
+from lmms_eval_stgridpool.comparison.rows import Row
+from lmms_eval_stgridpool.comparison.sweeping import Outcome, Sweep
+from lmms_eval_stgridpool.videos.extraction import Extraction
+
+ROW = Row("nsp", "quiz", "NSP()", 4, 0, None, 4.0, 8.0, 0.0, 1.0, 1.0, 0.5, "acc", 50.0, None, {})
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The command that `eval` becomes."""
+    found = []
+    monkeypatch.setattr(os, "execvp", lambda file, command: found.append(command))
+    return found
+
+
+def test_eval_becomes_the_script_of_the_package(started):
+    options = ["max_frames_num=8", 'compressor_args={"kernel_size":3}']
+    invoke("eval", "videomme_local", "ckpt", *options, "-c", "nsp", "-n", 2)
+    [command] = started
+    script, own, given = Path(command[1]), command[2:10], command[10:]
+    assert script.is_file()
+    assert own[:4] == ["--name", "stgridpool eval", "--python", sys.executable]
+    assert (Path(own[5]) / "videomme_local.yaml").is_file()
+    assert own[6:] == ["--runs", "logs/runs"]
+    assert given == ["videomme_local", "ckpt", "nsp", "2", *options]
+
+
+def test_eval_passes_options_of_the_launcher_and_of_lmms_eval(started):
+    invoke("eval", "t", "ckpt", "--output", "out", "--launch", "--num_machines 2", "--lmms-eval", "--limit 20")
+    own, given = ["--output", "out", "--launch", "--num_machines 2"], ["t", "ckpt", "st_gridpool"]
+    assert started[0][10:] == [*own, *given, "--", "--limit", "20"]
+
+
+def test_eval_refuses_a_word_that_is_no_argument(started):
+    assert str(invoke("eval", "t", "ckpt", "nsp").exception) == "arguments of the model are KEY=VALUE, got 'nsp'"
+    assert not started
+
+
+def test_the_script_of_the_package_needs_its_callers():
+    script = Path(sys.modules[invoke.__module__].__file__).resolve().parents[4] / "lmms_eval/stgridpool/run/evaluate.sh"
+    run = subprocess.run(["bash", script, "videomme"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "evaluate.sh: start scripts/evaluate.sh or stgridpool eval instead\n"
+
+
+def test_a_sweep_gets_its_options(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Sweep, "run", lambda self: seen.append(self) or Outcome((ROW,), ("a remark",), 0.25))
+    words = ["sweep", "nsp", 'average:{"kernel_size":3}', "--tasks", "quiz", "--model_args", "pretrained=x"]
+    result = invoke(*words, "--retention", 0.5, "--retention", 0.25, "--retention-of", "last_layer", "-o", "out")
+    [sweep] = seen
+    assert [choice.folder for choice in sweep.choices] == ["nsp", "average_kernel_size=3"]
+    assert (sweep.retention, sweep.retention_of, sweep.output_path) == ((0.5, 0.25), "last_layer", Path("out"))
+    assert result.output.splitlines()[-3:] == [
+        "a remark",
+        "Reading and encoding, once for all: 0.250 seconds per question.",
+        "Results: out",
+    ]
+    assert json.loads(invoke(*words, "--json").output)["shared_seconds"] == 0.25
+
+
+def test_a_sweep_in_which_a_run_failed_fails(monkeypatch):
+    row = Row(**vars(ROW) | {"failure": "the run failed: no video"})
+    monkeypatch.setattr(Sweep, "run", lambda self: Outcome((row,), (), 0.0))
+    result = invoke("sweep", "nsp", "--tasks", "quiz", "--model_args", "pretrained=x")
+    assert str(result.exception).startswith("a run failed, see above.")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nsp", "nsp"), "a compressor is named twice"),
+        (("nps",), "nps: there is no compressor 'nps', did you mean 'nsp'?"),
+        (
+            ("nsp", "--retention-of", "first_layer"),
+            "--retention-of cannot be 'first_layer', did you mean",
+        ),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_is_loaded(words, message):
+    result = invoke("sweep", *words, "--tasks", "quiz", "--model_args", "pretrained=x")
+    assert str(result.exception).startswith(message)
+
+
+def test_a_sweep_that_no_compressor_can_meet_fails(monkeypatch):
+    monkeypatch.setattr(Sweep, "run", lambda self: Outcome((), ("none@0.5: left out: it has no budget",), 0.0))
+    result = invoke("sweep", "none", "--tasks", "quiz", "--model_args", "pretrained=x", "--retention", 0.5)
+    assert "no compressor could meet its budget: none@0.5" in str(result.exception)
+
+
+def test_runs_are_compared(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        "lmms_eval_stgridpool.comparison.rows.read_run", lambda folder, by, of: seen.append((folder, by, of)) or [ROW]
+    )
+    assert "50.00" in invoke("compare", tmp_path, "--by", "duration").output
+    assert seen == [(tmp_path, "duration", "last_layer")]
+    assert json.loads(invoke("compare", tmp_path, "--json").output)[0]["run"] == "nsp"
+    assert invoke("compare", tmp_path, "--markdown").output.startswith("quiz, acc:")
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path):
+    assert "did the run fail?" in str(invoke("compare", tmp_path).exception)
+
+
+def test_features_are_extracted(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "lmms_eval_stgridpool.videos.extraction.extract_all",
+        lambda *words: seen.append(words) or Extraction(3, 1, ("a.mp4: damaged",), "cache", True),
+    )
+    result = invoke("extract", "a.mp4", "--tasks", "quiz,test", "--model_args", "feature_cache=cache")
+    assert seen == [([Path("a.mp4")], ["quiz", "test"], "feature_cache=cache", [])]
+    assert "3 videos: 1 encoded, 1 were there, 1 failed. Features in cache" in result.output
+    assert "a.mp4: damaged" in result.output
+    assert result.exit_code == 1
+
+
+def test_a_submission_is_checked(tmp_path):
+    (tmp_path / "answers.json").write_text(json.dumps({"a": 0, "b": 4}))
+    (tmp_path / "questions.json").write_text(json.dumps([{"q_uid": "a"}, {"q_uid": "b"}]))
+    words = ["submit", tmp_path / "answers.json", "--questions", tmp_path / "questions.json", "--dry-run"]
+    assert "2 answers, in order" in invoke(*words).output
+    (tmp_path / "answers.json").write_text(json.dumps({"a": 7, "b": 4}))
+    error = str(invoke(*words).exception)
+    assert error.endswith("nothing was sent")
+    assert "answers.json" in error
