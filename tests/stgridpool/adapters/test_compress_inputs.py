@@ -1,0 +1,148 @@
+"""Budgets, images, places and mismatches."""
+
+import math
+
+import pytest
+import torch
+
+import stgridpool
+from native_models.families import build
+from native_models.prompts import make_frames, make_inputs
+from stgridpool import Average, Chain, build_compressor
+from stgridpool.adapters import adapter_for, compress_inputs
+
+NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
+
+
+def loaded(name, *prompts):
+    model, processor = build(name)
+    return model, make_inputs(processor, *(prompts or ([make_frames(8, 48, 56), "What happens?"],)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_listed_frames_are_refused_by_name(name):
+    model, _ = loaded(name)
+    with pytest.raises(ValueError, match=r"needs ListedFrames.*this model offers"):
+        stgridpool.compress(model, "oracle_frames")
+
+
+@pytest.mark.parametrize("retention", [0.1, 1 / 3, 1.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_retention_is_a_share_of_what_the_unmodified_model_reads(name, retention):
+    """OneVision's methods see 49 patches per frame, but the unmodified model reads 16 tokens; these count."""
+    model, inputs = loaded(name, [make_frames(4), "One?"], [make_frames(4, 56, 30, seed=1), "And two?"])
+    prompt = compress_inputs(model, inputs, "divprune", retention=retention)
+    for (visual,) in prompt.visuals:
+        assert abs(len(visual.tokens) - retention * math.prod(visual.run.shape)) < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_retention_over_layers_is_met_inside(name):
+    """All tokens in 2 layers and half of them in 2 are 0.75 on average."""
+    model, inputs = loaded(name)
+    with stgridpool.compress(model, build_compressor("fastv", layer=2), retention=0.75, of="layer_average") as block:
+        output = model.generate(
+            **inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True, output_hidden_states=True
+        )
+    assert block.last.num_removed == 0
+    lengths = [states.shape[1] for states in output.hidden_states[0]]
+    (visual,) = block.last.visuals[0]
+    assert lengths[0] - lengths[3] == math.prod(visual.run.shape) // 2
+
+
+def test_retention_without_a_method_or_out_of_range_is_refused():
+    model, _ = loaded("qwen2_5_vl")
+    with pytest.raises(ValueError, match=r"retention=0.5 needs a compressor to meet it, got none"):
+        stgridpool.compress(model, "none", retention=0.5)
+    with pytest.raises(ValueError, match="retention must be"):
+        stgridpool.compress(model, "stride", retention=1.5)
+    with pytest.raises(ValueError, match=r"options \['stride'\] go with the name of a method"):
+        stgridpool.compress(model, Average(), stride=3)
+    with pytest.raises(TypeError, match="compressor must be a Compressor, a name or None, got int"):
+        stgridpool.compress(model, 3)
+
+
+def test_patches_of_onevision_are_those_in_front_of_its_pooling():
+    model, inputs = loaded("llava_onevision")
+    for compressor, shape in (("nsp", (8, 3, 3)), ("bilinear", (8, 4, 4)), ("adaptive_pool", None)):
+        visual = compress_inputs(model, inputs, compressor).visuals[0][0]
+        assert visual.from_patches
+        assert visual.plan.num_sources == 8 * 49
+        assert shape in (None, visual.tokens.shape)
+    own = compress_inputs(model, inputs, None).visuals[0][0]
+    pooled = compress_inputs(model, inputs, "bilinear").visuals[0][0]
+    torch.testing.assert_close(pooled.tokens.features, own.tokens.features, rtol=1e-5, atol=1e-5)
+    behind = compress_inputs(model, inputs, "visionzip").visuals[0][0]
+    assert not behind.from_patches
+    assert behind.plan.num_sources == 8 * 16
+
+
+def test_more_tokens_than_placeholders():
+    """Seven by seven tokens a frame stand where the unmodified prompt has four by four; their order stays."""
+    model, inputs = loaded("llava_onevision")
+    compressor = build_compressor("adaptive_pool", size=7)
+    prompt = compress_inputs(model, inputs, compressor)
+    assert prompt.num_removed == 8 * (16 - 49)
+    (visual,) = prompt.visuals[0]
+    assert torch.equal(prompt.inputs["inputs_embeds"][prompt.visual_mask], visual.tokens.features)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plans_go_through_deepstack_levels_and_the_newline_stays(name):
+    model, inputs = loaded(name)
+    prompt = compress_inputs(model, inputs, "average")
+    (visual,) = prompt.visuals[0]
+    for level, source in zip(prompt.levels, visual.run.visual.levels, strict=True):
+        torch.testing.assert_close(level, visual.plan.apply(source))
+    assert len(prompt.levels) == 2 * (name == "qwen3_vl")
+    if name == "llava_onevision":
+        place = int(prompt.visual_mask[0].nonzero()[-1]) + 1
+        assert torch.equal(prompt.inputs["inputs_embeds"][0, place], model.model.image_newline)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_images_are_compressed_if_asked_for(name):
+    frames = make_frames(4, 48, 40)
+    model, inputs = loaded(name, ["See", frames[0], "and", frames, "What?"])
+    plain, dense, both = (
+        compress_inputs(model, inputs, compressor, images=images)
+        for compressor, images in (("stride", False), (None, True), ("stride", True))
+    )
+    assert [len(one.visuals[0]) for one in (plain, dense, both)] == [1, 2, 2]
+    assert dense.num_removed == 0 < plain.num_removed < both.num_removed
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        with dense.prefilling(adapter_for(model), model):
+            torch.testing.assert_close(model(**dense.forward_inputs).logits, expected, rtol=0, atol=0)
+    for one in both.visuals[0]:
+        assert abs(len(one.tokens) - 0.25 * math.prod(one.run.shape)) < 1
+    with stgridpool.compress(model, "stride", images=True) as block:
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+        assert torch.equal(block.last.inputs["input_ids"], both.inputs["input_ids"])
+
+
+def test_images_of_onevision_are_refused():
+    frames = make_frames(4)
+    model, inputs = loaded("llava_onevision", ["See", frames[0], "and", frames, "What?"])
+    with pytest.raises(ValueError, match="images of llava_onevision cannot be compressed; leave out images=True"):
+        compress_inputs(model, inputs, "stride", images=True)
+
+
+def test_counts_that_do_not_match_are_refused():
+    model, inputs = loaded("qwen2_5_vl", ["A", make_frames(4), "B"], ["C", make_frames(8), "D"])
+    cut = inputs | {name: inputs[name][:, :-40] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    with pytest.raises(ValueError, match=r"placeholders for the tokens of each video, .* have \[30, 60\] tokens"):
+        compress_inputs(model, cut, "stride")
+    mixed = inputs | {name: inputs[name].flip(0) for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match="do not match its placeholders; other visuals of the batch make up"):
+        compress_inputs(model, mixed, "stride")
+
+
+def test_methods_that_act_on_frames_are_refused():
+    class OnFrames(Average):
+        def steps(self):
+            return (stgridpool.Step(self, "frames"),)
+
+    model, inputs = loaded("qwen2_5_vl")
+    with pytest.raises(ValueError, match="must be applied before the processor"):
+        compress_inputs(model, inputs, Chain((OnFrames(), Average(kernel_size=3))))
