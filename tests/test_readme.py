@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
+from native_models.families import save
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+ALL_EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+NATIVE = {  # families of the examples for native models, by the name of the checkpoint there
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava_onevision",
+}
+EXAMPLES = [example for example in ALL_EXAMPLES if not any(name in example for name in NATIVE)]
 
 EXPECTED = {  # what an example prints, by a text in it
     "planned_count": "torch.Size([10816, 896])",
@@ -43,6 +50,19 @@ def test_python_examples_run(workplace, index, run_python):
     assert run.returncode == 0, run.stderr
     (expected,) = (output for text, output in EXPECTED.items() if text in EXAMPLES[index])
     assert expected in run.stdout
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_examples_for_native_models_run(workplace, name, capsys):
+    """In this process, since loading transformers takes long; the checkpoints are tiny random ones."""
+    (example,) = (example for example in ALL_EXAMPLES if name in example)
+    save(NATIVE[name], workplace / name)
+    variables = {}
+    exec(example, variables)  # noqa: S102
+    out, inputs = capsys.readouterr().out, variables["inputs"]
+    removed = int(out.split()[-3])
+    assert 0 < removed < inputs["input_ids"].shape[1]
+    assert variables["output"].shape[1] == inputs["input_ids"].shape[1] + 64
 
 
 def test_every_expected_example_is_there():
