@@ -8,6 +8,8 @@ Example:
   python scripts/sweep.py --tasks videomme --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64 \
     bilinear st_gridpool 'average:{"kernel_size":4}'
 
+Accuracies that papers report for the same checkpoint, task, method and retention stand below the table.
+
 With --retention every compressor gets the options that make it keep that share of the tokens after the checkpoint's own
 pooling, however it counts its own budget. Compressors that cannot do so are listed below the table.
 """
@@ -107,7 +109,7 @@ def main() -> None:
     if not outcome.rows:
         parser.exit(1, "sweep.py: no compressor could meet its budget: " + "; ".join(outcome.remarks) + "\n")
     show(outcome.rows, Console(), sweep.retention_shown)
-    print(*outcome.remarks, sep="\n")
+    print(*outcome.published, *outcome.remarks, sep="\n")
     if outcome.failed:
         parser.exit(1, f"sweep.py: a run failed, see above. Results, marked: {sweep.output_path}\n")
     print(

@@ -4,10 +4,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lmms_eval_stgridpool.comparison.choice import Choice
+from lmms_eval_stgridpool.comparison.sweeping import published_beside
 from stgridpool import Bilinear
 from stgridpool.equal_budget import Reference, meet
 
@@ -142,6 +144,24 @@ def test_a_chain_at_a_retention_names_the_options_of_its_methods():
     found = choice.at(0.25, "layer_average", Reference(Bilinear(2), (28, 28), 28))
     assert found.options == {"visionzip": {"retention": pytest.approx(0.4)}, "fastv": {"layer": 7}}
     assert found.folder.endswith("@0.25")
+
+
+def test_published_accuracies_stand_beside_those_of_the_same_checkpoint_only():
+    reference = Reference(Bilinear(2), (28, 28), 28)
+    choices = [Choice.parse(name).at(0.1, "entering_llm", reference) for name in ("fastvid", "random")]
+    rows = [SimpleNamespace(run=choice.folder, task="videomme") for choice in choices]
+    found = published_beside(rows, choices, "lmms-lab/LLaVA-Video-7B-Qwen2")
+    assert [line.split(": ")[1:4] for line in found] == [
+        [
+            "fastvid at 10 % (layer_average), LLaVA-Video-7B-Qwen2, videomme",
+            "59.8 (64.2 without compression); 64 frames, one newline per frame; FlashVID (ICLR 2026), arXiv 2602.08024",
+        ],
+        [
+            "fastvid at 10 % (last_layer), LLaVA-Video-7B-Qwen2, videomme",
+            "60.2 (64.1 without compression); 64 frames; InfoMerge (2026)",
+        ],
+    ]
+    assert published_beside(rows, choices, "scripts/nano/checkpoint") == ()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ class Choice:
     name: str
     options: dict[str, Any]
     label: str | None = None
+    retention: float | None = None  # that its options were chosen for
 
     @classmethod
     def parse(cls, text: str) -> "Choice":
@@ -48,7 +49,7 @@ class Choice:
             options = {name: needed for name, one in parts if (needed := _options(name, one))}
         else:
             options = _options(self.name, method)
-        return Choice(self.name, options, f"{self.folder}@{retention:g}")
+        return Choice(self.name, options, f"{self.folder}@{retention:g}", retention)
 
     def build(self) -> Compressor:
         """Build the compressor."""

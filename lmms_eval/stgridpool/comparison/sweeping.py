@@ -18,6 +18,7 @@ from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
 from lmms_eval_stgridpool.sweep import SweptModel
+from stgridpool.published import published_for
 
 SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
 
@@ -76,7 +77,8 @@ class Sweep:
             rows += self._evaluate(model, choice, manager)
             if model.budget_missed is not None:
                 remarks.append(f"{choice.folder}: left out: {model.budget_missed}")
-        return Outcome(tuple(rows), tuple(remarks), _shared_seconds(models))
+        beside = published_beside(rows, choices, loaded.arguments.pretrained)
+        return Outcome(tuple(rows), tuple(remarks), _shared_seconds(models), beside)
 
     def _evaluate(self, model: SweptModel, choice: Choice, manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.
@@ -140,16 +142,31 @@ class Outcome:
         rows: A row for each compressor and task; none if no compressor could meet its budget.
         remarks: Why compressors were left out, or miss the retention.
         shared_seconds: Seconds per question of reading and encoding, which were done once for all.
+        published: Accuracies that papers report for the same methods, retentions, tasks and checkpoint.
     """
 
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
     shared_seconds: float
+    published: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
         """Whether a run failed."""
         return any(row.failure for row in self.rows)
+
+
+def published_beside(rows: Sequence[Row], choices: Sequence[Choice], checkpoint: str) -> tuple[str, ...]:
+    """Return what papers report for the methods, retentions and tasks of `rows` and a checkpoint, one line each.
+
+    Args:
+        rows: Of the table.
+        choices: The compressors.
+        checkpoint: Its folder or name.
+    """
+    runs = {choice.folder: choice for choice in choices}
+    found = [published_for(runs[row.run].name, checkpoint, row.task, runs[row.run].retention) for row in rows]
+    return tuple(dict.fromkeys(str(one) for of_row in found for one in of_row))
 
 
 def _shared_seconds(models: Sequence[SweptModel]) -> float:
