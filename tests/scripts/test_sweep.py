@@ -121,7 +121,9 @@ def test_all_compressors_leave_the_same_share_or_say_why_not(sweep, miniature, t
     model_args = f"pretrained={miniature},max_frames_num=4,device=cpu"
     common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path, "--limit", 1)
     sweep(*common, "--retention", 0.5, 0.25, 0.1, "random", 'nsp:{"norm_order":1}', "fastv", "temporal_average")
-    shown = capsys.readouterr().out
+    captured = capsys.readouterr()
+    shown = captured.out
+    assert "Answering: 1/1 (100.0%)" in captured.err  # not a terminal: lines instead of a bar
     assert "nsp_norm_order=1@0.5: leaves 56.2 %" in shown
     assert "fastv@0.25: left out: FastV acts at layer 2" in shown
     assert "temporal_average@0.1: left out: temporal_average leaves whole frames" in shown

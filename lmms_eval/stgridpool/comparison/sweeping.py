@@ -17,6 +17,7 @@ from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
+from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool.published import published_for
 
@@ -71,6 +72,7 @@ class Sweep:
             choices = tuple(found)
         if not choices:
             return Outcome((), tuple(remarks), 0.0)
+        log_progress()
         models = loaded.for_each([choice.build() for choice in choices])
         rows: list[Row] = []
         for model, choice in zip(models, choices, strict=True):
@@ -108,6 +110,7 @@ class Sweep:
         )
         record, verdict = model.run_record, model.verdict
         if model.budget_missed is not None or record is None or verdict is None:
+            files.give_up()
             return []
         results["config"]["model"] = MODEL
         tracker.general_config_tracker.log_experiment_args(MODEL, command.model_args, "", "", False)

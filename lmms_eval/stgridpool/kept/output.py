@@ -58,6 +58,14 @@ class RunFiles:
         """Write the record."""
         _replace(self.record, record)
 
+    def give_up(self) -> None:
+        """Remove the record, which is empty, and its folders as far as they are empty: the run has no results."""
+        self._release()
+        for folder in (self.record.parent, self.record.parent.parent):
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
+
     def _refuse(self) -> None:
         raise FileExistsError(
             f"another run that started in the same second writes {self.results}: start this one again, or give it a "

@@ -12,6 +12,7 @@ from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.task_videos import videos_of_paths, videos_of_tasks
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import task_manager
+from lmms_eval_stgridpool.run.progress import log_progress
 from stgridpool.finite import NonFiniteError, all_finite
 from stgridpool.timing import StageTimer
 
@@ -81,6 +82,7 @@ def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
     """
     known, failures = 0, []
     model.encoder.loader.expect(videos)
+    log_progress()
     progress = make_progress(total=len(videos), desc="Encoding videos", disable=model.rank != 0)
     for count, video in enumerate(videos, start=1):
         try:

@@ -130,3 +130,14 @@ def test_damaged_videos_are_named_in_the_results_and_below_the_table(results, en
     assert "2 videos are damaged" in logged[0]
     assert "a.mp4, b.mp4" in logged[0]
     assert not endings
+
+
+def test_a_run_without_results_leaves_no_folder(tmp_path):
+    other = tmp_path / "nsp" / "checkpoint" / "other.json"
+    for name in ("average", "nsp"):
+        files = RunFiles.claim(tmp_path / name / "checkpoint", "20260101_000000")
+        if name == "nsp":
+            other.write_text("{}")
+        files.give_up()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
+    assert not (tmp_path / "average").exists()
