@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.adapters.adapter import IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
+from stgridpool.adapters.token_blocks import blocks_of_tokens
 
 
 class FramesAsImagesAdapter(Adapter):
@@ -50,6 +51,16 @@ class FramesAsImagesAdapter(Adapter):
             raise ValueError(f"the prompts have placeholders for {sum(counts)} pictures, but there are {len(pictures)}")
         tokens = pictures.unflatten(1, (side, side)).split(counts)
         return [EncodedVisual(own, kind=kind) for own, kind in zip(tokens, kinds, strict=True)]
+
+    def tower_rows(
+        self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
+    ) -> list[Tensor]:
+        """Deal rows of patches, blocks of which make a token; a class token stands in front of those of a picture."""
+        pictures = sum(len(visual.tokens) for visual in visuals)
+        patches = math.isqrt(len(rows) // pictures) ** 2
+        rows = rows.unflatten(0, (pictures, -1))[:, -patches:].flatten(0, 1)
+        rows = blocks_of_tokens(rows, visuals[0].tokens.shape[2], patches)
+        return super().tower_rows(model, inputs, kind, rows, visuals)
 
 
 def _visuals(row: int, runs: Sequence[int], clips: Sequence[tuple[str, int]] | None) -> list[tuple[str, int]]:

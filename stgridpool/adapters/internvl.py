@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stgridpool.adapters.adapter import Inputs
 from stgridpool.adapters.frames_as_images import FramesAsImagesAdapter
@@ -19,3 +19,8 @@ class InternVLAdapter(FramesAsImagesAdapter):
         """Encode all pictures: (F, H * W, D)."""
         pictures: Tensor = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
         return pictures
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower."""
+        tower: nn.Module = model.model.vision_tower
+        return tower

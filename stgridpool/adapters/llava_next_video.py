@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
+from stgridpool.adapters.token_blocks import blocks_of_tokens
 
 
 class LlavaNextVideoAdapter(Adapter):
@@ -26,6 +28,20 @@ class LlavaNextVideoAdapter(Adapter):
         frames = pixels.shape[1]
         features = model.get_video_features(pixels, return_dict=True).pooler_output
         return [EncodedVisual(_lattice(rows.reshape(frames, -1, rows.shape[-1]))) for rows in features]
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower."""
+        tower: nn.Module = model.model.vision_tower
+        return tower
+
+    def tower_rows(
+        self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
+    ) -> list[Tensor]:
+        """Deal rows of patches, four of which make a token; the first row of each frame is about its class token."""
+        side = visuals[0].tokens.shape[2]
+        patches = math.isqrt(rows.shape[0] // sum(visual.tokens.shape[0] for visual in visuals)) ** 2
+        rows = rows.unflatten(0, (-1, patches + 1))[:, 1:].flatten(0, 1)
+        return super().tower_rows(model, inputs, kind, blocks_of_tokens(rows, side, patches), visuals)
 
 
 def _lattice(frames: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
+
+from torch import Tensor, nn
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 
@@ -31,3 +34,18 @@ class Molmo2Adapter(Adapter):
         features = model.model.get_video_features(*arguments, return_dict=True).pooler_output
         shapes = inputs["video_grids"].tolist()
         return [EncodedVisual(rows.unflatten(0, shape)) for rows, shape in zip(features, shapes, strict=True)]
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower."""
+        tower: nn.Module = model.model.vision_tower
+        return tower
+
+    def tower_rows(
+        self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
+    ) -> list[Tensor]:
+        """Deal rows of patches by the table that says which patches each token pools; -1 pads it."""
+        pooled: Tensor = inputs["video_token_pooling"].to(rows.device)  # (N, patches per token)
+        flat = rows.flatten(1) if rows.dim() > 1 else rows[:, None]
+        weight = (pooled >= 0).to(flat.dtype)[..., None]
+        means = (flat[pooled.clamp_min(0)] * weight).sum(1) / weight.sum(1)
+        return super().tower_rows(model, inputs, kind, means.reshape(-1, *rows.shape[1:]), visuals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stgridpool.adapters.adapter import Inputs
 from stgridpool.adapters.frames_as_images import FramesAsImagesAdapter
@@ -23,3 +23,8 @@ class SmolVLMAdapter(FramesAsImagesAdapter):
         features = model.get_image_features(inputs["pixel_values"], masks, return_dict=True).pooler_output
         rows = torch.cat([prompt.flatten(0, -2) for prompt in features])
         return rows.reshape(-1, model.model.image_seq_len, rows.shape[-1])
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower."""
+        tower: nn.Module = model.model.vision_model
+        return tower

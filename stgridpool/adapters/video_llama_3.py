@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 
@@ -43,6 +43,11 @@ class VideoLlama3Adapter(Adapter):
         """Encode the images."""
         arguments = [inputs[name] for name in self.image_inputs]
         return _visuals(model.model.get_image_features(*arguments, return_dict=True), *arguments[1:])
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower; it hands on the patches of each token one after the other."""
+        tower: nn.Module = model.model.vision_model
+        return tower
 
 
 def _visuals(output: Any, grids: Tensor, sides: Tensor) -> list[EncodedVisual]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 
@@ -24,3 +24,8 @@ class VideoLlavaAdapter(Adapter):
         pixels: Tensor = inputs["pixel_values_videos"]
         features = model.model.get_video_features(pixels, return_dict=True).pooler_output  # (B * T, 257, D)
         return [EncodedVisual(frames[:, None]) for frames in features.unflatten(0, pixels.shape[:2])]
+
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower of videos."""
+        tower: nn.Module = model.model.video_tower
+        return tower

@@ -169,6 +169,10 @@ def compress_run(
         pooling = adapter.own_pooling(model).plan(VideoTokens.of(patches), {})
         given = dict(through(to_device(given, patches.device), pooling))
     tokens = _own_tokens(run.visual)
+    if tokens.cell is not None:
+        given = dict(
+            through(to_device(given, tokens.cell.device), Plan.keep(tokens.cell, run.visual.tokens.shape[:3].numel()))
+        )
     if not steps:
         plan = Plan.keep(torch.arange(len(tokens), device=tokens.features.device), len(tokens), _filled(tokens))
         return CompressedVisual(run, tokens, plan, tokens.cells(), given)
