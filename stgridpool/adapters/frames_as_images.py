@@ -39,6 +39,9 @@ class FramesAsImagesAdapter(Adapter):
         Raises:
             ValueError: If a prompt without clips has an image, or clips do not match the prompts.
         """
+        batch = len(inputs["input_ids"])
+        if clips is not None and len(clips) != batch:
+            raise ValueError(f"clips must have one entry for each of the {batch} prompts, got {len(clips)}")
         pictures = self.pictures(model, inputs)
         side = math.isqrt(pictures.shape[1])
         kinds, counts = [], []
@@ -48,7 +51,10 @@ class FramesAsImagesAdapter(Adapter):
                 kinds.append(kind)
                 counts.append(count)
         if sum(counts) != len(pictures):
-            raise ValueError(f"the prompts have placeholders for {sum(counts)} pictures, but there are {len(pictures)}")
+            raise ValueError(
+                f"the prompts have placeholders for {sum(counts)} pictures, but there are {len(pictures)}; do not "
+                "truncate prompts, and pass the whole output of one call of the processor"
+            )
         tokens = pictures.unflatten(1, (side, side)).split(counts)
         return [EncodedVisual(own, kind=kind) for own, kind in zip(tokens, kinds, strict=True)]
 
@@ -73,6 +79,9 @@ def _visuals(row: int, runs: Sequence[int], clips: Sequence[tuple[str, int]] | N
                 '("video", 8)]]'
             )
         return [(VIDEO, len(runs))] if runs else []
+    for clip in clips:
+        if clip[0] not in (IMAGE, VIDEO):
+            raise ValueError(f'a clip must be ("image" or "video", count), got {clip}')
     if sum(count for _, count in clips) != len(runs):
         raise ValueError(f"prompt {row} has {len(runs)} runs of placeholders, but its clips are {list(clips)}")
     pieces = torch.tensor(runs).split([count for _, count in clips])
