@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
-from native_models.families import save
+from native_models.families import BUILDERS, build, save
+from stgridpool.adapters.families import FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -75,6 +76,15 @@ def test_the_named_files_exist():
     assert commands
     for name in {*commands, *links}:
         assert (REPOSITORY / name).is_file(), name
+
+
+def test_every_native_model_is_in_the_table():
+    rows = README.split("| `model_type` | class")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [[re.findall(r"`(\w+)`", cell) for cell in row.split(" | ")[:2]] for row in rows]
+    named = {name: one for names, classes in cells for name, one in zip(names, classes, strict=True)}
+    assert set(named) == {name for family in FAMILIES for name in family.model_types}
+    for name in BUILDERS:
+        assert type(build(name)[0]).__name__ == f"{named[name]}ForConditionalGeneration"
 
 
 def test_every_argument_is_in_the_table():

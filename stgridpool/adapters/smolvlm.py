@@ -12,7 +12,7 @@ from stgridpool.adapters.frames_as_images import FramesAsImagesAdapter
 
 
 class SmolVLMAdapter(FramesAsImagesAdapter):
-    """SmolVLM: every frame is a picture behind its time stamp, 9 x 9 tokens in most released checkpoints."""
+    """SmolVLM: every frame is a picture behind its time stamp, 8 x 8 or 9 x 9 tokens as released."""
 
     model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")

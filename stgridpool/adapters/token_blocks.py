@@ -16,5 +16,5 @@ def blocks_of_tokens(rows: Tensor, side: int, num_rows: int) -> Tensor:
         num_rows: P, a multiple of the tokens of a frame.
     """
     block = math.isqrt(num_rows) // side
-    blocks = rows.unflatten(0, (-1, side, block, side, block))  # (F, H, k, W, k, ...)
+    blocks: Tensor = rows.unflatten(0, (-1, side, block, side, block))  # (F, H, k, W, k, ...)
     return blocks.transpose(2, 3).flatten(0, 4)
