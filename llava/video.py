@@ -19,7 +19,16 @@ from llava.video_packets import PacketList, list_packets
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["BACKENDS", "SAMPLINGS", "VideoClip", "VideoReadError", "check_options", "read_frame_folder", "read_video"]
+__all__ = [
+    "BACKENDS",
+    "SAMPLINGS",
+    "VideoClip",
+    "VideoReadError",
+    "check_options",
+    "read_frame_folder",
+    "read_video",
+    "sampled_indices",
+]
 
 SAMPLINGS = ("index", "time")
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -81,10 +90,7 @@ def read_video(
         ValueError: If an option is out of range.
     """
     check_options(max_frames_num, fps, force_sample, backend, resizing=resizing, sampling=sampling)
-    name = fsdecode(path)
-    if not Path(name).is_file():
-        kind = "is a directory" if Path(name).is_dir() else "is no regular file"
-        raise VideoReadError(name, kind if Path(name).exists() else "no such file")
+    name = _regular_file(path)
 
     def choose(shown: PacketList) -> list[int]:
         return _choose_shown(shown, max_frames_num, fps, force_sample, sampling)
@@ -98,6 +104,47 @@ def read_video(
     times = [shown.times[index] for index in indices]
     frames = np.stack([decoded.pixels[index] for index in indices])
     return VideoClip(frames, indices, times, shown.duration, decoded.num_decoded, decoded.num_damaged)
+
+
+def sampled_indices(
+    path: str | PathLike[str],
+    max_frames_num: int = 64,
+    fps: float | None = None,
+    force_sample: bool = False,
+    sampling: str = "index",
+) -> list[int]:
+    """Return the positions in a file of the frames that `read_video` samples, by its packets, without decoding any.
+
+    Args:
+        path: Video file.
+        max_frames_num: See `read_video`, also for the others.
+        fps: Frames to take per second of video.
+        force_sample: Whether to take exactly `max_frames_num` frames.
+        sampling: "index" or "time".
+
+    Raises:
+        VideoReadError: If the file is missing, is not a video, is truncated, or has no frame.
+        ValueError: If an option is out of range.
+    """
+    check_options(max_frames_num, fps, force_sample, sampling=sampling)
+    name = _regular_file(path)
+    try:
+        return _choose_shown(list_packets(name), max_frames_num, fps, force_sample, sampling)
+    except (av.FFmpegError, OSError) as error:
+        raise VideoReadError(name, error.strerror or str(error)) from error
+
+
+def _regular_file(path: str | PathLike[str]) -> str:
+    """Return the name of a file.
+
+    Raises:
+        VideoReadError: If it is missing, or no regular file.
+    """
+    name = fsdecode(path)
+    if not Path(name).is_file():
+        kind = "is a directory" if Path(name).is_dir() else "is no regular file"
+        raise VideoReadError(name, kind if Path(name).exists() else "no such file")
+    return name
 
 
 def _choose_shown(

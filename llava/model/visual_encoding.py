@@ -127,7 +127,7 @@ class VisualEncoding(Compression):
         with _stage(timer, "compress"):
             patches = VideoTokens.of(self._as_maps(projected))
             tokens, plan, shape, evidence = self.compress_patches(patches, given)
-            position = self._newline_position()
+            position = self.newline_position()
             video = EncodedVideo.of(tokens, plan, shape, self.model.image_newline, position)
         stages = {"vision tower": features, **{repr(need): value for need, value in given.items()}}
         stages |= {"projector": projected, "compressor": video.embeds}
@@ -140,7 +140,7 @@ class VisualEncoding(Compression):
         shape = pooling_compressor(self.config.mm_spatial_pool_mode).planned_shape((num_frames, side, side))
         if shape is None:
             raise ValueError("the output of the checkpoint's own pooling must fill a lattice")
-        return math.prod(shape), count_newlines(shape, self._newline_position())
+        return math.prod(shape), count_newlines(shape, self.newline_position())
 
     def _in_batches(
         self,
@@ -169,7 +169,7 @@ class VisualEncoding(Compression):
         maps: torch.Tensor = features.unflatten(1, (side, side))
         return maps
 
-    def _newline_position(self) -> str:
+    def newline_position(self) -> str:
         """Return where videos get newline tokens; the merge type may switch them off."""
         merge_type, position = self.config.mm_patch_merge_type, self.config.mm_newline_position
         check_merge_type(merge_type)

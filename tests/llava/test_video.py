@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.video import BACKENDS, VideoReadError, read_frame_folder, read_video
+from llava.video import BACKENDS, VideoReadError, read_frame_folder, read_video, sampled_indices
 
 NUM_FRAMES = 60
 
@@ -237,3 +237,16 @@ def test_a_file_cut_by_an_edit_list_is_sought_in(write_video, tmp_path):
     assert clip.duration == pytest.approx(15)
     np.testing.assert_array_equal(clip.frames, [frames[130 + index] for index in clip.indices])
     assert clip.num_decoded < 200
+
+
+@pytest.mark.parametrize("options", [{}, {"fps": 2.0}, {"force_sample": True}, {"sampling": "time"}])
+def test_frames_are_chosen_without_decoding_as_they_are_read(tmp_path, write_video, options):
+    path = write_video(tmp_path / "clip.mp4", num_frames=50, rate=6)
+    assert sampled_indices(path, 7, **options) == read_video(path, 7, **options).indices
+
+
+def test_frames_of_no_video_cannot_be_chosen(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    for name, reason in (("clip.mp4", "cannot read video"), ("none.mp4", "no such file")):
+        with pytest.raises(VideoReadError, match=reason):
+            sampled_indices(tmp_path / name)

@@ -1,0 +1,76 @@
+"""``stgridpool plan``: how many tokens a method makes of a video, and what they cost."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from lmms_eval_stgridpool.health.planning import Planned
+
+VIDEO = typer.Argument(help="A video file.")
+CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its settings and headers are read, not its weights.")
+COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
+FRAMES = typer.Option("--frames", help="Most frames (max_frames_num); may be repeated.")
+RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep; may be repeated.")
+RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
+FIT = typer.Option(metavar="TOKENS", help="Also say how many frames fit into so many tokens, newlines included.")
+FPS = typer.Option(help="Frames per second, see the model's argument fps.")
+FORCE = typer.Option("--force_sample", "--force-sample", help="Sample all frames from short videos, too.")
+NEWLINES = typer.Option("--mm_newline_position", help="grid, frame, one_token or no_token; default: the checkpoint's.")
+COLUMNS = ("method", "frames", "tokens", "newlines", "layer average", "last layer", "TFLOPs", "KV MB", "fits context")
+
+
+def plan(
+    video: Annotated[Path, VIDEO],
+    checkpoint: Annotated[str, CHECKPOINT],
+    compressor: Annotated[list[str] | None, COMPRESSOR] = None,
+    frames: Annotated[list[int] | None, FRAMES] = None,
+    retention: Annotated[list[float] | None, RETENTION] = None,
+    retention_of: Annotated[str, RETENTION_OF] = "entering_llm",
+    fit: Annotated[int | None, FIT] = None,
+    fps: Annotated[float | None, FPS] = None,
+    force_sample: Annotated[bool, FORCE] = False,
+    mm_newline_position: Annotated[str | None, NEWLINES] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count frames and tokens, and estimate operations and cache of the prefill, without running a model.
+
+    Tokens are counted by every definition of retention (--json shows all). A dash stands where the tokens decide.
+    """
+    from llava.video import VideoReadError, sampled_indices  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+    from lmms_eval_stgridpool.health.planning import TEXT_TOKENS, Planner  # noqa: PLC0415
+
+    planner = Planner.of(checkpoint, mm_newline_position)
+    choices = [Choice.parse(text) for text in compressor or ["st_gridpool"]]
+    if retention:
+        choices = [one.at(share, retention_of, planner.reference) for one in choices for share in retention]
+    try:
+        counts = dict.fromkeys(len(sampled_indices(video, most, fps, force_sample)) for most in frames or [64])
+    except VideoReadError as error:
+        raise ValueError(str(error)) from error
+    found = [(choice.folder, planner.plan(choice.build(), count)) for choice in choices for count in counts]
+    fitting = {} if fit is None else {choice.folder: planner.fit(choice.build(), fit) for choice in choices}
+    if as_json:
+        plans = [{"name": name} | asdict(planned) for name, planned in found]
+        print_json({"plans": plans, "frames_that_fit": fitting, "text_tokens": TEXT_TOKENS})
+        return
+    print_table(COLUMNS, (_row(name, planned) for name, planned in found))
+    own = ", ".join(f"{planner.reference.own_count(count)} of {count} frames" for count in counts)
+    typer.echo(f"tokens enter the language model; the checkpoint's own pooling leaves {own}, without newlines")
+    typer.echo(f"TFLOPs and KV cache (16 bits) are estimates for the prefill, with {TEXT_TOKENS} tokens of text")
+    for name, count in fitting.items():
+        typer.echo(f"{count} frames fit into {fit} tokens with {name}")
+
+
+def _row(name: str, planned: "Planned") -> tuple[str, ...]:
+    newlines = f"{'' if planned.newlines_are_exact else 'at most '}{planned.newlines}"
+    fits = {True: "yes", False: "no", None: "-"}[planned.fits]
+    counts = (planned.tokens, planned.kept["layer_average"], planned.kept["last_layer"])
+    tokens, average, last = ("-" if count is None else str(count) for count in counts)
+    costs = ("-" if cost is None else f"{cost:.4g}" for cost in (planned.tflops, planned.kv_megabytes))
+    return name, str(planned.frames), tokens, newlines, average, last, *costs, fits

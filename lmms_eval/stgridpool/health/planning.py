@@ -1,0 +1,164 @@
+"""What a method makes of a video, counted without running a model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llava.model.checkpoint import Checkpoint, read_checkpoint
+from llava.model.checkpoint_files import checkpoint_folder
+from llava.model.own_pooling import pooling_compressor
+from stgridpool import Compressor, Shape
+from stgridpool.compressor import PATCHES
+from stgridpool.cost import DecoderSize
+from stgridpool.equal_budget import Reference, planned_layers, planned_retention
+from stgridpool.newlines import count_newlines
+from stgridpool.retention import WITH_NEWLINES
+
+TEXT_TOKENS = 64
+"""Tokens of template and question that are added to the video's for cost and context."""
+MOST_FRAMES = 100_000
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a method makes of a number of frames; None where the tokens decide.
+
+    Attributes:
+        compressor: The method with its options.
+        frames: Number of frames.
+        own_tokens: Visual tokens after the checkpoint's own pooling, without newlines.
+        tokens: Visual tokens that enter the language model.
+        newlines: Newline tokens beside them; at most that many if `newlines_are_exact` is False.
+        newlines_are_exact: Whether their number is known: they fall away where a row or frame has no token left.
+        kept: Tokens by each definition of retention.
+        retention: The same as fractions of `own_tokens`, or of these and their newlines.
+        tflops: Estimated floating-point operations of the prefill, 10^12, with `TEXT_TOKENS` of text.
+        kv_megabytes: Size of the cache of keys and values in 16 bits, 10^6 bytes.
+        fits: Whether the prompt is no longer than the checkpoint's context; None if not known.
+    """
+
+    compressor: str
+    frames: int
+    own_tokens: int
+    tokens: int | None
+    newlines: int
+    newlines_are_exact: bool
+    kept: dict[str, int | None]
+    retention: dict[str, float | None]
+    tflops: float | None
+    kv_megabytes: float | None
+    fits: bool | None
+
+
+@dataclass(frozen=True, eq=False)
+class Planner:
+    """Counts tokens for one checkpoint.
+
+    Attributes:
+        reference: What retention is measured against.
+        size: Size of the language model.
+        newline_position: Where newline tokens stand.
+        longest: Longest prompt, in positions.
+    """
+
+    reference: Reference
+    size: DecoderSize
+    newline_position: str
+    longest: int | None
+
+    @classmethod
+    def of(cls, checkpoint: str, newline_position: str | None = None) -> "Planner":
+        """Read a checkpoint's settings and headers.
+
+        Args:
+            checkpoint: Folder or hub name.
+            newline_position: Where newline tokens stand, in place of the checkpoint's setting.
+
+        Raises:
+            ValueError: If the checkpoint cannot be read, or contradicts itself.
+        """
+        overwrites = {} if newline_position is None else {"mm_newline_position": newline_position}
+        found: Checkpoint = read_checkpoint(checkpoint_folder(checkpoint), overwrites=overwrites)
+        config: Any = found.config
+        outline = found.outline()
+        side = outline.get_vision_tower().num_patches_per_side
+        reference = Reference(pooling_compressor(config.mm_spatial_pool_mode), (side, side), config.num_hidden_layers)
+        position = outline.newline_position()
+        return cls(reference, DecoderSize.of(config), position, config.tokenizer_model_max_length)
+
+    def plan(self, compressor: Compressor, frames: int) -> Planned:
+        """Count what a method makes of `frames` frames.
+
+        Raises:
+            ValueError: If the model is not deep enough for it, or there are too few tokens for its options.
+        """
+        method, reference = compressor.for_depth(self.reference.num_layers), self.reference
+        layers, own = planned_layers(method, frames, reference), reference.own_count(frames)
+        shape = self._lattice(method, frames)
+        newlines = count_newlines(shape or reference.own_shape(frames), self.newline_position)
+        is_exact = self.newline_position in ("one_token", "no_token") or (shape is not None and len(set(layers)) == 1)
+        retention = planned_retention(method, frames, reference)
+        own_newlines = count_newlines(reference.own_shape(frames), self.newline_position)
+        kept = {name: None if share is None else round(share * own) for name, share in retention.items()}
+        for name in tuple(kept):
+            count = kept[name]
+            with_newlines = count + newlines if count is not None and is_exact else None
+            kept[name + WITH_NEWLINES] = with_newlines
+            whole = own + own_newlines
+            retention[name + WITH_NEWLINES] = None if with_newlines is None else with_newlines / whole
+        known = [count + newlines + TEXT_TOKENS for count in layers if count is not None]
+        lengths = known if len(known) == len(layers) else None
+        first = layers[0]
+        return Planned(
+            compressor=repr(method),
+            frames=frames,
+            own_tokens=own,
+            tokens=first,
+            newlines=newlines,
+            newlines_are_exact=is_exact,
+            kept=kept,
+            retention=retention,
+            tflops=None if lengths is None else self.size.prefill_flops(lengths) / 1e12,
+            kv_megabytes=None if lengths is None else self.size.kv_bytes(lengths) / 1e6,
+            fits=None if first is None or self.longest is None else first + newlines + TEXT_TOKENS <= self.longest,
+        )
+
+    def fit(self, compressor: Compressor, most_tokens: int) -> int:
+        """Return the largest number of frames of which at most `most_tokens` enter the language model, with newlines.
+
+        Raises:
+            ValueError: If one frame has more, or the number of tokens depends on the tokens.
+        """
+
+        def count(frames: int) -> int:
+            planned = self.plan(compressor, frames)
+            if planned.tokens is None:
+                raise ValueError(
+                    f"the number of tokens that {compressor!r} keeps depends on the video: give it a budget, such as "
+                    "retention, tokens or tokens_per_frame"
+                )
+            return planned.tokens + planned.newlines
+
+        if count(1) > most_tokens:
+            raise ValueError(f"one frame has {count(1)} tokens, more than {most_tokens}")
+        return _largest(lambda frames: count(frames) <= most_tokens, MOST_FRAMES)
+
+    def _lattice(self, method: Compressor, frames: int) -> Shape | None:
+        """Return the lattice of the tokens that enter the language model; None if they do not fill one."""
+        steps = [step for step in method.steps() if not step.is_inside]
+        if not any(step.place == PATCHES for step in steps):
+            early = sum(step.is_before_features for step in steps)
+            steps[early:early] = self.reference.own_pooling.steps()
+        shape: Shape | None = (frames, *self.reference.patches)
+        for step in steps:
+            shape = None if shape is None else step.compressor.planned_shape(shape)
+        return shape
+
+
+def _largest(holds: Callable[[int], bool], most: int) -> int:
+    """Return the largest number from 1 to `most` for which `holds`, which is true up to some number and then false."""
+    low, high = 1, most + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

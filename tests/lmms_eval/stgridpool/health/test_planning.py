@@ -1,0 +1,85 @@
+"""Tokens that are counted beforehand are those of the running model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava.model.builder import load_pretrained_model
+from lmms_eval_stgridpool.health.planning import Planner
+from stgridpool import NSP, STTM, Average, Bilinear, FastV, VisionZip
+
+MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def planner():
+    return Planner.of(MINIATURE)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_pretrained_model(
+        MINIATURE, None, None, device_map="cpu", torch_dtype="float32", attn_implementation="sdpa"
+    )[1].eval()
+
+
+@pytest.mark.parametrize("method", [NSP(), Average(3), Bilinear(2), VisionZip(retention=0.5)])
+def test_counts_are_those_of_the_model(planner, model, method):
+    model.compressor = method
+    side = model.get_vision_tower().image_size
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        video = model.encode_video(torch.rand(5, 3, side, side, generator=generator))
+    planned = planner.plan(method, 5)
+    assert planned.tokens == video.num_tokens
+    assert planned.newlines_are_exact == (not isinstance(method, VisionZip))
+    assert video.num_newlines <= planned.newlines
+    assert video.num_newlines == planned.newlines or not planned.newlines_are_exact
+    assert planned.own_tokens == model.own_counts(5)[0]
+
+
+def test_every_definition_is_reported(planner):
+    planned = planner.plan(FastV(retention=0.5), 4)  # 64 own tokens, all in 2 of 4 layers, 32 in the others
+    layers = planner.reference.num_layers
+    average = (2 * 64 + (layers - 2) * 32) / layers
+    assert planned.kept["entering_llm"] == 64
+    assert planned.kept["last_layer"] == 32
+    assert planned.kept["layer_average"] == planned.kept["kv_read"] == round(average)
+    assert planned.retention["last_layer"] == 0.5
+    assert planned.kept["entering_llm_with_newlines"] is None  # layers have different newlines
+    whole = planner.plan(NSP(), 4)  # 9 tokens and 3 newlines of 16 and 4
+    assert whole.retention["entering_llm_with_newlines"] == 48 / 80
+    assert (whole.tokens, whole.newlines) == (36, 12)
+
+
+def test_cost_follows_from_the_counts(planner):
+    none = planner.plan(Bilinear(2), 4)
+    lengths = [64 + 16 + 64] * planner.reference.num_layers
+    assert none.tflops == planner.size.prefill_flops(lengths) / 1e12
+    assert none.kv_megabytes == planner.size.kv_bytes(lengths) / 1e6
+    decided = planner.plan(STTM(), 4)
+    assert (decided.tokens, decided.tflops, decided.kept["last_layer"]) == (64, None, None)
+
+
+def test_frames_that_fit(planner):
+    assert planner.fit(NSP(), 100) == 8  # 12 with newlines per frame
+    assert planner.fit(NSP(), 96) == 8
+    assert planner.fit(NSP(), 95) == 7
+    assert Planner.of(MINIATURE, "no_token").fit(NSP(), 95) == 10
+    with pytest.raises(ValueError, match="one frame has 12 tokens, more than 11"):
+        planner.fit(NSP(), 11)
+
+
+def test_frames_cannot_fit_where_the_tokens_decide(planner):
+    from stgridpool import FrameFusionMerge
+
+    with pytest.raises(ValueError, match="depends on the video: give it a budget"):
+        planner.fit(FrameFusionMerge(threshold=0.6), 100)
+
+
+def test_a_long_prompt_does_not_fit(planner):
+    assert planner.longest is not None
+    frames = planner.fit(Bilinear(2), planner.longest - 64)
+    assert planner.plan(Bilinear(2), frames).fits is True
+    assert planner.plan(Bilinear(2), frames + 1).fits is False
