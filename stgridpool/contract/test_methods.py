@@ -147,16 +147,17 @@ def test_bad_input_is_refused(compressor: Compressor) -> None:
 @pytest.mark.without_presets
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_cuda_equals_the_cpu(compressor: Compressor, dtype: torch.dtype) -> None:
-    """The same decision and the same values to rounding."""
-    tokens, evidence = clip((33, 9, 7), 64).to(dtype), invented(compressor, (33, 9, 7), width=64)
-    here = compressor(tokens, evidence)
-    there = compressor(tokens.cuda(), {need: value.cuda() for need, value in evidence.items()})
-    assert there.tokens.device.type == "cuda"
-    assert torch.equal(here.plan.anchor, there.plan.anchor.cpu())
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(there.tokens.cpu(), here.tokens, atol=tolerance, rtol=tolerance)
+def test_cuda_equals_the_cpu(compressor: Compressor) -> None:
+    """The same decision and the same values to rounding, for every dtype."""
+    evidence = invented(compressor, (33, 9, 7), width=64)
+    on_cuda = {need: value.cuda() for need, value in evidence.items()}
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        tokens = clip((33, 9, 7), 64).to(dtype)
+        here, there = compressor(tokens, evidence), compressor(tokens.cuda(), on_cuda)
+        assert there.tokens.device.type == "cuda"
+        assert torch.equal(here.plan.anchor, there.plan.anchor.cpu()), dtype
+        tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(there.tokens.cpu(), here.tokens, atol=tolerance, rtol=tolerance)
 
 
 def dense(plan: Plan) -> Tensor:

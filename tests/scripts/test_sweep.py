@@ -40,7 +40,7 @@ def test_a_sweep_writes_what_separate_runs_find(sweep, miniature, tmp_path, caps
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
-    model_args = f"pretrained={miniature},max_frames_num=16,device=cpu"
+    model_args = f"pretrained={miniature},max_frames_num=8,device=cpu"
     common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path, "--limit", 10)
     sweep(*common, "bilinear", 'average:{"kernel_size":3}')
     shown = capsys.readouterr().out

@@ -107,6 +107,7 @@ def make_model(checkpoint):
     """Function that builds the lmms-eval model on the CPU; arguments as in --model_args.
 
     One process reads the videos of all models, unless a test has it misbehave: starting it takes longer than reading.
+    This thread starts it: one started by a model's thread would end with that thread.
     """
     from lmms_eval_stgridpool.llava_video import LlavaVideo
 
@@ -116,6 +117,8 @@ def make_model(checkpoint):
     def make(**arguments):
         model = LlavaVideo(**defaults | arguments)
         if plain_worker == reading_process.WORKER:
+            if not any(process.can_go_on for process in idle):
+                idle.append(reading_process.ReadingProcess())
             model.encoder.loader._reader._idle = idle
         return model
 

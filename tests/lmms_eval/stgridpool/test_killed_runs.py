@@ -39,10 +39,10 @@ def num_lines(folder):
     return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
 
 
-@pytest.mark.parametrize("num_processes", [2, 3])
-def test_any_number_of_processes_gives_the_same_scores_and_answers(evaluate, undisturbed, num_processes):
-    run = evaluate("clips,clips_choice", num_processes)
-    assert run.statuses == [0] * num_processes
+def test_any_number_of_processes_gives_the_same_scores_and_answers(evaluate, undisturbed):
+    """Two are compared with one in test_command_line.py."""
+    run = evaluate("clips,clips_choice", 3)
+    assert run.statuses == [0, 0, 0]
     assert len(undisturbed.samples) == 14
     assert run.scores == alike(undisturbed.scores)
     assert run.samples == undisturbed.samples

@@ -9,12 +9,24 @@ from safetensors.torch import load_file
 from llava.model.builder import load_pretrained_model
 
 
-@pytest.fixture
-def settings(nano, tmp_path):
+@pytest.fixture(scope="module")
+def short(nano, tmp_path_factory):
+    """Settings of three steps of training."""
     schedule = nano("schedule")
     tower, answers = schedule.STAGES[0], schedule.STAGES[1]
     stages = (replace(tower, steps=1, clips=2), replace(answers, steps=2, clips=2, seconds=(4, 5)))
-    return nano("train").Settings(tmp_path / "run", "cpu", processes=1, seed=5, stages=stages)
+    return nano("train").Settings(tmp_path_factory.mktemp("short") / "run", "cpu", processes=1, seed=5, stages=stages)
+
+
+@pytest.fixture(scope="module")
+def trained(nano, short):
+    """Weights after this training."""
+    return train_in_this_process(nano, short)
+
+
+@pytest.fixture
+def settings(short, tmp_path):
+    return replace(short, output=tmp_path / "run")
 
 
 def train_in_this_process(nano, settings):
@@ -24,23 +36,20 @@ def train_in_this_process(nano, settings):
     return load_file(settings.output / "checkpoint" / "model.safetensors")
 
 
-def test_the_trained_folder_loads_as_any_checkpoint(nano, settings):
-    weights = train_in_this_process(nano, settings)
-    folder = str(settings.output / "checkpoint")
+def test_the_trained_folder_loads_as_any_checkpoint(short, trained):
+    folder = str(short.output / "checkpoint")
     _, model, _, _ = load_pretrained_model(folder, None, None, device_map="cpu", torch_dtype="float32")
     name = "model.layers.4.mlp.gate_proj.weight"
-    torch.testing.assert_close(dict(model.named_parameters())[name].data, weights[name].float())
+    torch.testing.assert_close(dict(model.named_parameters())[name].data, trained[name].float())
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(nano, settings, tmp_path):
-    whole = train_in_this_process(nano, settings)
-    cut = replace(settings, output=tmp_path / "cut")
+def test_an_interrupted_training_ends_with_the_same_weights(nano, settings, trained):
     tower, answers = settings.stages
-    train_in_this_process(nano, replace(cut, stages=(tower, replace(answers, steps=1))))
+    train_in_this_process(nano, replace(settings, stages=(tower, replace(answers, steps=1))))
 
-    again = train_in_this_process(nano, cut)
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    again = train_in_this_process(nano, settings)
+    assert trained.keys() == again.keys()
+    assert all(torch.equal(trained[name], again[name]) for name in trained)
 
 
 def test_learning_rates_fall_to_zero(nano):
