@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stgridpool.adapters.adapter import Adapter, Inputs
 from stgridpool.adapters.row import Row, row_of
 from stgridpool.adapters.visual_runs import CompressedVisual
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import CompressedPrompts, DecoderSteps
+from stgridpool.options import choice
 
 POLICIES = ("reference", "hf", "survive", "reassign")
 """Positions of a compressed prompt, see `compress_inputs`."""
@@ -91,42 +93,69 @@ def write_prompt(
         positions: See `compress_inputs`.
         inside: The steps inside the language model, or None.
     """
-    if positions not in POLICIES:
-        raise ValueError(f"positions must be one of {', '.join(POLICIES)}, got {positions!r}")
     ids: Tensor = inputs["input_ids"]
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask
     axes = adapter.positions(model, inputs, "hf" if positions == "hf" else "reference")
-    policy = positions if positions in ("survive", "reassign") else "reassign" if axes is None else "survive"
-    named = (policy,) if axes is None else (policy, "hf" if positions == "hf" else "reference")
+    named = _named(positions, axes is not None, visuals)
+    by_row = [tuple(one for one in visuals if one.run.row == row) for row in range(len(ids))]
+    batch = _Batch([row_of(real.bool(), own) for real, own in zip(mask, by_row, strict=True)])
+    new_ids = batch.gather(ids, _pad_id(model))
+    embeds, tail = model.get_input_embeddings()(new_ids), adapter.tail(model)
+    embeds = torch.stack([_written(adapter, row, one, tail) for row, one in zip(batch.rows, embeds, strict=True)])
+    placed = _positions(batch, mask, axes, named[0])
+    is_used_up = any(visual.run.kind == "image" for visual in visuals)
+    used_up = {*adapter.video_inputs, *adapter.position_inputs, *(adapter.image_inputs if is_used_up else ())}
+    written = {name: value for name, value in inputs.items() if name not in used_up}
+    written |= {"input_ids": new_ids, "attention_mask": batch.gather(mask), "inputs_embeds": embeds}
+    written |= {"position_ids": placed}
+    written |= {name: batch.gather(inputs[name]) for name in adapter.row_inputs if inputs.get(name) is not None}
+    last = placed[..., -1] if placed.dim() == 2 else placed[1:, :, -1].amax(dim=0)
+    spans = tuple(tuple(row.spans()) for row in batch.rows)
+    return CompressedPrompt(
+        written, ids, tuple(by_row), spans, batch.is_visual(), batch.levels(), named, last + 1, inside
+    )
+
+
+class _Batch:
+    """The rows of a batch, padded on the left."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows, self.width = rows, max(map(len, rows))
+
+    def gather(self, values: Tensor, pad: int = 0) -> Tensor:
+        """Take the values (B, M) of positions from those (B, L) of the unmodified prompts."""
+        return self.stack([one[row.source.to(one.device)] for row, one in zip(self.rows, values, strict=True)], pad)
+
+    def stack(self, values: Sequence[Tensor], pad: int = 0) -> Tensor:
+        """Stack the values (n,) of each row: (B, M)."""
+        return torch.stack([F.pad(one, (self.width - len(one), 0), value=pad) for one in values])
+
+    def is_visual(self) -> Tensor:
+        """Return the positions (B, M) bool of visual tokens."""
+        return self.stack([row.is_visual for row in self.rows])
+
+    def levels(self) -> tuple[Tensor, ...]:
+        """Return the DeepStack levels of the visual tokens, (n, D_i) each."""
+        shown = [row for row in self.rows if row.visuals]
+        count = len(shown[0].visuals[0].tokens.levels) if shown else 0
+        return tuple(torch.cat([row.level(number) for row in shown]) for number in range(count))
+
+
+def _named(positions: str, has_axes: bool, visuals: Sequence[CompressedVisual]) -> tuple[str, ...]:
+    """Return what `CompressedPrompt.positions` records.
+
+    Raises:
+        ValueError: If `positions` is none of `POLICIES`, or tokens would need places that the unmodified prompt lacks.
+    """
+    choice("positions", positions, POLICIES)
+    policy = positions if positions in ("survive", "reassign") else "survive" if has_axes else "reassign"
     if policy == "survive" and any(visual.run.newlines in ("grid", "frame") for visual in visuals):
         raise ValueError(
             "positions='survive' has no places for newlines behind rows or frames, which the model's own prompt lacks: "
             "take positions='reference'"
         )
-    by_row = [tuple(one for one in visuals if one.run.row == row) for row in range(len(ids))]
-    tail = adapter.tail(model)
-    rows = [row_of(real.bool(), own) for real, own in zip(mask, by_row, strict=True)]
-    width = max(len(row) for row in rows)
-    new_ids = torch.stack([_gather(row, one, width, _pad_id(model)) for row, one in zip(rows, ids, strict=True)])
-    new_mask = torch.stack([_gather(row, one, width, 0) for row, one in zip(rows, mask, strict=True)])
-    embeds = model.get_input_embeddings()(new_ids)
-    embeds = torch.stack([_written(adapter, row, one, tail) for row, one in zip(rows, embeds, strict=True)])
-    placed = _positions(rows, mask, axes, policy, width)
-    used_up = {*adapter.video_inputs, *adapter.position_inputs}
-    if any(visual.run.kind == "image" for visual in visuals):
-        used_up |= set(adapter.image_inputs)
-    written = {name: value for name, value in inputs.items() if name not in used_up}
-    written |= {"input_ids": new_ids, "attention_mask": new_mask, "inputs_embeds": embeds, "position_ids": placed}
-    for name in adapter.row_inputs:
-        if inputs.get(name) is not None:
-            written[name] = torch.stack([_gather(r, one, width, 0) for r, one in zip(rows, inputs[name], strict=True)])
-    num_levels = max((len(visual.tokens.levels) for visual in visuals), default=0)
-    levels = tuple(torch.cat([row.level(number) for row in rows if row.visuals]) for number in range(num_levels))
-    visual_mask = torch.stack([_padded(row.is_visual, width, False) for row in rows])
-    last = placed[..., -1] if placed.dim() == 2 else placed[1:, :, -1].amax(dim=0)
-    spans = tuple(tuple(row.spans()) for row in rows)
-    return CompressedPrompt(written, ids, tuple(by_row), spans, visual_mask, levels, named, last + 1, inside)
+    return (policy, "hf" if positions == "hf" else "reference") if has_axes else (policy,)
 
 
 def _written(adapter: Adapter, row: Row, embeds: Tensor, tail: Tensor | None) -> Tensor:
@@ -143,27 +172,14 @@ def _written(adapter: Adapter, row: Row, embeds: Tensor, tail: Tensor | None) ->
     return embeds.index_copy(0, places, embeds[places] + tokens if adapter.adds else tokens)
 
 
-def _positions(rows: Sequence[Row], mask: Tensor, axes: Tensor | None, policy: str, width: int) -> Tensor:
+def _positions(batch: _Batch, mask: Tensor, axes: Tensor | None, policy: str) -> Tensor:
     """Return positions (B, M), or (4, B, M) for M-RoPE, the first row of which counts the tokens without gaps."""
-    counted = torch.stack([_padded(torch.arange(len(row), device=mask.device), width, 0) for row in rows])
+    counted = batch.stack([torch.arange(len(row), device=mask.device) for row in batch.rows])
     if policy == "reassign":
         return counted if axes is None else counted.expand(4, -1, -1)
     if axes is None:
-        dense = (mask.long().cumsum(dim=1) - 1).clamp_min(0)
-        return torch.stack([_gather(row, one, width, 0) for row, one in zip(rows, dense, strict=True)])
-    gathered = [
-        torch.stack([_gather(row, one, width, 0) for row, one in zip(rows, axis, strict=True)]) for axis in axes
-    ]
-    return torch.stack([counted, *gathered])
-
-
-def _gather(row: Row, values: Tensor, width: int, pad: int) -> Tensor:
-    """Take the values (M,) of a prompt's positions from those (L,) of the unmodified prompt; padded on the left."""
-    return _padded(values[row.source.to(values.device)], width, pad)
-
-
-def _padded(values: Tensor, width: int, pad: int) -> Tensor:
-    return torch.nn.functional.pad(values, (width - len(values), 0), value=pad)
+        return batch.gather((mask.long().cumsum(dim=1) - 1).clamp_min(0))
+    return torch.stack([counted, *(batch.gather(axis) for axis in axes)])
 
 
 def _pad_id(model: Any) -> int:

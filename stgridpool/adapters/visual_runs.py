@@ -5,6 +5,7 @@ Letters: B prompts, L positions with padding, T frames of H x W tokens, N tokens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -169,10 +170,9 @@ def compress_run(
         pooling = adapter.own_pooling(model).plan(VideoTokens.of(patches), {})
         given = dict(through(to_device(given, patches.device), pooling))
     tokens = _own_tokens(run.visual)
+    given = dict(to_device(given, tokens.features.device))
     if tokens.cell is not None:
-        given = dict(
-            through(to_device(given, tokens.cell.device), Plan.keep(tokens.cell, run.visual.tokens.shape[:3].numel()))
-        )
+        given = dict(through(given, Plan.keep(tokens.cell, math.prod(run.shape))))
     if not steps:
         plan = Plan.keep(torch.arange(len(tokens), device=tokens.features.device), len(tokens), _filled(tokens))
         return CompressedVisual(run, tokens, plan, tokens.cells(), given)
