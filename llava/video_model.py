@@ -135,7 +135,7 @@ class LlavaVideoModel:
 
     def encode(self, pixels: torch.Tensor, needs: Collection[Need], timer: StageTimer) -> tuple[torch.Tensor, Evidence]:
         """Run the vision tower on frames (T, 3, S, S), and return features (T, P, C) and evidence about them."""
-        return self.language_model.vision_features(pixels, timer, needs)
+        return self.language_model.vision_features(pixels, timer, needs, self.language_model.tower_steps)
 
     def evidence(self, question: str, needs: Collection[Need]) -> Evidence:
         """Embed a question, without a template around it; see `Question`.

@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from stgridpool.budget import Budget
-from stgridpool.compressor import PATCHES, Compressor
+from stgridpool.compressor import PATCHES, Compressor, EncoderLayer
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.elsewhere import find_method, installed_names
 from stgridpool.suggestion import suggestion
@@ -101,6 +101,7 @@ def where(method: Compressor) -> str:
     """Name where a method acts: "pooling", "tokens", "layer 2", "tokens, layer 20" and so on."""
     places = [step.place for step in method.steps()]
     outside = dict.fromkeys(_PLACES.get(place, place) for place in places if isinstance(place, str))
+    outside |= dict.fromkeys([str(place) for place in places if isinstance(place, EncoderLayer)])
     layers = [str(place) for place in places if isinstance(place, int)]
     inside = [f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"] if layers else []
     return ", ".join([*outside, *inside])

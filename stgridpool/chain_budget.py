@@ -89,7 +89,8 @@ def _left(front: Sequence[Compressor], reference: Reference) -> float:
 
 def _lengths(inside: Sequence[Step], num_layers: int) -> list[int]:
     """Return the number of layers in front of the first step, between steps, and behind the last."""
-    return [after - before for before, after in pairwise([0, *(int(step.place) for step in inside), num_layers])]
+    places = [step.place for step in inside if isinstance(step.place, int)]
+    return [after - before for before, after in pairwise([0, *places, num_layers])]
 
 
 def _split(share: float, of: str, is_free: bool, shares: list[float], lengths: list[int]) -> tuple[float, list[float]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from torch import Tensor
 
 from stgridpool.evidence import Evidence, Need, through
+from stgridpool.frame_evidence import left_behind
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
@@ -199,10 +200,12 @@ def compress_tokens(compressor: Compressor, tokens: VideoTokens, evidence: Evide
     Raises:
         ValueError: If evidence is missing; see also `Compressor.plan`.
     """
-    missing = [need for need in compressor.needs if need not in evidence]
+    steps = compressor.steps()
+    has_made = any(isinstance(step.place, EncoderLayer) for step in steps)
+    missing = [need for need in compressor.needs if need not in evidence and not (has_made and need.made_by_steps)]
     if missing:
         raise ValueError(f"{compressor!r} needs evidence: {', '.join(sorted(map(repr, missing)))}")
-    return compress_steps(compressor.steps(), tokens, evidence)[:2]
+    return compress_steps(steps, tokens, evidence)[:2]
 
 
 def compress_steps(
@@ -223,7 +226,9 @@ def compress_steps(
         method = step.compressor
         plan = method.plan(tokens, {need: evidence[need] for need in method.needs})
         values = None if plan.reproduces else partial(method.values, shape=tokens.shape, plan=plan)
-        tokens, evidence = tokens.through(plan, values), through(evidence, plan)
+        before, tokens, evidence = tokens.shape, tokens.through(plan, values), through(evidence, plan)
+        if isinstance(step.place, EncoderLayer):
+            evidence = {**evidence, **left_behind(plan, before, tokens, evidence)}
         plans.append(replace(plan, known=None))
     return tokens, reduce(Plan.then, plans), evidence
 

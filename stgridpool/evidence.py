@@ -51,11 +51,13 @@ class Need:
         query_aware: Whether the tensor depends on the question; class attribute.
         per_token: Whether the tensor has a row for each token; class attribute.
         from_file: Whether the tensor stands in a file of the user's, so that no model is asked; class attribute.
+        made_by_steps: Whether steps of the method in the vision tower leave it behind; class attribute.
     """
 
     query_aware: ClassVar[bool] = False
     per_token: ClassVar[bool] = True
     from_file: ClassVar[bool] = False
+    made_by_steps: ClassVar[bool] = False
 
     @property
     def from_tower(self) -> bool:

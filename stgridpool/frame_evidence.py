@@ -1,15 +1,15 @@
-"""Evidence about the frames of a video that steps in front of its features have changed, and where they come from."""
+"""Evidence about frames that steps have changed before the vision tower or in it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from stgridpool.compressor import Step, compress_steps
+from stgridpool.algorithms.frame_cosines import frame_cosines
 from stgridpool.evidence import Evidence, Need
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
@@ -26,29 +26,49 @@ class FramesRead(Need):
     from_file: ClassVar[bool] = True
 
 
-def plan_of_frames(steps: Sequence[Step], evidence: Evidence, patches: VideoTokens) -> tuple[Shape, Plan]:
-    """Return where the patches of encoded frames come from.
+@dataclass(frozen=True)
+class FrameSources(Need):
+    """The weight of each frame that entered the vision tower in each frame that left it; (T', T) float32.
 
-    The values of patches are those of the vision tower, so the plan does not reproduce them. A tile of a picture may
-    begin within a patch.
+    Only behind steps in the vision tower.
+    """
+
+    per_token: ClassVar[bool] = False
+    made_by_steps: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class FrameCosines(Need):
+    """How alike any two frames are that the last step in the vision tower left, see `frame_cosines`; (T', T') float32.
+
+    Only behind steps in the vision tower; of the output of their last layer.
+    """
+
+    per_token: ClassVar[bool] = False
+    made_by_steps: ClassVar[bool] = True
+
+
+def frame_weights(plan: Plan, shape: Shape) -> Tensor:
+    """Return the weight of each source frame in each output frame of a plan that treats all places alike, (T', T).
 
     Args:
-        steps: Of a method, at least one, all in front of the features.
-        evidence: What is known of the video: `FramesRead` if a step acts on frames.
-        patches: Those that were encoded.
-
-    Returns:
-        (T, H, W) of the patches of the frames that were read; and the plan whose sources they are.
-
-    Raises:
-        ValueError: If the number of frames that were read is not given, or does not fit.
+        plan: Its output fills a lattice.
+        shape: (T, H, W) of its source tokens.
     """
-    if FramesRead() not in evidence:
-        raise ValueError(f"{steps[0].compressor!r} changes frames: give the number that was read, {FramesRead()!r}")
-    device, (_, height, width) = patches.features.device, patches.shape
-    read = (int(evidence[FramesRead()]), height, width)
-    source = VideoTokens(torch.zeros(math.prod(read), 1, device=device), read)
-    made, plan, _ = compress_steps(steps, source, {})
-    if made.shape != patches.shape:
-        raise ValueError(f"{steps[-1].compressor!r} makes patches of {made.shape} from {read}, got {patches.shape}")
-    return read, replace(plan, reproduces=False)
+    frames, area = shape[0], shape[1] * shape[2]
+    of_token = torch.arange(plan.num_sources, device=plan.anchor.device) // area
+    return plan.apply(F.one_hot(of_token, frames).float())[::area]
+
+
+def left_behind(plan: Plan, before: Shape, left: VideoTokens, evidence: Evidence) -> dict[Need, Tensor]:
+    """Return the evidence that a step in the vision tower makes.
+
+    Args:
+        plan: The decision of the step.
+        before: (T, H, W) of its input.
+        left: Its output.
+        evidence: What earlier steps left behind, if any.
+    """
+    weights, earlier = frame_weights(plan, before), evidence.get(FrameSources())
+    sources = weights if earlier is None else weights @ earlier
+    return {FrameSources(): sources, FrameCosines(): frame_cosines(left.features.unflatten(0, (left.shape[0], -1)))}

@@ -9,14 +9,16 @@ import torch
 from llava.encoded_video import EncodedVideo
 from llava.model.own_pooling import pooling_compressor
 from llava.model.splice import deal_visuals, visual_starts
+from llava.model.tower_steps import check_steps
 from stgridpool import Compressor, Evidence, Plan, Shape, Step, VideoTokens, build_compressor
-from stgridpool.compressor import PATCHES, compress_steps
+from stgridpool.compressor import PATCHES, EncoderLayer, compress_steps, early_steps
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import Need, QueryAttention, Question, RotaryBias, check_offered
-from stgridpool.frame_evidence import plan_of_frames
+from stgridpool.frame_evidence import FrameCosines, FrameSources
 from stgridpool.listed_frames import ListedFrames
+from stgridpool.provenance import plan_of_frames
 
 Visual = EncodedVideo | torch.Tensor
 
@@ -49,6 +51,7 @@ class Compression:
             raise TypeError(f"compressor must be a Compressor, a name or None, got {type(value).__name__}")
         if compressor is not None:
             compressor = compressor.for_depth(self.config.num_hidden_layers)
+            check_steps(self.get_vision_tower(), early_steps(compressor))
             check_offered(compressor.needs, self.offers, compressor)
             self.get_vision_tower().check_needs(compressor.needs)
         steps = () if compressor is None else compressor.steps()
@@ -60,7 +63,7 @@ class Compression:
     def offers(self) -> frozenset[type[Need]]:
         """Kinds of evidence that a compressor may need."""
         offered: frozenset[type[Need]] = self.get_vision_tower().evidence_offered()
-        return offered | {Question, QueryAttention, RotaryBias, ListedFrames}
+        return offered | {Question, QueryAttention, RotaryBias, ListedFrames, FrameSources, FrameCosines}
 
     @property
     def front_steps(self) -> tuple[Step, ...]:
@@ -71,6 +74,11 @@ class Compression:
             return front
         early = tuple(step for step in front if step.is_before_features)
         return (*early, Step(self._own_pooling, PATCHES), *front[len(early) :])
+
+    @property
+    def tower_steps(self) -> tuple[Step, ...]:
+        """Steps inside the vision tower."""
+        return tuple(step for step in self.front_steps if isinstance(step.place, EncoderLayer))
 
     def compress_patches(self, patches: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan, Shape, Evidence]:
         """Compress the projected patches of a video in front of the language model.

@@ -5,9 +5,9 @@ geometry alone; its weights come from the checkpoint, or later from `load_named_
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,6 +19,17 @@ from llava.model.text_tower import TextTower, load_clip_text, load_siglip_text, 
 from llava.model.tower_evidence import AttentionLayer, TowerEvidence, split_heads
 from llava.model.tower_files import pretrained_weights
 from stgridpool.evidence import Need, Question
+
+
+class TowerParts(NamedTuple):
+    """What a tower computes features with, one after the other."""
+
+    begin: Callable[[torch.Tensor], torch.Tensor]
+    """Maps images (B, 3, S, S), on the tower's device and in its dtype, to the input (B, L, C) of the first layer."""
+    layers: Sequence[Any]
+    """Maps (B, L, C) to the same, given ``attention_mask=None``."""
+    finish: Callable[[torch.Tensor], torch.Tensor]
+    """Maps the output of the last layer to features (B, P, C)."""
 
 
 class VisionTower(nn.Module, ABC):
@@ -88,8 +99,16 @@ class VisionTower(nn.Module, ABC):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Compute features (B, n*n, C), row-major, of images (B, 3, S, S)."""
+        return self.features(self.placed(pixel_values))
+
+    def placed(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Return images on the tower's device and in its dtype."""
         offloaded = self.device.type == "meta"  # the layers then fetch their inputs themselves
-        return self.features(pixel_values.to(pixel_values.device if offloaded else self.device, self.dtype))
+        return pixel_values.to(pixel_values.device if offloaded else self.device, self.dtype)
+
+    def parts(self) -> "TowerParts | None":
+        """Return what `features` consists of, for steps between layers; None if that is not known."""
+        return None
 
     @abstractmethod
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -114,7 +133,7 @@ class VisionTower(nn.Module, ABC):
         """
         if Question("tower") in needs and self.text_tower is None:
             raise ValueError(missing_text_tower(Question("tower"), self.name))
-        self.evidence().check([need for need in needs if need.from_tower])
+        self.evidence().check([need for need in needs if need.from_tower and not need.made_by_steps])
 
     def with_evidence(
         self, pixel_values: torch.Tensor, needs: Collection[Need]
@@ -172,6 +191,10 @@ class SiglipTower(VisionTower):
         features: torch.Tensor = self.vision_tower.encoder(inputs_embeds=embeds).last_hidden_state
         return features
 
+    def parts(self) -> TowerParts:
+        """See the base class."""
+        return TowerParts(self.vision_tower.embeddings, self.vision_tower.encoder.layers, lambda hidden: hidden)
+
     def evidence(self) -> TowerEvidence:
         """See the base class."""
         layers = [_attention_layer(layer) for layer in self.vision_tower.encoder.layers]
@@ -217,10 +240,20 @@ class ClipTower(VisionTower):
 
     def features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Compute the selected hidden state; later layers are not run."""
-        hidden: torch.Tensor = self.vision_tower.pre_layrnorm(self.vision_tower.embeddings(pixel_values))
-        for layer in self.vision_tower.encoder.layers[: self.num_layers_run]:
+        begin, layers, finish = self.parts()
+        hidden = begin(pixel_values)
+        for layer in layers:
             hidden = layer(hidden, attention_mask=None)
-        return hidden[:, self.first_token :]
+        return finish(hidden)
+
+    def parts(self) -> TowerParts:
+        """See the base class."""
+        tower = self.vision_tower
+        return TowerParts(
+            lambda pixels: tower.pre_layrnorm(tower.embeddings(pixels)),
+            tower.encoder.layers[: self.num_layers_run],
+            lambda hidden: hidden[:, self.first_token :],
+        )
 
     def evidence(self) -> TowerEvidence:
         """See the base class."""

@@ -6,9 +6,10 @@ computed before are only projected and compressed.
 
 import logging
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from llava.model.anyres import check_merge_type
 from llava.model.compression import Compression
 from llava.model.own_pooling import pooling_compressor
 from llava.model.tower import VisionTower
+from llava.model.tower_steps import through_tower
 from llava.model.vision_batches import fitting_batch_size, map_batches
-from stgridpool import Evidence, Need, VideoTokens
+from stgridpool import Evidence, Need, Step, VideoTokens
 from stgridpool.finite import StageCheck, all_finite
 from stgridpool.frame_evidence import FramesRead
 from stgridpool.frame_transform import transformed
@@ -61,7 +63,11 @@ class VisualEncoding(Compression):
         return self.project(features, timer)
 
     def vision_features(
-        self, images: torch.Tensor, timer: StageTimer | None = None, needs: Collection[Need] = ()
+        self,
+        images: torch.Tensor,
+        timer: StageTimer | None = None,
+        needs: Collection[Need] = (),
+        steps: Sequence[Step] = (),
     ) -> tuple[torch.Tensor, Evidence]:
         """Run the vision tower: the first half of `encode_images`.
 
@@ -69,9 +75,10 @@ class VisualEncoding(Compression):
             images: Pixel values (B, 3, S, S) of any floating dtype.
             timer: Sums the time of the stage `vision`.
             needs: Evidence to compute in the same pass; see `VisionTower.with_evidence`.
+            steps: Steps inside the tower, if the images are the frames of a video; see `through_tower`.
 
         Returns:
-            Features (B, n*n, C), and the evidence about all images.
+            Features (B, n*n, C), or of the frames that steps leave, and the evidence about them.
 
         Raises:
             ValueError: If `images` is not a non-empty (B, 3, S, S), or the tower cannot compute the evidence.
@@ -79,6 +86,8 @@ class VisualEncoding(Compression):
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"pixel values must be (images, 3, height, width), got {tuple(images.shape)}")
         tower, asked = self.get_vision_tower(), tuple(dict.fromkeys(needs))
+        if steps:
+            return through_tower(tower, images, steps, asked, partial(self._in_batches, timer=timer, stage="vision"))
 
         def encode(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
             features, evidence = tower.with_evidence(batch, asked)
@@ -107,7 +116,7 @@ class VisualEncoding(Compression):
         """
         needs = [need for need in self.compressor.needs if need.from_tower]
         pictures = transformed(self.front_steps, pixel_values)
-        features, evidence = self.vision_features(pictures, timer, needs)
+        features, evidence = self.vision_features(pictures, timer, needs, self.tower_steps)
         return self.encode_features(features, timer, {**evidence, FramesRead(): torch.tensor([len(pixel_values)])})
 
     def encode_features(

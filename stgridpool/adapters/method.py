@@ -12,7 +12,7 @@ from torch import Tensor
 from stgridpool.adapters.adapter import VIDEO, Adapter, Inputs
 from stgridpool.adapters.tower_evidence import check_tower_needs, tower_offers
 from stgridpool.adapters.visual_runs import VisualRun
-from stgridpool.compressor import Compressor, Step
+from stgridpool.compressor import Compressor, Step, early_steps
 from stgridpool.compressors import build_compressor
 from stgridpool.compressors.none import NoCompression
 from stgridpool.decoder.decoder import TransformersDecoder
@@ -134,6 +134,12 @@ def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:
     Raises:
         ValueError: If it cannot; the message names what is missing.
     """
+    early = early_steps(compressor)
+    if early:
+        raise ValueError(
+            f"{compressor!r} acts on frames or in the vision tower, which only checkpoints in LLaVA-NeXT's format "
+            "allow: choose another method for native models"
+        )
     check_offered(compressor.needs, {*tower_offers(adapter, model), Question, *IN_DECODER}, compressor)
     check_tower_needs(adapter, model, compressor.needs)
     tower = [need for need in compressor.needs if isinstance(need, Question) and need != QUESTION]

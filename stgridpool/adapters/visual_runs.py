@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stgridpool.adapters.adapter import IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.tower_evidence import with_evidence
-from stgridpool.compressor import FRAMES, PATCHES, Step, compress_steps
+from stgridpool.compressor import PATCHES, Step, compress_steps
 from stgridpool.evidence import Evidence, Need, through
 from stgridpool.plan import Plan, Shape, to_device
 from stgridpool.video_tokens import VideoTokens
@@ -156,10 +156,8 @@ def compress_run(
         evidence: Evidence besides that from the vision part, such as the question.
 
     Raises:
-        ValueError: If a step acts on frames, which have become tokens by now; see also `Compressor.plan`.
+        ValueError: See `Compressor.plan`.
     """
-    if any(step.place == FRAMES for step in steps):
-        raise ValueError("a method that acts on frames must be applied before the processor, to the pictures")
     given = {**run.visual.evidence, **(evidence or {})}
     patches = run.visual.patches
     if patches is not None and any(step.place == PATCHES for step in steps):

@@ -16,6 +16,7 @@ from stgridpool.compressors.cdpruner import CDPruner
 from stgridpool.compressors.divprune import DivPrune
 from stgridpool.compressors.downsample import Downsample
 from stgridpool.compressors.dycoke_ttm import DyCokeTTM
+from stgridpool.compressors.earlytom.earlytom import EarlyTom
 from stgridpool.compressors.evs import EVS
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
@@ -94,6 +95,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "fastvid": FastVID,
     "flashvid": FlashVID,
     "holitom": HoliTom,
+    "earlytom": EarlyTom,
     "prunevid": PruneVid,
     "st_simdiff": STSimDiff,
 }

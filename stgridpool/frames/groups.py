@@ -41,17 +41,26 @@ def _means(starts: torch.Tensor, num_frames: int) -> Rows:
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def pool_over_time(groups: Rows, pattern: FramePattern, shape: Shape) -> Plan:
-    """Lay `pattern` over every frame, and then pool frames; on the CPU.
+    """Lay `pattern` over every frame, and then pool frames; cached, on the CPU. For the arguments see `over_time`."""
+    return over_time(groups, pattern, shape)
+
+
+def over_time(groups: Rows, pattern: FramePattern, shape: Shape) -> Plan:
+    """Lay `pattern` over every frame, and then pool frames.
 
     Args:
         groups: T' rows over T frames, none of them empty.
         pattern: Over the H*W tokens of one frame.
         shape: (T, H, W) of the source tokens.
+
+    Returns:
+        The plan, on the device of `groups`.
     """
-    laid, area, count = lay_out(pattern, shape, torch.device("cpu")), len(pattern.rows), len(groups)
-    repeated = groups.take(torch.arange(count).repeat_interleave(area))
-    place = torch.arange(area).repeat(count)[repeated.row_of_entry()]
+    device, area, count = groups.sources.device, len(pattern.rows), len(groups)
+    laid = lay_out(pattern, shape, device)
+    repeated = groups.take(torch.arange(count, device=device).repeat_interleave(area))
+    place = torch.arange(area, device=device).repeat(count)[repeated.row_of_entry()]
     rows = repeated.moved(repeated.sources * area + place).times(laid.rows)
     first = groups.sources[groups.offsets[:-1]]
-    anchor = (first[:, None] * shape[1] * shape[2] + pattern.anchor).flatten()
+    anchor = (first[:, None] * shape[1] * shape[2] + pattern.anchor.to(device)).flatten()
     return Plan(rows, laid.num_sources, anchor, shape=(count, *pattern.size))

@@ -7,8 +7,9 @@ from stgridpool import PTG, Average, Step, STGridPool, VideoTokens
 from stgridpool.compressor import FRAMES, PATCHES, early_steps, planned_counts
 from stgridpool.compressors.image_grid import ImageGrid
 from stgridpool.equal_budget import Reference, planned_layers
-from stgridpool.frame_evidence import FramesRead, plan_of_frames
+from stgridpool.frame_evidence import FramesRead
 from stgridpool.frame_transform import transformed
+from stgridpool.provenance import plan_of_frames
 
 
 def test_steps_on_frames_act_in_order_and_others_are_skipped():
@@ -56,7 +57,7 @@ def test_tokens_of_pictures_are_traced_to_patches_of_frames():
 
 def test_the_number_of_frames_must_be_known_and_fit():
     patches, steps = VideoTokens.of(torch.randn(2, 2, 2, 8)), ImageGrid(frames=4).steps()
-    with pytest.raises(ValueError, match=r"ImageGrid\(frames=4\) changes frames: give .* FramesRead\(\)"):
+    with pytest.raises(ValueError, match=r"ImageGrid\(frames=4\) changes frames: give FramesRead\(\)"):
         plan_of_frames(steps, {}, patches)
     with pytest.raises(ValueError, match=r"makes patches of \(1, 2, 2\) from \(4, 2, 2\), got \(2, 2, 2\)"):
         plan_of_frames(steps, {FramesRead(): torch.tensor([4])}, patches)

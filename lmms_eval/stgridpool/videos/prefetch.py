@@ -13,7 +13,7 @@ from llava.video import VideoClip, VideoReadError
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
-from stgridpool.compressor import Step
+from stgridpool.compressor import EncoderLayer, Step
 from stgridpool.distinct_frames import DistinctFrames
 from stgridpool.evidence import Evidence, Need
 from stgridpool.frame_transform import transformed
@@ -34,7 +34,7 @@ class LoadedVideo:
         seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
         num_damaged: Number of signs of damage that the decoder reported.
         evidence: Evidence that the feature cache stored with the features.
-        distinct: Which frames the pixels are of; None for features.
+        distinct: Which frames the pixels are of; None for features, and where frames are merged in the tower.
     """
 
     frames: torch.Tensor
@@ -152,8 +152,9 @@ class VideoLoader:
         decoded = time.perf_counter()
         pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
         pixels = transformed(self.steps, pixels)
-        distinct = DistinctFrames.of(pixels)
-        if distinct.num_reused:
+        merges = any(isinstance(step.place, EncoderLayer) for step in self.steps)
+        distinct = None if merges else DistinctFrames.of(pixels)  # merging depends on all frames
+        if distinct and distinct.num_reused:
             pixels = pixels[list(distinct.first)]
         pixels = self._pinned(pixels.to(self._dtype))
         seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}

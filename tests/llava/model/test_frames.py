@@ -54,5 +54,5 @@ def test_gridding_of_images(model, video_frames, write):
 def test_features_alone_do_not_tell_the_number_of_frames(model, video_frames):
     model.compressor = ImageGrid(frames=4)
     features, _ = model.vision_features(video_frames[:2])
-    with pytest.raises(ValueError, match="changes frames: give the number that was read"):
+    with pytest.raises(ValueError, match=r"changes frames: give FramesRead\(\)"):
         model.encode_features(features)

@@ -21,7 +21,8 @@ FITTING = {  # options for a tower of 3 layers without its pooling head, and a l
     "st_simdiff": {"layer": 2, "layer_average": 0.8},
 }
 REFUSED = {
-    "image_grid": "before the processor",
+    "earlytom": "acts on frames or in the vision tower",
+    "image_grid": "acts on frames or in the vision tower",
     "oracle_frames": "ListedFrames",
     ("qwen3_vl", "framefusion"): "layer must be at least 2",  # DeepStack levels enter below
     ("qwen3_vl", "st_simdiff"): "layer must be at least 2",

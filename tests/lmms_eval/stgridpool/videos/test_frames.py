@@ -64,3 +64,34 @@ def test_a_sweep_reads_pictures_of_its_own(checkpoint, make_model, ask):
     assert [counts for (_, counts), *_ in found] == [5 * 9, 2 * 16, 5 * 9, 5 * 9]
     alone = make_model(compressor="st_gridpool", compressor_args={"preset": "ablation/image_gridding"})
     assert found[2] == [(one.text, one.token_counts.visual_tokens) for one in ask(alone, "generate_until", documents)]
+
+
+MERGING = {"layers": [-2, -1], "threshold": -1, "inner_retention": 1, "tokens_per_frame": 4}
+
+
+def test_frames_merged_in_the_tower(make_model, clips, tmp_path):
+    """All frames go into the tower, equal ones, too; what was merged comes back from the cache."""
+    for index, colour in enumerate((0, 80, 160, 240) * 2):
+        Image.new("RGB", (20, 10), (colour, 0, 0)).save(tmp_path / f"{index}.png")
+    arguments = {"compressor": "earlytom", "compressor_args": MERGING}
+    videos, media = encoded(make_model(**arguments), tmp_path)
+    assert (media.frames, media.reused_frames, media.visual_tokens) == (8, 0, 32)
+    assert len(videos.videos[0].features) < 8
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    found = [encoded(make_model(feature_cache=str(cache), **arguments), clips / "v2.mp4")[1] for _ in range(2)]
+    assert [media.cache_hits for media in found] == [0, 1]
+    assert torch.equal(*(media.visuals[0].embeds for media in found))
+    assert found[1].visuals[0].source_shape == (8, 7, 7)
+    assert encoded(make_model(feature_cache=str(cache)), clips / "v2.mp4")[1].cache_hits == 0
+
+
+def test_pictures_whose_tower_merges_them(make_model, clips):
+    """Eight frames in pairs are four pictures, of which the two in the middle become one."""
+    options = {"image_grid": {"frames": 2}, "earlytom": {**MERGING, "mixing": "mean"}}
+    videos, media = encoded(make_model(compressor="image_grid+earlytom", compressor_args=options), clips / "v2.mp4")
+    assert len(videos.videos[0].features) == 3
+    assert media.visual_tokens == 4 * 4
+    [video] = media.visuals
+    assert video.source_shape == (8, 7, 7)
+    assert set((video.plan.flatten().rows.sources // 49).tolist()) == set(range(8))

@@ -1,0 +1,1 @@
+"""EarlyTom and its parts."""

@@ -1,0 +1,144 @@
+"""EarlyTom: frames are merged inside the vision tower, then tokens are selected, and once more inside the model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from stgridpool.compressor import Compressor, EncoderLayer, Step
+from stgridpool.compressors.earlytom.frames import EarlyTomFrames
+from stgridpool.compressors.holitom.inner import HoliTomInner
+from stgridpool.evidence import MOST_LAYERS, AttentionReceived, Evidence, Need
+from stgridpool.frame_evidence import FrameCosines, FrameSources
+from stgridpool.options import choice, number, whole_numbers
+from stgridpool.plan import Plan, Shape
+from stgridpool.scorer import equal_shares, highest_per_group
+from stgridpool.two_halves import TwoHalves
+from stgridpool.video_tokens import VideoTokens
+
+
+@dataclass(frozen=True)
+class EarlyTom(TwoHalves):
+    """Merge like frames behind three layers of the vision tower, select tokens of what remains, and merge inside.
+
+    In the tower: a group begins with frame s and goes on while a running mean, ``momentum`` times the mean cosine of
+    the tokens of s and of the next frame plus the rest of it so far, is at least `threshold`, for at most `longest` - 1
+    frames. Its first and last frame stay. Neighbours in the middle whose cosine c exceeds that of the first and last
+    frame, and the cosine d of the next two, become one: ``c / (c + d)`` of the first, the rest of the second. Layers
+    behind run on fewer frames.
+
+    In front of the language model: the frames left are grouped once more. First and last frames, and groups of two,
+    keep the tokens with the most attention in the last of those layers. The others are cut into as many runs of tokens
+    as they may keep, and keep the token of each run with the most attention. Inside: as `holitom`.
+
+    Source: EarlyTom, arXiv 2605.30010. ``corrected``, the default, differs from its released code, which ``released``
+    equals: the code loses the last middle frame of every group of four or more, since nothing follows; here it stays,
+    or makes an even pair. It rounds in each frame; here the budget is exact, shared equally, but no more than the
+    tokens of the frames left. A fraction is of the tokens of all frames that entered the tower. The code also garbles
+    LLaVA-Video's newline tokens; the model inserts them here. Threshold, layers and lengths were tuned for each
+    benchmark and rate; the defaults are those of the code.
+
+    Attributes:
+        preset: "corrected" or "released", see above.
+        layers: Layers of the vision tower behind which frames are merged, ascending, counted back from the one that is
+            used as features, see `EncoderLayer`; the defaults are 6, 21 and 23 of 26. At least one.
+        threshold: See above, -1 to 1; published: 0.3 to 0.8.
+        longest: See above, 2 to 1000; published: 6.
+        momentum: Part of the newest cosine in the running mean, 0 to 1.
+        mixing: "pairs" as above, or "mean": the middle frames of a group become their mean.
+
+    Raises:
+        ValueError: If an option is out of its range, or two budgets are given.
+    """
+
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+    released_layer: ClassVar[tuple[int, int]] = (18, 28)
+
+    preset: str = "corrected"
+    layers: tuple[int, ...] = (-20, -5, -3)
+    threshold: float = 0.6
+    longest: int = 8
+    momentum: float = 0.9
+    mixing: str = "pairs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("preset", self.preset, self.PRESETS)
+        layers = whole_numbers("layers", self.layers, -MOST_LAYERS, -1, MOST_LAYERS)
+        if not layers or list(layers) != sorted(set(layers)):
+            raise ValueError(f"layers must be ascending, at least one, got {self.layers}")
+        object.__setattr__(self, "layers", layers)
+        number("threshold", self.threshold, -1, 1)
+        whole_numbers("longest", [self.longest], 2, 1000, 1)
+        number("momentum", self.momentum, 0, 1)
+        choice("mixing", self.mixing, ("pairs", "mean"))
+
+    @property
+    def frames(self) -> EarlyTomFrames:
+        """The half inside the vision tower."""
+        is_released = self.preset == "released"
+        return EarlyTomFrames(self.threshold, self.longest, self.momentum, self.mixing, is_released)
+
+    @property
+    def front_needs(self) -> frozenset[Need]:
+        """Attention of the last layer behind which frames are merged, and what that left behind."""
+        return frozenset({AttentionReceived(self.layers[-1]), FrameSources(), FrameCosines()})
+
+    def inner(self, layer: int) -> Compressor:
+        """Merge what the last token of the prompt hardly attends to."""
+        return HoliTomInner(self.inner_retention, layer=layer, is_running=self.preset == "released")
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return where it acts: behind layers of the vision tower, and where its other halves do."""
+        return (*(Step(self.frames, EncoderLayer(layer)) for layer in self.layers), *super().steps())
+
+    def planned_front(self, shape: Shape, total: int | None) -> None:
+        """Return None: the video decides how many frames are left."""
+
+    def plan_front(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
+        """Select tokens of the frames left."""
+        frames, area = tokens.shape[0], math.prod(tokens.shape[1:])
+        is_middle = torch.zeros(frames, dtype=torch.bool)
+        for first, end in self.frames.groups(evidence[FrameCosines()].cpu().double()):
+            is_middle[first + 1 : end - 1] = end - first > 2
+        shares = self._shares(tokens, evidence[FrameSources()].shape[1], is_middle)
+        run, quota = _runs(shares, is_middle, area)
+        attention = evidence[AttentionReceived(self.layers[-1])]
+        tokens.maps()  # they must fill their lattice
+        return Plan.keep(highest_per_group(attention, run.to(attention.device), quota), len(tokens))
+
+    def _shares(self, tokens: VideoTokens, entered: int, is_middle: Tensor) -> list[int]:
+        """Return how many tokens of each frame to keep, where `entered` frames went into the tower."""
+        sizes, (frames, *sides) = tokens.frame_sizes(), tokens.shape
+        count = self.budget.count((entered, *tokens.shape[1:])) or 1
+        if self.preset == "released":
+            asked, area = self.retention or count / (entered * math.prod(sides)), math.prod(sides)
+            part = area * min(asked / (frames / entered), 1.0)
+            return [max(1, round(part)) if middle else math.ceil(part) for middle in is_middle.tolist()]
+        shares: list[int] = equal_shares(sizes, min(count, len(tokens))).tolist()
+        return shares
+
+
+def _runs(shares: list[int], is_middle: Tensor, area: int) -> tuple[Tensor, Tensor]:
+    """Return the run (N,) that each token belongs to, and how many to keep of each, (R,); both int64 on the CPU.
+
+    Args:
+        shares: How many tokens of each frame to keep.
+        is_middle: (T,) bool, frames of which each token kept has a run of its own.
+        area: Tokens of a frame.
+    """
+    runs, quota = [], list[int]()
+    for share, splits in zip(shares, is_middle.tolist(), strict=True):
+        place = torch.arange(area)
+        if splits and share:
+            longer, size = area % share, area // share
+            place = torch.where(place < longer * (size + 1), place // (size + 1), (place - longer) // size)
+        else:
+            place = torch.zeros_like(place)
+        runs.append(place + len(quota))
+        quota += [1] * share if splits and share else [share]
+    return torch.cat(runs), torch.tensor(quota)
