@@ -24,6 +24,7 @@ from stgridpool.retention import DEFINITIONS
 
 IN_DECODER = (QueryAttention, RotaryBias)
 QUESTION = Question("decoder")
+CLOSING_MARKS = ("vision_end_token_id", "image_end_token_id", "video_end_token_id", "frame_end_token_id")
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,8 @@ def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:
 def question_evidence(adapter: Adapter, model: Any, inputs: Inputs, row: int) -> Evidence:
     """Return the embeddings (n, D) of the text behind the last video of a prompt, up to the end of the user's turn.
 
+    Marks that close a video or each of its frames are left out.
+
     Raises:
         ValueError: If no text follows.
     """
@@ -159,13 +162,21 @@ def question_evidence(adapter: Adapter, model: Any, inputs: Inputs, row: int) ->
     mask = inputs.get("attention_mask")
     if mask is not None:
         text = text[mask[row, int(slots[-1]) + 1 :].bool()]
-    end = getattr(model.config, "vision_end_token_id", None)
-    text = text[text != end] if end is not None else text
+    behind = ids[slots[_ends_run(slots)] + 1] if len(text) else text
+    if not adapter.is_one_run and len(behind) > 1 and bool((behind == behind[-1]).all()):
+        text = text[1:]  # what stands behind every frame is a mark
+    marks = [getattr(model.config, name, None) for name in CLOSING_MARKS]
+    text = text[~torch.isin(text, text.new_tensor([mark for mark in marks if mark is not None]))]
     closing = torch.isin(text, _end_ids(model, text)).nonzero().flatten()
     text = text[: int(closing[0])] if len(closing) else text
     if not len(text):
         raise ValueError("a method that looks at the question needs text after the last video, got none")
     return {QUESTION: model.get_input_embeddings()(text)}
+
+
+def _ends_run(slots: Tensor) -> Tensor:
+    """Tell which of the ascending positions of placeholders are the last of a run: (n,) bool."""
+    return torch.cat([slots.diff() > 1, slots.new_ones(1).bool()])
 
 
 def _end_ids(model: Any, like: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ if "molmo2" in CONFIG_MAPPING:  # 5.17 lacks it
     from native_models.molmo2 import molmo2
 
     BUILDERS["molmo2"] = molmo2
+DENSE = [name for name in BUILDERS if not name.endswith("_moe")]  # experts change nothing outside the decoder's layers
 
 
 @cache

@@ -1,20 +1,23 @@
 """In every family, a pruned prompt is the whole one with tokens masked, and a batch is what its prompts are alone."""
 
+import re
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 import stgridpool
-from native_models.families import BUILDERS, build
+from native_models.families import BUILDERS, DENSE, build
 from native_models.limits import BEAMS, MASKED_TOKENS, OWN_TEXT, TWO_VIDEOS, UNEQUAL, WITH_IMAGE, skip_unless_possible
 from native_models.prompts import make_clips, make_frames, make_inputs
 from stgridpool import Compressor, Plan, Step
 from stgridpool.adapters import adapter_for, compress_inputs
+from stgridpool.adapters.method import QUESTION, question_evidence
 
 NUM_NEW = 5
 OPTIONS = {"max_new_tokens": NUM_NEW, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-pytestmark = [pytest.mark.adapters, pytest.mark.parametrize("name", BUILDERS)]
+pytestmark = pytest.mark.adapters
+every_family = pytest.mark.parametrize("name", DENSE)
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ def check_equals_masking(name, positions, *prompts):
 
 
 @pytest.mark.parametrize("positions", ["reference", "survive"])
+@pytest.mark.parametrize("name", BUILDERS)
 def test_pruning_is_masking(name, positions):
     skip_unless_possible(name, MASKED_TOKENS)
     check_equals_masking(name, positions, [make_frames(5, 33, 41), "What happens?"])
 
 
+@every_family
 def test_pruning_is_masking_between_images_and_text(name):
     skip_unless_possible(name, MASKED_TOKENS)
     skip_unless_possible(name, WITH_IMAGE)
@@ -68,12 +73,14 @@ def test_pruning_is_masking_between_images_and_text(name):
     check_equals_masking(name, "reference", ["See", frames[0], "and", frames, "What happens?"])
 
 
+@every_family
 def test_pruning_is_masking_in_two_videos(name):
     skip_unless_possible(name, MASKED_TOKENS)
     skip_unless_possible(name, TWO_VIDEOS)
     check_equals_masking(name, "reference", [make_frames(4), "and", make_frames(4, 30, 20, seed=1), "Why?"])
 
 
+@every_family
 def test_a_batch_is_what_its_prompts_are_alone(name):
     model, processor = build(name)
     prompts = [[make_frames(4), "What happens?"], ["Look,", make_frames(4, 30, 20, seed=1), "and say what happens."]]
@@ -88,6 +95,7 @@ def test_a_batch_is_what_its_prompts_are_alone(name):
         torch.testing.assert_close(logits[row : row + 1], expected, rtol=0, atol=tolerance)
 
 
+@every_family
 def test_a_batch_of_unequal_videos_is_what_its_prompts_are_alone(name):
     skip_unless_possible(name, UNEQUAL)
     skip_unless_possible(name, OWN_TEXT)
@@ -99,6 +107,7 @@ def test_a_batch_of_unequal_videos_is_what_its_prompts_are_alone(name):
     assert [row[-NUM_NEW:] for row in ids.tolist()] == [one[0, -NUM_NEW:].tolist() for one in alone]
 
 
+@every_family
 def test_beams_of_a_batch_are_those_of_its_prompts(name):
     skip_unless_possible(name, BEAMS)
     model, processor = build(name)
@@ -108,3 +117,13 @@ def test_beams_of_a_batch_are_those_of_its_prompts(name):
         ids = model.generate(**make_inputs(processor, *prompts), **beams)
         alone = [model.generate(**make_inputs(processor, prompt), **beams) for prompt in prompts]
     assert [row[-4:] for row in ids.tolist()] == [one[0, -4:].tolist() for one in alone]
+
+
+@every_family
+def test_the_question_is_the_text_behind_the_video(name):
+    """Each embedding of the tiny models is nearest to itself, so that it tells its id."""
+    model, processor = build(name)
+    inputs = make_inputs(processor, [make_frames(4), "What happens?"])
+    embeddings = question_evidence(adapter_for(model), model, inputs, 0)[QUESTION]
+    ids = torch.cdist(embeddings, model.get_input_embeddings().weight).argmin(1)
+    assert re.match(r"\s*[0-9]?What happens\?", processor.tokenizer.decode(ids))  # GLM-4V's time stamp follows frames
