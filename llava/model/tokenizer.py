@@ -34,7 +34,10 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
         check_no_pointer(folder / "merges.txt")
     listed = _listed_ids(folder)
     try:
-        tokenizer = (Qwen2Tokenizer if from_parts else AutoTokenizer).from_pretrained(folder)
+        if from_parts:
+            tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+        else:  # with its configuration: read by itself, that of released checkpoints raises a warning
+            tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
     except Exception as error:
         if type(error) is not Exception:  # errors of the tokenizers library have no type of their own
             raise

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import pytest
 
@@ -198,3 +199,11 @@ def test_an_image_token_that_one_file_lists(copied):
     rewrite(folder / "tokenizer_config.json", lambda content: content["added_tokens_decoder"].update({"387": token}))
     tokenizer, model, _, _ = load_pretrained_model(str(folder), None, "x", attn_implementation="sdpa")
     assert len(tokenizer) == 388 == model.config.vocab_size
+
+
+def test_a_released_configuration_raises_no_warning(copied):
+    """Some call themselves llava, and set rope_scaling to null, which the configuration of transformers warns of."""
+    folder = copied(rope_scaling=None, model_type="llava")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_pretrained_model(str(folder), None, "llava_qwen", device_map="cpu", attn_implementation="sdpa")
