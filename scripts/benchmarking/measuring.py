@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MIB = 2**20
+_MOST_MAPPED, _TRIM_THRESHOLD = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's mallopt
 
 
 def best_ms(
@@ -34,12 +38,34 @@ def best_ms(
     return best
 
 
-def matmul_flops_per_second(device: torch.device, dtype: torch.dtype) -> float:
+def keep_freed_memory() -> None:
+    """Have glibc keep memory that is freed, as a GPU's allocator does; without glibc nothing changes.
+
+    Otherwise every output of more than 32 MiB is fresh memory, and a call's time is mostly that of page faults.
+    """
+    if sys.platform == "linux" and (glibc := ctypes.util.find_library("c")):
+        library = ctypes.CDLL(glibc)
+        if hasattr(library, "mallopt"):
+            library.mallopt(_MOST_MAPPED, 0)
+            library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def release_freed_memory() -> None:
+    """Give memory that `keep_freed_memory` kept back, so that peaks can be measured."""
+    if sys.platform == "linux" and (glibc := ctypes.util.find_library("c")):
+        library = ctypes.CDLL(glibc)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
+
+
+def matmul_flops_per_second(
+    device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Measure the rate at which the device multiplies large square matrices, the best of several runs."""
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     with torch.inference_mode():
-        (best,) = best_ms([lambda: left @ right], 10, device)
+        (best,) = best_ms([lambda: left @ right], 10, device, clock)
     return 2 * side**3 / (best / 1000)
 
 
@@ -49,6 +75,7 @@ def reset_peak(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
+    release_freed_memory()
     clear = Path("/proc/self/clear_refs")
     if not clear.exists():
         return None

@@ -1,25 +1,28 @@
 """``pooling``: compressors on random tokens, on the CPU or a CUDA device, in float32 and bf16.
 
 All methods are timed in turn, round after round, and the best round of each counts, so that the ratios hold on a noisy
-machine.
+machine. Methods that take more than two seconds are called once.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarking.geometry import GEOMETRIES
-from benchmarking.measuring import DTYPES, MIB, best_ms, device_name, peak_bytes, reset_peak
+from benchmarking.measuring import DTYPES, MIB, best_ms, keep_freed_memory, matmul_flops_per_second
+from benchmarking.pooling_rows import Case, Row, Timing, time_methods
 from benchmarking.reporting import add_output_options, report
-from benchmarking.unfolding import UNFOLDED, Pooled, unfolded_nsp
+from benchmarking.unfolding import UNFOLDED, unfolded_nsp
 from stgridpool import COMPRESSORS, Compressed, build_compressor, kernels
 from stgridpool.contract.cases import invented
 
@@ -27,11 +30,10 @@ POOLING = ["none", "average", "bilinear", "max", "nsp", "ptg", "st_gridpool", "s
 """Methods that are timed by default."""
 
 
-class Case(NamedTuple):
-    """One method on one kind of tokens."""
-
-    name: str
-    compressor: Callable[[torch.Tensor], Compressed | Pooled]
+GRIDS = {False: [[27, 27]], True: [[14, 14], [27, 27]]}
+"""Tokens per frame by default, without and with ``--all``."""
+LAYER = "7B"
+"""The model whose decoder layer all methods are compared with."""
 
 
 def add_parser(commands: Any) -> None:
@@ -49,10 +51,13 @@ def add_parser(commands: Any) -> None:
         dest="methods",
         action="store_const",
         const=list(COMPRESSORS),
-        help="all methods: those that compare all pairs of tokens take minutes and gigabytes",
+        help="all methods, with 14x14 and 27x27 tokens per frame, and as a share of the time that a decoder layer of a "
+        "7B model takes for as many tokens, judged by its number of operations and the speed of a matrix product",
     )
     parser.add_argument("--frames", type=int, default=64, help="T (default: %(default)s)")
-    parser.add_argument("--grid", type=int, nargs=2, default=[27, 27], metavar=("H", "W"), help="tokens per frame")
+    parser.add_argument(
+        "--grid", type=int, nargs=2, action="append", metavar=("H", "W"), help="tokens per frame; may be repeated"
+    )
     parser.add_argument("--width", type=int, default=3584, help="D, channels of a token (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
@@ -63,6 +68,17 @@ def add_parser(commands: Any) -> None:
         choices=list(GEOMETRIES),
         help="also compare with one decoder layer of this size on as many tokens as there are before compression",
     )
+    parser.add_argument(
+        "--most-seconds",
+        type=float,
+        default=60,
+        help="leave methods out that would take longer if they compare all pairs of tokens, or need more than half of "
+        "the memory, judged by the grid before (default: %(default)s)",
+    )
+    parser.add_argument("--threads", type=int, help="threads on the CPU")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="count processor time, which other work changes less"
+    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -70,73 +86,98 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measure and report."""
     rows = benchmark_pooling(arguments)
-    written = {"data": "random tokens, seed 0", "rows": rows}
+    load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
+    written = {"data": "random tokens, seed 0", "load": load, "rows": rows}
     report(arguments, rows, written, partial(print_pooling, rows, arguments))
 
 
-def benchmark_pooling(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """One row per method and dtype, see `add_parser` for the columns."""
+def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
+    """One row per grid, method and dtype, see `add_parser` for the columns."""
     device = torch.device(arguments.device)
     if arguments.triton_kernels:
         kernels.switch_on(device)
-    cases = [Case(name, _with_evidence(name, arguments, device)) for name in arguments.methods]
-    if "nsp" in arguments.methods:
-        cases.append(Case(UNFOLDED, unfolded_nsp))
-    rows: list[dict[str, object]] = []
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+    is_all = arguments.methods == list(COMPRESSORS)
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    timing, rows = Timing(arguments.rounds, clock), list[Row]()
     for dtype in arguments.dtypes:
-        torch.manual_seed(0)
-        shape = (arguments.frames, *arguments.grid, arguments.width)
-        tokens = torch.randn(shape, device=device, dtype=torch.float32).to(DTYPES[dtype])
-        new = _benchmark_tokens(cases, tokens, dtype, arguments.rounds)
-        if arguments.decoder_layer is not None:
-            _add_decoder_layer_ratio(new, tokens, arguments.decoder_layer, arguments.rounds)
-        rows += new
+        before: list[Row] = []
+        for grid in arguments.grid or GRIDS[is_all]:
+            shape = (arguments.frames, *grid)
+            left_out = {row["method"]: row for row in _too_slow(before, shape, dtype, arguments)}
+            cases = [
+                Case(n, _with_evidence(n, shape, arguments.width, device))
+                for n in arguments.methods
+                if n not in left_out
+            ]
+            if "nsp" in arguments.methods and UNFOLDED not in left_out:
+                cases.append(Case(UNFOLDED, unfolded_nsp))
+            torch.manual_seed(0)
+            tokens = torch.randn((*shape, arguments.width), device=device, dtype=torch.float32).to(DTYPES[dtype])
+            new = time_methods(cases, tokens, dtype, timing)
+            if arguments.decoder_layer is not None:
+                _add_decoder_layer_ratio(new, tokens, arguments.decoder_layer, arguments.rounds)
+            elif is_all:
+                _add_share_of_layer(new, tokens, timing.clock)
+            rows += [*new, *left_out.values()]
+            before = new
     return rows
 
 
+def _too_slow(before: list[Row], shape: tuple[int, int, int], dtype: str, arguments: argparse.Namespace) -> list[Row]:
+    """Return a row for each method that would take too long on `shape` (T, H, W), or too much memory.
+
+    Time and memory are taken to grow with the square of the number of tokens.
+    """
+    found: list[Row] = []
+    width = arguments.width * DTYPES[dtype].itemsize
+    memory = _memory(torch.device(arguments.device))
+    for row in before:
+        height, columns = map(int, str(row["grid"]).split("x"))
+        growth = (shape[1] * shape[2] / (height * columns)) ** 2
+        extra = (row["extra_memory_share"] or 0) * arguments.frames * height * columns * width * growth
+        seconds = row["ms"] / 1000 * growth  # type: ignore[operator]
+        grid = f"{shape[1]}x{shape[2]}"
+        reason = f"would take about {seconds:.0f} s" if seconds > arguments.most_seconds else None
+        if row["calls"] == 1 and extra > memory / 2:
+            reason = f"would need about {extra / 2**30:.0f} GiB"
+        if reason is not None:
+            found.append({"method": row["method"], "grid": grid, "dtype": dtype, "ms": None, "left_out": reason})
+    return found
+
+
+def _memory(device: torch.device) -> int:
+    """Return the bytes of memory of the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _with_evidence(
-    name: str, arguments: argparse.Namespace, device: torch.device
+    name: str, shape: tuple[int, int, int], width: int, device: torch.device
 ) -> Callable[[torch.Tensor], Compressed]:
     """Build the method `name`, with random evidence of the sizes that a model gives."""
     compressor = build_compressor(name)
-    height, row = arguments.grid
-    found = invented(compressor, (arguments.frames, height, row), width=arguments.width)
+    found = invented(compressor, shape, width=width)
     evidence = {need: value.to(device) for need, value in found.items()}
     return partial(compressor, evidence=evidence)
 
 
-@torch.inference_mode()
-def _benchmark_tokens(cases: list[Case], tokens: torch.Tensor, dtype: str, rounds: int) -> list[dict[str, object]]:
-    size = tokens.numel() * tokens.element_size()
-    target = torch.empty_like(tokens)
-    calls: list[Callable[[], object]] = [partial(target.copy_, tokens), partial(build_compressor("average"), tokens)]
-    calls += [partial(case.compressor, tokens) for case in cases]
-    copy_ms, average_ms, *case_ms = best_ms(calls, rounds, tokens.device)
-    calls.clear()
-    del target
-    rows: list[dict[str, object]] = []
-    for case, ms in zip(cases, case_ms, strict=True):
-        output = case.compressor(tokens).tokens
-        moved = 0 if _is_view(output, tokens) else size + output.numel() * output.element_size()
-        del output
-        extra = extra_memory(partial(case.compressor, tokens), tokens)
-        rows.append(
-            {
-                "method": case.name,
-                "device": device_name(tokens.device),
-                "dtype": dtype,
-                "ms": round(ms, 3),
-                "ratio_to_average": round(ms / (average_ms if case.name != "average" else ms), 3),
-                "bytes_moved": moved,
-                "copy_bandwidth_share": round((moved / ms) / (2 * size / copy_ms), 3),
-                "extra_memory_share": None if extra is None else round(extra / size, 3),
-            }
-        )
-    return rows
+def _add_share_of_layer(rows: list[Row], tokens: torch.Tensor, clock: Callable[[], float]) -> None:
+    """Divide the time of each row by that of a decoder layer of `LAYER`, from its operations and a product's speed."""
+    geometry, count = GEOMETRIES[LAYER], tokens[..., 0].numel()
+    flops = geometry.prefill_flops(count) / geometry.layers
+    layer_ms = 1000 * flops / matmul_flops_per_second(tokens.device, tokens.dtype, clock)
+    for row in rows:
+        row["decoder_layer_ms_by_operations"] = round(layer_ms, 1)
+        row["decoder_layer_ratio"] = round(row["ms"] / layer_ms, 5)  # type: ignore[operator]
 
 
 @torch.inference_mode()
-def _add_decoder_layer_ratio(rows: list[dict[str, object]], tokens: torch.Tensor, size: str, rounds: int) -> None:
+def _add_decoder_layer_ratio(rows: list[Row], tokens: torch.Tensor, size: str, rounds: int) -> None:
     """Divide the time of each row by that of a decoder layer of `size` on as many tokens; None if that does not fit.
 
     In float32 torch has no attention for grouped heads on a GPU that does without the whole matrix of scores.
@@ -152,26 +193,26 @@ def _add_decoder_layer_ratio(rows: list[dict[str, object]], tokens: torch.Tensor
             row["decoder_layer_ratio"] = round(row["ms"] / layer_ms, 3)  # type: ignore[operator]
 
 
-def extra_memory(call: Callable[[], Compressed | Pooled], tokens: torch.Tensor) -> int | None:
-    """Peak bytes that `call` holds beyond its input `tokens` and its output; None where it cannot be read."""
-    before = reset_peak(tokens.device)
-    made = call().tokens
-    peak = peak_bytes(tokens.device)
-    if before is None or peak is None:
-        return None
-    return max(0, peak - before - (0 if _is_view(made, tokens) else made.numel() * made.element_size()))
+def print_pooling(rows: list[Row], arguments: argparse.Namespace) -> None:
+    """Print the rows as one table per grid."""
+    console = Console(width=140)
+    for grid in dict.fromkeys(row["grid"] for row in rows):
+        timed = [row for row in rows if row["grid"] == grid and "left_out" not in row]
+        if timed:
+            console.print(_table(timed, arguments))
+        for row in rows:
+            if row["grid"] == grid and "left_out" in row:
+                console.print(f"{row['method']} ({row['dtype']}): left out: it {row['left_out']}")
 
 
-def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) -> None:
-    """Print the rows as a table."""
-    height, width = arguments.grid
+def _table(rows: list[Row], arguments: argparse.Namespace) -> Table:
     table = Table(
-        title=f"{arguments.frames} frames of {height}x{width} random tokens of width {arguments.width}, "
+        title=f"{arguments.frames} frames of {rows[0]['grid']} random tokens of width {arguments.width}, "
         f"{rows[0]['device']}, torch {torch.__version__}; best of {arguments.rounds} rounds"
     )
     columns = ["method", "dtype", "ms", "ratio to average", "MiB moved", "share of copy bandwidth", "extra memory"]
-    if arguments.decoder_layer is not None:
-        columns.append(f"ratio to a {arguments.decoder_layer} decoder layer")
+    if any("decoder_layer_ratio" in row for row in rows):
+        columns.append(f"ratio to a {arguments.decoder_layer or LAYER} decoder layer")
     for column in columns:
         table.add_column(column, justify="left" if column in ("method", "dtype") else "right")
     for row in rows:
@@ -186,8 +227,4 @@ def print_pooling(rows: list[dict[str, object]], arguments: argparse.Namespace) 
             "unknown" if extra is None else f"{extra:.0%} of the input",
             *(["does not fit" if ratio is None else f"{ratio:.3f}"] if "decoder_layer_ratio" in row else []),
         )
-    Console(width=140).print(table)
-
-
-def _is_view(output: torch.Tensor, tokens: torch.Tensor) -> bool:
-    return output.untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr()
+    return table

@@ -85,7 +85,7 @@ def test_little_memory(name, mosaics, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
 def test_extra_memory_is_that_beyond_input_and_output(load_script):
     load_script("benchmark")  # puts the folder of its modules on the path
-    from benchmarking.pooling import extra_memory
+    from benchmarking.pooling_rows import extra_memory
 
     tokens = torch.zeros(1)
 

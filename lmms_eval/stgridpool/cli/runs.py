@@ -97,7 +97,7 @@ def sweep(
         print_json(outcome)
     else:
         show(outcome.rows, Console(), given.retention_shown)
-        for remark in outcome.remarks:
+        for remark in (*outcome.published, *outcome.remarks):
             typer.echo(remark)
         typer.echo(f"Reading and encoding, once for all: {outcome.shared_seconds:.3f} seconds per question.")
         typer.echo(f"Results: {output_path}")
