@@ -88,9 +88,11 @@ class Compressor(ABC):
 
     Attributes:
         needs_maps: Whether the method needs tokens that fill their lattice; class attribute.
+        without_budget: Why the method cannot meet a budget, and what to do; empty if it can. Class attribute.
     """
 
     needs_maps: ClassVar[bool] = True
+    without_budget: ClassVar[str] = ""
 
     @property
     def counts_from(self) -> int:
@@ -157,7 +159,8 @@ class Compressor(ABC):
             ValueError: If it has no such option, or cannot leave that share by that definition.
         """
         del reference
-        raise ValueError(f"{type(self).__name__} has no budget by which {of} could be {share:g}")
+        why = f": {self.without_budget}" if self.without_budget else ""
+        raise ValueError(f"{type(self).__name__} has no budget by which {of} could be {share:g}{why}")
 
     def planned_shape(self, shape: Shape) -> Shape | None:
         """Return the lattice (T', H', W') that the output fills for a source lattice; None if that is not known yet."""

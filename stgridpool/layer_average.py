@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 from stgridpool.compressor import Compressor
 from stgridpool.equal_budget import Reference
@@ -20,6 +20,10 @@ class OverLayers(Compressor):
         layer_average: Mean retention over all layers of the language model, above 0 and at most 1.
         depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
     """
+
+    without_budget: ClassVar[str] = (
+        "the video decides what each layer holds, only their mean is set; ask for layer_average"
+    )
 
     layer_average: float = 0.3
     depth: int = RELEASED_DEPTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from stgridpool.compressor import Compressor
 from stgridpool.evidence import Evidence
@@ -35,6 +36,10 @@ class AdaptivePool(Compressor):
     Raises:
         ValueError: If an option is out of its range.
     """
+
+    without_budget: ClassVar[str] = (
+        "its lattice is the method, the same for short and long videos; set frames and size, or use downsample"
+    )
 
     frames: int = 16
     size: int | Pair = 12

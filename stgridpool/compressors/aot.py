@@ -53,6 +53,7 @@ class AOT(Compressor):
         ValueError: If an option is out of its range.
     """
 
+    without_budget: ClassVar[str] = "pooling loses as many anchors as attention decides; set anchors and keep"
     needs_maps: ClassVar[bool] = True
 
     anchors: int = 126

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class ImageGrid(FrameTransform):
     Raises:
         ValueError: If `frames` is out of its range.
     """
+
+    without_budget: ClassVar[str] = "the number of frames decides; set frames"
 
     frames: int = 6
 

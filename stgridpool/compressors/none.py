@@ -15,6 +15,7 @@ from stgridpool.video_tokens import VideoTokens
 class NoCompression(Compressor):
     """Keep every token, unchanged: the baseline to compare methods with."""
 
+    without_budget: ClassVar[str] = "it keeps everything"
     needs_maps: ClassVar[bool] = False
 
     def planned_shape(self, shape: Shape) -> Shape:

@@ -28,6 +28,7 @@ class OracleFrames(Compressor):
         ValueError: If `file` is empty.
     """
 
+    without_budget: ClassVar[str] = "the list is the method"
     needs_maps: ClassVar[bool] = True
 
     file: str = "oracle_frames.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -55,6 +56,8 @@ class PTG(FrameTransform):
     Raises:
         ValueError: If both forms or half of one are given, or an option is of the wrong type or out of its range.
     """
+
+    without_budget: ClassVar[str] = "it exchanges frames for mosaics; join ptg+downsample, or use st_gridpool"
 
     strides: tuple[float, ...] | None = None
     grid_size: int | tuple[int, ...] = 4

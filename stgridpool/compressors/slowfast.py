@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,6 +46,11 @@ class SlowFast(Compressor):
     Raises:
         ValueError: If an option is out of its range.
     """
+
+    without_budget: ClassVar[str] = (
+        "its pathways are the method, and their share depends on the number of frames; "
+        "set slow_frames, slow_window and fast_size"
+    )
 
     slow_frames: int = 10
     slow_window: int = 2

@@ -127,6 +127,7 @@ class SparseVLM(Compressor):
         ValueError: If an option is missing or out of its range, or layers and fractions differ in number.
     """
 
+    without_budget: ClassVar[str] = "the number of merged tokens is not free; choose another of its presets"
     needs_maps: ClassVar[bool] = False
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         name: {"keep": tuple(count / RELEASED_TOKENS for count in counts), "plus": name.startswith("plus")}

@@ -42,6 +42,13 @@ def test_every_part_counts_in_a_chain_of_three():
         meet(build_compressor("average+visionzip"), 0.9, "entering_llm", OF_27)
 
 
+def test_mosaics_have_a_budget_with_a_method_behind_them():
+    """All 784 patches of a frame pass PTG, four times the own tokens, so a 16th of them is a quarter."""
+    method = meet(build_compressor("ptg+downsample"), 0.25, "entering_llm", OWN)
+    assert method.methods[1].retention == 1 / 16
+    assert planned_layers(method, 8, OWN) == [392] * 28
+
+
 def test_a_pyramid_inside_keeps_its_fractions():
     """From layers 7, 14 and 21: x (7 + 7 / 2 + 7 / 4 + 7 / 8) = 28 / 10 gives 334 of 1568, then 167, 83 and 41."""
     counts = [334] * 7 + [167] * 7 + [83] * 7 + [41] * 7
