@@ -42,7 +42,7 @@ fi
 mkdir -p "$demo"
 touch "$marker"
 bash "$root/scripts/setup.sh"
-rm -rf "$demo/data" "$demo/runs" "$demo/cache"
+rm -rf "$demo/data" "$demo/runs" "$demo/cache" "$demo/native"
 cd "$demo" # custom_tasks/videomme_local.yaml reads data/videomme in the working directory
 export HF_HOME="$demo/cache" HF_HUB_OFFLINE=1
 
@@ -56,8 +56,13 @@ for run in "${runs[@]}"; do
   folders+=("runs/$name")
 done
 "$python" "$root/scripts/compare_runs.py" "${folders[@]}"
+"$python" "$root/scripts/convert_checkpoint.py" "$root/scripts/nano/checkpoint" native 2>native.log >&2 || { cat native.log >&2; exit 1; }
+"$python" "$root/scripts/nano/evaluate.py" --data data --checkpoint native --frames "$max_frames" --no-controls --limit 8 \
+  --methods 'bilinear (own)' 'st_gridpool released' 2>>native.log
 cat <<'TEXT'
 
+The last table is about the same weights as a LlavaOnevisionForConditionalGeneration of transformers, inside
+stgridpool.compress, on eight of the clips.
 The weights are those of the miniature in scripts/nano: trained here, on clips of this kind, to answer these eight kinds
 of question. Its answers depend on what it sees, so a compressor that loses something loses points. Rankings on it say
 nothing about real models. ceil: windows that reach over the edge of the frame are kept, so that the last row and column

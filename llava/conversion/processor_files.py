@@ -54,18 +54,7 @@ def write_processor(folder: Path, native: Mapping[str, Any]) -> None:
     """
     vision = native["vision_config"]
     side = vision["image_size"]
-    pixels = {
-        "do_convert_rgb": True,
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "processor_class": "LlavaOnevisionProcessor",
-        "resample": _BICUBIC,
-        "rescale_factor": 1 / 255,
-        "size": {"height": side, "width": side},
-    }
+    pixels = _pixel_settings(side)
     images = {
         "image_grid_pinpoints": native["image_grid_pinpoints"],
         "image_processor_type": "LlavaOnevisionImageProcessor",
@@ -85,3 +74,19 @@ def write_processor(folder: Path, native: Mapping[str, Any]) -> None:
         },
     )
     (folder / "chat_template.jinja").write_text(chat_template(), encoding="utf-8")
+
+
+def _pixel_settings(side: int) -> dict[str, Any]:
+    """Return how pixels become values of -1 to 1, for images and videos with sides of `side` pixels."""
+    return {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "processor_class": "LlavaOnevisionProcessor",
+        "resample": _BICUBIC,
+        "rescale_factor": 1 / 255,
+        "size": {"height": side, "width": side},
+    }

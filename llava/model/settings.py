@@ -117,9 +117,13 @@ def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) 
     architectures = settings.get("architectures")
     is_ours = architectures == [ARCHITECTURE] if architectures else "num_key_value_heads" in settings
     if not is_ours or not settings.get("mm_vision_tower"):
+        hint = (
+            "; scripts/convert_checkpoint.py makes one of it" if settings.get("model_type") == "llava_onevision" else ""
+        )
         raise ValueError(
             f"{folder} is not a LLaVA checkpoint on Qwen2: {source} must have architectures "
             f"[{ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
+            f"{hint}"
         )
     settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [ARCHITECTURE]}
     # Null means "not set" in released checkpoints (rope_scaling, for one); the defaults then hold.

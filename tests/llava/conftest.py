@@ -1,6 +1,8 @@
-"""The two tiny checkpoints of the golden data, loaded once, and their inputs."""
+"""The two tiny checkpoints of the golden data, loaded once or copied with changes, and their inputs."""
 
 import json
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 
 @contextmanager
@@ -77,3 +79,23 @@ def video_cases(llava_golden: Path) -> dict:
 @pytest.fixture(scope="session")
 def image_cases(llava_golden: Path) -> dict:
     return json.loads((llava_golden / "image_cases.json").read_text())
+
+
+@pytest.fixture
+def copied(llava_golden, tmp_path):
+    """Copies a golden checkpoint, with changed settings and weights, to a folder that can be written."""
+
+    def copy(name="ckpt-video", weights=None, without=(), **settings):
+        folder = tmp_path / name
+        shutil.copytree(llava_golden / name, folder)
+        for file in [folder, *folder.iterdir()]:
+            file.chmod(file.stat().st_mode | stat.S_IWUSR)
+        path = folder / "config.json"
+        config = {**json.loads(path.read_text()), **settings}
+        path.write_text(json.dumps({key: value for key, value in config.items() if key not in without}))
+        if weights is not None:
+            tensors = weights(load_file(folder / "model.safetensors"))
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder
+
+    return copy

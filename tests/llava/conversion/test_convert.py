@@ -34,6 +34,7 @@ def test_there_and_back_is_the_same_bit_for_bit(llava_golden, tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "native"]
 
 
+@pytest.mark.contract
 def test_the_native_class_finds_every_weight_bit_for_bit(llava_golden, tmp_path):
     convert(str(llava_golden / "ckpt-video"), tmp_path / "native", verify=False)
     model, info = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path / "native", output_loading_info=True)
@@ -65,6 +66,7 @@ def test_text_settings_arrive(llava_golden, tmp_path):
     assert config.mm_newline_position == "grid"
 
 
+@pytest.mark.contract
 @torch.inference_mode()
 def test_gives_the_ids_of_the_original_code(llava_golden, tmp_path, video_checkpoint, video_frames, video_cases):
     convert(str(llava_golden / "ckpt-video"), tmp_path / "native", verify=False)
@@ -139,7 +141,7 @@ def test_a_full_disk_is_noticed_beforehand(llava_golden, tmp_path, monkeypatch):
         convert(str(llava_golden / "ckpt-video"), tmp_path / "native", verify=False)
 
 
-def test_memory_does_not_grow_with_the_weights(changed, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_weights(copied, tmp_path, monkeypatch):
     """46 MB in 69 files, a tensor each, the largest of 5 MB: less than one of them is ever in memory."""
     wide = 20000
 
@@ -150,7 +152,7 @@ def test_memory_does_not_grow_with_the_weights(changed, tmp_path, monkeypatch):
                 weights[name] = torch.randn(shape)
         return weights
 
-    folder = changed(widened, intermediate_size=wide)
+    folder = copied(weights=widened, intermediate_size=wide)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     places = {}
@@ -172,10 +174,11 @@ def test_memory_does_not_grow_with_the_weights(changed, tmp_path, monkeypatch):
     assert_same_files(folder, tmp_path / "back")
 
 
-def test_a_vocabulary_without_unused_rows_grows(changed, tmp_path):
+def test_a_vocabulary_without_unused_rows_grows(copied, tmp_path):
     tables = ("model.embed_tokens.weight", "lm_head.weight")
-    folder = changed(
-        lambda weights: {name: w[:387].clone() if name in tables else w for name, w in weights.items()}, vocab_size=387
+    folder = copied(
+        weights=lambda weights: {name: w[:387].clone() if name in tables else w for name, w in weights.items()},
+        vocab_size=387,
     )
     convert(str(folder), tmp_path / "native")
     model = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path / "native")
@@ -192,10 +195,10 @@ def test_rows_without_a_token_are_never_said(llava_golden, tmp_path):
     assert model.generation_config.suppress_tokens == list(range(387, 448))
 
 
-def test_towers_of_any_name_without_the_dropped_level(changed, tmp_path):
+def test_towers_of_any_name_without_the_dropped_level(copied, tmp_path):
     """Names that newer versions of transformers write, and a folder of the user's in place of the tower's name."""
-    folder = changed(
-        lambda weights: {
+    folder = copied(
+        weights=lambda weights: {
             name.replace(".vision_tower.vision_model.", ".vision_tower."): w for name, w in weights.items()
         },
         mm_vision_tower="/data/towers/my-siglip",
@@ -205,6 +208,7 @@ def test_towers_of_any_name_without_the_dropped_level(changed, tmp_path):
     assert_same_files(folder, tmp_path / "back")
 
 
+@pytest.mark.contract
 def test_a_native_checkpoint_of_others_becomes_an_original_one(
     llava_golden, tmp_path, edit_json, video_frames, video_cases
 ):
@@ -231,8 +235,8 @@ def test_a_native_checkpoint_of_others_becomes_an_original_one(
     assert answer[0].tolist() == case["ids"]
 
 
-def test_weights_that_the_native_class_lacks_are_named(changed, tmp_path):
-    folder = changed(lambda weights: {**weights, "model.faster_token": torch.ones(64)})
+def test_weights_that_the_native_class_lacks_are_named(copied, tmp_path):
+    folder = copied(weights=lambda weights: {**weights, "model.faster_token": torch.ones(64)})
     notes = convert(str(folder), tmp_path / "native", verify=False)
     assert notes[-1] == "weights that the other format does not have (1): model.faster_token"
 
@@ -242,25 +246,25 @@ def test_weights_that_the_native_class_lacks_are_named(changed, tmp_path):
     [
         ({"mm_projector_type": "linear"}, "mm_projector_type='linear', and the native class has mlp2x_gelu only"),
         ({"mm_patch_merge_type": "flat"}, "mm_patch_merge_type='flat' means that there is no newline token"),
-        ({"vision_config": None, "mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "is no SigLIP tower"),
+        ({"without": ("vision_config",), "mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "is no SigLIP tower"),
         ({"quantization_config": {"bits": 4}}, "quantised weights have other names: convert the checkpoint"),
         ({"hidden_size": 32}, "contradicts the weights"),
     ],
 )
-def test_refuses_what_the_native_class_lacks(changed, tmp_path, settings, message):
+def test_refuses_what_the_native_class_lacks(copied, tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
-        convert(str(changed(**settings)), tmp_path / "native", verify=False)
+        convert(str(copied(**settings)), tmp_path / "native", verify=False)
     assert not (tmp_path / "native").exists()
 
 
-def test_refuses_a_checkpoint_without_its_tower(changed, tmp_path):
-    folder = changed(lambda weights: {name: w for name, w in weights.items() if "vision_tower" not in name})
+def test_refuses_a_checkpoint_without_its_tower(copied, tmp_path):
+    folder = copied(weights=lambda weights: {name: w for name, w in weights.items() if "vision_tower" not in name})
     with pytest.raises(ValueError, match=r"holds no weights of the vision tower .*: load it with"):
         convert(str(folder), tmp_path / "native", verify=False)
 
 
-def test_refuses_adapters(changed, tmp_path):
-    folder = changed()
+def test_refuses_adapters(copied, tmp_path):
+    folder = copied()
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds LoRA weights: merge them into their base model first"):
         convert(str(folder), tmp_path / "native", verify=False)

@@ -19,8 +19,8 @@ def token(number, content):
     return {"id": number, "content": content, **flags, "special": True}
 
 
-def test_a_tokenizer_that_knows_images_keeps_its_id(changed, tmp_path):
-    folder = changed()
+def test_a_tokenizer_that_knows_images_keeps_its_id(copied, tmp_path):
+    folder = copied()
     files = {name: json.loads((folder / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")}
     files["tokenizer.json"]["added_tokens"].append(token(387, "<image>"))
     files["tokenizer_config.json"]["added_tokens_decoder"]["387"] = {
@@ -35,9 +35,9 @@ def test_a_tokenizer_that_knows_images_keeps_its_id(changed, tmp_path):
         assert json.loads((tmp_path / "back" / name).read_text()) == content, name
 
 
-def test_tokens_that_the_loader_adds_come_first(changed, tmp_path):
+def test_tokens_that_the_loader_adds_come_first(copied, tmp_path):
     """mm_use_im_patch_token adds one; the files do not hold it."""
-    folder = changed(mm_use_im_patch_token=True)
+    folder = copied(mm_use_im_patch_token=True)
     convert(str(folder), tmp_path / "native")
     assert ids_of(tmp_path / "native") == (388, 389, 387)
     convert(str(tmp_path / "native"), tmp_path / "back", verify=False)
@@ -45,8 +45,8 @@ def test_tokens_that_the_loader_adds_come_first(changed, tmp_path):
         assert json.loads((tmp_path / "back" / name).read_text()) == json.loads((folder / name).read_text())
 
 
-def test_a_tokenizer_without_tokenizer_json(changed, tmp_path, video_checkpoint):
-    folder = changed()
+def test_a_tokenizer_without_tokenizer_json(copied, tmp_path, video_checkpoint):
+    folder = copied()
     (folder / "tokenizer.json").unlink()
     convert(str(folder), tmp_path / "native")
     assert ids_of(tmp_path / "native") == (387, 388, 387)

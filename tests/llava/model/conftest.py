@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +37,6 @@ def make_checkpoint(llava_golden: Path, tmp_path: Path):
         return folder, model
 
     return make
-
-
-@pytest.fixture
-def copied(llava_golden, tmp_path):
-    """Copies a golden checkpoint, with changed settings and weights, to a folder that can be written."""
-
-    def copy(name="ckpt-video", weights=None, without=(), **settings):
-        folder = tmp_path / name
-        shutil.copytree(llava_golden / name, folder)
-        for file in [folder, *folder.iterdir()]:
-            file.chmod(file.stat().st_mode | stat.S_IWUSR)
-        path = folder / "config.json"
-        config = {**json.loads(path.read_text()), **settings}
-        path.write_text(json.dumps({key: value for key, value in config.items() if key not in without}))
-        if weights is not None:
-            tensors = weights(load_file(folder / "model.safetensors"))
-            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-
-    return copy
 
 
 @pytest.fixture

@@ -50,6 +50,12 @@ def test_other_checkpoints_are_rejected(copied, settings):
         load(copied(**settings))
 
 
+def test_native_checkpoints_are_rejected_with_the_way_out(copied):
+    folder = copied(model_type="llava_onevision", architectures=["LlavaOnevisionForConditionalGeneration"])
+    with pytest.raises(ValueError, match=r"; scripts/convert_checkpoint\.py makes one of it"):
+        load(folder)
+
+
 def test_vocabulary_is_cut_to_the_tokenizer(video_checkpoint, ov_checkpoint, video_cases):
     for checkpoint in (video_checkpoint, ov_checkpoint):
         model, length = checkpoint.model, len(checkpoint.tokenizer)
