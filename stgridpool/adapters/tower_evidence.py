@@ -66,6 +66,9 @@ def with_evidence(
         kind: "video" or "image".
         needs: The needs of the method; those that the vision part does not give are left out.
         encode: Encodes the visuals: a list of `EncodedVisual`.
+
+    Raises:
+        ValueError: If visuals of this kind do not go through the tower.
     """
     of_layers = [need for need in needs if isinstance(need, AttentionReceived | TowerKeys)]
     found: dict[Need, list[Tensor]] = {need: [] for need in of_layers}
@@ -83,6 +86,8 @@ def with_evidence(
             visuals: list[EncodedVisual] = encode()
     else:
         visuals = encode()
+    if any(not parts for parts in found.values()):
+        raise ValueError(f"attention of a vision part for {kind}s of {model.config.model_type} is not gathered")
     rows = {need: adapter.tower_rows(model, inputs, kind, torch.cat(parts), visuals) for need, parts in found.items()}
     means = [need for need in needs if isinstance(need, FrameVectors)]
     return [

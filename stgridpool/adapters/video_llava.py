@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,17 +14,24 @@ class VideoLlavaAdapter(Adapter):
     """Video-LLaVA: the language model reads a class token in front of the patches of every frame.
 
     So the tokens of a frame are one row, 1 x 257 as released, and methods that pool neighbours in two dimensions do
-    not know which are neighbours. Images stay as they are.
+    not know which are neighbours. Images have no class token: 16 x 16.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
-    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_images", "pixel_values")
+    image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_images",)
 
     def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
         """Encode the videos."""
         pixels: Tensor = inputs["pixel_values_videos"]
         features = model.model.get_video_features(pixels, return_dict=True).pooler_output  # (B * T, 257, D)
         return [EncodedVisual(frames[:, None]) for frames in features.unflatten(0, pixels.shape[:2])]
+
+    def encode_images(self, model: Any, inputs: Inputs) -> list[EncodedVisual]:
+        """Encode the images."""
+        pixels: Tensor = inputs["pixel_values_images"]
+        features = model.model.get_image_features(pixels, return_dict=True).pooler_output  # (n, H * W, D)
+        side = math.isqrt(features.shape[1])
+        return [EncodedVisual(image.unflatten(1, (side, side))) for image in features.split(1)]
 
     def tower(self, model: Any) -> nn.Module:
         """Return the vision tower of videos."""

@@ -57,6 +57,14 @@ def test_class_tokens_of_video_llava_are_tokens():
     assert torch.equal(adapter.tower_rows(model, inputs, "video", rows, visuals)[0], rows)
 
 
+def test_the_image_tower_of_video_llava_is_not_watched():
+    model, processor = build("video_llava")
+    frames = make_frames(4)
+    inputs = make_inputs(processor, ["See", frames[0], "and", frames, "What?"])
+    with pytest.raises(ValueError, match="attention of a vision part for images of video_llava is not gathered"):
+        compress_inputs(model, inputs, "visionzip", images=True)
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_method_that_asks_the_tower(name):
     """VisionZip needs attention and keys; frames that repeat are tokens that VideoLLaMA3 itself drops."""
