@@ -15,7 +15,7 @@ from lmms_eval_stgridpool.questions.requests import Request, Tasks, Visuals, nam
 from lmms_eval_stgridpool.run.unanswered import UNANSWERED, Unanswered
 from lmms_eval_stgridpool.videos.encoding import EncodedMedia, LastMade, Media, MediaEncoder
 from stgridpool.finite import NonFiniteError
-from stgridpool.model import Prompt
+from stgridpool.model import Prompt, VideoModel
 from stgridpool.timing import StageTimer
 
 
@@ -149,12 +149,7 @@ class Answerer:
         media = self._show(context, visuals, facts, timer)
         model = self.encoder.model
         prompt = model.prompt(context, media.visuals, media.clips, answer)
-        if model.longest is not None and len(prompt) > model.longest:
-            visual = sum(video.num_tokens for _, video in prompt.videos)
-            raise ValueError(
-                f"a prompt of {len(prompt)} tokens, {visual} of them visual, is longer than the checkpoint's "
-                f"tokenizer_model_max_length = {model.longest}: lower max_frames_num or choose a stronger compressor"
-            )
+        check_length(model, prompt)
         return prompt, media
 
     def _show(self, question: str, visuals: Visuals, facts: SampleFacts, timer: StageTimer) -> Media:
@@ -197,3 +192,17 @@ class Answerer:
         facts.visual_tokens += media.visual_tokens
         facts.newline_tokens += media.newline_tokens
         return media
+
+
+def check_length(model: VideoModel, prompt: Prompt) -> None:
+    """Check that a prompt is no longer than the model allows.
+
+    Raises:
+        ValueError: If it is longer.
+    """
+    if model.longest is not None and len(prompt) > model.longest:
+        visual = sum(video.num_tokens for _, video in prompt.videos)
+        raise ValueError(
+            f"a prompt of {len(prompt)} tokens, {visual} of them visual, is longer than the checkpoint's "
+            f"tokenizer_model_max_length = {model.longest}: lower max_frames_num or choose a stronger compressor"
+        )

@@ -33,8 +33,8 @@ def doctor(
     """
     from lmms_eval_stgridpool.cli.quiet import offline, quiet  # noqa: PLC0415
 
-    quiet()
     offline()
+    quiet()
     with bars() as progress:
         found = list(_findings(checkpoint, task or [], include_path or [], None if quick else progress))
     problems = [finding for finding in found if finding.state == "problem"]

@@ -1,6 +1,5 @@
 """What other libraries print and load while a command runs."""
 
-import logging
 import os
 import sys
 
@@ -8,10 +7,13 @@ from loguru import logger
 
 
 def quiet() -> None:
-    """Show warnings of lmms-eval's logger only, and errors only of transformers."""
+    """Show warnings of lmms-eval's logger only, and of transformers errors only and no progress."""
+    from transformers.utils import logging  # noqa: PLC0415
+
     logger.remove()
     logger.add(sys.stderr, level="WARNING", format="{level}: {message}")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def offline() -> None:
