@@ -10,10 +10,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from torch import Tensor
-
 from stgridpool.adapters.adapter import Adapter, Clips
 from stgridpool.adapters.compress_inputs import compress_with
+from stgridpool.adapters.continuing import following
 from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.generation import Restored, check_arguments, shifted_lengths
 from stgridpool.adapters.method import Method
@@ -109,20 +108,22 @@ class Compressing:
         inputs = arguments.pop("inputs", None)
         if inputs is not None:
             arguments["input_ids"] = inputs
-        if not self._has_visuals(arguments):
-            return stock(**arguments)
-        check_arguments(arguments, self._model.generation_config, arguments.get("generation_config"))
         self._check_new(arguments)
+        self._is_generating = True
+        try:
+            return self._answer(stock, arguments) if self._has_visuals(arguments) else stock(**arguments)
+        finally:
+            self._is_generating = False
+
+    def _answer(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        config = self._model.generation_config
+        check_arguments(arguments, config, arguments.get("generation_config"))
         prompt = self._compressed(arguments)
         restored = Restored(prompt)
         arguments = {**self._without_inputs(arguments), **prompt.inputs}
-        arguments = restored.arguments(shifted_lengths(arguments, self._model.generation_config, prompt))
-        self._is_generating = True
-        try:
-            with prompt.prefilling(self._adapter, self._model):
-                return restored.output(stock(**arguments))
-        finally:
-            self._is_generating = False
+        arguments = restored.arguments(shifted_lengths(arguments, config, prompt))
+        with prompt.prefilling(self._adapter, self._model):
+            return restored.output(stock(**arguments))
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         stock = self._stock["forward"]
@@ -145,15 +146,18 @@ class Compressing:
     def _continue(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         """Run a forward without videos; if it continues compressed prompts, at the positions behind them."""
         cache, prompt = find_cache((), arguments), self.last
-        own = None if self._cache is None else self._cache()
-        if prompt is None or cache is None or own is None or cache is not own:
+        length = 0 if cache is None else cache.get_seq_length()
+        if prompt is None or not length:
             return stock(**arguments)
+        if self._cache is None or cache is not self._cache():
+            raise ValueError(
+                f"{CACHE_ARGUMENT} is not the one of the latest forward with videos in this block, so the positions of "
+                "tokens behind it are unknown; continue that one, or leave the block"
+            )
         with ExitStack() as stack:
             if self._inside is not None and prompt.inside is not None:
                 stack.enter_context(prompt.inside.continuing(self._inside, is_prompt=False))
-            if arguments.get("position_ids") is None:
-                arguments["position_ids"] = _following(prompt, cache.get_seq_length(), arguments)
-            return stock(**arguments)
+            return stock(**following(prompt, length, arguments))
 
     def _compressed(self, arguments: Mapping[str, Any]) -> CompressedPrompt:
         self.last = compress_with(
@@ -175,7 +179,7 @@ class Compressing:
         length = 0 if cache is None else cache.get_seq_length()
         if length:
             raise ValueError(
-                f"{CACHE_ARGUMENT} holds {length} positions; prompts with videos must begin with an empty cache"
+                f"{CACHE_ARGUMENT} holds {length} positions; in this block prompts must begin with an empty cache"
             )
 
 
@@ -198,12 +202,3 @@ def _bound(stock: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     for name in rest:
         bound |= bound.pop(name, {})
     return bound
-
-
-def _following(prompt: CompressedPrompt, length: int, arguments: Mapping[str, Any]) -> Tensor:
-    """Return the positions (B, n), or (3, B, n) for M-RoPE, of tokens behind `length` positions in the cache."""
-    new = arguments["input_ids"] if arguments.get("input_ids") is not None else arguments["inputs_embeds"]
-    behind = length - prompt.visual_mask.shape[1]
-    steps = prompt.next_position.new_tensor(range(behind, behind + new.shape[1]))
-    positions = prompt.next_position[:, None] + steps
-    return positions if prompt.inputs["position_ids"].dim() == 2 else positions.expand(3, -1, -1)

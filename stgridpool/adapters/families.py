@@ -37,11 +37,13 @@ def adapter_for(model: Any) -> Adapter:
     """Return the adapter for a model of transformers, by ``model.config.model_type``.
 
     Raises:
-        ValueError: If no family serves it; the message lists those that there are.
+        ValueError: If no family serves it, which the message lists, or it wraps a model instead of being one.
     """
     name = getattr(getattr(model, "config", None), "model_type", None)
     for family in FAMILIES:
         if name in family.model_types:
+            if not hasattr(type(model), "get_decoder"):
+                raise ValueError(f"{type(model).__name__} is a wrapper; pass the transformers model inside it")
             return family()
     known = ", ".join(sorted(one for family in FAMILIES for one in family.model_types))
     raise ValueError(

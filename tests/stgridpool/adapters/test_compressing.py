@@ -1,5 +1,8 @@
 """stgridpool.compress: the block, what it leaves behind, and calls that it refuses."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache, LogitsProcessorList, StaticCache, StoppingCriteriaList, TextStreamer
@@ -11,6 +14,7 @@ from stgridpool.adapters import adapter_for, compress_inputs
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 
 GREEDY = {"max_new_tokens": 4, "do_sample": False}
+LOGITS = {"output_logits": True, "return_dict_in_generate": True}
 pytestmark = pytest.mark.adapters
 
 
@@ -44,8 +48,11 @@ def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
     assert torch.equal(model.generate(**inputs, **GREEDY), stock)
 
 
-@pytest.mark.parametrize("positions", ["reference", "survive", "reassign"])
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [(name, "reference") for name in BUILDERS]
+    + [(name, positions) for name in ("llava_onevision", "qwen2_5_vl") for positions in ("survive", "reassign")],
+)
 def test_forwards_by_hand_agree_with_generate(name, positions):
     model, inputs = loaded(name)
     with stgridpool.compress(model, "stride", retention=0.5, positions=positions), torch.no_grad():
@@ -56,6 +63,51 @@ def test_forwards_by_hand_agree_with_generate(name, positions):
             cache = output[CACHE_ARGUMENT]
             output = model(input_ids=ids[-1][:, None], use_cache=True, **{CACHE_ARGUMENT: cache})
     assert torch.cat(ids).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("mask", ["original", "compressed", None])
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl"])
+def test_forwards_by_hand_know_padding_that_compression_made(name, mask):
+    """Prompts of equal lengths whose videos leave unequal numbers of tokens."""
+    model, processor = build(name)
+    still = np.repeat(make_frames(1), 4, axis=0)
+    inputs = make_inputs(processor, [make_frames(4), "What?"], [still, "What?"])
+    assert bool(inputs["attention_mask"].all())
+    with stgridpool.compress(model, "framefusion_merge", threshold=0.9) as block, torch.no_grad():
+        expected = torch.stack(model.generate(**inputs, **GREEDY, **LOGITS).logits, dim=1)
+        assert not bool(block.last.inputs["attention_mask"].all())
+        output = model(**inputs, use_cache=True)
+        logits, masks = [output.logits[:, -1]], {"original": inputs["attention_mask"], None: None}
+        masks["compressed"] = block.last.inputs["attention_mask"]
+        for count in range(1, 4):
+            ids, given = logits[-1].argmax(-1, keepdim=True), masks[mask]
+            given = None if given is None else torch.cat([given, given.new_ones(2, count)], dim=1)
+            cache = {CACHE_ARGUMENT: output[CACHE_ARGUMENT]}
+            output = model(input_ids=ids, attention_mask=given, use_cache=True, **cache)
+            logits.append(output.logits[:, -1])
+        with pytest.raises(ValueError, match="attention_mask must cover"):
+            model(input_ids=ids, attention_mask=torch.ones(2, 7), use_cache=True, **cache)
+    torch.testing.assert_close(torch.stack(logits, dim=1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_another_cache_is_refused():
+    model, inputs = loaded("qwen2_5_vl")
+    with stgridpool.compress(model, "stride"), torch.no_grad():
+        cache = copy.deepcopy(model(**inputs, use_cache=True)[CACHE_ARGUMENT])
+        with pytest.raises(ValueError, match="is not the one of the latest forward with videos"):
+            model(input_ids=inputs["input_ids"][:, -1:], use_cache=True, **{CACHE_ARGUMENT: cache})
+        with pytest.raises(ValueError, match="prompts must begin with an empty cache"):
+            model.generate(input_ids=inputs["input_ids"], **GREEDY, **{CACHE_ARGUMENT: cache})
+
+
+def test_a_wrapper_is_refused():
+    class Wrapper(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.config = model.config
+
+    with pytest.raises(ValueError, match="Wrapper is a wrapper; pass the transformers model inside it"):
+        stgridpool.compress(Wrapper(loaded("qwen2_5_vl")[0]), "stride")
 
 
 def test_nothing_stays_after_an_error():
@@ -121,7 +173,7 @@ def test_labels_and_a_used_cache_are_refused():
         with pytest.raises(ValueError, match="labels have the length of the prompt before compression"):
             model(**inputs, labels=inputs["input_ids"])
         cache = model(**inputs, use_cache=True)[CACHE_ARGUMENT]
-        with pytest.raises(ValueError, match="must begin with an empty cache"):
+        with pytest.raises(ValueError, match="prompts must begin with an empty cache"):
             model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: cache})
         model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: DynamicCache(config=model.config)})
 
