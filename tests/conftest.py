@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,10 +25,14 @@ gc.disable()  # until the tests are collected
 
 
 def pytest_collection_modifyitems(config, items):
-    """Let processes that share the tests begin with files of slow ones, lest one is left alone with them at the end."""
+    """Let processes that share the tests begin with long files, lest one is left alone with them at the end.
+
+    Those are files with slow tests, and then those with many.
+    """
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: item.path not in slow)
+        num_tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path not in slow, -num_tests[item.path]))
 
 
 def pytest_collection_finish(session):

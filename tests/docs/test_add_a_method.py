@@ -1,7 +1,6 @@
 """The page on adding a method, followed literally: its files written, its command run."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,16 +24,10 @@ def folder(tmp_path_factory):
     sys.path.remove(str(folder))
 
 
-def test_the_contract_holds_for_all_three(folder):
+def test_the_contract_holds_for_all_three(folder, run_python):
     command = re.search(r"^pytest (--pyargs .*)$", PAGE, flags=re.MULTILINE).group(1)
     assert {path.stem for path in folder.glob("*.py")} == {"outliers", "twins", "relevant"}
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *command.split()],
-        check=False,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
+    run = run_python("-m", "pytest", "-q", *command.split(), cwd=folder)
     assert run.returncode == 0, run.stdout + run.stderr
     passed = int(re.search(r"(\d+) passed", run.stdout).group(1))
     assert passed >= 3 * 11

@@ -5,7 +5,12 @@ Source: STTM (ICCV 2025), arXiv 2507.07990, and its released code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
+
+from stgridpool.compressor import Compressor
+from stgridpool.options import choice
 
 _DATASETS = ("vnbench", "videomme", "egoschema", "nextqa", "longvideobench", "mlvu")
 # For each data set the thresholds of the paper's run, spatial/temporal, or "-" if there was none.
@@ -39,3 +44,22 @@ def published_settings() -> dict[str, dict[str, Any]]:
                 "positions": "survive" if "qwen2-vl" in model else "reassign",
             }
     return {"released": settings["llava-video-7b/videomme/50"], **settings}
+
+
+def settle(method: Compressor, preset: str | None, presets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Fill the options of a method that are missing from `preset`, and drop its name if an option differs from it.
+
+    Raises:
+        ValueError: If there is no such preset, or an option is missing without a preset.
+    """
+    missing = [name for name in presets["released"] if getattr(method, name) is None]
+    if preset is None:
+        if missing:
+            raise ValueError(f"without a preset, {', '.join(missing)} must be given")
+        return
+    settings = presets[choice("preset", preset, presets)]
+    for name in missing:
+        object.__setattr__(method, name, settings[name])
+    for field in fields(method)[1:]:
+        if getattr(method, field.name) != settings.get(field.name, field.default):
+            object.__setattr__(method, "preset", None)

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.budget import BudgetError
+from stgridpool.plan import Shape
+
 Pair = tuple[int, int]
 
 
@@ -62,6 +65,32 @@ def halved_sizes(size: Pair) -> tuple[Pair, ...]:
         height, width = sizes[-1]
         sizes.append(((height + 1) // 2, (width + 1) // 2))
     return tuple(sizes)
+
+
+def root_depth(shape: Shape, root_level: int, count: int | None, merges_over_time: bool) -> int:
+    """Return how many halvings the roots lie above the tokens: by `root_level`, or more if `count` requires it.
+
+    Args:
+        shape: (T, H, W).
+        root_level: Counted from the coarsest level, whose shorter side is 2; -1 means tokens.
+        count: The budget in tokens, or None.
+        merges_over_time: Whether the roots of all frames may become one.
+
+    Raises:
+        BudgetError: If the coarsest roots exceed the budget.
+    """
+    sizes = halved_sizes(shape[1:])
+    coarsest = next(depth for depth, size in enumerate(sizes) if min(size) <= 2)
+    depth = max(coarsest - root_level, 0) if root_level >= 0 else min(-1 - root_level, coarsest)
+    frames = 1 if merges_over_time else shape[0]
+    while count is not None and math.prod(sizes[depth]) * frames > count:
+        depth += 1
+        if depth == len(sizes):
+            raise BudgetError(
+                f"without merging over time a budget for {shape} must be at least {frames} tokens, one per frame, "
+                f"got {count}: set temporal_threshold above 0 or raise the budget"
+            )
+    return depth
 
 
 @lru_cache(maxsize=16)

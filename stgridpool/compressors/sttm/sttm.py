@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from stgridpool.algorithms.threshold_search import highest_threshold
-from stgridpool.budget import Budget, BudgetError
+from stgridpool.budget import Budget
 from stgridpool.compressor import POSITIONS, Compressor, Step
 from stgridpool.compressors.sttm.merge_forest import MergeForest
 from stgridpool.compressors.sttm.node_similarity import node_similarity
-from stgridpool.compressors.sttm.presets import published_settings
-from stgridpool.compressors.sttm.quadtree import Quadtree, halved_sizes, quadtree
+from stgridpool.compressors.sttm.presets import published_settings, settle
+from stgridpool.compressors.sttm.quadtree import Quadtree, quadtree, root_depth
 from stgridpool.compressors.sttm.quadtree_video import Join, QuadtreeVideo
-from stgridpool.compressors.sttm.temporal_merging import (
-    Matches,
-    drop_repeated_neighbours,
-    follow_most_similar,
-    join_as_released,
-    join_components,
-)
+from stgridpool.compressors.sttm.temporal_merging import MODES, joining_rule
 from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, flag, fraction, number, whole_number
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
-
-MODES = ("released", "components", "directed")
 
 
 @dataclass(frozen=True)
@@ -43,12 +33,9 @@ class STTM(Compressor):
     enough; the merged token takes the place of the first. Similarity is the cosine. The feature of a node is the mean
     of those of its children, and a token is the mean of its nodes.
 
-    Modes:
-
-    * ``released``: the released code with its quirks: empty places of a group are filled with the top left node, a
-      group of one stops the search, and matches spread by a rule that may stop too early (`join_as_released`);
-    * ``components``: all nodes that matches connect become one;
-    * ``directed``: each node is merged into its most similar match in the frame before.
+    Mode ``released`` has the released code's quirks: empty places of a group are filled with the top left node, a group
+    of one stops the search, and matches spread by a rule that may stop too early (`join_as_released`). For the others
+    see `joining_rule`.
 
     A budget (`retention`, `tokens` or `tokens_per_frame`) is met exactly: both thresholds are lowered together, at the
     distance between `spatial_threshold` and `temporal_threshold`, to the highest value that leaves no more tokens than
@@ -75,7 +62,7 @@ class STTM(Compressor):
         root_level: Level of the roots, -32 to 32, counted from the coarsest one, whose shorter side is 2; -1 means
             tokens.
         layer: The decoder layer k whose input is compressed, 0 to 1000; 0 is in front of the language model.
-        mode: See above.
+        mode: ``released``, ``components`` or ``directed``, see above.
         weighted_average: Whether means are over tokens instead of over children and nodes.
         head_dim: Width of the parts whose cosines are averaged, 1 to 65536; None for the whole width.
         slow: Whether to use the released "most similar destination" (`drop_repeated_neighbours`), in mode ``released``
@@ -109,7 +96,7 @@ class STTM(Compressor):
     tokens_per_frame: int | None = None
 
     def __post_init__(self) -> None:
-        self._settle()
+        settle(self, self.preset, self.PRESETS)
         for name in ("spatial_threshold", "temporal_threshold"):
             object.__setattr__(self, name, number(name, getattr(self, name), -2, 2))
         whole_number("root_level", self.root_level, -32, 32)
@@ -127,20 +114,6 @@ class STTM(Compressor):
         if self.retention is not None:
             object.__setattr__(self, "retention", fraction("retention", self.retention))
         Budget(self.retention, self.tokens, self.tokens_per_frame)
-
-    def _settle(self) -> None:
-        """Fill missing options from the preset, and drop its name if an option differs from it."""
-        missing = [name for name in self.PRESETS["released"] if getattr(self, name) is None]
-        if self.preset is None:
-            if missing:
-                raise ValueError(f"without a preset, {', '.join(missing)} must be given")
-            return
-        settings = self.PRESETS[choice("preset", self.preset, self.PRESETS)]
-        for name in missing:
-            object.__setattr__(self, name, settings[name])
-        for field in fields(self)[1:]:
-            if getattr(self, field.name) != settings.get(field.name, field.default):
-                object.__setattr__(self, "preset", None)
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
         """Set `retention`. See `Compressor.at_retention`."""
@@ -209,28 +182,7 @@ class STTM(Compressor):
     def _join(self, shape: Shape, num_rounds: int | None = None) -> Join | None:
         if self.temporal_threshold <= 0 or shape[0] == 1:
             return None
-        if self.mode == "directed":
-            return follow_most_similar
-        if self.mode == "components":
-            return partial(join_components, num_rounds=num_rounds)
-
-        def join(matches: Matches, num_cells: int) -> tuple[Tensor, Tensor]:
-            chosen = drop_repeated_neighbours(matches, shape[0]) if self.slow else matches
-            return join_as_released(chosen, num_cells, num_rounds)
-
-        return join
+        return joining_rule(self.mode, shape[0], self.slow, num_rounds)
 
     def _depth(self, shape: Shape, count: int | None) -> int:
-        """Return how many halvings the roots lie above the tokens: by `root_level`, or more if `count` requires it."""
-        sizes = halved_sizes(shape[1:])
-        coarsest = next(depth for depth, size in enumerate(sizes) if min(size) <= 2)
-        depth = max(coarsest - self.root_level, 0) if self.root_level >= 0 else min(-1 - self.root_level, coarsest)
-        frames = 1 if self.temporal_threshold > 0 else shape[0]
-        while count is not None and math.prod(sizes[depth]) * frames > count:
-            depth += 1
-            if depth == len(sizes):
-                raise BudgetError(
-                    f"without merging over time a budget for {shape} must be at least {frames} tokens, one per frame, "
-                    f"got {count}: set temporal_threshold above 0 or raise the budget"
-                )
-        return depth
+        return root_depth(shape, self.root_level, count, merges_over_time=self.temporal_threshold > 0)

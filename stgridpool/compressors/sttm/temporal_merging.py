@@ -7,11 +7,13 @@ parents, (cells,) int64, in which roots are their own parents. Parents come befo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+MODES = ("released", "components", "directed")
 _ROUNDS_PER_CHECK = 16
 
 
@@ -28,6 +30,30 @@ class Matches(NamedTuple):
     def above(self, threshold: float | Tensor) -> Matches:
         """Keep the pairs whose similarity is at least `threshold`."""
         return self._replace(similarity=self.similarity.where(self.similarity >= threshold, -torch.inf))
+
+
+def joining_rule(
+    mode: str, num_frames: int, slow: bool, num_rounds: int | None
+) -> Callable[[Matches, int], tuple[Tensor, Tensor]]:
+    """Return the rule of a mode, a function of the matches and the number of cells.
+
+    Args:
+        mode: ``components``: all nodes that matches connect become one. ``directed``: each node is merged into its most
+            similar match in the frame before. ``released``: see `join_as_released`.
+        num_frames: T.
+        slow: Whether mode ``released`` drops matches first, see `drop_repeated_neighbours`.
+        num_rounds: For how many rounds labels spread; None until they no longer change.
+    """
+    if mode == "directed":
+        return follow_most_similar
+    if mode == "components":
+        return partial(join_components, num_rounds=num_rounds)
+
+    def join(matches: Matches, num_cells: int) -> tuple[Tensor, Tensor]:
+        chosen = drop_repeated_neighbours(matches, num_frames) if slow else matches
+        return join_as_released(chosen, num_cells, num_rounds)
+
+    return join
 
 
 def follow_most_similar(matches: Matches, num_cells: int) -> tuple[Tensor, Tensor]:

@@ -28,11 +28,13 @@ def run_cases(name: str, **environment: str) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.slow
 def test_through_the_interpreter():
     pytest.importorskip("triton")
     run_cases("kernel_cases", TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 
 
+@pytest.mark.slow
 def test_compiling_for_a_device_that_is_not_there(tmp_path):
     pytest.importorskip("triton")
     run_cases("compiled_cases", TRITON_CACHE_DIR=str(tmp_path), CUDA_VISIBLE_DEVICES="")
