@@ -51,8 +51,7 @@ def add_parser(commands: Any) -> None:
         dest="methods",
         action="store_const",
         const=list(COMPRESSORS),
-        help="all methods, with 14x14 and 27x27 tokens per frame, and as a share of the time that a decoder layer of a "
-        "7B model takes for as many tokens, judged by its number of operations and the speed of a matrix product",
+        help="all methods, with 14x14 and 27x27 tokens per frame",
     )
     parser.add_argument("--frames", type=int, default=64, help="T (default: %(default)s)")
     parser.add_argument(
@@ -66,7 +65,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--decoder-layer",
         choices=list(GEOMETRIES),
-        help="also compare with one decoder layer of this size on as many tokens as there are before compression",
+        help="run one decoder layer of this size on as many tokens as there are before compression, for comparison, "
+        "instead of judging that of a 7B model by its number of operations and the speed of a matrix product",
     )
     parser.add_argument(
         "--most-seconds",
@@ -100,12 +100,11 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
         torch.set_num_threads(arguments.threads)
     if device.type == "cpu":
         keep_freed_memory()
-    is_all = arguments.methods == list(COMPRESSORS)
     clock = time.process_time if arguments.processor_time else time.perf_counter
     timing, rows = Timing(arguments.rounds, clock), list[Row]()
     for dtype in arguments.dtypes:
         before: list[Row] = []
-        for grid in arguments.grid or GRIDS[is_all]:
+        for grid in arguments.grid or GRIDS[arguments.methods == list(COMPRESSORS)]:
             shape = (arguments.frames, *grid)
             left_out = {row["method"]: row for row in _too_slow(before, shape, dtype, arguments)}
             cases = [
@@ -120,7 +119,7 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
             new = time_methods(cases, tokens, dtype, timing)
             if arguments.decoder_layer is not None:
                 _add_decoder_layer_ratio(new, tokens, arguments.decoder_layer, arguments.rounds)
-            elif is_all:
+            else:
                 _add_share_of_layer(new, tokens, timing.clock)
             rows += [*new, *left_out.values()]
             before = new
