@@ -160,7 +160,11 @@ class Adapter:
         return nullcontext()
 
     def first_layer(self, model: Any) -> int:
-        """Return the first decoder layer in front of which a compressor may act."""
+        """Return the first decoder layer in front of which a compressor may act.
+
+        Raises:
+            ValueError: If none may act inside the language model.
+        """
         return 0
 
 

@@ -35,6 +35,17 @@ class Molmo2Adapter(Adapter):
         shapes = inputs["video_grids"].tolist()
         return [EncodedVisual(rows.unflatten(0, shape)) for rows, shape in zip(features, shapes, strict=True)]
 
+    def first_layer(self, model: Any) -> int:
+        """Refuse compressors inside the language model, whose mask would have to follow the dropped tokens.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "no compressor can act inside the language model of molmo2, where visual tokens attend to one another in "
+            "both directions; choose one in front of it"
+        )
+
     def tower(self, model: Any) -> nn.Module:
         """Return the vision tower."""
         tower: nn.Module = model.model.vision_tower

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import stgridpool
-from native_models.families import build
+from native_models.families import BUILDERS, DENSE, build
 from native_models.prompts import make_frames, make_inputs
 from stgridpool import Compressor, Plan, Step
 from stgridpool.adapters import adapter_for, compress_inputs
@@ -12,6 +12,10 @@ from stgridpool.adapters.method import QUESTION, question_evidence
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 
 NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
+REFUSED = {
+    "qwen3_5": "needs full attention, got layers of",
+    "molmo2": "inside the language model of molmo2, where visual tokens attend to one another in both directions",
+}
 OPTIONS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 LAYER = 2  # the first behind the DeepStack levels of the tiny Qwen3-VL
 pytestmark = pytest.mark.adapters
@@ -39,7 +43,7 @@ def loaded(name, *prompts):
     return model, make_inputs(processor, *(prompts or ([make_frames(6), "What happens?"],)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in DENSE if name not in REFUSED])
 def test_dropping_late_equals_masking_late(name):
     """Layers from LAYER on must not look at dropped tokens; those before it see all of them."""
     model, inputs = loaded(name, [make_frames(6), "What happens?"], ["Look", make_frames(6, 30, 20, seed=1), "Why?"])
@@ -130,3 +134,11 @@ def test_a_method_that_looks_at_the_question_depends_on_it(name):
         model, inputs = loaded(name, [make_frames(6), question])
         kept.append(compress_inputs(model, inputs, "cdpruner", retention=0.2).visuals[0][0].plan.kept())
     assert not torch.equal(*kept)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_language_models_in_which_nothing_can_act(name):
+    if name not in BUILDERS:
+        pytest.skip(f"this transformers lacks {name}")
+    with pytest.raises(ValueError, match=REFUSED[name]):
+        stgridpool.compress(build(name)[0], "fastv", layer=LAYER)
