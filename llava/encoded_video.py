@@ -46,6 +46,11 @@ class EncodedVideo:
         return cls(embeds, plan, source_shape, tokens.shape, tokens.cell, len(embeds) - len(tokens), position)
 
     @property
+    def num_sources(self) -> None:
+        """None: patches fill their lattice."""
+        return None
+
+    @property
     def num_tokens(self) -> int:
         """Number of visual tokens, without newline tokens."""
         return len(self.embeds) - self.num_newlines

@@ -4,7 +4,8 @@ It is started by its path, never as a module, and imports the package `llava` fr
 and environment variables have no influence. Nothing here imports torch.
 
 Every message is its length (8 bytes, little-endian) and JSON. A request is {"path", "timeout_s", "memory_bytes",
-"options", "resizing"}. The answer is one of
+"options", "resizing", "lists"}. The answer is one of
+* {"listed": fields of `FrameList`}, if the request says to list the frames only;
 * {"clip": fields of `VideoClip`, "shape": [T, h, w, 3]}, followed by the pixels, and then {"grown_bytes": ...};
 * {"unreadable": reason}, if the video is at fault;
 * {"failed": reason}, if it is not.
@@ -95,7 +96,7 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     from llava.video import VideoReadError  # noqa: PLC0415 - importable only now
 
     try:
-        read = _prepared(request["path"], request["options"], request["resizing"])
+        read = _prepared(request["path"], request["options"], request["resizing"], request["lists"])
         _limit_memory(request["memory_bytes"])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is said to the process that asks
         return _failed(error), None
@@ -109,23 +110,33 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         if isinstance(error, VideoReadError):
             return {"unreadable": error.reason}, None
         return {"unreadable": f"the reader failed with {type(error).__name__}: {error}"}, None
-    fields = {name: value for name, value in vars(clip).items() if name != "frames"}
-    return {"clip": fields, "shape": clip.frames.shape}, clip.frames
+    return _answered(clip)
+
+
+def _answered(found: Any) -> tuple[dict[str, Any], Any]:
+    """Return the answer with a `FrameList` and no pixels, or with a `VideoClip` and its pixels."""
+    fields = dict(vars(found))
+    pixels = fields.pop("frames", None)
+    if pixels is None:
+        return {"listed": fields}, None
+    return {"clip": fields, "shape": pixels.shape}, pixels
 
 
 def _failed(error: Exception) -> dict[str, Any]:
     return {"failed": f"{type(error).__name__}: {error}"}
 
 
-def _prepared(path: str, options: dict[str, Any], resizing: dict[str, Any] | None) -> Callable[[], Any]:
-    """Return a function that reads the video, after checking its options without reading the file.
+def _prepared(path: str, options: dict[str, Any], resizing: dict[str, Any] | None, lists: bool) -> Callable[[], Any]:
+    """Return a function that reads the video, or lists its frames, after checking its options without reading the file.
 
     Raises:
         Exception: Of any kind, if an option is wrong or a library is missing.
     """
     from llava.frame_resizing import FrameResizing  # noqa: PLC0415 - importable only now
-    from llava.video import check_options, read_frame_folder, read_video  # noqa: PLC0415
+    from llava.video import check_options, list_frames, read_frame_folder, read_video  # noqa: PLC0415
 
+    if lists:
+        return partial(list_frames, path)
     options = options | {"resizing": None if resizing is None else FrameResizing(**resizing)}
     check_options(**options)
     reader = read_frame_folder if os.path.isdir(path) else read_video

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fsdecode
 from pathlib import Path
@@ -22,9 +23,11 @@ logger = logging.getLogger(__name__)
 __all__ = [
     "BACKENDS",
     "SAMPLINGS",
+    "FrameList",
     "VideoClip",
     "VideoReadError",
     "check_options",
+    "list_frames",
     "read_frame_folder",
     "read_video",
     "sampled_indices",
@@ -47,6 +50,8 @@ class VideoClip:
         num_decoded: Number of frames that were decoded to get these; None for pictures in a folder.
         num_damaged: Number of signs of damage that the decoder reported; some codecs report none, see
             `llava.decoded_frames`.
+        num_frames: Number of frames of the file; 0 if unknown.
+        frame_rate: Its rate, see `FrameList`; 0 if unknown.
     """
 
     frames: NDArray[np.uint8]
@@ -55,6 +60,44 @@ class VideoClip:
     duration: float
     num_decoded: int | None = None
     num_damaged: int = 0
+    num_frames: int = 0
+    frame_rate: float = 0
+
+
+@dataclass(frozen=True)
+class FrameList:
+    """What is known of a video before it is decoded.
+
+    Attributes:
+        num_frames: Number of frames, at least 1.
+        frame_rate: Rate that the file declares, or else the mean one, in frames per second.
+        duration: End of the last frame, in seconds from the start of the file.
+    """
+
+    num_frames: int
+    frame_rate: float
+    duration: float
+
+
+def list_frames(path: str | PathLike[str], frame_rate: float = 3.0) -> FrameList:
+    """Count the frames of a video file, or the pictures of a folder, without decoding them.
+
+    Args:
+        path: The file or folder.
+        frame_rate: Pictures per second of a folder, see `read_frame_folder`.
+
+    Raises:
+        VideoReadError: See `read_video` and `read_frame_folder`.
+    """
+    if Path(fsdecode(path)).is_dir():
+        count = len(_pictures(fsdecode(path)))
+        return FrameList(count, frame_rate, count / frame_rate)
+    name = _regular_file(path)
+    try:
+        packets = list_packets(name)
+    except (av.FFmpegError, OSError) as error:
+        raise VideoReadError(name, error.strerror or str(error)) from error
+    return FrameList(len(packets.times), _rate(packets), packets.duration)
 
 
 def read_video(
@@ -65,6 +108,7 @@ def read_video(
     backend: str = "pyav",
     resizing: FrameResizing | None = None,
     sampling: str = "index",
+    indices: Sequence[int] | None = None,
 ) -> VideoClip:
     """Read sampled frames of a video.
 
@@ -81,6 +125,8 @@ def read_video(
         sampling: "index" counts frames and uses the rate that the file declares, like LLaVA-Video; "time" chooses the
             frames that are shown at even times, see `sample_frames_by_time`. If the two differ by more than a second,
             "index" logs a warning. Files that declare no rate are sampled by time.
+        indices: The frames to read, ascending, instead of those that the rules above choose; they may repeat. If the
+            file turns out to have fewer frames than `list_frames` says, the last one stands in for those behind it.
 
     Returns:
         The frames, their indices and times.
@@ -89,21 +135,41 @@ def read_video(
         VideoReadError: If the file is missing, is not a video, is truncated, or has no frame.
         ValueError: If an option is out of range.
     """
-    check_options(max_frames_num, fps, force_sample, backend, resizing=resizing, sampling=sampling)
+    check_options(max_frames_num, fps, force_sample, backend, resizing=resizing, sampling=sampling, indices=indices)
     name = _regular_file(path)
 
     def choose(shown: PacketList) -> list[int]:
+        if indices is not None:
+            return [min(index, len(shown.times) - 1) for index in indices]
         return _choose_shown(shown, max_frames_num, fps, force_sample, sampling)
 
     try:
-        shown, indices, decoded = read_frames(name, list_packets(name), choose, backend, resizing)
+        shown, chosen, decoded = read_frames(name, list_packets(name), choose, backend, resizing)
     except (av.FFmpegError, OSError) as error:
         raise VideoReadError(name, error.strerror or str(error)) from error
-    if sampling == "index":
-        _warn_if_uneven(name, shown, indices, max_frames_num, fps, force_sample)
-    times = [shown.times[index] for index in indices]
-    frames = np.stack([decoded.pixels[index] for index in indices])
-    return VideoClip(frames, indices, times, shown.duration, decoded.num_decoded, decoded.num_damaged)
+    if sampling == "index" and indices is None:
+        _warn_if_uneven(name, shown, chosen, max_frames_num, fps, force_sample)
+    times = [shown.times[index] for index in chosen]
+    frames = np.stack([decoded.pixels[index] for index in chosen])
+    facts = (shown.duration, decoded.num_decoded, decoded.num_damaged, len(shown.times), _rate(shown))
+    return VideoClip(frames, chosen, times, *facts)
+
+
+def _rate(packets: PacketList) -> float:
+    """Return the rate that a file declares, or else the mean one."""
+    return packets.frame_rate or len(packets.times) / max(packets.duration, 1e-3)
+
+
+def _pictures(folder: str) -> list[Path]:
+    """List the pictures of a folder in the order of their names.
+
+    Raises:
+        VideoReadError: If there are none.
+    """
+    files = sorted(file for file in Path(folder).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
+    if not files:
+        raise VideoReadError(folder, "no frames: the folder holds no JPEG or PNG files")
+    return files
 
 
 def sampled_indices(
@@ -187,6 +253,7 @@ def read_frame_folder(
     force_sample: bool = False,
     frame_rate: float = 3.0,
     resizing: FrameResizing | None = None,
+    indices: Sequence[int] | None = None,
 ) -> VideoClip:
     """Read a video from a folder with one picture per frame, in the order of the file names.
 
@@ -197,19 +264,22 @@ def read_frame_folder(
         force_sample: Always take exactly `max_frames_num` frames, evenly spread.
         frame_rate: Pictures per second of video; 3 is that of TVQA, the part of MVBench which comes as pictures.
         resizing: Resize every picture as soon as it is read; None keeps its size.
+        indices: The pictures to read, ascending, instead of those that the rules above choose.
 
     Raises:
         VideoReadError: If there is no picture, or one cannot be read or has another size.
         ValueError: If an option is out of range.
     """
     name = fsdecode(folder)
-    files = sorted(file for file in Path(folder).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
-    if not files:
-        raise VideoReadError(name, "no frames: the folder holds no JPEG or PNG files")
-    indices, times = _choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
+    files = _pictures(name)
+    if indices is None:
+        chosen, _ = _choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
+    else:
+        chosen = [min(index, len(files) - 1) for index in indices]
+    times = [index / frame_rate for index in chosen]
     frames, sizes = [], set()
     try:
-        for index in indices:
+        for index in chosen:
             with Image.open(files[index]) as file:
                 picture = file.convert("RGB")
             sizes.add(picture.size)
@@ -218,7 +288,8 @@ def read_frame_folder(
         raise VideoReadError(name, str(error)) from error
     if len(sizes) > 1:
         raise VideoReadError(name, "the pictures differ in size")
-    return VideoClip(np.stack(frames), indices, times, len(files) / frame_rate)
+    facts = (len(files) / frame_rate, None, 0, len(files), frame_rate)
+    return VideoClip(np.stack(frames), chosen, times, *facts)
 
 
 def check_options(
@@ -229,6 +300,7 @@ def check_options(
     frame_rate: float = 1.0,
     resizing: FrameResizing | None = None,
     sampling: str = "index",
+    indices: Sequence[int] | None = None,
 ) -> None:
     """Check the options of `read_video` and `read_frame_folder` without a video.
 
@@ -240,6 +312,7 @@ def check_options(
         frame_rate: Pictures per second of a folder.
         resizing: Resizing of frames.
         sampling: "index" or "time".
+        indices: Frames to read.
 
     Raises:
         ValueError: If an option is out of range.
@@ -252,6 +325,8 @@ def check_options(
         raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
     if backend == "decord":
         importlib.import_module("decord")
+    if indices is not None and (not indices or min(indices) < 0 or list(indices) != sorted(indices)):
+        raise ValueError(f"indices must be at least one, none below 0, ascending, got {indices}")
     if resizing is not None:
         resizing(np.zeros((1, 1, 3), np.uint8))
     _choose_frames(1, frame_rate, max_frames_num, fps, force_sample, usual_fps=1.0)

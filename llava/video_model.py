@@ -23,7 +23,7 @@ from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Question, check_offered
 from stgridpool.finite import StageCheck
-from stgridpool.model import ClipTimes, Prompt, Visual
+from stgridpool.model import ClipTimes, Prompt, Video, Visual
 from stgridpool.timing import StageTimer
 from stgridpool.weights_digest import weights_digest
 
@@ -74,7 +74,7 @@ class LlavaVideoModel:
         self._prompts = PromptBuilder(
             conv_template, tokenizer, bool(model.config.mm_use_im_start_end), add_time_instruction
         )
-        self.stop_text = self._prompts.stop_text
+        self.stop_text: str | None = self._prompts.stop_text
 
     @property
     def longest(self) -> int | None:
@@ -129,9 +129,14 @@ class LlavaVideoModel:
         side = self.language_model.get_vision_tower().num_patches_per_side
         return Reference(self.own_pooling(), (side, side), len(self.decoder.layers))
 
-    def own_counts(self, num_frames: int) -> tuple[int, int]:
+    @property
+    def shares_prefix(self) -> bool:
+        """True: every layer keeps all positions."""
+        return True
+
+    def own_counts(self, video: Video) -> tuple[int, int]:
         """Count the visual tokens and the newline tokens of a video after the checkpoint's own pooling."""
-        return self.language_model.own_counts(num_frames)
+        return self.language_model.own_counts(video.source_shape[0])
 
     def encode(self, pixels: torch.Tensor, needs: Collection[Need], timer: StageTimer) -> tuple[torch.Tensor, Evidence]:
         """Run the vision tower on frames (T, 3, S, S), and return features (T, P, C) and evidence about them."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from llava.frame_resizing import FrameResizing
 from llava.reading_process import ProcessEndedError, ReadingProcess, ReadingProcessError
-from llava.video import VideoClip, VideoReadError
+from llava.video import FrameList, VideoClip, VideoReadError
 
 __all__ = ["DEFAULT_MEMORY_GB", "ReadingProcessError", "VideoReader", "read_video_apart"]
 
@@ -61,7 +61,21 @@ class VideoReader:
             ReadingProcessError: If the video is not at fault: an option is wrong, an import fails, or the system kills
                 the process although it reads alone.
         """
-        name = fsdecode(path)
+        frames, answer = self._ask(fsdecode(path), options)
+        return VideoClip(frames=frames, **answer["clip"])
+
+    def list_frames(self, path: str | PathLike[str]) -> FrameList:
+        """Count the frames of a video file, or of a folder of pictures, without decoding them.
+
+        Raises:
+            VideoReadError: If the video cannot be read, or takes too long or too much memory.
+            ReadingProcessError: If the video is not at fault.
+        """
+        _, answer = self._ask(fsdecode(path), None)
+        return FrameList(**answer["listed"])
+
+    def _ask(self, name: str, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """Return the frames of a video and the answer of the process; without options the list of its frames."""
         try:
             with self._turns.with_others():
                 return self._read(name, options)
@@ -82,8 +96,8 @@ class VideoReader:
         """End the idle processes; reading starts new ones."""
         _end_all(self._idle)
 
-    def _read(self, name: str, options: dict[str, Any]) -> VideoClip:
-        """Read a video.
+    def _read(self, name: str, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
+        """Read a video, or list its frames.
 
         Raises:
             ProcessEndedError: If the process is killed from outside.
@@ -98,16 +112,17 @@ class VideoReader:
             raise VideoReadError(name, end.reason) from end
         if "failed" in answer:
             raise ReadingProcessError(f"reading {name} failed, which is no fault of the video: {answer['failed']}")
-        if frames is None:
+        if "unreadable" in answer:
             raise VideoReadError(name, answer["unreadable"])
-        return VideoClip(frames=frames, **answer["clip"])
+        return frames, answer
 
-    def _answer(self, name: str, options: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
+    def _answer(self, name: str, options: dict[str, Any] | None) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
         request = {
             "path": name,
             "timeout_s": self._timeout_s,
             "memory_bytes": int(self._memory_gb * 1e9),
-            "options": options,
+            "options": options or {},
+            "lists": options is None,
             "resizing": None if self._resizing is None else asdict(self._resizing),
         }
         process = self._take()
@@ -118,7 +133,7 @@ class VideoReader:
                 raise
             process = ReadingProcess()  # an earlier video may have caused the crash
             answer, frames = process.ask(request, self._timeout_s)
-        if frames is not None and process.can_go_on:
+        if not answer.keys() & {"unreadable", "failed"} and process.can_go_on:
             self._idle.append(process)
         else:
             process.end()

@@ -40,7 +40,7 @@ def all_finite(values: Tensor) -> Tensor:
 
     One pass finds both extremes without temporary tensors; a NaN anywhere makes both NaN.
     """
-    if not values.numel():
+    if not values.numel() or not values.is_floating_point():
         return torch.ones((), dtype=torch.bool, device=values.device)
     return torch.stack(torch.aminmax(values)).isfinite().all()
 

@@ -9,9 +9,9 @@ Letters: L positions of a prompt, D width of the language model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +26,16 @@ from stgridpool.evidence import Evidence, Need
 from stgridpool.finite import LogitsWatch, StageCheck
 from stgridpool.plan import Plan, Shape
 from stgridpool.timing import StageTimer
+
+Tensors = Tensor | Mapping[str, Tensor]
+"""The pixels or the features of a video: one tensor, or several by name."""
+
+
+def map_tensors(tensors: Tensors, function: Callable[[Tensor], Tensor]) -> Tensors:
+    """Apply a function to the tensor, or to each of several."""
+    if isinstance(tensors, Tensor):
+        return function(tensors)
+    return {name: function(one) for name, one in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -42,14 +52,11 @@ class ClipTimes:
 
 
 class Recipe(Protocol):
-    """The conversion of frames into the pixels that a vision tower reads."""
+    """The conversion of frames into the pixels that a vision tower reads; whoever loads videos knows the rest of it."""
 
     @property
     def resizing(self) -> Any:
-        """The part that a reading process can do, as plain data that can be pickled."""
-
-    def preprocess(self, images: Any, return_tensors: str | None = None) -> Any:
-        """Convert `images` into a mapping whose ``pixel_values`` are (T, 3, S, S) float32."""
+        """The part that a reading process can do, as plain data that can be pickled; None if there is none."""
 
 
 class Visual(Protocol):
@@ -84,6 +91,10 @@ class Video(Visual, Protocol):
         """(T, H, W) of the patches before any compression."""
 
     @property
+    def num_sources(self) -> int | None:
+        """Number of the patches; None if they fill `source_shape`."""
+
+    @property
     def shape(self) -> Shape:
         """(T', H', W') of the lattice of the visual tokens."""
 
@@ -105,6 +116,9 @@ class Prompt:
         videos: The videos of the prompt, each with the position at which it begins.
         num_answer: Number of ids at the end that belong to an answer in the prompt, including the end of its turn.
         num_closing: Number of ids among these that close the turn.
+        inputs: What the model takes besides embeddings, (..., L) each, such as positions; empty if it computes them.
+        hand_over: Hands over what does not fit into the inputs, such as DeepStack levels, to the first forward in its
+            block, which reads as many positions as it is told; None if there is nothing to hand over.
     """
 
     ids: Tensor
@@ -112,6 +126,8 @@ class Prompt:
     videos: tuple[tuple[int, Video], ...] = ()
     num_answer: int = 0
     num_closing: int = 0
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    hand_over: Callable[[int], AbstractContextManager[None]] | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
@@ -124,6 +140,14 @@ class Prompt:
     def spans(self) -> list[VisualSpan]:
         """Return the positions of the videos."""
         return [video.span(start) for start, video in self.videos]
+
+    @contextmanager
+    def handing_over(self, count: int | None = None) -> Iterator[None]:
+        """Hand over what does not fit into the inputs, for a forward of the first `count` positions, or of all."""
+        with ExitStack() as stack:
+            if self.hand_over is not None:
+                stack.enter_context(self.hand_over(len(self) if count is None else count))
+            yield
 
     @property
     def shared_ids(self) -> Tensor | None:
@@ -142,13 +166,13 @@ class VideoModel(Protocol):
     Attributes:
         language_model: A causal language model of transformers that accepts embeddings.
         tokenizer: The tokenizer of the language model.
-        stop_text: Text that closes an answer.
+        stop_text: Text that closes an answer; None if end tokens alone do.
         vision_batch_size: Number of images that go through the vision tower at a time; None for as many as fit.
     """
 
     language_model: Any
     tokenizer: Any
-    stop_text: str
+    stop_text: str | None
     vision_batch_size: int | None
 
     @property
@@ -182,23 +206,27 @@ class VideoModel(Protocol):
     def inside(self) -> DecoderSteps | None:
         """The steps inside the language model; None if there are none."""
 
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether the cache of the language model grows by appending, so that prompts can share a prefix."""
+
     def own_pooling(self) -> Compressor:
         """Return the pooling with which the checkpoint was trained."""
 
     def reference(self) -> Reference:
         """Return what retention is measured against: the tokens that its own pooling leaves."""
 
-    def own_counts(self, num_frames: int) -> tuple[int, int]:
+    def own_counts(self, video: Video) -> tuple[int, int]:
         """Count the visual tokens and the newline tokens of a video after the checkpoint's own pooling."""
 
-    def encode(self, pixels: Tensor, needs: Collection[Need], timer: StageTimer) -> tuple[Tensor, Evidence]:
-        """Run the vision tower on frames (T, 3, S, S), and return features (T, P, C) and evidence about them."""
+    def encode(self, pixels: Any, needs: Collection[Need], timer: StageTimer) -> tuple[Any, Evidence]:
+        """Run the vision tower on the `Tensors` that the recipe makes; return features and evidence about them."""
 
     def evidence(self, question: str, needs: Collection[Need]) -> Evidence:
         """Compute evidence about a question."""
 
-    def compress(self, features: Tensor, evidence: Evidence, timer: StageTimer) -> Video:
-        """Project and compress the features (T, P, C) of a video, with the evidence that the compressor needs."""
+    def compress(self, features: Any, evidence: Evidence, timer: StageTimer) -> Video:
+        """Project and compress the features of a video, with the evidence that the compressor needs."""
 
     def encode_images(self, images: Sequence[Any], timer: StageTimer) -> Sequence[Visual]:
         """Encode the PIL images of one prompt."""
@@ -226,11 +254,14 @@ class VideoModel(Protocol):
         """Return facts about the model for the record of a run, as JSON values."""
 
 
-def compressing(model: VideoModel, prompt: Prompt) -> AbstractContextManager[Any]:
-    """Compress the videos of a prompt inside the language model while the block runs, if the model has steps there."""
-    if model.inside is None:
-        return nullcontext()
-    return model.inside.prompts([prompt.spans()], [prompt.num_answer])
+@contextmanager
+def compressing(model: VideoModel, prompt: Prompt) -> Iterator[None]:
+    """Prepare the first forward in the block, which reads a whole prompt, for the model's steps inside it."""
+    with ExitStack() as stack:
+        stack.enter_context(prompt.handing_over())
+        if model.inside is not None:
+            stack.enter_context(model.inside.prompts([prompt.spans()], [prompt.num_answer]))
+        yield
 
 
 def generate(model: VideoModel, prompt: Prompt, watch: LogitsWatch, **options: Any) -> Tensor:
@@ -248,11 +279,9 @@ def generate(model: VideoModel, prompt: Prompt, watch: LogitsWatch, **options: A
     from transformers import GenerationMixin  # noqa: PLC0415  # takes seconds to load
 
     embeds = prompt.embeds[None]
-    mask = torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device)
+    inputs = {"attention_mask": torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device), **prompt.inputs}
     with compressing(model, prompt), watch.attached():
-        output: Any = GenerationMixin.generate(
-            model.language_model, inputs_embeds=embeds, attention_mask=mask, **options
-        )
+        output: Any = GenerationMixin.generate(model.language_model, inputs_embeds=embeds, **inputs, **options)
     ids: Tensor = output
     return ids
 
@@ -260,6 +289,8 @@ def generate(model: VideoModel, prompt: Prompt, watch: LogitsWatch, **options: A
 def last_logits(model: VideoModel, prompt: Prompt, count: int) -> Tensor:
     """Compute the logits (count, V) at the last positions of a whole prompt, without a shared prefix."""
     with compressing(model, prompt):
-        output = model.language_model(inputs_embeds=prompt.embeds[None], use_cache=False, logits_to_keep=count)
+        output = model.language_model(
+            inputs_embeds=prompt.embeds[None], use_cache=False, logits_to_keep=count, **prompt.inputs
+        )
     logits: Tensor = output.logits
-    return logits[0]
+    return logits[0, -count:]  # some classes compute all of them

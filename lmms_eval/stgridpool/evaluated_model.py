@@ -53,6 +53,7 @@ class EvaluatedModel(lmms):
 
     Attributes:
         arguments_class: The class of the model's arguments; class attribute.
+        loader_class: The class that prefetches videos; class attribute.
 
     Raises:
         ValueError: If an argument is unknown or out of its range.
@@ -60,6 +61,7 @@ class EvaluatedModel(lmms):
 
     is_simple = True
     arguments_class: ClassVar[type[Arguments]]
+    loader_class: ClassVar[type[VideoLoader]] = VideoLoader
     let_through: type[Exception] | tuple[type[Exception], ...] = ()
     """Errors of answering that do not end the run."""
 
@@ -112,7 +114,7 @@ class EvaluatedModel(lmms):
 
     def _use(self, compressor: Compressor) -> None:
         """Set up everything that depends on the compressor: how questions are answered, recorded and kept."""
-        shares_prefix = self.arguments.share_prefix and not compressor.query_aware
+        shares_prefix = self.arguments.share_prefix and self.model.shares_prefix and not compressor.query_aware
         self.compressor = compressor
         self._sums = RankSums(self.rank)
         self._answerer = Answerer(self._tasks, self.encoder, SharedPrefix(self.model, shares_prefix), self._sums)
@@ -177,10 +179,11 @@ class EvaluatedModel(lmms):
     def _make_encoder(self) -> MediaEncoder:
         keeps = self.arguments.feature_cache is not None or self.arguments.resume_dir is not None
         identity = self.model.identity() if keeps else None
-        self._tower = answer_key(identity) if identity else checkpoint_version(self.model.facts()["vision_tower"], None)
+        tower = self.model.facts().get("vision_tower", "")
+        self._tower = answer_key(identity) if identity else checkpoint_version(tower, None)
         cache = open_feature_cache(self.arguments, identity)
         pin = self.device.type == "cuda"
-        self._loader = VideoLoader(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
+        self._loader = self.loader_class(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
         return MediaEncoder(self.model, self._loader, self.device, cache)
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Answer) -> list[GenerationResult]:

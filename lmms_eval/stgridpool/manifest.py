@@ -1,6 +1,7 @@
 """The manifest that lmms-eval reads when it starts: the names of our models, and the modules of their classes."""
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
 
-_NAME = "llava_video"
+_CLASSES = {"llava_video": "LlavaVideo", "video_hf": "VideoHf"}
+"""The classes of our models by their names in lmms-eval; each is in the module of the model's name."""
 
 
 def manifests() -> list["ModelManifest"]:
@@ -25,9 +27,12 @@ def manifests() -> list["ModelManifest"]:
     """
     from lmms_eval.models.registry_v2 import ModelManifest  # noqa: PLC0415
 
-    if any(word.endswith(_NAME) for word in sys.argv):
+    if any(word.endswith(tuple(_CLASSES)) for word in sys.argv):
         end_with_launcher()
-    return [ModelManifest(model_id=_NAME, simple_class_path="lmms_eval_stgridpool.manifest.LlavaVideo")]
+    return [
+        ModelManifest(model_id=name, simple_class_path=f"{__name__}.{class_name}")
+        for name, class_name in _CLASSES.items()
+    ]
 
 
 def __getattr__(name: str) -> Any:
@@ -37,15 +42,14 @@ def __getattr__(name: str) -> Any:
         AttributeError: If another name is asked for.
         ImportError: If the package `llava` belongs to another project.
     """
-    if name != "LlavaVideo":
+    modules = {class_name: module for module, class_name in _CLASSES.items()}
+    if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from lmms_eval_stgridpool.run.failure import exit_when_lmms_eval_gives_up  # noqa: PLC0415 - imports torch
 
     exit_when_lmms_eval_gives_up()
     check_llava()
-    from lmms_eval_stgridpool.llava_video import LlavaVideo  # noqa: PLC0415 - imports the model
-
-    return LlavaVideo
+    return getattr(import_module(f"lmms_eval_stgridpool.{modules[name]}"), name)
 
 
 def exit_without_own_llava() -> None:
@@ -73,6 +77,6 @@ def check_llava() -> None:
     expected = Path(own.origin).parent.with_name("llava")
     if not (Path(places[0]) / "reading_worker.py").is_file():
         raise ImportError(
-            f"`import llava` finds {places[0]}, another project's package, but llava_video needs {expected}: start "
+            f"`import llava` finds {places[0]}, another project's package, but this plug-in needs {expected}: start "
             f"from another folder, remove {Path(places[0]).parent} from PYTHONPATH, or uninstall that package"
         )

@@ -70,6 +70,8 @@ class Adapter:
         position_inputs: Inputs that the model needs only to compute positions, which it gets from us; class attribute.
         is_one_run: Whether the placeholders of a video follow one another without text in between; class attribute.
         adds: Whether features are added to the embedding of the placeholder instead of replacing it; class attribute.
+        sampling: How many frames the family takes where a checkpoint's processor does not say: "fps", frames per second
+            of video, or "num_frames"; class attribute.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -79,6 +81,7 @@ class Adapter:
     position_inputs: ClassVar[tuple[str, ...]] = ()
     is_one_run: ClassVar[bool] = True
     adds: ClassVar[bool] = False
+    sampling: ClassVar[Mapping[str, float]] = {"num_frames": 32}
 
     def slots(self, model: Any, inputs: Inputs, kind: str = VIDEO) -> Tensor:
         """Tell which positions are placeholders of videos, or of images: (B, L) bool.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ class InternVLAdapter(FramesAsImagesAdapter):
     """InternVL: every frame is a picture, 16 x 16 tokens as released; an image is one picture or several tiles."""
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
+    sampling: ClassVar[Mapping[str, float]] = {"num_frames": 8}
 
     def pictures(self, model: Any, inputs: Inputs) -> Tensor:
         """Encode all pictures: (F, H * W, D)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,7 @@ class Qwen2VLAdapter(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl")
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
+    sampling: ClassVar[Mapping[str, float]] = {"fps": 2}
     position_inputs: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)
 
     def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:

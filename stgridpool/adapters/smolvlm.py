@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ class SmolVLMAdapter(FramesAsImagesAdapter):
     """SmolVLM: every frame is a picture behind its time stamp, 8 x 8 or 9 x 9 tokens as released."""
 
     model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
+    sampling: ClassVar[Mapping[str, float]] = {"fps": 1, "num_frames": 64}
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
 
     def pictures(self, model: Any, inputs: Inputs) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ class VideoLlama3Adapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llama_3",)
+    sampling: ClassVar[Mapping[str, float]] = {"fps": 1}
     video_inputs: ClassVar[tuple[str, ...]] = (
         "pixel_values_videos",
         "video_grid_thw",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ class VideoLlavaAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
+    sampling: ClassVar[Mapping[str, float]] = {"num_frames": 8}
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_images",)
 
     def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:

@@ -98,18 +98,29 @@ def visual_runs(
     if inputs.get(adapter.video_inputs[0]) is not None:
         encode = partial(adapter.encode, model, inputs, clips)
         visuals = with_evidence(adapter, model, inputs, VIDEO, needs, encode)
-        runs += _matched(adapter, model, inputs, visuals, VIDEO)
+        runs += matched_runs(adapter, model, inputs, visuals, VIDEO)
     if images and any(inputs.get(name) is not None for name in adapter.image_inputs[:1]):
         encode = partial(adapter.encode_images, model, inputs)
         visuals = [replace(one, kind=IMAGE) for one in with_evidence(adapter, model, inputs, IMAGE, needs, encode)]
-        runs += _matched(adapter, model, inputs, visuals, IMAGE)
+        runs += matched_runs(adapter, model, inputs, visuals, IMAGE)
     return runs
 
 
-def _matched(
+def matched_runs(
     adapter: Adapter, model: Any, inputs: Inputs, visuals: Sequence[EncodedVisual], kind: str
 ) -> list[VisualRun]:
-    """Deal the placeholders, in order, to the visuals of one kind."""
+    """Deal the placeholders of prompts, in order, to the visuals of one kind, which have been encoded.
+
+    Args:
+        adapter: The adapter for `model`.
+        model: A native model of transformers.
+        inputs: The output of its processor.
+        visuals: The visuals, in the order of the prompts.
+        kind: "video" or "image".
+
+    Raises:
+        ValueError: If a visual has another number of tokens than placeholders.
+    """
     is_slot = adapter.slots(model, inputs, kind)
     rows, columns = is_slot.nonzero(as_tuple=True)
     tail = adapter.tail(model) if kind == VIDEO else None

@@ -12,7 +12,7 @@ every question continues from layers of unequal length.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -27,6 +27,9 @@ from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import CompressedPrompts, DecoderSteps
 from stgridpool.finite import LogitsWatch, StageCheck
+
+POSITIONS = "position_ids"
+"""Name under which models take the positions of tokens."""
 
 
 class PrefixCache(DynamicCache):
@@ -58,6 +61,8 @@ class VideoSession:
         steps: Steps inside the language model, or None.
         spans: The videos in the prefix, for `steps`.
         decoder: The layers of `model`; None for those of `steps`, or of a model built as Qwen2 and Llama are.
+        inputs: Further inputs of `model` for the prefix, (..., P) each, such as positions; prompts that continue it
+            must then come with their positions.
 
     Attributes:
         model: See above.
@@ -76,6 +81,7 @@ class VideoSession:
         steps: DecoderSteps | None = None,
         spans: Sequence[VisualSpan] = (),
         decoder: Decoder | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> None:
         if prefix.dim() != 2 or prefix.shape[0] < 1:
             raise ValueError(f"prefix must be (positions, width) with at least one position, got {tuple(prefix.shape)}")
@@ -96,7 +102,10 @@ class VideoSession:
             decoder = TransformersDecoder(model) if steps is None else steps.decoder
         self.compressed: CompressedPrompts | None = None
         with torch.inference_mode(), nullcontext() if steps is None else steps.prompts([spans]) as self.compressed:
-            decoder.prefill(prefix[None], self._cache)
+            if inputs:
+                self._prefill_with(inputs)
+            else:
+                decoder.prefill(prefix[None], self._cache)
         self._cache.num_removed = len(self) - self._cache.get_query_offset(0)
 
     def __len__(self) -> int:
@@ -106,11 +115,18 @@ class VideoSession:
         """Return the number of cache entries for the prefix in each layer."""
         return [self._cache.get_query_offset(index) for index in range(len(self._cache.layers))]
 
-    def generate(self, suffixes: Sequence[Tensor], watch: LogitsWatch | None = None, **options: Any) -> Tensor:
+    def generate(
+        self,
+        suffixes: Sequence[Tensor],
+        positions: Sequence[Tensor | None] | None = None,
+        watch: LogitsWatch | None = None,
+        **options: Any,
+    ) -> Tensor:
         """Continue several prompts as one batch.
 
         Args:
             suffixes: (n_i, D) each, embeddings of the part of each prompt after the prefix, at least one position.
+            positions: (..., 1, P + n_i) each, those of the whole prompts; None if the model counts them.
             watch: Watch that records which answers come from logits that are not finite, for callers that check it
                 together with the answers; without it, this method raises the error.
             **options: Options of transformers' ``generate``. Stopping criteria and logits processors see new tokens
@@ -125,6 +141,7 @@ class VideoSession:
         """
         own_watch = watch or LogitsWatch(self.model)
         embeds, mask = self._prompts(suffixes)
+        inputs = {"attention_mask": mask} | self._placed(positions, embeds.shape[1])
         # transformers gives every beam and every returned sequence of a prompt a row of its own.
         rows_per_prompt = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         cache = self._fork(len(suffixes) * rows_per_prompt)
@@ -132,31 +149,54 @@ class VideoSession:
             # The method of the mixin, since a model's own `generate` may accept only ids. It takes whole prompts and
             # skips the positions that the cache holds.
             output: Any = GenerationMixin.generate(
-                self.model, inputs_embeds=embeds, attention_mask=mask, **{CACHE_ARGUMENT: cache}, **options
+                self.model, inputs_embeds=embeds, **inputs, **{CACHE_ARGUMENT: cache}, **options
             )
             if watch is None:
                 own_watch.check([StageCheck.of("embeddings of the prefix", self.prefix)])
         ids: Tensor = output
         return ids
 
-    def logits(self, suffix: Tensor, num_last: int = 0) -> Tensor:
+    def logits(self, suffix: Tensor, positions: Tensor | None = None, num_last: int = 0) -> Tensor:
         """Compute the logits (n, V) at the positions of one suffix (n, D), or at its `num_last` last ones.
 
         They may be NaN or infinite.
+
+        Args:
+            suffix: See `generate`.
+            positions: See `generate`.
+            num_last: Number of positions, 0 for all.
 
         Raises:
             ValueError: If `suffix` is empty.
         """
         _, mask = self._prompts([suffix])
+        inputs = {} if positions is None else {POSITIONS: positions[..., len(self) :]}
         with torch.inference_mode(), self._continuing():
             logits: Tensor = self.model(
                 inputs_embeds=suffix[None],
                 attention_mask=mask,
                 use_cache=True,
                 logits_to_keep=num_last,
+                **inputs,
                 **{CACHE_ARGUMENT: self._fork(1)},
             ).logits
-        return logits[0]
+        return logits[0, -num_last:]  # some classes compute all of them
+
+    def _prefill_with(self, inputs: Mapping[str, Tensor]) -> None:
+        """Run the model itself on the prefix: it, not its layers, reads some of the inputs."""
+        mask = torch.ones(1, len(self), dtype=torch.long, device=self.prefix.device)
+        named = {"attention_mask": mask, **inputs, CACHE_ARGUMENT: self._cache}
+        self.model(inputs_embeds=self.prefix[None], use_cache=True, logits_to_keep=1, **named)
+
+    def _placed(self, positions: Sequence[Tensor | None] | None, length: int) -> dict[str, Tensor]:
+        """Return the positions (..., B, P + n) of prompts padded between prefix and suffix, by name; empty if None."""
+        given = [one for one in positions or () if one is not None]
+        if not given:
+            return {}
+        prefix, rest = zip(*(one.split([len(self), one.shape[-1] - len(self)], dim=-1) for one in given), strict=True)
+        padded = [F.pad(one, (length - len(self) - one.shape[-1], 0)) for one in rest]
+        rows = [torch.cat(pair, dim=-1) for pair in zip(prefix, padded, strict=True)]
+        return {POSITIONS: torch.cat(rows, dim=-2)}
 
     def _continuing(self) -> AbstractContextManager[None]:
         if self._steps is None or self.compressed is None:

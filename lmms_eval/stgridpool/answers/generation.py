@@ -95,13 +95,13 @@ def _generate_group(
             [answer] = _generate_batch(model, questions, timer, proceed)
         return [replace(answer, counts=count_whole_prompt(model, question.prompt, entering))]
     session, counts = opened[0].session, opened[0].counts
-    suffixes = [one.suffix for one in opened]
+    suffixes, positions = [one.suffix for one in opened], [one.positions for one in opened]
     if all(one.settings.do_sample is False and one.settings.num_beams == 1 for one in questions):
-        found = _generate_batch(model, questions, timer, partial(session.generate, suffixes))
+        found = _generate_batch(model, questions, timer, partial(session.generate, suffixes, positions))
         return [replace(answer, counts=counts, together=len(found)) for answer in found]
     answers = []
-    for question, suffix in zip(questions, suffixes, strict=True):
-        [answer] = _generate_batch(model, [question], timer, partial(session.generate, [suffix]))
+    for question, suffix, own in zip(questions, suffixes, positions, strict=True):
+        [answer] = _generate_batch(model, [question], timer, partial(session.generate, [suffix], [own]))
         answers.append(replace(answer, counts=counts))
     return answers
 
@@ -110,10 +110,10 @@ def _generate_batch(
     model: VideoModel, questions: Sequence[PreparedQuestion], timer: StageTimer, proceed: Callable[..., torch.Tensor]
 ) -> list[Generated]:
     """Answer questions whose settings differ only in the length and the end of the answer."""
-    tokenizer, settings = model.tokenizer, [question.settings for question in questions]
+    tokenizer, settings, stop = model.tokenizer, [question.settings for question in questions], model.stop_text
     criteria = [
         [
-            KeywordsStoppingCriteria([model.stop_text], tokenizer, one.prompt.ids[None]),
+            *([KeywordsStoppingCriteria([stop], tokenizer, one.prompt.ids[None])] if stop is not None else []),
             Until(one.settings.until, tokenizer),
         ]
         for one in questions

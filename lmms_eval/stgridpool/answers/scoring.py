@@ -56,7 +56,7 @@ def _last_logits(
     """Compute the logits (count, vocabulary) at the last positions of a prompt, and count its visual tokens."""
     opened = shared.open(prompt, media)
     if opened is not None:
-        return opened.session.logits(opened.suffix, num_last=count), opened.counts
+        return opened.session.logits(opened.suffix, opened.positions, count), opened.counts
     with LayerLengths(model.decoder.layers).of_first_forward() as entering:
         logits = last_logits(model, prompt, count)
     return logits, count_whole_prompt(model, prompt, entering)

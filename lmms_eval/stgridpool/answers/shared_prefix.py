@@ -7,7 +7,7 @@ import torch
 
 from lmms_eval_stgridpool.videos.encoding import Media
 from stgridpool.compressor import planned_counts
-from stgridpool.decoder.session import VideoSession
+from stgridpool.decoder.session import POSITIONS, VideoSession
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.model import Prompt, Video, VideoModel
 from stgridpool.plan import Plan
@@ -21,11 +21,13 @@ class Opened:
     Attributes:
         session: The prefix.
         suffix: Embeddings (n, D) of the rest of the prompt.
+        positions: (..., L), those of the whole prompt; None if the model counts them.
         counts: Visual tokens of the prefix.
     """
 
     session: VideoSession
     suffix: torch.Tensor
+    positions: torch.Tensor | None
     counts: VisualCounts
 
 
@@ -74,16 +76,19 @@ class SharedPrefix:
                 self.forget()
                 session, counts = self._prefill(prompt)
                 self._session, self._counts, self._media, self._ids = session, counts, media, ids
-            return Opened(session, prompt.pieces[2].to(session.prefix), counts)
+            suffix = prompt.pieces[2].to(session.prefix)
+            return Opened(session, suffix, prompt.inputs.get(POSITIONS), counts)
 
     def _prefill(self, prompt: Prompt) -> tuple[VideoSession, VisualCounts]:
-        text, video = prompt.pieces[:2]
-        model, inside = self._model.language_model, self._model.inside
-        decoder = self._model.decoder
-        with LayerLengths(decoder.layers).of_first_forward() as entering:
-            session = VideoSession(model, torch.cat([text, video]), inside, prompt.spans() if inside else (), decoder)
+        prefix = torch.cat(prompt.pieces[:2])
+        model, inside, decoder = self._model.language_model, self._model.inside, self._model.decoder
+        spans = prompt.spans() if inside else ()
+        inputs = {name: value[..., : len(prefix)] for name, value in prompt.inputs.items()}
+        with LayerLengths(decoder.layers).of_first_forward() as entering, prompt.handing_over(len(prefix)):
+            session = VideoSession(model, prefix, inside, spans, decoder, inputs)
         videos = [video for _, video in prompt.videos]
-        return session, count_tokens(self._model, videos, len(text), entering, session.layer_lengths())
+        num_text = len(prefix) - sum(video.num_tokens + video.num_newlines for video in videos)
+        return session, count_tokens(self._model, videos, num_text, entering, session.layer_lengths())
 
     def forget(self) -> None:
         """Free the keys and values of the last video."""
@@ -126,7 +131,7 @@ def count_tokens(
     Raises:
         RuntimeError: If a layer read a different number of visual tokens than the compressors planned.
     """
-    own = [model.own_counts(video.source_shape[0]) for video in videos]
+    own = [model.own_counts(video) for video in videos]
     planned = [sum(video.num_tokens for video in videos)] * len(entering)
     newlines = [sum(video.num_newlines for video in videos)] * len(entering)
     inside = model.inside

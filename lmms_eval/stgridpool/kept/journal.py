@@ -61,7 +61,7 @@ class Journal:
             self._files = JournalFiles(arguments.resume_dir, rank, code, arguments.resume_any_version)
         own = {argument.name: getattr(arguments, argument.name) for argument in fields(arguments)}
         self._setup = {name: value for name, value in own.items() if name not in INDECISIVE}
-        self._setup |= {name: setup[name] for name in OF_SETUP} | {"tower": tower}
+        self._setup |= {name: setup.get(name) for name in OF_SETUP} | {"tower": tower}
         self._asked: Counter[str] = Counter()
 
     def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[object] = ()) -> str:

@@ -12,7 +12,6 @@ from lmms_eval_stgridpool.questions.prompt_style import PROMPT_STYLES
 from stgridpool import Compressor, build_compressor, options
 from stgridpool.suggestion import suggestion
 
-DETERMINISTIC_VISION_BATCH = 8
 DAMAGED_VIDEOS = ("answer", "fail")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -63,8 +62,6 @@ class Arguments:
         barrier_timeout_s: Time after which a rank that reports no finished question, while others wait for it, ends the
             run, in seconds, 1 to 604,800 (a week).
         prefetch: Number of videos that are prefetched, 0 to 256; 0 loads each video when it is needed.
-        vision_batch_size: Number of frames that go through the vision tower at a time, 1 to 1,000,000, or "auto": as
-            many as fit, and fewer after memory has run out.
         compressor: Name of the method that compresses a video's tokens, or several names joined by "+", such as one in
             front of the language model and one inside it.
         compressor_args: Its options, as a JSON object; for several methods, an object for each under its name.
@@ -115,7 +112,6 @@ class Arguments:
     decode_memory_gb: float = DEFAULT_MEMORY_GB
     barrier_timeout_s: float = 3600
     prefetch: int = 2
-    vision_batch_size: int | str = "auto"
     prompt_style: str | None = None
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
@@ -154,8 +150,6 @@ class Arguments:
             options.flag(name, getattr(self, name))
         if self.fps is not None:
             options.number("fps", self.fps, 0.001, 1000, "frames per second")
-        if self.vision_batch_size != "auto":
-            options.whole_number("vision_batch_size (or auto)", self.vision_batch_size, 1, 1_000_000)
         if str(self.batch_size) != "1":
             raise ValueError(f"batch_size must be 1, got {self.batch_size!r}: use questions_per_batch for batches")
         self._check_devices()
@@ -205,10 +199,8 @@ class Arguments:
         }
 
     def fixed_vision_batch_size(self) -> int | None:
-        """Return `vision_batch_size`, or None if it may depend on free memory; in a deterministic run it must not."""
-        if isinstance(self.vision_batch_size, int):
-            return self.vision_batch_size
-        return DETERMINISTIC_VISION_BATCH if self.deterministic else None
+        """Return the number of frames that go through the vision tower at a time; None if nothing fixes it."""
+        return None
 
     def build_compressor(self) -> Compressor:
         """Build the compressor.

@@ -10,6 +10,8 @@ from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool import options
 from stgridpool.newlines import NEWLINE_POSITIONS
 
+DETERMINISTIC_VISION_BATCH = 8
+
 
 @dataclass(frozen=True)
 class LlavaArguments(Arguments):
@@ -27,6 +29,8 @@ class LlavaArguments(Arguments):
             differs from fps=1.
         sampling: "index" counts frames and relies on the frame rate that a file declares, as LLaVA-Video does; "time"
             samples frames at evenly spaced display times. If the two differ, "index" logs a warning.
+        vision_batch_size: Number of frames that go through the vision tower at a time, 1 to 1,000,000, or "auto": as
+            many as fit, and fewer after memory has run out.
         mm_newline_position: "grid", "frame", "one_token" or "no_token"; None follows the checkpoint.
         add_time_instruction: Whether to tell the model the video's length and the times of its frames.
         force_sample: Whether to sample `max_frames_num` frames evenly from every video, even a short one.
@@ -42,12 +46,18 @@ class LlavaArguments(Arguments):
 
     MODEL: ClassVar[str] = "llava_video"
     SAMPLINGS: ClassVar[Sequence[str]] = SAMPLINGS
-    ABSENT: ClassVar[Mapping[str, str]] = {}
+    ABSENT: ClassVar[Mapping[str, str]] = {
+        "system_prompt": "conv_template has one",
+        "positions": "tokens in front of the language model are numbered without gaps",
+        "min_pixels": "every frame is resized to the square of the vision tower",
+        "max_pixels": "every frame is resized to the square of the vision tower",
+    }
 
     max_frames_num: int = 64
     sampling: str = "index"
     conv_template: str = "qwen_1_5"
     model_name: str | None = None
+    vision_batch_size: int | str = "auto"
     mm_newline_position: str | None = None
     add_time_instruction: bool = False
     force_sample: bool = False
@@ -65,12 +75,20 @@ class LlavaArguments(Arguments):
             options.choice("mm_newline_position", self.mm_newline_position, NEWLINE_POSITIONS)
         for name in ("add_time_instruction", "force_sample"):
             options.flag(name, getattr(self, name))
+        if self.vision_batch_size != "auto":
+            options.whole_number("vision_batch_size (or auto)", self.vision_batch_size, 1, 1_000_000)
         if self.fps is not None and self.force_sample:
             raise ValueError("set fps or force_sample, not both: force_sample ignores the frame rate")
 
     def frame_options(self) -> dict[str, Any]:
         """Return the options of `read_video` and `read_frame_folder` that decide which frames are sampled."""
         return super().frame_options() | {"force_sample": self.force_sample}
+
+    def fixed_vision_batch_size(self) -> int | None:
+        """Return `vision_batch_size`, or None if it may depend on free memory; in a deterministic run it must not."""
+        if isinstance(self.vision_batch_size, int):
+            return self.vision_batch_size
+        return DETERMINISTIC_VISION_BATCH if self.deterministic else None
 
     def recorded(self) -> dict[str, Any]:
         """Return the arguments that the record of a run shows as they were given."""

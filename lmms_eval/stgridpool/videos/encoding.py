@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,7 +20,7 @@ from stgridpool.evidence import Evidence, Question
 from stgridpool.finite import StageCheck
 from stgridpool.frame_evidence import FramesRead
 from stgridpool.listed_frames import ListedFrames
-from stgridpool.model import ClipTimes, Video, VideoModel, Visual
+from stgridpool.model import ClipTimes, Video, VideoModel, Visual, map_tensors
 from stgridpool.timing import StageTimer
 
 Made = TypeVar("Made")
@@ -182,13 +183,13 @@ class MediaEncoder:
             loaded = self.loader.get(path)
         for stage, seconds in loaded.seconds.items():
             timer.add(stage, seconds)
-        features = loaded.frames.to(self.device, non_blocking=True)
+        features = map_tensors(loaded.frames, lambda one: one.to(self.device, non_blocking=True))
         evidence: Evidence = {need: value.to(self.device, non_blocking=True) for need, value in loaded.evidence.items()}
         if not loaded.is_encoded:
             features, evidence = self.model.encode(features, self.loader.needs, timer)
         num_reused = loaded.distinct.num_reused if loaded.distinct else 0
         if loaded.distinct and num_reused:
-            features = repeated(features, loaded.distinct)
+            features = map_tensors(features, partial(repeated, frames=loaded.distinct))
             evidence = {need: repeated(value, loaded.distinct) for need, value in evidence.items()}
         facts = (loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged)
         video = VideoFeatures(features, *facts, evidence, num_reused)
@@ -240,7 +241,7 @@ def check_count(steps: Sequence[Step], video: Video) -> None:
     Raises:
         RuntimeError: If the numbers differ.
     """
-    planned = planned_counts(steps, video.source_shape)[-1]
+    planned = planned_counts(steps, video.source_shape, video.num_sources)[-1]
     for expected, name in ((len(video.plan), "plan has"), (planned, "settings imply")):
         if expected is not None and video.num_tokens != expected:
             raise RuntimeError(

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from loguru import logger
 
 import llava
@@ -33,6 +34,7 @@ from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regula
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.versions import package_version
 from lmms_eval_stgridpool.videos.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
+from stgridpool import adapters
 from stgridpool.compressor import Step
 from stgridpool.elsewhere import foreign_code
 from stgridpool.evidence import Need, missing_part
@@ -40,8 +42,8 @@ from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
 """Name of the cache's subfolder in the folder that the user names."""
-FORMAT = 2  # raise this when the format of entries changes
-PACKAGES = ("torch", "transformers", "open_clip_torch", "av", "decord", "pillow")
+FORMAT = 3  # raise this when the format of entries changes
+PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "av", "decord", "pillow")
 """Packages whose versions features depend on."""
 ABANDONED_SECONDS = 3600
 """Age at which an unfinished file counts as abandoned: writing one takes seconds."""
@@ -122,7 +124,8 @@ class FeatureCache:
         cannot be written, for instance because the disk is full, the run continues without it, and tries to write the
         next one. It logs once that writing failed, and once that it works again.
         """
-        if not all(map(all_finite, (video.features, *video.evidence.values()))):
+        features = {"": video.features} if isinstance(video.features, torch.Tensor) else video.features
+        if not all(map(all_finite, (*features.values(), *video.evidence.values()))):
             return
         data = pack(name, video)
         if len(data) > self._limit_bytes:
@@ -214,13 +217,14 @@ def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str
     """Collect everything except the video that features depend on: sampling, vision tower, and the code involved.
 
     All weights of the tower count, because towers of the same name may have been trained further. Only our code in
-    ``llava`` and the code that loads videos count, so features stay valid when compressors change.
+    ``llava``, the adapters and the code that loads videos count, so features stay valid when compressors change.
 
     Args:
         arguments: How videos are read.
         identity: See `VideoModel.identity`; everything but `PARTS` is used.
     """
-    sources = [Path(llava.__path__[0]), Path(__file__).with_name("prefetch.py")]
+    own = [Path(__file__).with_name(name) for name in ("prefetch.py", "native_loader.py", "stock_frames.py")]
+    sources = [Path(llava.__path__[0]), Path(adapters.__path__[0]), *own]
     return {
         "format": FORMAT,
         "versions": {name: package_version(name) for name in PACKAGES},

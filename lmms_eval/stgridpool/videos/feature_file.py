@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from stgridpool.evidence import Evidence, Need
+from stgridpool.model import Tensors
 from stgridpool.weights_digest import tensor_bytes
 
 DAMAGE = (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -28,7 +29,7 @@ class VideoFeatures:
     """The vision tower's features of a video.
 
     Attributes:
-        features: (T, n*n, C), before the projector.
+        features: What the model's `encode` has returned, on any device.
         times: Time of each frame, in seconds.
         duration: Length of the video, in seconds.
         is_from_cache: Whether the features were read from the cache.
@@ -37,7 +38,7 @@ class VideoFeatures:
         num_reused: Number of frames that equal an earlier one and were not encoded again.
     """
 
-    features: torch.Tensor
+    features: Tensors
     times: tuple[float, ...]
     duration: float
     is_from_cache: bool = False
@@ -54,7 +55,7 @@ def pack(name: str, video: VideoFeatures) -> bytes:
         video: The features.
     """
     tensors = {repr(need): value.cpu().contiguous() for need, value in video.evidence.items()}
-    tensors[_FEATURES] = video.features.cpu().contiguous()
+    tensors |= {name: value.cpu().contiguous() for name, value in _named(video.features).items()}
     facts = {"times": json.dumps(video.times), "duration": repr(video.duration), _MARK[0]: _MARK[1]}
     facts["damaged"] = str(video.num_damaged)
     return save(tensors, {**facts, "checksum": _checksum(name, tensors, facts)})
@@ -79,7 +80,26 @@ def unpack(name: str, data: bytes, needs: Collection[Need] = ()) -> VideoFeature
         raise ValueError("wrong checksum")
     times, duration = tuple(json.loads(facts["times"])), float(facts["duration"])
     evidence = {need: tensors[repr(need)] for need in needs}
-    return VideoFeatures(tensors[_FEATURES], times, duration, True, int(facts["damaged"]), evidence)
+    return VideoFeatures(_features(tensors), times, duration, True, int(facts["damaged"]), evidence)
+
+
+def _named(features: Tensors) -> dict[str, torch.Tensor]:
+    """Return features by the names that they have in a file."""
+    if isinstance(features, torch.Tensor):
+        return {_FEATURES: features}
+    return {f"{_FEATURES}.{name}": value for name, value in features.items()}
+
+
+def _features(tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return the features among the tensors of a file.
+
+    Raises:
+        LookupError: If there are none.
+    """
+    named = {name: value for name, value in tensors.items() if name.startswith(f"{_FEATURES}.")}
+    if not named:
+        return tensors[_FEATURES]
+    return {name.removeprefix(f"{_FEATURES}."): value for name, value in named.items()}
 
 
 def is_marked(file: Path) -> bool:
@@ -106,11 +126,9 @@ def _header(file: BinaryIO, size: int) -> dict[str, str]:
 
 
 def _checksum(name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:
-    features = tensors[_FEATURES]
-    described: list[object] = [name, str(features.dtype), tuple(features.shape), dict(facts)]
-    evidence = sorted(tensors.keys() - {_FEATURES})
-    described += [(key, str(tensors[key].dtype), tuple(tensors[key].shape)) for key in evidence]
-    checksum = zlib.crc32(json.dumps(described, sort_keys=True).encode())
-    for key in (_FEATURES, *evidence):
+    keys = sorted(tensors)
+    described = [(key, str(tensors[key].dtype), tuple(tensors[key].shape)) for key in keys]
+    checksum = zlib.crc32(json.dumps([name, dict(facts), described], sort_keys=True).encode())
+    for key in keys:
         checksum = zlib.crc32(tensor_bytes(tensors[key]), checksum)
     return f"{checksum:08x}"

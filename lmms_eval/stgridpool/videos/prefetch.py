@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from stgridpool.compressor import EncoderLayer, Step
 from stgridpool.distinct_frames import DistinctFrames
 from stgridpool.evidence import Evidence, Need
 from stgridpool.frame_transform import transformed
-from stgridpool.model import Recipe
+from stgridpool.model import Tensors, map_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,8 @@ class LoadedVideo:
     """A video in host memory: the input of the vision tower, or its output from the feature cache.
 
     Attributes:
-        frames: Pixels (U, 3, S, S) of the distinct frames, or pictures made of frames, or features (T, n*n, C) of all;
-            in pinned memory if the model is on a GPU.
+        frames: Pixels, for LLaVA (U, 3, S, S) of the distinct frames or of pictures made of frames, or features; in
+            pinned memory if the model is on a GPU.
         is_encoded: Whether `frames` are features from the feature cache.
         times: Time of each frame, in seconds.
         duration: Length of the video, in seconds.
@@ -37,7 +38,7 @@ class LoadedVideo:
         distinct: Which frames the pixels are of; None for features, and where frames are merged in the tower.
     """
 
-    frames: torch.Tensor
+    frames: Tensors
     is_encoded: bool
     times: tuple[float, ...]
     duration: float
@@ -54,7 +55,7 @@ class VideoLoader:
     It holds at most `arguments.prefetch` videos in addition to the one in use.
 
     Args:
-        image_processor: The model's image processor.
+        recipe: The conversion of frames into pixels.
         arguments: How to read videos, how many to prefetch, and with how many threads.
         dtype: Type of the pixels.
         pin: Whether to use pinned memory, from which a GPU copies asynchronously.
@@ -69,17 +70,17 @@ class VideoLoader:
 
     def __init__(
         self,
-        image_processor: Recipe,
+        recipe: Any,
         arguments: Arguments,
         dtype: torch.dtype,
         pin: bool,
         cache: FeatureCache | None = None,
     ) -> None:
-        self._image_processor, self._arguments = image_processor, arguments
+        self._recipe, self._arguments = recipe, arguments
         self._dtype, self._pin, self._cache = dtype, pin, cache
         self.needs: Collection[Need] = ()
         self.steps: Sequence[Step] = ()
-        self._reader = VideoReader(arguments.decode_timeout_s, arguments.decode_memory_gb, image_processor.resizing)
+        self._reader = VideoReader(arguments.decode_timeout_s, arguments.decode_memory_gb, recipe.resizing)
         self._expected: deque[Path] = deque()
         self._loading: deque[tuple[Path, Future[LoadedVideo]]] = deque()
         self._threads: ThreadPoolExecutor | None = None
@@ -141,7 +142,7 @@ class VideoLoader:
         kept = self._cache.get(name, self.needs)
         if kept is None:
             return self._decode(path, name)
-        features = self._pinned(kept.features)
+        features = map_tensors(kept.features, self._pinned)
         evidence = {need: self._pinned(value) for need, value in kept.evidence.items()}
         seconds = {"read_features": time.perf_counter() - started}
         return LoadedVideo(features, True, kept.times, kept.duration, name, seconds, kept.num_damaged, evidence)
@@ -150,26 +151,36 @@ class VideoLoader:
         started = time.perf_counter()
         clip = self._read(path)
         decoded = time.perf_counter()
-        pixels = self._image_processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
+        pixels, distinct = self._prepare(clip)
+        pixels = map_tensors(pixels, self._pinned)
+        seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
+        facts = (tuple(clip.times), clip.duration, name, seconds, clip.num_damaged)
+        return LoadedVideo(pixels, False, *facts, distinct=distinct)
+
+    def _prepare(self, clip: VideoClip) -> tuple[Tensors, DistinctFrames | None]:
+        """Convert frames to the input of the vision tower; frames that equal an earlier one are left out."""
+        pixels: torch.Tensor = self._recipe.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
         pixels = transformed(self.steps, pixels)
         merges = any(isinstance(step.place, EncoderLayer) for step in self.steps)
         distinct = None if merges else DistinctFrames.of(pixels)  # merging depends on all frames
         if distinct and distinct.num_reused:
             pixels = pixels[list(distinct.first)]
-        pixels = self._pinned(pixels.to(self._dtype))
-        seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
-        facts = (tuple(clip.times), clip.duration, name, seconds, clip.num_damaged)
-        return LoadedVideo(pixels, False, *facts, distinct=distinct)
+        return pixels.to(self._dtype), distinct
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.pin_memory() if self._pin else tensor
 
-    def _read(self, path: Path) -> VideoClip:
+    def _options(self, path: Path) -> dict[str, Any]:
+        """Return the options with which to read a video."""
         arguments = self._arguments
         options = arguments.frame_options()
         if not path.is_dir():
             options |= {"backend": arguments.video_decode_backend, "sampling": arguments.sampling}
-        clip = self._reader.read(path, **options)
+        return options
+
+    def _read(self, path: Path) -> VideoClip:
+        arguments = self._arguments
+        clip = self._reader.read(path, **self._options(path))
         if clip.num_damaged and arguments.damaged_videos == "fail":
             signs = f"the decoder reported {clip.num_damaged} signs of damage, and damaged_videos is fail"
             raise VideoReadError(str(path), f"damaged: {signs}")

@@ -35,7 +35,7 @@ def test_another_package_of_the_name_llava_is_named(tmp_path, monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     own = REPOSITORY / "llava"
     with pytest.raises(
-        ImportError, match=f"finds {foreign}, another project's package, but llava_video needs {own}:"
+        ImportError, match=f"finds {foreign}, another project's package, but this plug-in needs {own}:"
     ) as error:
         MODEL_REGISTRY_V2.get_model_class("llava_video")
     assert f"remove {foreign.parent} from PYTHONPATH" in str(error.value)

@@ -3,8 +3,7 @@ from dataclasses import fields
 import pytest
 
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from lmms_eval_stgridpool.run.arguments import DETERMINISTIC_VISION_BATCH
-from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
+from lmms_eval_stgridpool.run.llava_arguments import DETERMINISTIC_VISION_BATCH, LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool import build_compressor
 

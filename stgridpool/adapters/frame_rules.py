@@ -1,0 +1,91 @@
+"""Rules by which the frames of a video are chosen for a native model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers.video_utils import VideoMetadata
+
+
+@dataclass(frozen=True)
+class Source:
+    """The video from which frames are chosen.
+
+    Attributes:
+        num_frames: Number of its frames, at least 1.
+        frame_rate: Its rate, in frames per second, above 0.
+    """
+
+    num_frames: int
+    frame_rate: float
+
+    def metadata(self, **frames: Any) -> VideoMetadata:
+        """Return what processors are told about it; a new object for each call, because they change it."""
+        duration = self.num_frames / self.frame_rate
+        return VideoMetadata(total_num_frames=self.num_frames, fps=self.frame_rate, duration=duration, **frames)
+
+
+class FrameRule(Protocol):
+    """A rule by which frames are chosen, and what becomes of them in front of the processor."""
+
+    def choose(self, source: Source) -> list[int]:
+        """Return the indices of the frames to read, ascending, at least one."""
+
+    def prepare(self, frames: NDArray[np.uint8]) -> tuple[Any, dict[str, Any]]:
+        """Return frames (T, h, w, 3) as the processor should get them, and options for the processor."""
+
+
+@dataclass(frozen=True, eq=False)
+class OwnRule:
+    """The convention of a family: what its video processor chooses when it samples frames itself.
+
+    Attributes:
+        video_processor: The checkpoint's video processor.
+        default: What the family uses where the checkpoint sets neither, "fps" or "num_frames"; see `Adapter.sampling`.
+        fps: Frames per second of video, above 0, instead of the checkpoint's setting; None to follow it.
+        max_frames_num: Maximum number of frames, at least 1; from longer videos this many are sampled evenly, the first
+            and the last among them. None for the checkpoint's maximum alone.
+    """
+
+    video_processor: Any
+    default: Mapping[str, float]
+    fps: float | None = None
+    max_frames_num: int | None = None
+
+    def choose(self, source: Source) -> list[int]:
+        """Return the indices of the frames to read; a video that is shorter than a token's time repeats its first."""
+        shortest: int = getattr(self.video_processor, "temporal_patch_size", None) or 1
+        if source.num_frames < shortest:
+            return [0] * shortest
+        options = self._options(source)
+        chosen = [int(index) for index in self.video_processor.sample_frames(source.metadata(), **options)]
+        if self.max_frames_num is None or len(chosen) <= self.max_frames_num:
+            return chosen
+        return spread(source.num_frames, self.max_frames_num)
+
+    def prepare(self, frames: NDArray[np.uint8]) -> tuple[Any, dict[str, Any]]:
+        """Return the frames as they are: the processor resizes them as its settings say."""
+        return frames, {}
+
+    def _options(self, source: Source) -> dict[str, Any]:
+        own = {name: getattr(self.video_processor, name, None) for name in ("fps", "num_frames")}
+        options: dict[str, Any] = {}
+        if self.fps is not None:
+            options["fps"] = self.fps
+        elif all(value is None for value in own.values()):
+            options |= self.default
+        count = options.get("num_frames", None if "fps" in options else own["num_frames"])
+        if count is not None and own["fps"] is None and count > source.num_frames:
+            step: int = getattr(self.video_processor, "temporal_patch_size", None) or 1
+            options["num_frames"] = source.num_frames // step * step  # processors refuse more frames than there are
+        return options
+
+
+def spread(num_frames: int, count: int) -> list[int]:
+    """Return `count` indices that are spread evenly over `num_frames`, the first and the last among them."""
+    indices: list[int] = np.linspace(0, num_frames - 1, count).round().astype(int).tolist()
+    return indices

@@ -1,0 +1,71 @@
+"""Loading of checkpoints of native models, with their processors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+ORIGINAL = ("llava_qwen", "llava_llama")
+"""Values of `model_type` in LLaVA-NeXT's format."""
+
+
+def load_native(
+    checkpoint: str, *, device_map: str, dtype: torch.dtype, attn_implementation: str | None
+) -> tuple[Any, Any]:
+    """Load a model and its processor.
+
+    Args:
+        checkpoint: Folder or hub name.
+        device_map: Where to load the model, as transformers takes it.
+        dtype: Dtype of the weights.
+        attn_implementation: Kind of attention; None for the checkpoint's setting.
+
+    Raises:
+        ValueError: If the checkpoint is in LLaVA-NeXT's format, or leaves out weights, which would be random.
+    """
+    config = Path(checkpoint) / "config.json"
+    if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") in ORIGINAL:
+        raise ValueError(
+            f"{checkpoint} is in LLaVA-NeXT's format: use --model llava_video, or convert it with "
+            "scripts/convert_checkpoint.py"
+        )
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        checkpoint,
+        device_map=device_map,
+        dtype=dtype,
+        attn_implementation=attn_implementation,
+        output_loading_info=True,
+    )
+    model, info = loaded
+    wrong = sorted({*info["missing_keys"], *(name for name, *_ in info.get("mismatched_keys", ()))})
+    if wrong:
+        raise ValueError(f"{checkpoint} lacks weights of the model, which would be random: {', '.join(wrong[:5])}")
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    if getattr(processor.video_processor, "cap_pixels_per_frame", False) is None:
+        processor.video_processor.cap_pixels_per_frame = True  # as in Qwen's own code; transformers will change to it
+    return model.eval(), processor
+
+
+def set_pixels(processor: Any, fewest: int | None, most: int | None) -> None:
+    """Set to how many pixels a loaded processor resizes videos.
+
+    Args:
+        processor: It is changed.
+        fewest: Fewest pixels; None leaves the setting.
+        most: Most pixels; None leaves the setting.
+
+    Raises:
+        ValueError: If the processor does not resize by numbers of pixels.
+    """
+    given = {name: value for name, value in (("shortest_edge", fewest), ("longest_edge", most)) if value is not None}
+    video_processor = processor.video_processor
+    if not given:
+        return
+    size = video_processor.size
+    if size.get("shortest_edge") is None or size.get("longest_edge") is None:
+        raise ValueError(f"min_pixels and max_pixels: {type(video_processor).__name__} resizes to a fixed size, {size}")
+    video_processor.size = {"shortest_edge": size["shortest_edge"], "longest_edge": size["longest_edge"]} | given
