@@ -88,8 +88,9 @@ def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
         try:
             with torch.inference_mode():
                 [features] = model.encoder.features([video], StageTimer(model.device))
-                if not all_finite(features.features):
-                    raise NonFiniteError("vision tower", features.features.dtype)
+                for values in features.named().values():
+                    if not all_finite(values):
+                        raise NonFiniteError("vision tower", values.dtype)
             known += features.is_from_cache
         except NonFiniteError as error:
             failures.append(f"{video}: {error}")

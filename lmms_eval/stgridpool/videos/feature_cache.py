@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from loguru import logger
 
 import llava
@@ -124,8 +123,7 @@ class FeatureCache:
         cannot be written, for instance because the disk is full, the run continues without it, and tries to write the
         next one. It logs once that writing failed, and once that it works again.
         """
-        features = {"": video.features} if isinstance(video.features, torch.Tensor) else video.features
-        if not all(map(all_finite, (*features.values(), *video.evidence.values()))):
+        if not all(map(all_finite, (*video.named().values(), *video.evidence.values()))):
             return
         data = pack(name, video)
         if len(data) > self._limit_bytes:

@@ -46,6 +46,12 @@ class VideoFeatures:
     evidence: Evidence = field(default_factory=dict)
     num_reused: int = 0
 
+    def named(self) -> dict[str, torch.Tensor]:
+        """Return the features by the names that they have in a file."""
+        if isinstance(self.features, torch.Tensor):
+            return {_FEATURES: self.features}
+        return {f"{_FEATURES}.{name}": value for name, value in self.features.items()}
+
 
 def pack(name: str, video: VideoFeatures) -> bytes:
     """Encode features as the content of a file.
@@ -55,7 +61,7 @@ def pack(name: str, video: VideoFeatures) -> bytes:
         video: The features.
     """
     tensors = {repr(need): value.cpu().contiguous() for need, value in video.evidence.items()}
-    tensors |= {name: value.cpu().contiguous() for name, value in _named(video.features).items()}
+    tensors |= {name: value.cpu().contiguous() for name, value in video.named().items()}
     facts = {"times": json.dumps(video.times), "duration": repr(video.duration), _MARK[0]: _MARK[1]}
     facts["damaged"] = str(video.num_damaged)
     return save(tensors, {**facts, "checksum": _checksum(name, tensors, facts)})
@@ -81,13 +87,6 @@ def unpack(name: str, data: bytes, needs: Collection[Need] = ()) -> VideoFeature
     times, duration = tuple(json.loads(facts["times"])), float(facts["duration"])
     evidence = {need: tensors[repr(need)] for need in needs}
     return VideoFeatures(_features(tensors), times, duration, True, int(facts["damaged"]), evidence)
-
-
-def _named(features: Tensors) -> dict[str, torch.Tensor]:
-    """Return features by the names that they have in a file."""
-    if isinstance(features, torch.Tensor):
-        return {_FEATURES: features}
-    return {f"{_FEATURES}.{name}": value for name, value in features.items()}
 
 
 def _features(tensors: Mapping[str, torch.Tensor]) -> Tensors:
