@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Evaluates a checkpoint on a task through lmms-eval, on one or several processes: --help says how.
+set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$root/.venv/bin/python"
 [[ -x "$python" ]] || python=python3

@@ -1,11 +1,16 @@
 """The miniature in the native format answers from the video as the original one does."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from llava.conversion.convert import convert
 
 FRAMES = 16
 CLIPS = 4
+README = Path(__file__).resolve().parents[3] / "README.md"
+ONEVISION = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +24,14 @@ def videos(nano, clips_folder):
 
 
 @pytest.fixture(scope="module")
-def native(evaluate, shipped, tmp_path_factory):
+def folder(shipped, tmp_path_factory):
     folder = tmp_path_factory.mktemp("native") / "checkpoint"
     convert(str(shipped), folder, verify=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def native(evaluate, folder):
     return evaluate.watcher_of(folder, "cpu")
 
 
@@ -36,3 +46,25 @@ def test_it_sees_as_many_tokens_and_answers_as_the_original_one(nano, evaluate, 
 def test_no_video_is_worth_no_more_than_guessing(evaluate, native, videos):
     answers = [(asked, native.answer(asked.prompts, None)) for asked in videos]
     assert evaluate.score(answers)["all"] <= 60
+
+
+def test_the_readme_example_answers_from_the_video(nano, folder, videos, tmp_path, monkeypatch):
+    """The code for LLaVA-OneVision, with the miniature in its place and a question that the miniature understands."""
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+    (example,) = (block for block in blocks if ONEVISION in block)
+    (tmp_path / ONEVISION).parent.mkdir()
+    (tmp_path / ONEVISION).symlink_to(folder)
+    (tmp_path / "video.mp4").symlink_to(videos[0].path.resolve())
+    monkeypatch.chdir(tmp_path)
+    questions, right = nano("questions"), 0
+    for row in videos[0].rows[:4]:
+        text = "\n".join([questions.INSTRUCTION, row["question"], *row["options"], "", questions.CLOSING])
+        variables = {}
+        exec(example.replace('"What happens?"', repr(text)), variables)  # noqa: S102
+        output, inputs = variables["output"], variables["inputs"]
+        answer = variables["processor"].batch_decode(
+            output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        assert variables["block"].last.num_removed > 0
+        right += answer == [row["answer"]]
+    assert right >= 3
