@@ -11,6 +11,7 @@ from stgridpool.adapters import adapter_for, compress_inputs
 from stgridpool.adapters.mrope import Grid, mrope_positions
 
 TEXT, IMAGE, VIDEO = 0, 1, 2
+pytestmark = pytest.mark.adapters
 
 
 def positions(kinds, grids, mask=None):
@@ -54,6 +55,17 @@ def test_short_videos_and_images_have_the_positions_of_transformers(name):
     model, processor = build(name)
     frames = make_frames(4, 43, 30)
     inputs = make_inputs(processor, ["See", frames[0], "and", frames, "What?"], ["Or", make_frames(4, 40, 24)])
+    ours, theirs = (adapter_for(model).positions(model, inputs, kind) for kind in ("reference", "hf"))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_5", "glm4v"])
+def test_long_videos_with_time_stamps_have_the_positions_of_transformers(name):
+    """Each frame is a segment of its own, so that no video lasts longer than its rows or columns."""
+    model, processor = build(name)
+    inputs = make_inputs(
+        processor, [make_frames(40), "What happens?"], ["Look", make_frames(5, 33, 41), "and say why."]
+    )
     ours, theirs = (adapter_for(model).positions(model, inputs, kind) for kind in ("reference", "hf"))
     assert torch.equal(ours, theirs)
 
