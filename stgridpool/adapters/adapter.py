@@ -70,6 +70,8 @@ class Adapter:
         position_inputs: Inputs that the model needs only to compute positions, which it gets from us; class attribute.
         is_one_run: Whether the placeholders of a video follow one another without text in between; class attribute.
         adds: Whether features are added to the embedding of the placeholder instead of replacing it; class attribute.
+        attends_both_ways: Whether visual tokens attend to later ones, too, so that no compressor can act inside the
+            language model; class attribute.
         sampling: How many frames the family takes where a checkpoint's processor does not say: "fps", frames per second
             of video, or "num_frames"; class attribute.
     """
@@ -81,6 +83,7 @@ class Adapter:
     position_inputs: ClassVar[tuple[str, ...]] = ()
     is_one_run: ClassVar[bool] = True
     adds: ClassVar[bool] = False
+    attends_both_ways: ClassVar[bool] = False
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 32}
 
     def slots(self, model: Any, inputs: Inputs, kind: str = VIDEO) -> Tensor:
@@ -163,11 +166,7 @@ class Adapter:
         return nullcontext()
 
     def first_layer(self, model: Any) -> int:
-        """Return the first decoder layer in front of which a compressor may act.
-
-        Raises:
-            ValueError: If none may act inside the language model.
-        """
+        """Return the first decoder layer in front of which a compressor may act."""
         return 0
 
 

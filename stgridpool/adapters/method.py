@@ -119,6 +119,11 @@ class Method:
         (steps,) = every
         if not steps:
             return None
+        if adapter.attends_both_ways:
+            raise ValueError(
+                f"{self.compressor!r} acts inside the language model, which it cannot in {model.config.model_type}: "
+                "there visual tokens attend to one another in both directions. Choose a method that acts in front of it"
+            )
         return DecoderSteps(TransformersDecoder(model.get_decoder(), adapter.first_layer(model)), steps)
 
 

@@ -27,6 +27,7 @@ class Molmo2Adapter(Adapter):
     row_inputs: ClassVar[tuple[str, ...]] = ("mm_token_type_ids",)
     is_one_run: ClassVar[bool] = False
     adds: ClassVar[bool] = True
+    attends_both_ways: ClassVar[bool] = True
 
     def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
         """Encode the videos."""
@@ -34,17 +35,6 @@ class Molmo2Adapter(Adapter):
         features = model.model.get_video_features(*arguments, return_dict=True).pooler_output
         shapes = inputs["video_grids"].tolist()
         return [EncodedVisual(rows.unflatten(0, shape)) for rows, shape in zip(features, shapes, strict=True)]
-
-    def first_layer(self, model: Any) -> int:
-        """Refuse compressors inside the language model, whose mask would have to follow the dropped tokens.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(
-            "no compressor can act inside the language model of molmo2, where visual tokens attend to one another in "
-            "both directions; choose one in front of it"
-        )
 
     def tower(self, model: Any) -> nn.Module:
         """Return the vision tower."""

@@ -14,7 +14,7 @@ from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
 REFUSED = {
     "qwen3_5": "needs full attention, got layers of",
-    "molmo2": "inside the language model of molmo2, where visual tokens attend to one another in both directions",
+    "molmo2": "which it cannot in molmo2: there visual tokens attend to one another in both directions",
 }
 OPTIONS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 LAYER = 2  # the first behind the DeepStack levels of the tiny Qwen3-VL
