@@ -17,7 +17,8 @@ from .compressors.cdpruner import CDPruner as CDPruner
 from .compressors.divprune import DivPrune as DivPrune
 from .compressors.downsample import Downsample as Downsample
 from .compressors.dycoke_ttm import DyCokeTTM as DyCokeTTM
-from .compressors.earlytom.earlytom import EarlyTom as EarlyTom
+from .compressors.earlytom import EarlyTom as EarlyTom
+from .compressors.earlytom_frames import EarlyTomFrames as EarlyTomFrames
 from .compressors.evs import EVS as EVS
 from .compressors.fastervlm import FasterVLM as FasterVLM
 from .compressors.fastv import FastV as FastV

@@ -18,7 +18,7 @@ class FrameTransform(Compressor):
     They act on pixels at the resolution of the vision tower, behind resizing and normalisation: on what the tower would
     read, so that it does not matter how a video was decoded, and nothing in the reading process has to know of them.
     Where a source tiles frames at their own size and resizes the result once, pixels differ a little, since here
-    frames have been resized before.
+    frames have been resized before. Prompts that state times name the frames that were read.
 
     Their `plan` is for tokens: it does to any (T, H, W) what `pictures` does to pixels. Where tokens come from is told
     by that plan for the patches of the frames, in which a tile may begin within a patch; values are those of the tower,

@@ -16,7 +16,8 @@ from stgridpool.compressors.cdpruner import CDPruner
 from stgridpool.compressors.divprune import DivPrune
 from stgridpool.compressors.downsample import Downsample
 from stgridpool.compressors.dycoke_ttm import DyCokeTTM
-from stgridpool.compressors.earlytom.earlytom import EarlyTom
+from stgridpool.compressors.earlytom import EarlyTom
+from stgridpool.compressors.earlytom_frames import EarlyTomFrames
 from stgridpool.compressors.evs import EVS
 from stgridpool.compressors.fastervlm import FasterVLM
 from stgridpool.compressors.fastv import FastV
@@ -95,6 +96,7 @@ COMPRESSORS: dict[str, type[Compressor]] = {
     "fastvid": FastVID,
     "flashvid": FlashVID,
     "holitom": HoliTom,
+    "earlytom_frames": EarlyTomFrames,
     "earlytom": EarlyTom,
     "prunevid": PruneVid,
     "st_simdiff": STSimDiff,

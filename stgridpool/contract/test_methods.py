@@ -30,7 +30,7 @@ def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
         assert plan.anchor.dtype == torch.int64
         assert 0 <= int(plan.anchor.min()) <= int(plan.anchor.max()) < plan.num_sources, shape
         assert compressor.planned_count(shape) in (len(plan), None), shape
-        assert compressor.planned_shape(shape) == plan.shape, shape
+        assert compressor.planned_shape(shape) in (plan.shape, None), shape
         assert plan.shape is None or math.prod(plan.shape) == len(plan), shape
         assert torch.equal(tokens, clip(shape)), "it changed its input"
         assert all(torch.equal(value, evidence[need]) for need, value in invented(compressor, shape).items())

@@ -39,10 +39,15 @@ def gridded(frames: Tensor, levels: tuple[Level, ...], write: str = "replace") -
         (T', C, H, W).
     """
     grids, slots = schedule(len(frames), levels, write)
-    known = frames
+    known = list(frames)
     for one in grids:
-        members = known[one.members.to(frames.device)]
+        members = _stacked(known, one.members.flatten()).unflatten(0, one.members.shape)  # (G, K, C, H, W)
         made = tiled(members)
-        known = torch.cat([known, (made + members[:, -1]) / 2 if write == "blend" else made])
+        known += (made + members[:, -1]) / 2 if write == "blend" else made
     drawn, _ = RewrittenFrames((), slots, appended(grids) if write == "append" else None).order()
-    return known[drawn.to(frames.device)]
+    return _stacked(known, drawn)
+
+
+def _stacked(frames: list[Tensor], chosen: Tensor) -> Tensor:
+    """Return the frames `chosen` (n,), each (C, H, W), as (n, C, H, W)."""
+    return torch.stack([frames[frame] for frame in chosen.tolist()])

@@ -11,7 +11,17 @@ from stgridpool.equal_budget import Reference, meet, planned_layers, planned_ret
 from stgridpool.retention import DEFINITIONS
 
 OWN = Reference(Average(kernel_size=2), (28, 28), 28)  # 196 tokens a frame
-WITHOUT_BUDGET = {"none", "ptg", "image_grid", "adaptive_pool", "oracle_frames", "slowfast", "sparsevlm", "aot"}
+WITHOUT_BUDGET = {
+    "none",
+    "ptg",
+    "image_grid",
+    "earlytom_frames",
+    "adaptive_pool",
+    "oracle_frames",
+    "slowfast",
+    "sparsevlm",
+    "aot",
+}
 
 
 def test_what_enters_the_layers():

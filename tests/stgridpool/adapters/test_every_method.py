@@ -22,6 +22,7 @@ FITTING = {  # options for a tower of 3 layers without its pooling head, and a l
 }
 REFUSED = {
     "earlytom": "acts on frames or in the vision tower",
+    "earlytom_frames": "acts on frames or in the vision tower",
     "image_grid": "acts on frames or in the vision tower",
     "oracle_frames": "ListedFrames",
     ("qwen3_vl", "framefusion"): "layer must be at least 2",  # DeepStack levels enter below

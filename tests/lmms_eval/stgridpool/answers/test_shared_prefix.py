@@ -53,6 +53,7 @@ def test_twenty_questions_in_any_order(make_model, ask, position, time_instructi
 FITTING = {  # options for a tower of 2 layers without its pooling head, and a language model of few layers
     "aot": {"shallow": -2, "deep": -1},
     "earlytom": {"layers": [-2, -1]},
+    "earlytom_frames": {"layers": [-2, -1]},
     "fastvid": {"importance": "received", "frames": "mean"},
     "framefusion": {"layer_average": 0.8},
     "fastv": {"layer": 1},

@@ -95,3 +95,15 @@ def test_pictures_whose_tower_merges_them(make_model, clips):
     [video] = media.visuals
     assert video.source_shape == (8, 7, 7)
     assert set((video.plan.flatten().rows.sources // 49).tolist()) == set(range(8))
+
+
+def test_merging_in_the_tower_joins_methods_in_front_and_inside(make_model, clips, ask):
+    """Eight frames become three; NSP leaves 3x3 tokens of each, of which half enter the last layer."""
+    options = {**MERGING, "mixing": "mean"}
+    merging = {name: options[name] for name in ("layers", "threshold", "mixing")}
+    arguments = {"earlytom_frames": merging, "fastv": {"layer": 1, "retention": 0.5}}
+    model = make_model(compressor="earlytom_frames+nsp+fastv", compressor_args=arguments)
+    [answer] = ask(model, "generate_until", [{"visuals": ["v2.mp4"], "gen_kwargs": {"max_new_tokens": 2}}])
+    facts = answer.token_counts
+    assert (facts.frames, facts.visual_tokens) == (8, 27)
+    assert (facts.kept_tokens["last_layer"], facts.full_tokens) == (13, 8 * 16)  # its own pooling leaves 16 of a frame

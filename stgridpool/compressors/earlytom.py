@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from stgridpool.compressor import Compressor, EncoderLayer, Step
-from stgridpool.compressors.earlytom.frames import EarlyTomFrames
+from stgridpool.compressor import Compressor, Step
+from stgridpool.compressors.earlytom_frames import EarlyTomFrames
 from stgridpool.compressors.holitom.inner import HoliTomInner
-from stgridpool.evidence import MOST_LAYERS, AttentionReceived, Evidence, Need
+from stgridpool.evidence import AttentionReceived, Evidence, Need
 from stgridpool.frame_evidence import FrameCosines, FrameSources
-from stgridpool.options import choice, number, whole_numbers
 from stgridpool.plan import Plan, Shape
 from stgridpool.scorer import equal_shares, highest_per_group
 from stgridpool.two_halves import TwoHalves
@@ -25,31 +24,20 @@ from stgridpool.video_tokens import VideoTokens
 class EarlyTom(TwoHalves):
     """Merge like frames behind three layers of the vision tower, select tokens of what remains, and merge inside.
 
-    In the tower: a group begins with frame s and goes on while a running mean, ``momentum`` times the mean cosine of
-    the tokens of s and of the next frame plus the rest of it so far, is at least `threshold`, for at most `longest` - 1
-    frames. Its first and last frame stay. Neighbours in the middle whose cosine c exceeds that of the first and last
-    frame, and the cosine d of the next two, become one: ``c / (c + d)`` of the first, the rest of the second. Layers
-    behind run on fewer frames.
+    In the tower frames are merged as in `earlytom_frames`.
 
     In front of the language model: the frames left are grouped once more. First and last frames, and groups of two,
     keep the tokens with the most attention in the last of those layers. The others are cut into as many runs of tokens
     as they may keep, and keep the token of each run with the most attention. Inside: as `holitom`.
 
     Source: EarlyTom, arXiv 2605.30010. ``corrected``, the default, differs from its released code, which ``released``
-    equals: the code loses the last middle frame of every group of four or more, since nothing follows; here it stays,
-    or makes an even pair. It rounds in each frame; here the budget is exact, shared equally, but no more than the
-    tokens of the frames left. A fraction is of the tokens of all frames that entered the tower. The code also garbles
-    LLaVA-Video's newline tokens; the model inserts them here. Threshold, layers and lengths were tuned for each
-    benchmark and rate; the defaults are those of the code.
+    equals, in the frames that it merges, and in this: the code rounds in each frame; here the budget is exact, shared
+    equally, but no more than the tokens of the frames left. A fraction is of the tokens of all frames that entered the
+    tower. The code also garbles LLaVA-Video's newline tokens; the model inserts them here.
 
     Attributes:
         preset: "corrected" or "released", see above.
-        layers: Layers of the vision tower behind which frames are merged, ascending, counted back from the one that is
-            used as features, see `EncoderLayer`; the defaults are 6, 21 and 23 of 26. At least one.
-        threshold: See above, -1 to 1; published: 0.3 to 0.8.
-        longest: See above, 2 to 1000; published: 6.
-        momentum: Part of the newest cosine in the running mean, 0 to 1.
-        mixing: "pairs" as above, or "mean": the middle frames of a group become their mean.
+        layers, threshold, longest, momentum, mixing: See `EarlyTomFrames`.
 
     Raises:
         ValueError: If an option is out of its range, or two budgets are given.
@@ -67,21 +55,12 @@ class EarlyTom(TwoHalves):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("preset", self.preset, self.PRESETS)
-        layers = whole_numbers("layers", self.layers, -MOST_LAYERS, -1, MOST_LAYERS)
-        if not layers or list(layers) != sorted(set(layers)):
-            raise ValueError(f"layers must be ascending, at least one, got {self.layers}")
-        object.__setattr__(self, "layers", layers)
-        number("threshold", self.threshold, -1, 1)
-        whole_numbers("longest", [self.longest], 2, 1000, 1)
-        number("momentum", self.momentum, 0, 1)
-        choice("mixing", self.mixing, ("pairs", "mean"))
+        object.__setattr__(self, "layers", self.frames.layers)
 
     @property
     def frames(self) -> EarlyTomFrames:
         """The half inside the vision tower."""
-        is_released = self.preset == "released"
-        return EarlyTomFrames(self.threshold, self.longest, self.momentum, self.mixing, is_released)
+        return EarlyTomFrames(**{field.name: getattr(self, field.name) for field in fields(EarlyTomFrames)})
 
     @property
     def front_needs(self) -> frozenset[Need]:
@@ -94,7 +73,7 @@ class EarlyTom(TwoHalves):
 
     def steps(self) -> tuple[Step, ...]:
         """Return where it acts: behind layers of the vision tower, and where its other halves do."""
-        return (*(Step(self.frames, EncoderLayer(layer)) for layer in self.layers), *super().steps())
+        return (*self.frames.steps(), *super().steps())
 
     def planned_front(self, shape: Shape, total: int | None) -> None:
         """Return None: the video decides how many frames are left."""

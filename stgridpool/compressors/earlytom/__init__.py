@@ -1,1 +1,0 @@
-"""EarlyTom and its parts."""
