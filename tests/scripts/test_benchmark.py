@@ -57,7 +57,7 @@ def test_ratio_to_a_decoder_layer(run, tmp_path):
 def test_clips_of_many_lengths(run):
     sizes = ("--clips", "12", "--frames", "3", "9", "--grid", "4", "3", "--width", "2", "--rounds", "1")
     rows = json.loads(run(*sizes, "--json", name="layouts"))
-    names = "none average bilinear adaptive_pool max nsp ptg st_gridpool temporal_average downsample"
+    names = "none image_grid average bilinear adaptive_pool max nsp ptg st_gridpool temporal_average downsample"
     assert [row["method"] for row in rows] == names.split()
     for row in rows:
         assert row["ratio"] == pytest.approx(row["seconds_many_lengths"] / row["seconds_one_length"], rel=0.2)
