@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
+from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from native_models.families import BUILDERS, build, save
 from stgridpool.adapters.families import FAMILIES
 
@@ -90,3 +91,10 @@ def test_every_native_model_is_in_the_table():
 def test_every_argument_is_in_the_table():
     table = README.split("| argument | default")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) >= {one.name for one in fields(LlavaArguments)} - {"batch_size"}
+
+
+def test_every_argument_that_only_video_hf_has_is_in_its_table():
+    table = README.split("| `video_hf` argument | default")[1].split("\n\n")[0]
+    only = {one.name for one in fields(NativeArguments)} - {one.name for one in fields(LlavaArguments)}
+    assert set(re.findall(r"`(\w+)`", table)) >= only | {"sampling", "fps", "max_frames_num"}
+    assert only == {"positions", "system_prompt", "min_pixels", "max_pixels"}
