@@ -74,6 +74,7 @@ class LlavaVideoModel:
         self._prompts = PromptBuilder(
             conv_template, tokenizer, bool(model.config.mm_use_im_start_end), add_time_instruction
         )
+        self.penalises_prompt = False  # as in LLaVA-NeXT, where the model gets embeddings alone
         self.stop_text: str | None = self._prompts.stop_text
 
     @property

@@ -167,6 +167,7 @@ class VideoModel(Protocol):
         language_model: A causal language model of transformers that accepts embeddings.
         tokenizer: The tokenizer of the language model.
         stop_text: Text that closes an answer; None if end tokens alone do.
+        penalises_prompt: Whether a checkpoint's repetition penalty counts the ids of the prompt.
         vision_batch_size: Number of images that go through the vision tower at a time; None for as many as fit.
     """
 
@@ -174,6 +175,7 @@ class VideoModel(Protocol):
     tokenizer: Any
     stop_text: str | None
     vision_batch_size: int | None
+    penalises_prompt: bool
 
     @property
     def longest(self) -> int | None:

@@ -47,6 +47,7 @@ class NativeVideoModel:
 
     Attributes:
         vision_batch_size: None: the vision part of a native model encodes a video as a whole.
+        penalises_prompt: True, as for models that get ids.
         stop_text: None: answers end with the end tokens of the checkpoint.
 
     Raises:
@@ -61,6 +62,7 @@ class NativeVideoModel:
         self.language_model, self.recipe, self.tokenizer = model, recipe, recipe.processor.tokenizer
         self.vision_batch_size: int | None = None
         self.stop_text: str | None = None
+        self.penalises_prompt = True
         self._system_prompt, self._positions = system_prompt, positions
         self._method = Method(None)
         self._inside: DecoderSteps | None = None

@@ -9,6 +9,7 @@ import torch
 
 from llava.mm_utils import KeywordsStoppingCriteria
 from lmms_eval_stgridpool.answers.generation_settings import GenerationSettings
+from lmms_eval_stgridpool.answers.prompt_penalty import penalty_options
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix, count_whole_prompt
 from lmms_eval_stgridpool.answers.stopping import FirstToken, Limits, Until, cut
 from lmms_eval_stgridpool.videos.encoding import Media
@@ -121,6 +122,8 @@ def _generate_batch(
     limits = Limits(criteria, [one.max_new_tokens for one in settings])
     longest = max(one.max_new_tokens for one in settings)
     watch = LogitsWatch(model.language_model)
+    prompts = [one.prompt.ids for one in questions]
+    penalty = penalty_options(model.language_model, prompts) if model.penalises_prompt else {}
     with ExitStack() as stages, torch.inference_mode():
         stages.enter_context(timer.stage("prefill"))
         output = proceed(
@@ -128,6 +131,7 @@ def _generate_batch(
             pad_token_id=tokenizer.pad_token_id,
             stopping_criteria=[FirstToken(stages, timer), limits],
             use_cache=True,
+            **penalty,
             **settings[0].for_model() | {"max_new_tokens": longest},
         )
     return _read_answers(model, questions, output, limits.lengths, watch)

@@ -83,9 +83,9 @@ def stock_ids_of(stock, path):
     return kept
 
 
-@pytest.mark.parametrize("fps", [None, 1])
+@pytest.mark.parametrize(("fps", "penalty"), [(None, 1.0), (1, 1.5)])
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
-def test_generated_ids_are_those_of_lmms_evals_model(name, fps, make_native, folder_of, ask, clips):
+def test_generated_ids_are_those_of_lmms_evals_model(name, fps, penalty, make_native, folder_of, ask, clips):
     if name == "qwen2_5_vl":
         from lmms_eval.models.chat.qwen2_5_vl import Qwen2_5_VL as Stock
     else:
@@ -95,6 +95,7 @@ def test_generated_ids_are_those_of_lmms_evals_model(name, fps, make_native, fol
     model = make_native(name, fps=fps, **options, **system, **PIXELS)
     stock = Stock(str(folder_of(name)), device="cpu", device_map="cpu", max_num_frames=8, fps=fps, **PIXELS)
     stock._model = model.model.language_model  # it loads bfloat16
+    stock._model.generation_config.repetition_penalty = penalty  # the released Qwen2.5-VL has one
     expected = stock_ids_of(stock, clips / "v1.mp4")
     assert len(expected) == 2
     found = ids_of(model, "v1.mp4", ask)
