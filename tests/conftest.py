@@ -80,20 +80,33 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def program_server(request, tmp_path_factory, environment):
+def common_folder(request, tmp_path_factory):
+    """Temporary folder of all processes that share the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if hasattr(request.config, "workerinput") else folder
+
+
+@pytest.fixture(scope="session")
+def stock_tasks(common_folder):
+    """File for the index of lmms-eval's own tasks."""
+    return common_folder / "stock_tasks.json"
+
+
+@pytest.fixture(scope="session")
+def program_server(common_folder, stock_tasks, environment):
     """Connection to `python_server.py`; processes that share the tests share it, for it imports for seconds.
 
     The one that asks first starts it, and ends it; those that are connected by then stay so.
     """
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if hasattr(request.config, "workerinput") else base
-    address, lock, process = base / "python_server", FileLock(base / "python_server.lock"), None
+    address, process = common_folder / "python_server", None
+    lock = FileLock(common_folder / "python_server.lock")
     with lock, socket.socket(socket.AF_UNIX) as connection, ExitStack() as stack:
         if not address.exists():
             # A path of a socket must be short.
             path = Path(stack.enter_context(TemporaryDirectory())) / "socket"
             # -P: `tests/stgridpool` beside the server is not the package of that name.
-            command = [sys.executable, "-P", str(Path(__file__).with_name("python_server.py")), str(path)]
+            command = [sys.executable, "-P", str(Path(__file__).with_name("python_server.py"))]
+            command += [str(path), str(stock_tasks)]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             process = subprocess.Popen(command, env=environment, **pipes)
             assert json.loads(process.stdout.readline()) == "ready"

@@ -1,6 +1,6 @@
 """Starts Python programs at once: they are forked from this process, which has imported what takes long.
 
-Called as ``python python_server.py SOCKET``; ends when its input does. Any number of processes may connect to the
+Called as ``python python_server.py SOCKET INDEX``; ends when its input does. Any number of processes may connect to the
 socket, each is served by a fork. Each line that they send is a JSON list of programs that run beside each other. A
 program has its `arguments` as behind `python`, its `cwd`, `environment` and the files `stdout` and `stderr`. The first
 line of the answer lists their process IDs; the second one, when all have ended, is an object: their `statuses` and
@@ -58,7 +58,7 @@ def answer(stream):
     for line in stream:
         processes, programs = [], json.loads(line)
         if any(knows_stock_tasks(program["arguments"]) for program in programs):
-            remember_stock_tasks()
+            remember_stock_tasks(Path(sys.argv[2]))
         for program in programs:
             if (process := os.fork()) == 0:
                 return program
@@ -111,9 +111,11 @@ def knows_stock_tasks(arguments):
 
 
 @functools.cache
-def remember_stock_tasks():
-    """Let programs find the index of lmms-eval's own tasks, which takes seconds to make; those of tests are read."""
-    file = Path(sys.argv[1]).with_name("stock_tasks.json")
+def remember_stock_tasks(file):
+    """Let programs find the index of lmms-eval's own tasks, which takes seconds to make; those of tests are read.
+
+    The index is kept in `file`.
+    """
     with FileLock(f"{file}.lock"):  # several forks want it, once
         if not file.exists():
             file.write_text(json.dumps(TaskManager().task_index))

@@ -31,7 +31,7 @@ def load_script() -> Callable[[str], ModuleType]:
 
 
 @pytest.fixture(scope="session")
-def _known_stock_tasks() -> None:
+def _known_stock_tasks(stock_tasks: Path) -> None:
     """Lets commands that run in this process find the index of lmms-eval's tasks, which takes seconds to make."""
     path = Path(__file__).resolve().parents[1] / "python_server.py"
     spec = importlib.util.spec_from_file_location("python_server", path)
@@ -39,7 +39,7 @@ def _known_stock_tasks() -> None:
     assert spec.loader is not None
     server = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(server)
-    server.remember_stock_tasks()
+    server.remember_stock_tasks(stock_tasks)
 
 
 @pytest.fixture(scope="session")
