@@ -20,7 +20,7 @@ pytestmark = pytest.mark.adapters
 
 def loaded(name):
     model, processor = build(name)
-    videos = [make_frames(4, 43, 30), make_frames(4, 30, 20, seed=1)]
+    videos = [make_frames(4, 43, 48), make_frames(4, 30, 20, seed=1)]
     return model, make_inputs(processor, ["Look", videos[0], "and", videos[1], "Why?"])
 
 
