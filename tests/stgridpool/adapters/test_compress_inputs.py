@@ -144,5 +144,5 @@ def test_methods_that_act_on_frames_are_refused():
             return (stgridpool.Step(self, "frames"),)
 
     model, inputs = loaded("qwen2_5_vl")
-    with pytest.raises(ValueError, match="must be applied before the processor"):
+    with pytest.raises(ValueError, match="acts on frames or in the vision tower, which only"):
         compress_inputs(model, inputs, Chain((OnFrames(), Average(kernel_size=3))))
