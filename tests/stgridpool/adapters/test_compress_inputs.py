@@ -1,5 +1,6 @@
 """Budgets, images, places and mismatches."""
 
+import copy
 import math
 
 import pytest
@@ -146,3 +147,31 @@ def test_methods_that_act_on_frames_are_refused():
     model, inputs = loaded("qwen2_5_vl")
     with pytest.raises(ValueError, match="acts on frames or in the vision tower, which only"):
         compress_inputs(model, inputs, Chain((OnFrames(), Average(kernel_size=3))))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_kept_and_stays_exact(name):
+    model, processor = build(name)
+    model = copy.deepcopy(model).to(torch.bfloat16)
+    inputs = make_inputs(processor, [make_frames(4), "What happens?"])
+    prompt = compress_inputs(model, inputs, None, positions="hf")
+    assert prompt.inputs["inputs_embeds"].dtype == torch.bfloat16
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        with prompt.prefilling(adapter_for(model), model):
+            assert torch.equal(model(**prompt.forward_inputs).logits, expected)
+    with stgridpool.compress(model, "visionzip", retention=0.3) as block:
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert block.last.inputs["inputs_embeds"].dtype == torch.bfloat16
+    assert all(level.dtype == torch.bfloat16 for level in block.last.levels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_are_not_changed(name):
+    model, inputs = loaded(name)
+    before = {key: copy.deepcopy(value) for key, value in inputs.items()}
+    with stgridpool.compress(model, "st_gridpool"):
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert before.keys() == inputs.keys()
+    for key, value in before.items():
+        assert torch.equal(torch.as_tensor(inputs[key]), torch.as_tensor(value)), key
