@@ -53,7 +53,7 @@ def published() -> tuple[Published, ...]:
     content = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     found = []
     for source in content["source"]:
-        tables = {None: source.get("unbudgeted", {})}
+        tables: dict[float | None, dict[str, list[float]]] = {None: source.get("unbudgeted", {})}
         tables |= {float(retention): rows for retention, rows in source.get("kept", {}).items()}
         for retention, rows in tables.items():
             for method, accuracies in rows.items():

@@ -33,6 +33,7 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
     if from_parts:
         check_no_pointer(folder / "merges.txt")
     listed = _listed_ids(folder)
+    tokenizer: PreTrainedTokenizerBase
     try:
         if from_parts:
             tokenizer = Qwen2Tokenizer.from_pretrained(folder)
