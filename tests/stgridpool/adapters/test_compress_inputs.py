@@ -13,6 +13,7 @@ from stgridpool import Average, Chain, build_compressor
 from stgridpool.adapters import adapter_for, compress_inputs
 
 NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
+pytestmark = pytest.mark.adapters
 
 
 def loaded(name, *prompts):

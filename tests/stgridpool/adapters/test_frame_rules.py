@@ -7,6 +7,8 @@ from native_models.families import BUILDERS, build
 from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.frame_rules import OwnRule, Source
 
+pytestmark = pytest.mark.adapters
+
 
 def rule(name, **options):
     model, processor = build(name)
