@@ -80,8 +80,6 @@ class NativeVideoModel:
     @compressor.setter
     def compressor(self, value: Compressor | str | None) -> None:
         method = Method.of_model(self._adapter, self.language_model, value)
-        if any(step.is_before_features for step in method.steps(self._adapter, self.language_model)):
-            raise ValueError(f"{method.compressor!r} acts on frames or inside the vision tower: only llava_video can")
         self._inside = method.inside(self._adapter, self.language_model, ())
         self._method = method
 
