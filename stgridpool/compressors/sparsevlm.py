@@ -102,8 +102,7 @@ class SparseVLM(Compressor):
     """Drop visual tokens behind several decoder layers, those that the relevant words of the question attend to least.
 
     Relevant words match the video better than the average one, see `QueryRows`. Of the n tokens dropped, the first
-    ``int(0.3 n) + 1`` are clustered by density peaks into a tenth as many, plus one, and stay as their means, at the
-    place of the centre. The number of tokens left is known: those kept and these.
+    ``int(0.3 n) + 1`` are clustered by density peaks into a tenth as many, plus one, and stay as means at the centres.
 
     Presets are the released lists for 576 tokens of a picture, as fractions: ``released/192`` keeps 300, 200 and 110,
     on average over layers about 192. ``plus/...`` is SparseVLM+: attention is divided by what rotary embedding alone
