@@ -50,11 +50,15 @@ def eval_(
     Answers are kept in OUTPUT/answers as soon as they are known. Relative paths, also those in task files, start at the
     working directory. The last line says where results are, or why there are none.
     """
+    from lmms_eval_stgridpool.run.checks import check_run  # noqa: PLC0415
     from lmms_eval_stgridpool.run.offline_tasks import offline_tasks  # noqa: PLC0415
 
     for word in arguments or []:
         if "=" not in word:
             raise ValueError(f"arguments of the model are KEY=VALUE, got {word!r}")
+    given = ",".join([f"pretrained={checkpoint}", f"compressor={compressor}", *(arguments or [])])
+    if (warning := check_run(task, given, processes)) is not None:
+        typer.echo(f"stgridpool eval: {warning}", err=True)
     script = Path(__file__).parents[1] / "run" / "evaluate.sh"
     command = ["bash", str(script), "--name", "stgridpool eval", "--python", sys.executable]
     command += ["--include_path", str(offline_tasks()), "--runs", str(Path("logs") / "runs")]

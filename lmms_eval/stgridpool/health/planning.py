@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from llava.model.checkpoint import Checkpoint, read_checkpoint
 from llava.model.checkpoint_files import checkpoint_folder
@@ -59,7 +59,10 @@ class Planner:
         size: Size of the language model.
         newline_position: Where newline tokens stand.
         longest: Longest prompt, in positions.
+        text_tokens: Tokens of template and question that are added to the video's; class attribute.
     """
+
+    text_tokens: ClassVar[int] = TEXT_TOKENS
 
     reference: Reference
     size: DecoderSize

@@ -105,7 +105,7 @@ def unreadable_videos(videos: Sequence[Path], progress: Progress) -> list[tuple[
     try:
         for path in videos:
             try:
-                reader.read(path, max_frames_num=1)
+                reader.read(path, max_frames_num=1, **({} if path.is_dir() else {"sampling": "time"}))
             except VideoReadError as error:
                 found.append((path, error.reason))
             advance(1)

@@ -32,12 +32,12 @@ def check_checkpoint(name: str, progress: Progress | None) -> Iterator[Finding]:
         progress: See `Progress`; None leaves out the weights themselves, which take as long as reading the disk.
     """
     try:
-        folder = _local_folder(name)
-    except LocalEntryNotFoundError:
-        yield Finding("checkpoint", WARNING, f"{name} is not on this disk; a run downloads it", f"hf download {name}")
-        return
+        folder = local_folder(name)
     except ValueError as error:
         yield Finding("checkpoint", PROBLEM, str(error), "name a folder or a hub name")
+        return
+    if folder is None:
+        yield Finding("checkpoint", WARNING, f"{name} is not on this disk; a run downloads it", f"hf download {name}")
         return
     try:
         checkpoint = read_checkpoint(folder)
@@ -56,10 +56,21 @@ def check_checkpoint(name: str, progress: Progress | None) -> Iterator[Finding]:
         yield Finding("weights", state, text, repair)
 
 
-def _local_folder(name: str) -> Path:
+def local_folder(name: str) -> Path | None:
+    """Return the folder of a checkpoint on this disk; None if it is on the hub only.
+
+    Args:
+        name: Folder or hub name; nothing is downloaded.
+
+    Raises:
+        ValueError: If it is neither.
+    """
     if Path(name).exists() or not is_hub_name(name):
         return checkpoint_folder(name)
-    return Path(snapshot_download(name, local_files_only=True))
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Finding:

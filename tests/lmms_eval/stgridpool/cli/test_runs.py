@@ -26,6 +26,7 @@ def started(monkeypatch):
     """The command that `eval` becomes."""
     found = []
     monkeypatch.setattr(os, "execvp", lambda file, command: found.append(command))
+    monkeypatch.setattr("lmms_eval_stgridpool.run.checks.check_run", lambda *words: None)
     return found
 
 
