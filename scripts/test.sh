@@ -8,7 +8,7 @@ Usage: bash scripts/test.sh [PYTEST_ARGUMENT...]
 
 Installs the project into .venv where needed (scripts/setup.sh), then runs all tests from the repository's root, a file
 at a time on each of up to four cores. Arguments go to pytest, which then runs on one: `bash scripts/test.sh -m "not slow"`
-leaves out those that start real lmms-eval processes, `bash scripts/test.sh tests/stgridpool -k nsp` picks some. Needs no network after the installation, and no accelerator.
+leaves out those that start real lmms-eval processes or take as long, `bash scripts/test.sh tests/stgridpool -k nsp` picks some. Needs no network after the installation, and no accelerator.
 TEXT
 }
 
