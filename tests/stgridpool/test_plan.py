@@ -297,3 +297,11 @@ def test_other_files_hold_no_plan(tmp_path):
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"other\.safetensors does not contain a plan"):
         Plan.load(tmp_path / "other.safetensors")
+
+
+def test_a_plan_that_keeps_everything_copies_nothing():
+    tokens = torch.randn(6, 4)
+    plan = Plan.keep_all(6, tokens.device, (1, 2, 3))
+    assert plan.apply(tokens).data_ptr() == tokens.data_ptr()
+    assert plan.kept().tolist() == plan.anchor.tolist() == [0, 1, 2, 3, 4, 5]
+    assert plan.shape == (1, 2, 3)
