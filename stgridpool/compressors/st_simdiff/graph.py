@@ -17,6 +17,7 @@ from stgridpool.algorithms.wide_blocks import WideBlocks, rows_at_a_time
 DIRECTIONS = ("time", "right", "below")
 AXES = {"time": 0, "right": 2, "below": 1}
 """Of feature maps (T, H, W, D)."""
+_LEAST_ROWS = 4
 
 
 class Graph(NamedTuple):
@@ -64,12 +65,26 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
 def cosines_to_later(maps: Tensor) -> dict[str, Tensor]:
     """Return the cosine of each token with its neighbour in each of `DIRECTIONS`; -inf where there is none.
 
+    On the CPU a few rows of all frames are compared at a time, so that they stay in a core's cache.
+
     Args:
         maps: (T, H, W, D) of any floating dtype.
 
     Returns:
         (T, H, W) float32 for each direction: of the token with the one a frame later, to its right, and below it.
     """
+    height, width = maps.shape[1:3]
+    rows = height if maps.is_cuda else max(_LEAST_ROWS, rows_at_a_time(maps) // width)
+    found = {name: maps.new_full(maps.shape[:3], -torch.inf, dtype=torch.float32) for name in DIRECTIONS}
+    for top in range(0, height, rows):
+        of_rows = _cosines_within(maps[:, top : top + rows + 1].detach())  # the next row is the last one's neighbour
+        for name, alike in of_rows.items():
+            found[name][:, top : top + rows] = alike[:, :rows]
+    return found
+
+
+def _cosines_within(maps: Tensor) -> dict[str, Tensor]:
+    """Return the cosines of `cosines_to_later`, frame after frame."""
     frames, height, width, channels = maps.shape
     depth = max(1, rows_at_a_time(maps) // (height * width))
     space = maps.new_empty(3, min(depth, frames) * height * width, channels, dtype=torch.float32)
