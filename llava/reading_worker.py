@@ -132,8 +132,9 @@ def _prepared(path: str, options: dict[str, Any], resizing: dict[str, Any] | Non
     Raises:
         Exception: Of any kind, if an option is wrong or a library is missing.
     """
+    from llava.frame_list import list_frames  # noqa: PLC0415
     from llava.frame_resizing import FrameResizing  # noqa: PLC0415 - importable only now
-    from llava.video import check_options, list_frames, read_frame_folder, read_video  # noqa: PLC0415
+    from llava.video import check_options, read_frame_folder, read_video  # noqa: PLC0415
 
     if lists:
         return partial(list_frames, path)

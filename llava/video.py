@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 __all__ = [
     "BACKENDS",
     "SAMPLINGS",
-    "FrameList",
     "VideoClip",
     "VideoReadError",
     "check_options",
-    "list_frames",
+    "pictures",
     "read_frame_folder",
     "read_video",
+    "regular_file",
     "sampled_indices",
 ]
 
@@ -62,42 +62,6 @@ class VideoClip:
     num_damaged: int = 0
     num_frames: int = 0
     frame_rate: float = 0
-
-
-@dataclass(frozen=True)
-class FrameList:
-    """What is known of a video before it is decoded.
-
-    Attributes:
-        num_frames: Number of frames, at least 1.
-        frame_rate: Rate that the file declares, or else the mean one, in frames per second.
-        duration: End of the last frame, in seconds from the start of the file.
-    """
-
-    num_frames: int
-    frame_rate: float
-    duration: float
-
-
-def list_frames(path: str | PathLike[str], frame_rate: float = 3.0) -> FrameList:
-    """Count the frames of a video file, or the pictures of a folder, without decoding them.
-
-    Args:
-        path: The file or folder.
-        frame_rate: Pictures per second of a folder, see `read_frame_folder`.
-
-    Raises:
-        VideoReadError: See `read_video` and `read_frame_folder`.
-    """
-    if Path(fsdecode(path)).is_dir():
-        count = len(_pictures(fsdecode(path)))
-        return FrameList(count, frame_rate, count / frame_rate)
-    name = _regular_file(path)
-    try:
-        packets = list_packets(name)
-    except (av.FFmpegError, OSError) as error:
-        raise VideoReadError(name, error.strerror or str(error)) from error
-    return FrameList(len(packets.times), _rate(packets), packets.duration)
 
 
 def read_video(
@@ -136,7 +100,7 @@ def read_video(
         ValueError: If an option is out of range.
     """
     check_options(max_frames_num, fps, force_sample, backend, resizing=resizing, sampling=sampling, indices=indices)
-    name = _regular_file(path)
+    name = regular_file(path)
 
     def choose(shown: PacketList) -> list[int]:
         if indices is not None:
@@ -151,16 +115,11 @@ def read_video(
         _warn_if_uneven(name, shown, chosen, max_frames_num, fps, force_sample)
     times = [shown.times[index] for index in chosen]
     frames = np.stack([decoded.pixels[index] for index in chosen])
-    facts = (shown.duration, decoded.num_decoded, decoded.num_damaged, len(shown.times), _rate(shown))
+    facts = (shown.duration, decoded.num_decoded, decoded.num_damaged, len(shown.times), shown.rate)
     return VideoClip(frames, chosen, times, *facts)
 
 
-def _rate(packets: PacketList) -> float:
-    """Return the rate that a file declares, or else the mean one."""
-    return packets.frame_rate or len(packets.times) / max(packets.duration, 1e-3)
-
-
-def _pictures(folder: str) -> list[Path]:
+def pictures(folder: str) -> list[Path]:
     """List the pictures of a folder in the order of their names.
 
     Raises:
@@ -193,14 +152,14 @@ def sampled_indices(
         ValueError: If an option is out of range.
     """
     check_options(max_frames_num, fps, force_sample, sampling=sampling)
-    name = _regular_file(path)
+    name = regular_file(path)
     try:
         return _choose_shown(list_packets(name), max_frames_num, fps, force_sample, sampling)
     except (av.FFmpegError, OSError) as error:
         raise VideoReadError(name, error.strerror or str(error)) from error
 
 
-def _regular_file(path: str | PathLike[str]) -> str:
+def regular_file(path: str | PathLike[str]) -> str:
     """Return the name of a file.
 
     Raises:
@@ -271,7 +230,7 @@ def read_frame_folder(
         ValueError: If an option is out of range.
     """
     name = fsdecode(folder)
-    files = _pictures(name)
+    files = pictures(name)
     if indices is None:
         chosen, _ = _choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
     else:

@@ -51,6 +51,11 @@ class PacketList:
     keys: list[KeyPacket]
     ids: list[tuple[int | None, int | None]]
 
+    @property
+    def rate(self) -> float:
+        """The rate that the file declares, or else the mean one, in frames per second."""
+        return self.frame_rate or len(self.times) / max(self.duration, 1e-3)
+
     def key_of(self, index: int) -> int:
         """Find the key packet from which to decode frame `index`: the last one that is not shown after it."""
         number = bisect_right(self.keys, self.positions[index], key=lambda key: key.position) - 1

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llava.frame_list import FrameList
 from llava.frame_resizing import FrameResizing
 from llava.reading_process import ProcessEndedError, ReadingProcess, ReadingProcessError
-from llava.video import FrameList, VideoClip, VideoReadError
+from llava.video import VideoClip, VideoReadError
 
 __all__ = ["DEFAULT_MEMORY_GB", "ReadingProcessError", "VideoReader", "read_video_apart"]
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from llava.video import FrameList, VideoClip
+from llava.frame_list import FrameList
+from llava.video import VideoClip
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool.adapters.frame_rules import Source
 from stgridpool.distinct_frames import DistinctFrames

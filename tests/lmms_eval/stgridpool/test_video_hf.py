@@ -6,7 +6,8 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
-from llava.video import list_frames, read_video
+from llava.frame_list import list_frames
+from llava.video import read_video
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.video_hf import VideoHf

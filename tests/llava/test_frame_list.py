@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.video import FrameList, VideoReadError, list_frames, read_frame_folder, read_video
+from llava.frame_list import FrameList, list_frames
+from llava.video import VideoReadError, read_frame_folder, read_video
 from llava.video_process import VideoReader
 
 
