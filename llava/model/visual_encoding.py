@@ -138,7 +138,8 @@ class VisualEncoding(Compression):
             tokens, plan, shape, evidence = self.compress_patches(patches, given)
             position = self.newline_position()
             video = EncodedVideo.of(tokens, plan, shape, self.model.image_newline, position)
-        stages = {"vision tower": features, **{repr(need): value for need, value in given.items()}}
+        computed = {repr(need): value for need, value in given.items() if value.is_floating_point()}
+        stages = {"vision tower": features, **computed}
         stages |= {"projector": projected, "compressor": video.embeds}
         checks = tuple(StageCheck(stage, features.dtype, all_finite(value)) for stage, value in stages.items())
         return replace(video, checks=checks, evidence=evidence)

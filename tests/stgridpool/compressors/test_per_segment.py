@@ -44,7 +44,11 @@ def test_unlike_segments_get_more_where_that_is_asked_for(frame_budget, shares):
 
 @pytest.mark.parametrize("name", ["visionzip", "tome", "fastvid", "downsample", "evs"])
 def test_it_equals_the_method_on_each_segment(name):
-    scenes = [torch.randn(1, 4, 4, 8) + 0.3 * torch.randn(frames, 4, 4, 8) for frames in (3, 2, 4)]
+    places = 5 * torch.eye(8)  # each scene around a channel of its own, so that their frames are unlike
+    scenes = [
+        places[number] + torch.randn(1, 4, 4, 8) + 0.3 * torch.randn(frames, 4, 4, 8)
+        for number, frames in enumerate((3, 2, 4))
+    ]
     maps = torch.cat(scenes)
     options = {"importance": "received", "frames": "mean"} if name == "fastvid" else {}
     method = PerSegment(tokens_per_frame=4, method=name, options=options, segments=1, threshold=0.7)

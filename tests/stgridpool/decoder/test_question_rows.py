@@ -122,10 +122,3 @@ def test_relevant_rows_need_a_question(model):
     need = QueryAttention(1, "relevant")
     with pytest.raises(ValueError, match=r"QueryAttention\(layer=1, rows='relevant', .* needs text after the last vi"):
         run(model, [make_prompt(1, 0)], [Step(Every(need), 2)])
-
-
-def test_steps_are_refused_on_a_model_with_several_axes_of_positions(make_decoder):
-    model = make_decoder(num_layers=1)
-    model.config.rope_parameters["mrope_section"] = [1, 1, 2]
-    with pytest.raises(ValueError, match="steps need a model with one axis of positions, got 3"):
-        DecoderSteps(TransformersDecoder(model), [Step(Every(), 0)])
