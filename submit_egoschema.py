@@ -15,12 +15,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from stgridpool.egoschema.console import say
 from stgridpool.egoschema.server import URL, Attempts
 from stgridpool.egoschema.submission_file import NUM_QUESTIONS, SubmissionError
-from stgridpool.egoschema.submit import CACHED_QUESTIONS, Progress, submit
+from stgridpool.egoschema.submit import CACHED_QUESTIONS, Progress, check_url, submit
 
 
 def between(low: float, high: float, kind: type = float) -> Callable[[str], float]:
@@ -43,12 +42,10 @@ def between(low: float, high: float, kind: type = float) -> Callable[[str], floa
 def server(text: str) -> str:
     """Read a URL for `argparse`."""
     try:
-        parts = urlsplit(text)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.username is None:
-            return text
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"must be http[s]://HOST/..., without a password, got {text!r}; nothing was sent")
+        check_url(text)
+    except SubmissionError as error:
+        raise argparse.ArgumentTypeError(f"{str(error).removeprefix('the URL ')}; nothing was sent") from error
+    return text
 
 
 def file_path(text: str) -> Path:

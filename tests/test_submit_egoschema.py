@@ -13,6 +13,8 @@ from time import process_time
 import pytest
 
 from stgridpool.egoschema.server import LARGEST_ANSWER, read_scores
+from stgridpool.egoschema.submission_file import SubmissionError
+from stgridpool.egoschema.submit import check_url
 
 SCRIPT = Path(__file__).resolve().parent.parent / "submit_egoschema.py"
 SCORES = (
@@ -319,6 +321,12 @@ def test_no_password_is_taken_from_netrc(run, server, submission, folder, monkey
     server.answers = [(200, SCORES)]
     assert run("--f", submission, "--url", server.url)[0] == 0
     assert server.credentials == [None]
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@127.0.0.1/", "ftp://127.0.0.1/", "127.0.0.1", "http://[/"])
+def test_an_address_with_a_password_or_of_another_kind_is_refused(url):
+    with pytest.raises(SubmissionError, match="the URL must be http"):
+        check_url(url)
 
 
 def test_control_characters_are_not_printed(run, server, submission, folder):

@@ -37,7 +37,7 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
     try:
         if from_parts:
             tokenizer = Qwen2Tokenizer.from_pretrained(folder)
-        else:  # with its configuration: read by itself, that of released checkpoints raises a warning
+        else:  # with its configuration: read separately, that of released checkpoints raises a warning
             tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
     except Exception as error:
         if type(error) is not Exception:  # errors of the tokenizers library have no type of their own

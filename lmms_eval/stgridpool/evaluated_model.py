@@ -36,8 +36,7 @@ from lmms_eval_stgridpool.videos.encoding import MediaEncoder
 from lmms_eval_stgridpool.videos.feature_cache import open_feature_cache
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool import Compressor, Step, kernels
-from stgridpool.compressor import EncoderLayer, early_steps
-from stgridpool.frame_evidence import FrameSources
+from stgridpool.compressor import early_steps
 from stgridpool.model import VideoModel
 
 
@@ -106,11 +105,7 @@ class EvaluatedModel(lmms):
 
     def _ask_tower(self, compressors: Sequence[Compressor], steps: Sequence[Step] = ()) -> None:
         """Have the vision tower compute the evidence any of `compressors` needs, behind the early steps of all."""
-        needs = {need for compressor in compressors for need in compressor.needs if need.from_tower}
-        if any(isinstance(step.place, EncoderLayer) for step in steps):
-            needs.add(FrameSources())
-        self._loader.needs = sorted(needs, key=repr)
-        self._loader.steps = steps
+        self._loader.ask(compressors, steps)
 
     def _use(self, compressor: Compressor) -> None:
         """Set up everything that depends on the compressor: how questions are answered, recorded and kept."""

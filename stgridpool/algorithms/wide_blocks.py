@@ -40,7 +40,7 @@ class WideBlocks:
 
     @classmethod
     def of(cls, features: Tensor, depth: int = 1, buffers: int = 1) -> WideBlocks:
-        """Choose the blocks of `features` (n, N, D), of `depth` frames if they have so many, and `buffers` for them."""
+        """Choose the blocks of `features` (n, N, D), of `depth` frames if they have as many, and `buffers` for them."""
         count, width, channels = features.shape
         rows = rows_at_a_time(features)
         places = max(1, min(width, rows // min(depth, count)))

@@ -22,7 +22,7 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class PerSegment(OtherMethod, Budgeted):
-    """Cut the video where it changes, share the budget out, and let another method compress each segment by itself.
+    """Cut the video where it changes, share the budget out, and let another method compress each segment separately.
 
     The video is cut between frames whose mean tokens have the least similar directions, as in `fastvid`: into at least
     `segments`, and wherever the cosine is below `threshold`. Segments share the budget by the largest remainder; one

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
+from urllib.parse import urlsplit
 
 from stgridpool.egoschema.console import say
 from stgridpool.egoschema.server import Answer, Attempts, post, read_scores
@@ -69,8 +70,9 @@ def submit(
         dry_run: Whether to send nothing.
 
     Raises:
-        SubmissionError: If the file is not in order, or no scores came back.
+        SubmissionError: If the URL or the file is not in order, or no scores came back.
     """
+    check_url(url)
     questions = questions or (CACHED_QUESTIONS if CACHED_QUESTIONS.is_file() else None)
     expected = read_question_ids(questions) if questions else None
     content = read_json(file)
@@ -96,6 +98,21 @@ def submit(
     save(output, record | {"scores": scores})
     if not scores:
         raise SubmissionError("the server gave no scores; its answer is printed above, and the submission is unchanged")
+
+
+def check_url(url: str) -> None:
+    """Check the address of a server.
+
+    Raises:
+        SubmissionError: If it is not ``http[s]://HOST/...``, or contains a user name.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise SubmissionError(f"the URL must be http[s]://HOST/..., without a password, got {url!r}")
 
 
 def save(path: Path | None, record: dict[str, Any]) -> None:

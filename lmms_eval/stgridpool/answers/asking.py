@@ -88,9 +88,7 @@ def ask(
         encoder.model.compressor = method
         steps = early_steps(method)
         if steps not in encoded:
-            needs = {need for one in compressors.values() if early_steps(one) == steps for need in one.needs}
-            encoder.loader.needs = sorted((need for need in needs if need.from_tower), key=repr)
-            encoder.loader.steps = steps
+            encoder.loader.ask([one for one in compressors.values() if early_steps(one) == steps], steps)
             encoder.loader.expect([video])
             with torch.inference_mode():
                 encoded[steps] = encoder.encode([str(video)], timer)

@@ -17,7 +17,7 @@ COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":val
 FRAMES = typer.Option("--frames", help="Most frames (max_frames_num); may be repeated.")
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep; may be repeated.")
 RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
-FIT = typer.Option(metavar="TOKENS", help="Also say how many frames fit into so many tokens, newlines included.")
+FIT = typer.Option(metavar="TOKENS", help="Also say how many frames fit into this many tokens, newlines included.")
 FPS = typer.Option(help="Frames per second, see the model's argument fps.")
 FORCE = typer.Option("--force_sample", "--force-sample", help="Sample all frames from short videos, too.")
 NEWLINES = typer.Option("--mm_newline_position", help="grid, frame, one_token or no_token; default: the checkpoint's.")

@@ -27,10 +27,12 @@ class RunFiles:
     Attributes:
         record: The record that this project writes.
         results: The results file that lmms-eval writes.
+        made: Folders that did not exist before, innermost first.
     """
 
     record: Path
     results: Path
+    made: tuple[Path, ...] = ()
 
     @classmethod
     def claim(cls, folder: Path, time: str) -> "RunFiles":
@@ -43,7 +45,8 @@ class RunFiles:
         Raises:
             FileExistsError: If another run uses the names.
         """
-        files = cls(record=folder / f"{time}_run.json", results=folder / f"{time}_results.json")
+        made = tuple(one for one in (folder, *folder.parents) if not one.exists())
+        files = cls(record=folder / f"{time}_run.json", results=folder / f"{time}_results.json", made=made)
         files.record.parent.mkdir(parents=True, exist_ok=True)
         try:
             files.record.touch(exist_ok=False)
@@ -59,9 +62,9 @@ class RunFiles:
         _replace(self.record, record)
 
     def give_up(self) -> None:
-        """Remove the record, which is empty, and its folders as far as they are empty: the run has no results."""
+        """Remove the record and the folders made for it, as far as they are empty: the run has no results."""
         self._release()
-        for folder in (self.record.parent, self.record.parent.parent):
+        for folder in self.made:
             if any(folder.iterdir()):
                 break
             folder.rmdir()

@@ -33,7 +33,8 @@ from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regula
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.versions import package_version
 from lmms_eval_stgridpool.videos.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
-from stgridpool import adapters
+from stgridpool import adapters, distinct_frames
+from stgridpool.algorithms import patch_attention
 from stgridpool.compressor import Step
 from stgridpool.elsewhere import foreign_code
 from stgridpool.evidence import Need, missing_part
@@ -215,13 +216,15 @@ def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str
     """Collect everything except the video that features depend on: sampling, vision tower, and the code involved.
 
     All weights of the tower count, because towers of the same name may have been trained further. Only our code in
-    ``llava``, the adapters and the code that loads videos count, so features stay valid when compressors change.
+    ``llava``, the adapters, evidence and the code that loads videos count, so features stay valid when compressors
+    change.
 
     Args:
         arguments: How videos are read.
         identity: See `VideoModel.identity`; everything but `PARTS` is used.
     """
     own = [Path(__file__).with_name(name) for name in ("prefetch.py", "native_loader.py", "stock_frames.py")]
+    own += [Path(str(module.__file__)) for module in (patch_attention, distinct_frames)]
     sources = [Path(llava.__path__[0]), Path(adapters.__path__[0]), *own]
     return {
         "format": FORMAT,

@@ -14,9 +14,10 @@ from llava.video import VideoClip, VideoReadError
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
-from stgridpool.compressor import EncoderLayer, Step
+from stgridpool.compressor import Compressor, EncoderLayer, Step
 from stgridpool.distinct_frames import DistinctFrames
 from stgridpool.evidence import Evidence, Need
+from stgridpool.frame_evidence import FrameSources
 from stgridpool.frame_transform import transformed
 from stgridpool.model import Tensors, map_tensors
 
@@ -86,6 +87,18 @@ class VideoLoader:
         self._threads: ThreadPoolExecutor | None = None
         if arguments.prefetch:
             self._threads = ThreadPoolExecutor(arguments.decode_threads, thread_name_prefix="video")
+
+    def ask(self, compressors: Sequence[Compressor], steps: Sequence[Step] = ()) -> None:
+        """Have the vision tower compute, for every video to come, the evidence that any of `compressors` needs.
+
+        Args:
+            compressors: The methods.
+            steps: Their steps in front of the features, which must be the same for all, see `early_steps`.
+        """
+        needs = {need for compressor in compressors for need in compressor.needs if need.from_tower}
+        if any(isinstance(step.place, EncoderLayer) for step in steps):
+            needs.add(FrameSources())
+        self.needs, self.steps = sorted(needs, key=repr), steps
 
     def expect(self, paths: Iterable[Path]) -> None:
         """Announce the videos that `get` will be called for, in this order; earlier announcements are forgotten."""

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from lmms_eval_stgridpool.answers.asking import ask
 from lmms_eval_stgridpool.cli.app import app
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from stgridpool import NSP, Bilinear, CDPruner, FastV, VisionZip
+from stgridpool import NSP, Bilinear, CDPruner, FastV, VisionZip, build_compressor
 from stgridpool.finite import NonFiniteError
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
@@ -62,6 +62,15 @@ def test_evidence_is_computed_for_all_methods_at_once(encoder, video):
     finally:
         del model.encode
     assert [sorted(map(repr, needs)) for needs in seen] == [sorted(map(repr, VisionZip().needs))]
+
+
+def test_frames_merged_in_the_tower_come_from_the_cache_the_second_time(video, tmp_path):
+    encoder = LlavaVideo(pretrained=MINIATURE, max_frames_num=4, device="cpu", feature_cache=str(tmp_path)).encoder
+    methods = {"early": build_compressor("earlytom_frames+bilinear", earlytom_frames={"layers": [-2, -1]})}
+    first, second = (ask(encoder, video, QUESTIONS[:1], methods, 4) for _ in range(2))
+    assert [reply.answers for reply in first.replies] == [reply.answers for reply in second.replies]
+    assert "vision" in first.seconds
+    assert "vision" not in second.seconds
 
 
 def test_a_prompt_that_is_too_long_is_refused(encoder, video, monkeypatch):

@@ -134,10 +134,12 @@ def test_damaged_videos_are_named_in_the_results_and_below_the_table(results, en
 
 def test_a_run_without_results_leaves_no_folder(tmp_path):
     other = tmp_path / "nsp" / "checkpoint" / "other.json"
-    for name in ("average", "nsp"):
+    (tmp_path / "empty").mkdir()
+    for name in ("average", "nsp", "empty"):
         files = RunFiles.claim(tmp_path / name / "checkpoint", "20260101_000000")
         if name == "nsp":
             other.write_text("{}")
         files.give_up()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
     assert not (tmp_path / "average").exists()
+    assert list((tmp_path / "empty").iterdir()) == []  # was there before
