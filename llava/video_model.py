@@ -265,7 +265,7 @@ def load_video_model(
     device_map: str,
     dtype: torch.dtype,
     attn_implementation: str | None,
-    mm_newline_position: str | None,
+    overwrite_config: Mapping[str, Any],
     pool_head: str | None,
     text_tower: str | None,
 ) -> LlavaVideoModel:
@@ -279,7 +279,7 @@ def load_video_model(
         device_map: See `load_pretrained_model`.
         dtype: Dtype of the weights.
         attn_implementation: See `load_pretrained_model`.
-        mm_newline_position: Where videos get newline tokens; None for the checkpoint's setting.
+        overwrite_config: Settings that take precedence over those of the checkpoint's configuration.
         pool_head: See `load_pretrained_model`.
         text_tower: See `load_pretrained_model`.
     """
@@ -290,7 +290,7 @@ def load_video_model(
         device_map=device_map,
         torch_dtype=dtype,
         attn_implementation=attn_implementation,
-        overwrite_config=None if mm_newline_position is None else {"mm_newline_position": mm_newline_position},
+        overwrite_config=overwrite_config,
         pool_head=pool_head,
         text_tower=text_tower,
     )

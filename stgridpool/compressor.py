@@ -261,3 +261,13 @@ def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None
         planned = step.compressor.planned_shape(shape) if total is None else None
         shape, total = (shape, counts[-1]) if planned is None else (planned, None)
     return counts
+
+
+def steps_that_renumber(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps in front of decoder layer 0, if no layer and no generated token then has a position of before.
+
+    Args:
+        steps: In order.
+    """
+    first = tuple(step for step in steps if step.place == 0)
+    return first if first and first[-1].positions == "reassign" and not first[-1].decode_gap else ()

@@ -125,6 +125,8 @@ def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) 
             f"[{ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
             f"{hint}"
         )
+    if overwrites.get("rope_scaling") is not None and isinstance(settings.get("rope_parameters"), dict):
+        settings = _with_theta_aside(settings)
     settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [ARCHITECTURE]}
     # Null means "not set" in released checkpoints (rope_scaling, for one); the defaults then hold.
     absent = [name for name, value in settings.items() if value is None and name.startswith(_NULLABLE)]
@@ -134,6 +136,13 @@ def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) 
     check_merge_type(settings.get("mm_patch_merge_type", LlavaQwenConfig.mm_patch_merge_type))
     _check_rope(settings, source)
     return settings, source
+
+
+def _with_theta_aside(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with `rope_theta` outside `rope_parameters`, which another `rope_scaling` replaces."""
+    rope = settings["rope_parameters"]
+    theta = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
+    return {name: value for name, value in settings.items() if name != "rope_parameters"} | theta
 
 
 def make_config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor], source: str) -> LlavaQwenConfig:

@@ -29,7 +29,7 @@ class LlavaVideo(EvaluatedModel):
             device_map=self.placement.device_map,
             dtype=self.placement.dtype,
             attn_implementation=arguments.attn_implementation,
-            mm_newline_position=arguments.mm_newline_position,
+            overwrite_config=arguments.overwrites(),
             pool_head=arguments.pool_head,
             text_tower=arguments.text_tower,
         )

@@ -7,6 +7,7 @@ from loguru import logger
 
 from lmms_eval_stgridpool.answers.generation import PreparedQuestion, generate
 from lmms_eval_stgridpool.answers.generation_settings import GenerationSettings
+from lmms_eval_stgridpool.answers.prompt_length import check_length
 from lmms_eval_stgridpool.answers.scoring import score
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.kept.record import RankSums
@@ -192,17 +193,3 @@ class Answerer:
         facts.visual_tokens += media.visual_tokens
         facts.newline_tokens += media.newline_tokens
         return media
-
-
-def check_length(model: VideoModel, prompt: Prompt) -> None:
-    """Check that a prompt is no longer than the model allows.
-
-    Raises:
-        ValueError: If it is longer.
-    """
-    if model.longest is not None and len(prompt) > model.longest:
-        visual = sum(video.num_tokens for _, video in prompt.videos)
-        raise ValueError(
-            f"a prompt of {len(prompt)} tokens, {visual} of them visual, is longer than the checkpoint's "
-            f"tokenizer_model_max_length = {model.longest}: lower max_frames_num or choose a stronger compressor"
-        )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from lmms_eval_stgridpool.answers.answering import check_length
 from lmms_eval_stgridpool.answers.generation import Generated, PreparedQuestion, generate
 from lmms_eval_stgridpool.answers.generation_settings import GenerationSettings
+from lmms_eval_stgridpool.answers.prompt_length import check_length
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.videos.encoding import EncodedMedia, Media, MediaEncoder
 from stgridpool import Compressor

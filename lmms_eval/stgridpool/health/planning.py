@@ -1,6 +1,6 @@
 """What a method makes of a video, counted without running a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,7 +8,7 @@ from llava.model.checkpoint import Checkpoint, read_checkpoint
 from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.own_pooling import pooling_compressor
 from stgridpool import Compressor, Shape
-from stgridpool.compressor import PATCHES
+from stgridpool.compressor import PATCHES, Step, planned_counts, steps_that_renumber
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference, planned_layers, planned_retention
 from stgridpool.newlines import count_newlines
@@ -34,7 +34,9 @@ class Planned:
         retention: The same as fractions of `own_tokens`, or of these and their newlines.
         tflops: Estimated floating-point operations of the prefill, 10^12, with `TEXT_TOKENS` of text.
         kv_megabytes: Size of the cache of keys and values in 16 bits, 10^6 bytes.
-        fits: Whether the prompt is no longer than the checkpoint's context; None if not known.
+        positions: Positions of the longest prompt in the longest layer, `TEXT_TOKENS` included; None where the tokens
+            decide.
+        fits: Whether these are no more than the checkpoint's context; None if not known.
     """
 
     compressor: str
@@ -47,6 +49,7 @@ class Planned:
     retention: dict[str, float | None]
     tflops: float | None
     kv_megabytes: float | None
+    positions: int | None
     fits: bool | None
 
 
@@ -70,17 +73,16 @@ class Planner:
     longest: int | None
 
     @classmethod
-    def of(cls, checkpoint: str, newline_position: str | None = None) -> "Planner":
+    def of(cls, checkpoint: str, overwrites: Mapping[str, Any] | None = None) -> "Planner":
         """Read a checkpoint's settings and headers.
 
         Args:
             checkpoint: Folder or hub name.
-            newline_position: Where newline tokens stand, in place of the checkpoint's setting.
+            overwrites: Settings that take precedence over those of the checkpoint's configuration.
 
         Raises:
             ValueError: If the checkpoint cannot be read, or contradicts itself.
         """
-        overwrites = {} if newline_position is None else {"mm_newline_position": newline_position}
         found: Checkpoint = read_checkpoint(checkpoint_folder(checkpoint), overwrites=overwrites)
         config: Any = found.config
         outline = found.outline()
@@ -112,6 +114,9 @@ class Planner:
         known = [count + newlines + TEXT_TOKENS for count in layers if count is not None]
         lengths = known if len(known) == len(layers) else None
         first = layers[0]
+        front = planned_counts(self._front_steps(method), (frames, *reference.patches))[-1]
+        longest = first if first is not None and steps_that_renumber(method.steps()) else front
+        positions = None if longest is None else longest + newlines + TEXT_TOKENS
         return Planned(
             compressor=repr(method),
             frames=frames,
@@ -123,7 +128,8 @@ class Planner:
             retention=retention,
             tflops=None if lengths is None else self.size.prefill_flops(lengths) / 1e12,
             kv_megabytes=None if lengths is None else self.size.kv_bytes(lengths) / 1e6,
-            fits=None if first is None or self.longest is None else first + newlines + TEXT_TOKENS <= self.longest,
+            positions=positions,
+            fits=None if positions is None or self.longest is None else positions <= self.longest,
         )
 
     def fit(self, compressor: Compressor, most_tokens: int) -> int:
@@ -148,14 +154,18 @@ class Planner:
 
     def _lattice(self, method: Compressor, frames: int) -> Shape | None:
         """Return the lattice of the tokens that enter the language model; None if they do not fill one."""
+        shape: Shape | None = (frames, *self.reference.patches)
+        for step in self._front_steps(method):
+            shape = None if shape is None else step.compressor.planned_shape(shape)
+        return shape
+
+    def _front_steps(self, method: Compressor) -> list[Step]:
+        """Return the steps in front of the language model, including the checkpoint's own pooling."""
         steps = [step for step in method.steps() if not step.is_inside]
         if not any(step.place == PATCHES for step in steps):
             early = sum(step.is_before_features for step in steps)
             steps[early:early] = self.reference.own_pooling.steps()
-        shape: Shape | None = (frames, *self.reference.patches)
-        for step in steps:
-            shape = None if shape is None else step.compressor.planned_shape(shape)
-        return shape
+        return steps
 
 
 def _largest(holds: Callable[[int], bool], most: int) -> int:

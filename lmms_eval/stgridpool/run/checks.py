@@ -43,7 +43,7 @@ def check_run(task: str, model_args: str, processes: int | None = None, include:
         if (missing := missing_table(name, manager)) is not None:
             raise ValueError(f"{missing.text}: {missing.repair}")
     folder = folder_on_disk(arguments.pretrained)
-    return None if folder is None else length_warning(Planner.of(str(folder)), arguments)
+    return None if folder is None else length_warning(Planner.of(str(folder), arguments.overwrites()), arguments)
 
 
 def check_device(device: str) -> None:

@@ -11,6 +11,7 @@ from stgridpool import options
 from stgridpool.newlines import NEWLINE_POSITIONS
 
 DETERMINISTIC_VISION_BATCH = 8
+LONGEST_CONTEXT = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class LlavaArguments(Arguments):
             that use its pooling head need it, because LLaVA's checkpoints leave the head out.
         text_tower: Folder or Hugging Face name of the SigLIP or CLIP model that the vision tower was taken from, with
             its tokenizer. Compressors that compare patches or frames with the text of the question need it.
+        rope_scaling: Factor of linear scaling, 1 to 1000: positions are divided by it before they are rotated. None
+            follows the checkpoint.
+        max_length: Longest prompt in positions, text included, 1 to 10,000,000; the checkpoint may not have been
+            trained on that many. None follows the checkpoint. STTM ran VNBench (180 frames, 35,280 tokens) with 65,536
+            and unscaled positions.
 
     Raises:
         ValueError: If an argument has the wrong type or is out of range, or a path is empty.
@@ -63,6 +69,8 @@ class LlavaArguments(Arguments):
     force_sample: bool = False
     pool_head: str | None = None
     text_tower: str | None = None
+    rope_scaling: float | None = None
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,6 +85,10 @@ class LlavaArguments(Arguments):
             options.flag(name, getattr(self, name))
         if self.vision_batch_size != "auto":
             options.whole_number("vision_batch_size (or auto)", self.vision_batch_size, 1, 1_000_000)
+        if self.rope_scaling is not None:
+            options.number("rope_scaling", self.rope_scaling, 1, 1000)
+        if self.max_length is not None:
+            options.whole_number("max_length", self.max_length, 1, LONGEST_CONTEXT)
         if self.fps is not None and self.force_sample:
             raise ValueError("set fps or force_sample, not both: force_sample ignores the frame rate")
 
@@ -90,7 +102,18 @@ class LlavaArguments(Arguments):
             return self.vision_batch_size
         return DETERMINISTIC_VISION_BATCH if self.deterministic else None
 
+    def overwrites(self) -> dict[str, Any]:
+        """Return the settings that take precedence over those of the checkpoint's configuration."""
+        settings: dict[str, Any] = {}
+        if self.mm_newline_position is not None:
+            settings["mm_newline_position"] = self.mm_newline_position
+        if self.rope_scaling is not None:
+            settings["rope_scaling"] = {"rope_type": "linear", "factor": float(self.rope_scaling)}
+        if self.max_length is not None:
+            settings |= dict.fromkeys(("tokenizer_model_max_length", "max_position_embeddings"), self.max_length)
+        return settings
+
     def recorded(self) -> dict[str, Any]:
         """Return the arguments that the record of a run shows as they were given."""
-        own = ("add_time_instruction", "conv_template")
+        own = ("add_time_instruction", "conv_template", "rope_scaling", "max_length")
         return super().recorded() | {name: getattr(self, name) for name in own}

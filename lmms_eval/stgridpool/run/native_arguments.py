@@ -45,6 +45,8 @@ class NativeArguments(Arguments):
         "force_sample": "sampling, fps and max_frames_num decide which frames are sampled",
         "pool_head": "it belongs to llava_video, whose checkpoints leave the head out",
         "text_tower": "it belongs to llava_video, whose checkpoints leave the text half out",
+        "rope_scaling": "positions are those of the checkpoint's configuration",
+        "max_length": "prompts of native models have no limit",
         "vision_batch_size": "the vision part of a native model encodes a video as a whole",
     }
 

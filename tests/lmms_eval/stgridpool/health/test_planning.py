@@ -66,7 +66,7 @@ def test_frames_that_fit(planner):
     assert planner.fit(NSP(), 100) == 8  # 12 with newlines per frame
     assert planner.fit(NSP(), 96) == 8
     assert planner.fit(NSP(), 95) == 7
-    assert Planner.of(MINIATURE, "no_token").fit(NSP(), 95) == 10
+    assert Planner.of(MINIATURE, {"mm_newline_position": "no_token"}).fit(NSP(), 95) == 10
     with pytest.raises(ValueError, match="one frame has 12 tokens, more than 11"):
         planner.fit(NSP(), 11)
 

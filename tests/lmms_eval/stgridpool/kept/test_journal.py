@@ -84,6 +84,8 @@ def test_losses_and_rounds_are_kept_too(make_model, ask, tmp_path, count):
         {"fps": 1},
         {"mm_newline_position": "no_token"},
         {"add_time_instruction": True},
+        {"rope_scaling": 2},
+        {"max_length": 8192},
         {"video_decode_backend": "decord"},
         {"attn_implementation": "eager"},
         {"deterministic": True},
