@@ -264,10 +264,12 @@ def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None
 
 
 def steps_that_renumber(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Return the steps in front of decoder layer 0, if no layer and no generated token then has a position of before.
+    """Return the steps in front of decoder layer 0, if every layer then reads a prompt with positions of its own.
+
+    Tokens that are generated may still stand behind the positions of before, see `Step.decode_gap`.
 
     Args:
         steps: In order.
     """
     first = tuple(step for step in steps if step.place == 0)
-    return first if first and first[-1].positions == "reassign" and not first[-1].decode_gap else ()
+    return first if first and first[-1].positions == "reassign" else ()

@@ -1,7 +1,11 @@
 """The lmms-eval model ``llava_video``: LLaVA-Video and LLaVA-OneVision with any compressor of visual tokens."""
 
+from loguru import logger
+
 from llava.video_model import load_video_model
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
+from lmms_eval_stgridpool.health.planning import Planner
+from lmms_eval_stgridpool.run.context_length import length_warning
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from stgridpool.model import VideoModel
 
@@ -21,6 +25,10 @@ class LlavaVideo(EvaluatedModel):
 
     def _load_model(self) -> VideoModel:
         arguments = self.arguments
+        if self.rank == 0:
+            warning = length_warning(Planner.of(arguments.pretrained, arguments.overwrites()), arguments)
+            if warning is not None:
+                logger.warning(warning)
         return load_video_model(
             arguments.pretrained,
             model_name=arguments.model_name,

@@ -16,7 +16,7 @@ from lmms_eval_stgridpool.questions.requests import Request, Tasks, Visuals, nam
 from lmms_eval_stgridpool.run.unanswered import UNANSWERED, Unanswered
 from lmms_eval_stgridpool.videos.encoding import EncodedMedia, LastMade, Media, MediaEncoder
 from stgridpool.finite import NonFiniteError
-from stgridpool.model import Prompt, VideoModel
+from stgridpool.model import Prompt
 from stgridpool.timing import StageTimer
 
 

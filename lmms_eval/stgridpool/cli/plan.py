@@ -45,7 +45,9 @@ def plan(
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from lmms_eval_stgridpool.health.planning import TEXT_TOKENS, Planner  # noqa: PLC0415
 
-    planner = Planner.of(checkpoint, {} if mm_newline_position is None else {"mm_newline_position": mm_newline_position})
+    planner = Planner.of(
+        checkpoint, {} if mm_newline_position is None else {"mm_newline_position": mm_newline_position}
+    )
     choices = [Choice.parse(text) for text in compressor or ["st_gridpool"]]
     if retention:
         choices = [one.at(share, retention_of, planner.reference) for one in choices for share in retention]

@@ -152,6 +152,12 @@ class Planner:
             raise ValueError(f"one frame has {count(1)} tokens, more than {most_tokens}")
         return _largest(lambda frames: count(frames) <= most_tokens, MOST_FRAMES)
 
+    def most_frames(self, compressor: Compressor) -> int | None:
+        """Return the largest number of frames whose prompt fits into the checkpoint's context; None if none does."""
+        if self.plan(compressor, 1).fits is not True:
+            return None
+        return _largest(lambda frames: self.plan(compressor, frames).fits is True, MOST_FRAMES)
+
     def _lattice(self, method: Compressor, frames: int) -> Shape | None:
         """Return the lattice of the tokens that enter the language model; None if they do not fill one."""
         shape: Shape | None = (frames, *self.reference.patches)

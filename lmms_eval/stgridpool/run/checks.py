@@ -11,6 +11,7 @@ from llava.model.checkpoint_files import checkpoint_folder, is_hub_name
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.health.task_data import missing_table
 from lmms_eval_stgridpool.health.weights import local_folder
+from lmms_eval_stgridpool.run.context_length import length_warning
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import task_manager
@@ -72,16 +73,3 @@ def folder_on_disk(checkpoint: str) -> Path | None:
             f"first: hf download {checkpoint}"
         )
     return found
-
-
-def length_warning(planner: Planner, arguments: LlavaArguments) -> str | None:
-    """Warn if a video with all frames would be too long for the checkpoint, and say how many frames are not."""
-    method, most = arguments.build_compressor(), arguments.max_frames_num
-    planned = planner.plan(method, most)
-    if planned.fits is not False or planner.longest is None:
-        return None
-    fitting = planner.fit(method, planner.longest - planner.text_tokens)
-    return (
-        f"{most} frames make {(planned.tokens or 0) + planned.newlines} tokens, and the checkpoint takes prompts of "
-        f"{planner.longest}: questions about long videos will fail; max_frames_num={fitting} fits, or a stronger method"
-    )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llava.model.builder import load_pretrained_model
+from llava.model.settings import make_config, read_settings
 
 COUNT = "an integer of at least 1"
 NUMBER = "a number above 0"
@@ -67,6 +68,18 @@ def test_a_rope_that_cannot_be(copied, rejection, rope, message):
 
 def test_a_rope_in_the_words_of_transformers_5(copied, rejection):
     assert "the rope_type of rope_parameters must be one of" in rejection(copied(rope_parameters={"rope_type": "foo"}))
+
+
+def test_a_scaled_rope_keeps_its_base(copied):
+    """transformers 5 writes the base into `rope_parameters`, which scaling replaces."""
+    folder = copied(rope_theta=None, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    settings, _ = read_settings(folder, None, {"rope_scaling": {"rope_type": "linear", "factor": 2.0}})
+    rope = make_config(settings, {}, "here").rope_parameters
+    assert {name: rope[name] for name in ("rope_type", "factor", "rope_theta")} == {
+        "rope_type": "linear",
+        "factor": 2.0,
+        "rope_theta": 1e6,
+    }
 
 
 @pytest.mark.parametrize(("changes", "message"), TOWER)

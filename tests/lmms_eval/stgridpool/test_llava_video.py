@@ -320,6 +320,26 @@ def test_a_video_that_would_push_the_question_out_ends_the_run(make_model, ask, 
     assert "tokenizer_model_max_length = 300: lower max_frames_num" in logged[0]
 
 
+def test_positions_are_scaled_and_prompts_may_be_longer(make_model, ask):
+    model = make_model(rope_scaling=2, max_length=9000)
+    (fact,) = facts(ask(model, "generate_until", [{"visuals": ["v0.mp4"]}]))
+    config, rotary = model.model.language_model.config, model.model.language_model.model.rotary_emb
+    width = config.hidden_size // config.num_attention_heads
+    exponents = torch.arange(0, width, 2) / width
+    torch.testing.assert_close(rotary.inv_freq, 1 / (1e6**exponents * 2))
+    assert (model.model.longest, config.max_position_embeddings) == (9000, 9000)
+    assert (model._setup["rope_scaling"], model._setup["max_length"]) == (2, 9000)
+    assert fact["failure"] is None
+
+
+def test_what_does_not_fit_is_said_before_loading(make_model):
+    logged = []
+    handler = logger.add(logged.append, level="WARNING")
+    make_model(compressor="none", max_length=300)  # 8 frames of 7 x 7 tokens with 7 newlines are 448
+    logger.remove(handler)
+    assert "8 frames make a prompt of about 512 tokens, and the checkpoint takes prompts of 300" in logged[0]
+
+
 def test_a_one_vision_checkpoint_is_served(golden, make_model, ask):
     model = make_model(pretrained=str(golden / "llava" / "ckpt-ov"), compressor="bilinear")
     (fact,) = facts(ask(model, "generate_until", [{"visuals": ["v0.mp4"]}]))

@@ -1,0 +1,46 @@
+"""Whether the longest videos of a run fit into the checkpoint's context, and what would."""
+
+import math
+
+from lmms_eval_stgridpool.health.planning import Planned, Planner
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
+from stgridpool import Bilinear, Chain
+from stgridpool.compressor import PATCHES
+
+
+def length_warning(planner: Planner, arguments: LlavaArguments) -> str | None:
+    """Warn if a video with all frames would be too long for the checkpoint, and say what would not be.
+
+    Args:
+        planner: Counts the tokens of the checkpoint, with the settings that `arguments` overwrite.
+        arguments: The arguments of the run.
+
+    Returns:
+        The warning; None if the video fits, or if the number of its tokens depends on the tokens.
+
+    Raises:
+        ValueError: If the model is not deep enough for the compressor, or there are too few tokens for its options.
+    """
+    planned = planner.plan(arguments.build_compressor(), arguments.max_frames_num)
+    if planned.fits is not False:
+        return None
+    return (
+        f"{planned.frames} frames make a prompt of about {planned.positions} tokens, and the checkpoint takes prompts "
+        f"of {planner.longest}: questions about long videos will fail; use {_repairs(planner, arguments, planned)}"
+    )
+
+
+def _repairs(planner: Planner, arguments: LlavaArguments, planned: Planned) -> str:
+    """Name what would fit: pooling behind a method that does not pool, fewer frames, a longer context."""
+    method, repairs = arguments.build_compressor(), []
+    keeps_all = planned.tokens is not None and planned.tokens >= planned.frames * math.prod(planner.reference.patches)
+    if keeps_all and any(step.place == PATCHES for step in method.steps()):
+        pooling = Bilinear()
+        pooled = pooling if arguments.compressor == "none" else Chain((method, pooling))
+        if planner.plan(pooled, planned.frames).fits:
+            name = "bilinear" if arguments.compressor == "none" else f"{arguments.compressor}+bilinear"
+            repairs.append(f"compressor={name}")
+    frames = planner.most_frames(method)
+    if frames is not None:
+        repairs.append(f"max_frames_num={frames}")
+    return ", ".join([*repairs, f"a stronger method, or a longer context with max_length={planned.positions}"])
