@@ -1,8 +1,9 @@
 """Compare evaluation runs in a table: tokens and time per video, and the score.
 
-Each folder is the `--output` of one `scripts/evaluate.sh`; the newest run in it counts. Tokens come from lmms-eval's
-samples file, as means over the answered questions; seconds from the record that the model writes beside the results,
-summed over stages and processes and divided by the questions; the accuracy is the task's first metric, as lmms-eval
+Each folder is the `--output` of a `scripts/evaluate.sh` or of a sweep; the newest run of each counts. Tokens come
+from lmms-eval's samples file, as means over the answered questions; seconds from the record that the model writes
+beside the results, summed over stages and processes and divided by the questions, without the reading and encoding that
+the runs of a sweep share; the accuracy is the task's first metric, as lmms-eval
 reports it, with a 95 % interval that counts the questions of one video as one draw. The table also
 counts unanswered questions; a run that failed because there were too many is shown without its accuracy.
 """
@@ -13,7 +14,7 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from lmms_eval_stgridpool.comparison.rows import read_run
+from lmms_eval_stgridpool.comparison.rows import read_runs
 from lmms_eval_stgridpool.comparison.table import markdown, show
 from lmms_eval_stgridpool.kept.paths import path_argument
 from stgridpool.retention import DEFINITIONS
@@ -32,7 +33,7 @@ def main() -> None:
     form.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     arguments = parser.parse_args()
     try:
-        rows = [row for folder in arguments.folders for row in read_run(folder, arguments.by, arguments.retention_of)]
+        rows = read_runs(arguments.folders, arguments.by, arguments.retention_of)
     except (FileNotFoundError, ValueError) as error:
         parser.exit(1, f"compare_runs.py: {error}\n")
     if arguments.json:

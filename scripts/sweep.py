@@ -113,7 +113,7 @@ def main() -> None:
     if outcome.failed:
         parser.exit(1, f"sweep.py: a run failed, see above. Results, marked: {sweep.output_path}\n")
     print(
-        f"Reading and encoding, once for all: {outcome.shared_seconds:.3f} seconds per question. "
+        f"Reading and encoding, all compressors together: {outcome.shared_seconds:.3f} seconds per question. "
         f"Results: {sweep.output_path}"
     )
 

@@ -45,7 +45,7 @@ def test_a_sweep_writes_what_separate_runs_find(sweep, miniature, tmp_path, caps
     sweep(*common, "bilinear", 'average:{"kernel_size":3}')
     shown = capsys.readouterr().out
     assert "average_kernel_size=3: Average(kernel_size=3" in shown
-    assert "Reading and encoding, once for all: " in shown
+    assert "Reading and encoding, all compressors together: " in shown
     manager = TaskManager(include_path=str(REPOSITORY / "custom_tasks"), model_name="llava_video")
     for folder, options in (
         ("bilinear", "compressor=bilinear"),

@@ -103,7 +103,9 @@ def sweep(
         show(outcome.rows, Console(), given.retention_shown)
         for remark in (*outcome.published, *outcome.remarks):
             typer.echo(remark)
-        typer.echo(f"Reading and encoding, once for all: {outcome.shared_seconds:.3f} seconds per question.")
+        typer.echo(
+            f"Reading and encoding, all compressors together: {outcome.shared_seconds:.3f} seconds per question."
+        )
         typer.echo(f"Results: {output_path}")
     if outcome.failed:
         raise ValueError(f"a run failed, see above. Results, marked: {output_path}")
@@ -121,12 +123,12 @@ def compare(
     A run in which too many questions stayed unanswered is shown without its accuracy.
     """
     from lmms_eval_stgridpool.comparison import table  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.rows import read_run  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.rows import read_runs  # noqa: PLC0415
     from stgridpool.options import choice  # noqa: PLC0415
     from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
 
     choice("--retention-of", retention_of, DEFINITIONS)
-    rows = [row for folder in folders for row in read_run(folder, by, retention_of)]
+    rows = read_runs(folders, by, retention_of)
     if as_json:
         print_json(rows)
     elif markdown:

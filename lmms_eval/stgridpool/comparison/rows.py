@@ -2,12 +2,13 @@
 
 The newest run in a folder counts. Tokens come from lmms-eval's samples file, as means over the answered questions;
 seconds from the record that the model writes beside the results, summed over stages and processes and divided by the
-questions; the accuracy is the task's first metric, as lmms-eval reports it, with a 95 % interval that counts the
-questions of one video as one draw.
+questions, without the reading and encoding that the runs of a sweep share; the accuracy is the task's first metric, as
+lmms-eval reports it, with a 95 % interval that counts the questions of one video as one draw.
 """
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from statistics import mean
 from typing import Any
 
 RESULTS_ENDING = "_results.json"
+SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
+"""Stages that a sweep goes through once for all its runs."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,48 @@ class Row:
     score: float
     interval: float | None  # half of the 95 % interval of the score; None where samples have no score of their own
     parts: dict[str, float]  # score of the questions of each kind
+
+
+def read_runs(folders: Sequence[Path], by: str | None = None, of: str = "last_layer") -> list[Row]:
+    """Read the runs below folders: the newest in each folder of results, such as those that a sweep writes.
+
+    Runs with the same folder name are told apart by as many parents as that takes.
+
+    Args:
+        folders: Output folders of runs or of sweeps.
+        by: See `read_run`.
+        of: See `read_run`.
+
+    Raises:
+        FileNotFoundError: If a folder holds no run, or a run is incomplete.
+        ValueError: See `read_run`.
+    """
+    runs: dict[Path, list[Row]] = {}
+    for folder in folders:
+        for run, holder in _runs_below(folder.resolve()).items():
+            runs[run] = read_run(holder, by, of)
+    names = _distinct(list(runs))
+    return [replace(row, run=name) for name, rows in zip(names, runs.values(), strict=True) for row in rows]
+
+
+def _runs_below(folder: Path) -> dict[Path, Path]:
+    """Return where results are, by the folder that names the run; lmms-eval writes into OUTPUT/CHECKPOINT."""
+    holders = sorted({path.parent for path in folder.rglob(f"*{RESULTS_ENDING}")})
+    if len(holders) < 2:
+        return {folder: folder}
+    parents = Counter(holder.parent for holder in holders)
+    return {holder.parent if holder != folder and parents[holder.parent] == 1 else holder: holder for holder in holders}
+
+
+def _distinct(folders: Sequence[Path]) -> list[str]:
+    """Name each folder by its last part, or by as many last parts as tell it from the others."""
+    names = []
+    for folder in folders:
+        count = 1
+        while sum(other.parts[-count:] == folder.parts[-count:] for other in folders) > 1:
+            count += 1
+        names.append("/".join(folder.parts[-count:]))
+    return names
 
 
 def read_run(folder: Path, by: str | None = None, of: str = "last_layer") -> list[Row]:
@@ -130,6 +175,12 @@ def _unit(score: float, average: float) -> int:
     return 100 if abs(score - 100 * average) < abs(score - average) else 1
 
 
+def _own_seconds(record: Mapping[str, Any]) -> float:
+    """Return the seconds of a run, without what runs of a sweep share: it would be charged to the first alone."""
+    shared = SHARED_STAGES if "sweep" in record else ()
+    return sum(spent for stage, spent in record["seconds"].items() if stage not in shared)
+
+
 def summarise(
     run: str,
     task: str,
@@ -170,7 +221,7 @@ def summarise(
         retention_total=ratio(
             sum(fact["kept_tokens"][of] for fact in facts), sum(fact["full_tokens"] for fact in facts)
         ),
-        seconds_per_question=ratio(sum(record["seconds"].values()), record["requests"]),
+        seconds_per_question=ratio(_own_seconds(record), record["requests"]),
         metric=metric,
         score=score,
         interval=clustered_interval(samples, metric, score),

@@ -1,7 +1,7 @@
 """A sweep from its options to its files and the rows of its table."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 
 from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
-from lmms_eval_stgridpool.comparison.rows import Row, summarise
+from lmms_eval_stgridpool.comparison.rows import SHARED_STAGES, Row, summarise
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
@@ -20,8 +20,6 @@ from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool.published import published_for
-
-SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Sweep:
         limit: Most questions per task, or None.
 
     Raises:
-        ValueError: If there is no compressor, or one is named twice.
+        ValueError: If there is no compressor, one is named twice, or `model_args` hold one.
     """
 
     choices: tuple[Choice, ...]
@@ -56,6 +54,10 @@ class Sweep:
             raise ValueError("name at least one compressor")
         if len({choice.folder for choice in self.choices}) < len(self.choices):
             raise ValueError("a compressor is named twice")
+        for name in sorted({"compressor", "compressor_args"} & set(parse_model_args(self.model_args))):
+            raise ValueError(
+                f"--model_args of a sweep holds {name}, which would be ignored; name its compressors as COMPRESSOR"
+            )
 
     @property
     def retention_shown(self) -> str:
@@ -80,7 +82,7 @@ class Sweep:
             if model.budget_missed is not None:
                 remarks.append(f"{choice.folder}: left out: {model.budget_missed}")
         beside = published_beside(rows, choices, loaded.arguments.pretrained)
-        return Outcome(tuple(rows), tuple(remarks), _shared_seconds(models), beside)
+        return Outcome(tuple(rows), tuple(remarks), shared_seconds([model.run_record for model in models]), beside)
 
     def _evaluate(self, model: SweptModel, choice: Choice, manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.
@@ -121,8 +123,6 @@ class Sweep:
         files.write(record)
         if verdict.failed:
             mark(files.results, verdict)
-        seconds = {stage: spent for stage, spent in record["seconds"].items() if stage not in SHARED_STAGES}
-        record = record | {"seconds": seconds}
         return [
             summarise(choice.folder, task, record, of_task, results["results"][task], self.retention_shown)
             for task, of_task in samples.items()
@@ -144,7 +144,7 @@ class Outcome:
     Attributes:
         rows: A row for each compressor and task; none if no compressor could meet its budget.
         remarks: Why compressors were left out, or miss the retention.
-        shared_seconds: Seconds per question of reading and encoding, which were done once for all.
+        shared_seconds: Seconds per question of reading and encoding, over all runs.
         published: Accuracies that papers report for the same methods, retentions, tasks and checkpoint.
     """
 
@@ -172,7 +172,15 @@ def published_beside(rows: Sequence[Row], choices: Sequence[Choice], checkpoint:
     return tuple(dict.fromkeys(str(one) for of_row in found for one in of_row))
 
 
-def _shared_seconds(models: Sequence[SweptModel]) -> float:
-    record = models[0].run_record or {"seconds": {}, "requests": 1}
-    shared: float = sum(record["seconds"].get(stage, 0) for stage in SHARED_STAGES) / record["requests"]
-    return shared
+def shared_seconds(records: Sequence[Mapping[str, Any] | None]) -> float:
+    """Return the seconds per question of reading and encoding, which is timed in the run that needs a video first.
+
+    Methods that change frames read and encode videos for themselves; that counts as well.
+
+    Args:
+        records: The record of each run of the sweep; None for a run without one.
+    """
+    known = [record for record in records if record is not None]
+    spent: float = sum(record["seconds"].get(stage, 0.0) for record in known for stage in SHARED_STAGES)
+    questions = max((record["requests"] for record in known), default=0)
+    return spent / questions if questions else 0.0

@@ -15,7 +15,8 @@ def cells(row: Row) -> list[str]:
     def text(value: float | None, digits: int, factor: int = 1) -> str:
         return "-" if value is None else f"{factor * value:.{digits}f}"
 
-    accuracy = f"{row.score:.2f}" + ("" if row.interval is None else f" ± {row.interval:.1f}")
+    digits = 4 if abs(row.score) <= 1 and (row.interval or 0) <= 1 else 2  # a share of 1 or a percentage
+    accuracy = text(row.score, digits) + ("" if row.interval is None else f" ± {text(row.interval, digits)}")
     return [
         row.run,
         text(row.tokens_per_frame, 1),
@@ -63,7 +64,8 @@ def show(rows: Sequence[Row], console: Console, of: str = "last_layer") -> None:
         table = Table(
             title=f"{of_table[0].task}; accuracy is {of_table[0].metric}",
             caption=f"tokens entering the language model, visual + newline; retention ({of}) in %, mean "
-            "of the questions and of all tokens; accuracy ± half of its 95 % interval",
+            "of the questions and of all tokens; runs of a sweep without reading and encoding; accuracy ± half of "
+            "its 95 % interval",
             box=box.SIMPLE,
             collapse_padding=True,
             pad_edge=False,

@@ -70,7 +70,7 @@ def test_a_sweep_gets_its_options(monkeypatch):
     assert (sweep.retention, sweep.retention_of, sweep.output_path) == ((0.5, 0.25), "last_layer", Path("out"))
     assert result.output.splitlines()[-3:] == [
         "a remark",
-        "Reading and encoding, once for all: 0.250 seconds per question.",
+        "Reading and encoding, all compressors together: 0.250 seconds per question.",
         "Results: out",
     ]
     assert json.loads(invoke(*words, "--json").output)["shared_seconds"] == 0.25
@@ -87,6 +87,10 @@ def test_a_sweep_in_which_a_run_failed_fails(monkeypatch):
     ("words", "message"),
     [
         (("nsp", "nsp"), "a compressor is named twice"),
+        (
+            ("nsp", "--model_args", "pretrained=x,compressor=none"),
+            "--model_args of a sweep holds compressor, which would be ignored; name its compressors as COMPRESSOR",
+        ),
         (("nps",), "nps: there is no compressor 'nps', did you mean 'nsp'?"),
         (
             ("nsp", "--retention-of", "first_layer"),
@@ -95,7 +99,7 @@ def test_a_sweep_in_which_a_run_failed_fails(monkeypatch):
     ],
 )
 def test_a_wrong_sweep_is_refused_before_anything_is_loaded(words, message):
-    result = invoke("sweep", *words, "--tasks", "quiz", "--model_args", "pretrained=x")
+    result = invoke("sweep", "--tasks", "quiz", "--model_args", "pretrained=x", *words)
     assert str(result.exception).startswith(message)
 
 
@@ -108,10 +112,11 @@ def test_a_sweep_that_no_compressor_can_meet_fails(monkeypatch):
 def test_runs_are_compared(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(
-        "lmms_eval_stgridpool.comparison.rows.read_run", lambda folder, by, of: seen.append((folder, by, of)) or [ROW]
+        "lmms_eval_stgridpool.comparison.rows.read_runs",
+        lambda folders, by, of: seen.append((folders, by, of)) or [ROW],
     )
     assert "50.00" in invoke("compare", tmp_path, "--by", "duration").output
-    assert seen == [(tmp_path, "duration", "last_layer")]
+    assert seen == [([tmp_path], "duration", "last_layer")]
     assert json.loads(invoke("compare", tmp_path, "--json").output)[0]["run"] == "nsp"
     assert invoke("compare", tmp_path, "--markdown").output.startswith("quiz, acc:")
 

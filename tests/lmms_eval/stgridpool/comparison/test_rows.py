@@ -175,3 +175,42 @@ def test_any_definition_of_retention_can_be_shown(comparison, tmp_path):
     path.write_text(path.read_text().replace("last_layer", "kv_read"))
     (row,) = comparison.read_run(folder, of="kv_read")
     assert row.retention_total == pytest.approx((8 + 8 + 6) / 40)
+
+
+def test_every_run_that_was_given_is_shown_under_a_name_of_its_own(comparison, tmp_path):
+    """Two output folders called alike, and a sweep of two methods."""
+    for number, name in enumerate(("a/bilinear", "b/bilinear", "sweep/nsp", "sweep/random")):
+        write_run(tmp_path / name, score=float(number), compressor=f"C{number}()")
+    rows = comparison.read_runs([tmp_path / "a/bilinear", tmp_path / "b/bilinear", tmp_path / "sweep"])
+    assert [row.run for row in rows] == ["a/bilinear", "b/bilinear", "nsp", "random"]
+    assert [row.score for row in rows] == [0.0, 1.0, 2.0, 3.0]
+    text = shown(comparison, rows)
+    assert all(f"{row.run}: C{number}()" in text for number, row in enumerate(rows))
+
+
+def test_two_checkpoints_in_one_output_folder_are_two_runs(comparison, tmp_path):
+    write_run(tmp_path / "out", score=1.0)
+    (tmp_path / "out" / "checkpoint").rename(tmp_path / "out" / "other")
+    write_run(tmp_path / "out", score=2.0)
+    rows = comparison.read_runs([tmp_path / "out"])
+    assert [(row.run, row.score) for row in rows] == [("checkpoint", 2.0), ("other", 1.0)]
+
+
+def test_a_folder_without_a_run_is_named(comparison, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no \*_results.json below .*did the run fail\?"):
+        comparison.read_runs([tmp_path])
+
+
+def test_runs_of_a_sweep_are_not_charged_for_reading_and_encoding(comparison, tmp_path):
+    """Of 6 s, the video's decoding takes 1 s; there are 4 questions."""
+    (row,) = comparison.read_run(write_run(tmp_path / "first", sweep=["A()", "B()"]))
+    assert row.seconds_per_question == 1.25
+
+
+@pytest.mark.parametrize(("score", "expected"), [(50.0, "50.00 ± 98.00"), (0.5, "0.5000 ± 0.9800")])
+def test_accuracy_and_its_error_have_one_unit(comparison, score, expected):
+    """Two videos, residuals of a half: 1.96 * sqrt(2 * 0.25 * 2 / 1) / 2 = 0.98."""
+    samples = [{**sample(number, 2, 8, 4), "m": {"score": float(number)}} for number in range(2)]
+    record = {"compressor": "C()", "seconds": {}, "requests": 2}
+    row = comparison.summarise("first", "quiz", record, samples, {"m": score})
+    assert comparison.cells(row)[-1] == expected
