@@ -116,7 +116,7 @@ class EvaluatedModel(lmms):
         is_batched = shares_prefix and not self.arguments.deterministic  # rounding depends on the rest of the batch
         self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
         self._setup = describe(self.arguments, self.placement, self.model.facts(), compressor, shares_prefix)
-        self._journal = Journal(self.arguments, self.rank, self._setup, self._tower)
+        self._journal = Journal(self.arguments, self.rank, self._setup, self._tower, compressor)
 
     @property
     def device(self) -> torch.device:
@@ -192,7 +192,7 @@ class EvaluatedModel(lmms):
             if not is_padding(instance):
                 jobs.append(self._job(request))
             self.exchange.report(f"read question {position + 1} of {len(instances)}")
-        kept = [(job, self._journal.get(job.name, job.request)) for job in jobs]
+        kept = [(job, self._kept(job)) for job in jobs]
         known = [(job, result) for job, result in kept if result is not None]
         for _, result in known:
             self._sums.add_resumed(result.facts)
@@ -231,8 +231,16 @@ class EvaluatedModel(lmms):
             decoding = 0.0
             if self.world_size > 1:
                 decoding = sum(decoding_work(path, self.arguments.max_frames_num) for path in videos or ())
-            pictures = self._tasks.pictures(request) if self._journal.is_on and videos is None else ()
-            return Job(self.rank, request, self._journal.name(request, videos, pictures), videos, decoding)
+            name = self._journal.name(request, videos, self._pictures(request, videos))
+            return Job(self.rank, request, name, videos, decoding)
+
+    def _pictures(self, request: Request, videos: tuple[str, ...] | None) -> Sequence[object]:
+        """Identify what a request shows instead of videos, for the journal."""
+        return self._tasks.pictures(request) if self._journal.is_on and videos is None else ()
+
+    def _kept(self, job: Job) -> Answered | None:
+        """Return the answer of an earlier run, or None."""
+        return self._journal.get(job.name, job.request)
 
     def _answer_batch(self, jobs: list[Job], no_answer: Answer) -> list[Answered]:
         requests = [job.request for job in jobs]

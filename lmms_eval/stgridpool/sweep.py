@@ -6,13 +6,14 @@ Methods that change frames need features of their own, and have the video decode
 import copy
 import sys
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.schedule import Job, in_batches, in_video_order, videos_in_order
+from lmms_eval_stgridpool.run.failure import fatal
 from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from stgridpool import Compressor, Step
@@ -47,19 +48,20 @@ class SweptModel(LlavaVideo):
     other, while the video's features are in memory. The other models return these answers when lmms-eval asks them. A
     compressor that cannot meet its budget on a video is not asked again, and `budget_missed` says why.
 
+    With `resume_dir`, each model has the journal of a separate run: a sweep continues separate runs, and they continue
+    a sweep.
+
     Args:
         **arguments: See `Arguments`.
 
     Raises:
-        ValueError: If an argument is unknown or out of range, if `resume_dir` is set, or if there are several ranks.
+        ValueError: If an argument is unknown or out of range, or if there are several ranks.
     """
 
     let_through = BudgetError
 
     def __init__(self, **arguments: Any) -> None:
         self.budget_missed: str | None = None
-        if arguments.get("resume_dir") is not None:
-            raise ValueError("a sweep has no journal: leave out resume_dir; feature_cache makes a second run fast")
         super().__init__(**arguments)
         if self.world_size > 1:
             raise ValueError(f"a sweep runs in one process, not in {self.world_size}")
@@ -102,12 +104,35 @@ class SweptModel(LlavaVideo):
         self._questions_per_batch = sys.maxsize  # `_answer_batch` gets all questions about a video
 
     def _answer_jobs(self, jobs: list[Job], no_answer: Answer) -> list[tuple[Job, Answered]]:
-        unknown = [job for job in jobs if _key(job) not in self._found]
+        for model in self._sweep:
+            model._take_kept(jobs)
+        unknown = [job for job in jobs if any(_key(job) not in model._found for model in self._sweep)]
         if unknown:
             for loader in {model._loader for model in self._sweep} - {self._loader}:
                 loader.expect(videos_in_order(in_video_order(unknown)))
             super()._answer_jobs(unknown, no_answer)
         return [(job, self._found[_key(job)]) for job in jobs]
+
+    def _kept(self, job: Job) -> None:
+        """Leave the journal to `_answer_jobs`, which asks the journals of all models."""
+
+    def _take_kept(self, jobs: list[Job]) -> None:
+        """Take this compressor's answers of earlier runs from its journal."""
+        for job in jobs:
+            if _key(job) not in self._found:
+                result = self._journal.get(self._own(job).name, job.request)
+                if result is not None:
+                    self._found[_key(job)] = result
+                    self._sums.add_resumed(result.facts)
+
+    def _own(self, job: Job) -> Job:
+        """Return a question under its name in this compressor's journal."""
+        if not self._journal.is_on:
+            return job
+        with fatal(f"rank {self.rank}, task {job.request.task}, document {job.request.document}"):
+            pictures = self._pictures(job.request, job.videos)
+            key = self._journal.key(job.request, job.videos, pictures)
+        return replace(job, name=f"{key}-{job.name.rpartition('-')[2]}")
 
     def _answer_batch(self, jobs: list[Job], no_answer: Answer) -> list[Answered]:
         for model in self._sweep:
@@ -117,7 +142,8 @@ class SweptModel(LlavaVideo):
     def _answer_alone(self, jobs: list[Job], no_answer: Answer) -> None:
         """Answer questions about one video with this compressor, then free its tokens and prefix."""
         self.model.compressor = self.compressor
-        for batch in in_batches(jobs, self._own_batch):
+        unknown = [self._own(job) for job in jobs if _key(job) not in self._found]
+        for batch in in_batches(unknown, self._own_batch):
             results = [Answered(no_answer, SampleFacts())] * len(batch)
             if self.budget_missed is None:
                 try:
@@ -135,4 +161,4 @@ def _sharing(plain: MediaEncoder) -> SharingEncoder:
 
 def _key(job: Job) -> Hashable:
     """Identify a question; lmms-eval asks all models the same questions in the same order."""
-    return job.request.kind, job.request.task, job.request.document, job.request.position
+    return job.owner, job.request.kind, job.request.task, job.request.document, job.request.position

@@ -178,7 +178,8 @@ def _unit(score: float, average: float) -> int:
 def _own_seconds(record: Mapping[str, Any]) -> float:
     """Return the seconds of a run, without what runs of a sweep share: it would be charged to the first alone."""
     shared = SHARED_STAGES if "sweep" in record else ()
-    return sum(spent for stage, spent in record["seconds"].items() if stage not in shared)
+    seconds: Mapping[str, float] = record["seconds"]
+    return sum(spent for stage, spent in seconds.items() if stage not in shared)
 
 
 def summarise(

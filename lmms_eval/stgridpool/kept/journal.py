@@ -15,6 +15,7 @@ from lmms_eval_stgridpool.kept.journal_files import JournalFiles, Kept
 from lmms_eval_stgridpool.kept.sample_facts import Answered, SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request
 from lmms_eval_stgridpool.run.arguments import Arguments
+from stgridpool import Compressor
 from stgridpool.elsewhere import foreign_code
 
 OF_SETUP = (
@@ -42,6 +43,7 @@ class Journal:
         setup: The settings of the run, see `describe`.
         tower: A digest of the weights of the vision tower, its pooling head and its text half, which may come from
             outside the checkpoint.
+        compressor: The compressor, where it is not the one of the arguments, as in a sweep.
 
     Attributes:
         is_on: Whether answers are kept.
@@ -51,13 +53,20 @@ class Journal:
         OSError: If the folder cannot be made, read or written.
     """
 
-    def __init__(self, arguments: Arguments, rank: int, setup: Mapping[str, Any], tower: str | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Arguments,
+        rank: int,
+        setup: Mapping[str, Any],
+        tower: str | None = None,
+        compressor: Compressor | None = None,
+    ) -> None:
         self.is_on = arguments.resume_dir is not None
         self.taken_of_other_code = 0
         self._takes_blind = arguments.answer_without_visuals
         self._files: JournalFiles | None = None
         if arguments.resume_dir is not None:
-            code = code_version(*foreign_code(arguments.build_compressor()))
+            code = code_version(*foreign_code(compressor or arguments.build_compressor()))
             self._files = JournalFiles(arguments.resume_dir, rank, code, arguments.resume_any_version)
         own = {argument.name: getattr(arguments, argument.name) for argument in fields(arguments)}
         self._setup = {name: value for name, value in own.items() if name not in INDECISIVE}
@@ -65,14 +74,26 @@ class Journal:
         self._asked: Counter[str] = Counter()
 
     def name(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[object] = ()) -> str:
-        """Name a question; the name ends in a number, because a run may ask a question several times.
+        """Name a question: its `key`, and a number, because a run may ask a question several times.
+
+        Args:
+            request: See `key`.
+            videos: See `key`.
+            pictures: See `key`.
+        """
+        key = self.key(request, videos, pictures)
+        self._asked[key] += 1
+        return f"{key}-{self._asked[key]}"
+
+    def key(self, request: Request, videos: Sequence[str] | None, pictures: Sequence[object] = ()) -> str:
+        """Compute a digest of everything that the answer to a question depends on.
 
         Args:
             request: The question.
-            videos: Paths of its videos; if a file has changed, the name differs.
+            videos: Paths of its videos; if a file has changed, the key differs.
             pictures: The `visual_identity` of each picture that it shows instead of videos.
         """
-        key = answer_key(
+        return answer_key(
             {
                 "setup": self._setup,
                 "kind": request.kind,
@@ -84,8 +105,6 @@ class Journal:
                 "pictures": pictures,
             }
         )
-        self._asked[key] += 1
-        return f"{key}-{self._asked[key]}"
 
     def get(self, name: str, request: Request) -> Answered | None:
         """Look a question's answer up.

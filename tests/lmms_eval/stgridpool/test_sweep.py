@@ -127,9 +127,55 @@ def test_a_cache_on_disk_is_used_as_well(checkpoint, ask, tmp_path, monkeypatch)
     assert [[result.text for result in ask(model, "generate_until", documents)] for model in make()] == expected
 
 
-def test_a_journal_is_refused(checkpoint, tmp_path):
-    with pytest.raises(ValueError, match="a sweep has no journal: leave out resume_dir"):
-        SweptModel(pretrained=str(checkpoint), resume_dir=str(tmp_path))
+def journalled(checkpoint, folder):
+    """The models of a sweep that keeps its answers."""
+    arguments = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "resume_dir": str(folder)}
+    return SweptModel(**arguments, **SETTINGS).for_each([build_compressor(name) for name in NAMES])
+
+
+def counted(model):
+    """Numbers of the new answers and of the resumed ones."""
+    model.clean()
+    return model.run_record["requests"], model.run_record["resumed_requests"]
+
+
+def test_a_killed_sweep_goes_on(checkpoint, ask, tmp_path, make_model, monkeypatch):
+    """It stops at the second video's third answer, of the last compressor."""
+    documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4")]
+    models = journalled(checkpoint, tmp_path)
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(jobs, no_answer):
+        if jobs[0].request.position == 1:
+            raise KilledError
+        return plain(jobs, no_answer)
+
+    plain = models[-1]._answer_alone
+    monkeypatch.setattr(models[-1], "_answer_alone", killed)
+    with pytest.raises(KilledError):
+        ask(models[0], "generate_until", documents)
+    again = journalled(checkpoint, tmp_path)
+    found = [[result.text for result in ask(model, "generate_until", documents)] for model in again]
+    for name, texts in zip(NAMES, found, strict=True):
+        alone = make_model(compressor=name, **SETTINGS)
+        assert texts == [result.text for result in ask(alone, "generate_until", documents)]
+    assert [counted(model) for model in again] == [(0, 2), (0, 2), (1, 1)]
+
+
+def test_a_sweep_continues_separate_runs_and_they_continue_a_sweep(checkpoint, ask, tmp_path, make_model, monkeypatch):
+    documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4", "v0.mp4")]  # the first is asked twice
+    options = {"max_frames_num": 8, "resume_dir": str(tmp_path), **SETTINGS}
+    ask(make_model(compressor="bilinear", **options), "generate_until", documents[:2])
+    models = journalled(checkpoint, tmp_path)
+    expected = [[result.text for result in ask(model, "generate_until", documents)] for model in models]
+    assert [counted(model) for model in models] == [(3, 0), (1, 2), (3, 0)]
+    monkeypatch.setattr(VideoReader, "read", None)
+    for name, texts in zip(NAMES, expected, strict=True):
+        alone = make_model(compressor=name, **options)
+        assert [result.text for result in ask(alone, "generate_until", documents)] == texts
+        assert counted(alone) == (0, 3)
 
 
 def test_what_the_model_does_not_offer_is_refused(checkpoint):
