@@ -106,6 +106,8 @@ def main() -> None:
     except (ArgumentTypeError, ValueError) as error:
         parser.error(str(error))
     outcome = sweep.run()
+    if not outcome.is_first:
+        return
     if not outcome.rows:
         parser.exit(1, "sweep.py: no compressor could meet its budget: " + "; ".join(outcome.remarks) + "\n")
     show(outcome.rows, Console(), sweep.retention_shown)

@@ -55,7 +55,7 @@ class SweptModel(LlavaVideo):
         **arguments: See `Arguments`.
 
     Raises:
-        ValueError: If an argument is unknown or out of range, or if there are several ranks.
+        ValueError: If an argument is unknown or out of range.
     """
 
     let_through = BudgetError
@@ -63,8 +63,6 @@ class SweptModel(LlavaVideo):
     def __init__(self, **arguments: Any) -> None:
         self.budget_missed: str | None = None
         super().__init__(**arguments)
-        if self.world_size > 1:
-            raise ValueError(f"a sweep runs in one process, not in {self.world_size}")
         self.encoder = _sharing(self.encoder)
         self._sweep = [self]
         self._found: dict[Hashable, Answered] = {}
@@ -112,6 +110,29 @@ class SweptModel(LlavaVideo):
                 loader.expect(videos_in_order(in_video_order(unknown)))
             super()._answer_jobs(unknown, no_answer)
         return [(job, self._found[_key(job)]) for job in jobs]
+
+    def _answer_scattered(self, jobs: list[Job], kind: str, no_answer: Answer) -> list[tuple[Job, Answered]]:
+        """Scatter the questions that an answer is missing for, and return the answers of all compressors."""
+        unknown = [job for job in jobs if _key(job) not in self._found]
+        kept = [job for job in unknown if all(model._has_kept(job) for model in self._sweep)]
+        self._answer_jobs(kept, no_answer)
+        with fatal(f"rank {self.rank}, exchange of questions"):
+            missing = [job for job in unknown if _key(job) not in self._found]
+            scattered = self.exchange.scatter(missing, self._tasks.known(kind))
+        self._answer_jobs(scattered, no_answer)
+        answers = [(job, [model._found[_key(job)] for model in self._sweep]) for job in scattered]
+        with fatal(f"rank {self.rank}, exchange of answers"):
+            for job, of_models in self.exchange.return_answers(answers):
+                for model, answer in zip(self._sweep, of_models, strict=True):
+                    model._found[_key(job)] = answer
+            of_ranks = self.exchange.gather([model.budget_missed for model in self._sweep])
+        for model, missed in zip(self._sweep, zip(*of_ranks, strict=True), strict=True):
+            model.budget_missed = next((reason for reason in missed if reason is not None), None)
+        return [(job, self._found[_key(job)]) for job in jobs]
+
+    def _has_kept(self, job: Job) -> bool:
+        """Return whether this compressor's journal has an answer."""
+        return self._journal.has(self._own(job).name, job.request)
 
     def _kept(self, job: Job) -> None:
         """Leave the journal to `_answer_jobs`, which asks the journals of all models."""

@@ -95,6 +95,8 @@ def sweep(
     choices = tuple(map(Choice.parse, compressors))
     given = Sweep(choices, tasks, model_args, output_path, tuple(retention or ()), retention_of, include_path, limit)
     outcome = given.run()
+    if not outcome.is_first:
+        return
     if not outcome.rows:
         raise ValueError(f"no compressor could meet its budget: {'; '.join(outcome.remarks)}")
     if as_json:

@@ -73,7 +73,7 @@ class Sweep:
             found, remarks = at_retentions(choices, self.retention, self.retention_of, reference, frames)
             choices = tuple(found)
         if not choices:
-            return Outcome((), tuple(remarks), 0.0)
+            return Outcome((), tuple(remarks), 0.0, is_first=loaded.rank == 0)
         log_progress()
         models = loaded.for_each([choice.build() for choice in choices])
         rows: list[Row] = []
@@ -82,7 +82,13 @@ class Sweep:
             if model.budget_missed is not None:
                 remarks.append(f"{choice.folder}: left out: {model.budget_missed}")
         beside = published_beside(rows, choices, loaded.arguments.pretrained)
-        return Outcome(tuple(rows), tuple(remarks), shared_seconds([model.run_record for model in models]), beside)
+        return Outcome(
+            tuple(rows),
+            tuple(remarks),
+            shared_seconds([model.run_record for model in models]),
+            beside,
+            loaded.rank == 0,
+        )
 
     def _evaluate(self, model: SweptModel, choice: Choice, manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.
@@ -98,7 +104,7 @@ class Sweep:
         command = self._command(choice)
         tracker = EvaluationTracker(output_path=command.output_path)
         time = utils.get_datetime_str()
-        files = RunFiles.claim(results_folder(command) or self.output_path, time)
+        files = RunFiles.claim(results_folder(command) or self.output_path, time) if model.rank == 0 else None
         results: dict[str, Any] = simple_evaluate(
             model=model,
             model_args=command.model_args,
@@ -110,6 +116,8 @@ class Sweep:
             cli_args=command,
             datetime_str=time,
         )
+        if files is None:
+            return []
         record, verdict = model.run_record, model.verdict
         if model.budget_missed is not None or record is None or verdict is None:
             files.give_up()
@@ -146,12 +154,14 @@ class Outcome:
         remarks: Why compressors were left out, or miss the retention.
         shared_seconds: Seconds per question of reading and encoding, over all runs.
         published: Accuracies that papers report for the same methods, retentions, tasks and checkpoint.
+        is_first: Whether this is rank 0, which alone has rows and writes files.
     """
 
     rows: tuple[Row, ...]
     remarks: tuple[str, ...]
     shared_seconds: float
     published: tuple[str, ...] = ()
+    is_first: bool = True
 
     @property
     def failed(self) -> bool:

@@ -113,6 +113,18 @@ class Journal:
             The answer; None if the journal has none, or if it was computed without visuals and this run does not allow
             that.
         """
+        found = self._look_up(name, request)
+        if found is None:
+            return None
+        result, kept = found
+        self.taken_of_other_code += kept.is_of_other_code
+        return result
+
+    def has(self, name: str, request: Request) -> bool:
+        """Return whether `get` would find an answer."""
+        return self._look_up(name, request) is not None
+
+    def _look_up(self, name: str, request: Request) -> tuple[Answered, Kept] | None:
         kept = None if self._files is None else self._files.get(name)
         if kept is None:
             return None
@@ -123,8 +135,7 @@ class Journal:
             return None
         if result.facts.is_blind and not self._takes_blind:
             return None
-        self.taken_of_other_code += kept.is_of_other_code
-        return result
+        return result, kept
 
     def keep(self, name: str, result: Answered) -> None:
         """Write an answer to the journal, unless the question failed: the next run then asks it again."""
