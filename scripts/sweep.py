@@ -8,6 +8,9 @@ Example:
   python scripts/sweep.py --tasks videomme --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64 \
     bilinear st_gridpool 'average:{"kernel_size":4}'
 
+On several GPUs: accelerate launch --num_processes 8 scripts/sweep.py ... With resume_dir=FOLDER among the --model_args,
+a sweep that was stopped goes on when it is started again.
+
 Accuracies that papers report for the same checkpoint, task, method and retention stand below the table.
 
 With --retention every compressor gets the options that make it keep that share of the tokens after the checkpoint's own
