@@ -103,8 +103,7 @@ def test_defaults_on_a_machine_without_gpus(evaluate, tmp_path):
     assert done.stdout == f"evaluate.sh: results in {tmp_path}/out/model/now_results.json\n"
     assert after(lines, "--tasks") == "videomme"
     assert after(lines, "--model_args") == (
-        "pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,conv_template=qwen_1_5,model_name=llava_qwen,compressor=st_gridpool,"
-        f"resume_dir={tmp_path}/out/answers"
+        f"pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,compressor=st_gridpool,resume_dir={tmp_path}/out/answers"
     )
     assert after(lines, "--include_path") == f"{tmp_path}/repository/custom_tasks"
     assert after(lines, "--num_processes") == "1"
@@ -126,10 +125,16 @@ def test_model_arguments_and_options_of_lmms_eval_are_passed_on(evaluate, tmp_pa
     options = 'compressor_args={"preset":"paper","ceil_mode":true}'
     _, lines = evaluate("quiz", "my model", "nsp", "1", "max_frames_num=8", options, "--", "--limit", "a b")
     assert after(lines, "--model_args") == (
-        "pretrained=my model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=nsp,"
-        f"resume_dir={tmp_path}/out/answers,max_frames_num=8,{options}"
+        f"pretrained=my model,compressor=nsp,resume_dir={tmp_path}/out/answers,max_frames_num=8,{options}"
     )
     assert after(lines, "--limit") == "a b"
+
+
+def test_a_model_argument_of_the_user_stands_once(evaluate):
+    _, lines = evaluate("quiz", "checkpoint", "nsp", "1", "resume_dir=elsewhere", "conv_template=plain")
+    assert after(lines, "--model_args") == (
+        "pretrained=checkpoint,compressor=nsp,resume_dir=elsewhere,conv_template=plain"
+    )
 
 
 def test_options_of_the_launcher_come_last(evaluate):

@@ -93,6 +93,7 @@ guard() {
   kill -KILL -- "-$1"
 }
 
+[[ "$model_args" == *,resume_dir=* ]] || model_args=",resume_dir=$output/answers$model_args"
 mkdir -p "$output"
 started="$(mktemp)"
 trap 'rm -f "$started"' EXIT
@@ -101,7 +102,7 @@ for signal in HUP INT TERM; do
 done
 set -m
 "${launch[@]}" -m lmms_eval --model llava_video \
-  --model_args "pretrained=$model,conv_template=qwen_1_5,model_name=llava_qwen,compressor=$compressor,resume_dir=$output/answers$model_args" \
+  --model_args "pretrained=$model,compressor=$compressor$model_args" \
   --tasks "$task" --include_path "$include_path" --batch_size 1 --log_samples --output_path "$output" "$@" &
 run=$!
 coproc GUARD { guard "$run" 2>/dev/null; }
