@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ COMPRESSORS = typer.Argument(metavar="COMPRESSOR...", help='NAME or NAME:{"optio
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 to 1; may be repeated.")
 RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
 LIMIT = typer.Option(help="Most questions per task, for a trial run.")
+SWEEP_PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
 SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Where results go.")
 
 FOLDERS = typer.Argument(metavar="FOLDER...", help="Output folders of runs.")
@@ -78,9 +80,10 @@ def sweep(
     include_path: Annotated[Path | None, INCLUDE] = None,
     limit: Annotated[float | None, LIMIT] = None,
     output_path: Annotated[Path, SWEEP_OUTPUT] = Path("logs") / "runs" / "sweep",
+    processes: Annotated[int, SWEEP_PROCESSES] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate several methods in one process: each video is decoded and encoded once for all of them.
+    """Evaluate several methods together: each video is decoded and encoded once for all of them.
 
     With --retention every method gets the options that make it keep that share of the tokens after the checkpoint's own
     pooling, however it counts its own budget.
@@ -94,6 +97,13 @@ def sweep(
     choice("--retention-of", retention_of, DEFINITIONS)
     choices = tuple(map(Choice.parse, compressors))
     given = Sweep(choices, tasks, model_args, output_path, tuple(retention or ()), retention_of, include_path, limit)
+    if processes > 1:
+        words = [*compressors, "--tasks", tasks, "--model_args", model_args, "--retention-of", retention_of]
+        words += [word for share in retention or () for word in ("--retention", str(share))]
+        words += ["--include_path", str(include_path)] if include_path is not None else []
+        words += ["--limit", str(limit)] if limit is not None else []
+        words += ["--output_path", str(output_path), *(["--json"] if as_json else [])]
+        _launch(processes, "sweep", words)
     outcome = given.run()
     if not outcome.is_first:
         return
@@ -111,6 +121,17 @@ def sweep(
         typer.echo(f"Results: {output_path}")
     if outcome.failed:
         raise ValueError(f"a run failed, see above. Results, marked: {output_path}")
+
+
+def _launch(processes: int, command: str, words: Sequence[str]) -> None:
+    """Replace this process by accelerate's launcher, which starts a command of `stgridpool` on several processes."""
+    import torch  # noqa: PLC0415
+
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--multi_gpu"]
+    launch += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0", "-m", "lmms_eval_stgridpool.cli", command, *words]  # port 0: any free one
+    on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+    os.execvpe(launch[0], launch, {**os.environ, **on_cpu})
 
 
 def compare(

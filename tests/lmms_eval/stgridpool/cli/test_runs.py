@@ -103,6 +103,25 @@ def test_a_wrong_sweep_is_refused_before_anything_is_loaded(words, message):
     assert str(result.exception).startswith(message)
 
 
+def test_a_sweep_on_several_processes_is_launched_with_the_same_options(monkeypatch):
+    class LaunchedError(Exception):
+        pass
+
+    def launched(program, words, environment):
+        raise LaunchedError(words)
+
+    monkeypatch.setattr("os.execvpe", launched)
+    words = ["nsp", "none", "--tasks", "quiz", "--model_args", "pretrained=x", "--retention-of", "kv_read"]
+    words += ["--retention", "0.5", "--retention", "0.25", "--limit", "3.0", "--output_path", "out", "--json"]
+    result = invoke("sweep", *words, "--processes", 2)
+    assert isinstance(result.exception, LaunchedError)
+    [command] = result.exception.args
+    start = command.index("sweep")
+    assert command[start - 2 : start] == ["-m", "lmms_eval_stgridpool.cli"]
+    assert command[start + 1 :] == words
+    assert command[command.index("--num_processes") + 1] == "2"
+
+
 def test_a_sweep_that_no_compressor_can_meet_fails(monkeypatch):
     monkeypatch.setattr(Sweep, "run", lambda self: Outcome((), ("none@0.5: left out: it has no budget",), 0.0))
     result = invoke("sweep", "none", "--tasks", "quiz", "--model_args", "pretrained=x", "--retention", 0.5)
