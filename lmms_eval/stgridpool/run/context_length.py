@@ -1,10 +1,12 @@
 """Whether the longest videos of a run fit into the checkpoint's context, and what would."""
 
 import math
+from contextlib import suppress
 
 from lmms_eval_stgridpool.health.planning import Planned, Planner
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from stgridpool import Bilinear, Chain
+from stgridpool.budget import BudgetError
 from stgridpool.compressor import PATCHES
 
 
@@ -16,12 +18,16 @@ def length_warning(planner: Planner, arguments: LlavaArguments) -> str | None:
         arguments: The arguments of the run.
 
     Returns:
-        The warning; None if the video fits, or if the number of its tokens depends on the tokens.
+        The warning; None if the video fits, if the number of its tokens depends on the tokens, or if the compressor
+        cannot meet its budget on a video of that many frames, which others may not have.
 
     Raises:
         ValueError: If the model is not deep enough for the compressor, or there are too few tokens for its options.
     """
-    planned = planner.plan(arguments.build_compressor(), arguments.max_frames_num)
+    try:
+        planned = planner.plan(arguments.build_compressor(), arguments.max_frames_num)
+    except BudgetError:
+        return None
     if planned.fits is not False:
         return None
     return (
@@ -40,7 +46,8 @@ def _repairs(planner: Planner, arguments: LlavaArguments, planned: Planned) -> s
         if planner.plan(pooled, planned.frames).fits:
             name = "bilinear" if arguments.compressor == "none" else f"{arguments.compressor}+bilinear"
             repairs.append(f"compressor={name}")
-    frames = planner.most_frames(method)
-    if frames is not None:
-        repairs.append(f"max_frames_num={frames}")
+    with suppress(BudgetError):  # some methods need more than a few frames
+        frames = planner.most_frames(method)
+        if frames is not None:
+            repairs.append(f"max_frames_num={frames}")
     return ", ".join([*repairs, f"a stronger method, or a longer context with max_length={planned.positions}"])

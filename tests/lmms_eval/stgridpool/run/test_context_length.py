@@ -67,3 +67,11 @@ def test_the_arguments_set_the_context():
     arguments = LlavaArguments(pretrained=MINIATURE, max_length=77, mm_newline_position="no_token", compressor="none")
     planner = Planner.of(MINIATURE, arguments.overwrites())
     assert (planner.longest, planner.newline_position) == (77, "no_token")
+
+
+def test_methods_that_refuse_some_numbers_of_frames_are_only_warned_of():
+    """dycoke_ttm keeps the first frame of a video; temporal_average leaves whole frames, and 6.4 are none."""
+    said = warning("dycoke_ttm", 64, longest=4000, compressor_args={"retention": 0.5})
+    assert said.startswith("64 frames make a prompt of about 6336 tokens")  # half of 64 * 196, and 64 of text
+    assert "max_frames_num" not in said
+    assert warning("temporal_average", 64, longest=100, compressor_args={"retention": 0.1}) is None
