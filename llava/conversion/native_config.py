@@ -116,7 +116,7 @@ def native_settings(
         tokenizer_length: Number of ids in the original tokenizer's files.
         num_rows: Rows of the embeddings.
     """
-    text = {name: original[name] for name in TEXT_SETTINGS if original.get(name) is not None}
+    text = {name: original[name] for name in (*TEXT_SETTINGS, "rope_parameters") if original.get(name) is not None}
     geometry: Any = tower_geometry(config)  # `check_expressible` has seen that it is a SigLIP's
     vision = {name: getattr(geometry, name) for name in VISION_SETTINGS}
     layers = geometry.num_hidden_layers - 1  # LLaVA drops the last one

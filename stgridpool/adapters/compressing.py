@@ -160,6 +160,7 @@ class Compressing:
             return stock(**following(prompt, length, arguments))
 
     def _compressed(self, arguments: Mapping[str, Any]) -> CompressedPrompt:
+        self._cache = self._inside = None  # those of an earlier prompt: a forward may no longer continue it
         self.last = compress_with(
             self._method, self._adapter, self._model, arguments, self._positions, self._images, self._clips
         )
@@ -167,7 +168,7 @@ class Compressing:
 
     def _has_visuals(self, arguments: Mapping[str, Any]) -> bool:
         names = [self._adapter.video_inputs[0], *(self._adapter.image_inputs[:1] if self._images else [])]
-        return any(arguments.get(name) is not None for name in names)
+        return any(arguments.get(name) is not None for name in (*names, "mm_encoder_outputs"))
 
     def _without_inputs(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments that do not describe the prompt; these have been written anew."""

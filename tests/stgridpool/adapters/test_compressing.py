@@ -100,6 +100,22 @@ def test_another_cache_is_refused():
             model.generate(input_ids=inputs["input_ids"], **GREEDY, **{CACHE_ARGUMENT: cache})
 
 
+def test_a_cache_of_an_earlier_prompt_is_refused():
+    model, inputs = loaded("qwen2_5_vl")
+    with stgridpool.compress(model, "stride"), torch.no_grad():
+        cache = model(**inputs, use_cache=True)[CACHE_ARGUMENT]
+        model.generate(**inputs, **GREEDY)
+        with pytest.raises(ValueError, match="is not the one of the latest forward with videos"):
+            model(input_ids=torch.tensor([[5]]), **{CACHE_ARGUMENT: cache})
+
+
+def test_features_without_pixels_are_refused():
+    model, inputs = loaded("qwen2_5_vl")
+    given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"video": None}}
+    with stgridpool.compress(model, "stride"), pytest.raises(ValueError, match="mm_encoder_outputs"):
+        model.generate(**given, **GREEDY)
+
+
 def test_a_wrapper_is_refused():
     class Wrapper(torch.nn.Module):
         def __init__(self, model):
