@@ -66,6 +66,15 @@ def test_text_settings_arrive(llava_golden, tmp_path):
     assert config.mm_newline_position == "grid"
 
 
+def test_the_base_of_positions_arrives_as_transformers_5_writes_it(llava_golden, tmp_path, edit_json):
+    shutil.copytree(llava_golden / "ckpt-video", tmp_path / "original")
+    rope = {"rope_type": "default", "rope_theta": 5e5}
+    edit_json(tmp_path / "original" / "config.json", rope_theta=None, rope_scaling=None, rope_parameters=rope)
+    convert(str(tmp_path / "original"), tmp_path / "native", verify=False)
+    config = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path / "native").config
+    assert config.text_config.rope_parameters["rope_theta"] == 5e5
+
+
 @pytest.mark.contract
 @torch.inference_mode()
 def test_gives_the_ids_of_the_original_code(llava_golden, tmp_path, video_checkpoint, video_frames, video_cases):
