@@ -6,7 +6,8 @@ from pathlib import Path
 
 import av
 
-from llava.video import pictures, regular_file
+from llava.frame_folder import pictures
+from llava.video import regular_file
 from llava.video_opening import VideoReadError
 from llava.video_packets import list_packets
 

@@ -81,6 +81,32 @@ class _Packet:
         return self.decoding_tick if self.tick is None else self.tick
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What the file declares of its video stream."""
+
+    formats: list[str]  # names of its container's format
+    codec: str
+    declared_rate: float | None  # frames per second, on average
+    rate: float | None  # the same, or else a guess from the times of the packets
+    start: float  # time at which the file starts, in seconds
+    time_base: float  # s per tick; 0 if unknown
+    is_paletted: bool  # only the first packet read carries the palette
+
+    @classmethod
+    def of(cls, container: av.container.InputContainer, stream: av.VideoStream) -> "_Facts":
+        declared = float(stream.average_rate or 0) or None
+        return cls(
+            container.format.name.split(","),
+            stream.codec_context.name,
+            declared,
+            declared or float(stream.guessed_rate or 0) or None,
+            (container.start_time or 0) / av.time_base,
+            float(stream.time_base or 0),
+            stream.codec_context.pix_fmt == "pal8",
+        )
+
+
 def list_packets(path: str) -> PacketList:
     """Read the packets of a file, and list the frames of its default video stream.
 
@@ -95,47 +121,49 @@ def list_packets(path: str) -> PacketList:
     with open_video(path) as (container, stream):
         packets, ends = _read_packets(path, container, stream)
         check_complete(path, container, stream, [packet.size for packet in packets], ends)
-        packets = [packet for packet in packets if packet.size]
-        formats = container.format.name.split(",")
-        declared = float(stream.average_rate or 0) or None
-        rate = declared or float(stream.guessed_rate or 0) or None
-        start = (container.start_time or 0) / av.time_base
-        time_base = float(stream.time_base or 0)
-        is_paletted = stream.codec_context.pix_fmt == "pal8"  # only the first packet read carries the palette
-        codec = stream.codec_context.name
+        facts = _Facts.of(container, stream)
+    packets = [packet for packet in packets if packet.size]
     shown = [position for position, packet in enumerate(packets) if packet.is_shown]
     if not shown:
         raise VideoReadError(path, "no frames")
     ordered = sorted((tick, position) for position in shown if (tick := packets[position].any_tick) is not None)
-    if len(ordered) < len(shown) or not time_base:
-        if rate is None:
-            raise VideoReadError(path, "the video stream declares neither a frame rate nor times")
-        times = [index / rate for index in range(len(shown))]
-        return PacketList(times, len(times) / rate, rate, [], [], [], [])
+    if len(ordered) < len(shown) or not facts.time_base:
+        return _without_times(path, len(shown), facts.rate)
     if _starts_in_doubt(packets):
         ordered = _without_undecodable(path, ordered)
-    times = [tick * time_base - start for tick, _ in ordered]
-    duration = times[-1] + _last_duration(times, packets[ordered[-1][1]].duration * time_base, declared)
-    if formats[0] == "avi" and declared is not None:  # its rate counts places for frames, of which some are empty
-        declared = min(declared, len(times) / (duration - times[0]))
-    is_seekable = (
-        not _SEEKABLE_FORMATS.isdisjoint(formats)
-        and not is_paletted
+    times = [tick * facts.time_base - facts.start for tick, _ in ordered]
+    last = packets[ordered[-1][1]].duration * facts.time_base
+    duration = times[-1] + _last_duration(times, last, facts.declared_rate)
+    rate = facts.declared_rate
+    if facts.formats[0] == "avi" and rate is not None:  # its rate counts places for frames, of which some are empty
+        rate = min(rate, len(times) / (duration - times[0]))
+    if not _is_seekable(facts, packets, ordered):
+        return PacketList(times, duration, rate, [], [], [], [])
+    keys = _key_packets(packets, by_decoding="mov" in facts.formats)
+    ids = [(packet.tick, packet.decoding_tick) for packet in packets]
+    ticks, positions = ([pair[part] for pair in ordered] for part in (0, 1))
+    return PacketList(times, duration, rate, ticks, positions, keys, ids)
+
+
+def _without_times(path: str, num_frames: int, rate: float | None) -> PacketList:
+    """List frames of a stream that gives them no times, at even distances.
+
+    Raises:
+        VideoReadError: If the rate is unknown as well.
+    """
+    if rate is None:
+        raise VideoReadError(path, "the video stream declares neither a frame rate nor times")
+    return PacketList([index / rate for index in range(num_frames)], num_frames / rate, rate, [], [], [], [])
+
+
+def _is_seekable(facts: _Facts, packets: Sequence[_Packet], ordered: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether the times of the packets identify the frames that decoding from any key packet returns."""
+    return (
+        not _SEEKABLE_FORMATS.isdisjoint(facts.formats)
+        and not facts.is_paletted
         and len({tick for tick, _ in ordered}) == len(ordered)
         and all(packet.tick is not None for packet in packets)
-        and not (codec == "mpeg4" and any(packet.size < _SMALLEST_MPEG4_FRAME for packet in packets))
-    )
-    if not is_seekable:
-        return PacketList(times, duration, declared, [], [], [], [])
-    by_decoding = "mov" in formats
-    return PacketList(
-        times,
-        duration,
-        declared,
-        [tick for tick, _ in ordered],
-        [position for _, position in ordered],
-        _key_packets(packets, by_decoding),
-        [(packet.tick, packet.decoding_tick) for packet in packets],
+        and not (facts.codec == "mpeg4" and any(packet.size < _SMALLEST_MPEG4_FRAME for packet in packets))
     )
 
 

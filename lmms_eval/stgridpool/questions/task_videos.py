@@ -6,7 +6,7 @@ from pathlib import Path
 from lmms_eval.evaluator_utils import get_task_list
 from lmms_eval.tasks import TaskManager, get_task_dict
 
-from llava.video import FRAME_SUFFIXES
+from llava.frame_folder import FRAME_SUFFIXES
 from lmms_eval_stgridpool.questions.requests import Tasks
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".flv", ".mpg", ".mpeg", ".ts", ".wmv")

@@ -1,0 +1,73 @@
+"""Reading of sampled frames from a folder with one picture per frame."""
+
+from collections.abc import Sequence
+from os import PathLike, fsdecode
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from llava.frame_choice import choose_frames
+from llava.frame_resizing import FrameResizing
+from llava.video_clip import VideoClip
+from llava.video_opening import VideoReadError
+
+FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def pictures(folder: str) -> list[Path]:
+    """List the pictures of a folder in the order of their names.
+
+    Raises:
+        VideoReadError: If there are none.
+    """
+    files = sorted(file for file in Path(folder).glob("*") if file.suffix.lower() in FRAME_SUFFIXES)
+    if not files:
+        raise VideoReadError(folder, "no frames: the folder holds no JPEG or PNG files")
+    return files
+
+
+def read_frame_folder(
+    folder: str | PathLike[str],
+    max_frames_num: int = 64,
+    fps: float | None = None,
+    force_sample: bool = False,
+    frame_rate: float = 3.0,
+    resizing: FrameResizing | None = None,
+    indices: Sequence[int] | None = None,
+) -> VideoClip:
+    """Read a video from a folder with one picture per frame, in the order of the file names.
+
+    Args:
+        folder: Folder of JPEG or PNG files, all of the same size.
+        max_frames_num: Most frames to return; if there are more, the returned ones are spread evenly.
+        fps: Frames to take per second of video, above 0, as `sample_frames_at_rate` chooses them; None takes all.
+        force_sample: Always take exactly `max_frames_num` frames, evenly spread.
+        frame_rate: Pictures per second of video; 3 is that of TVQA, the part of MVBench which comes as pictures.
+        resizing: Resize every picture as soon as it is read; None keeps its size.
+        indices: The pictures to read, ascending, instead of those that the rules above choose.
+
+    Raises:
+        VideoReadError: If there is no picture, or one cannot be read or has another size.
+        ValueError: If an option is out of range.
+    """
+    name = fsdecode(folder)
+    files = pictures(name)
+    if indices is None:
+        chosen, _ = choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
+    else:
+        chosen = [min(index, len(files) - 1) for index in indices]
+    times = [index / frame_rate for index in chosen]
+    frames, sizes = [], set()
+    try:
+        for index in chosen:
+            with Image.open(files[index]) as file:
+                picture = file.convert("RGB")
+            sizes.add(picture.size)
+            frames.append(np.asarray(picture if resizing is None else resizing.resize(picture)))
+    except (UnidentifiedImageError, OSError) as error:
+        raise VideoReadError(name, str(error)) from error
+    if len(sizes) > 1:
+        raise VideoReadError(name, "the pictures differ in size")
+    facts = (len(files) / frame_rate, None, 0, len(files), frame_rate)
+    return VideoClip(np.stack(frames), chosen, times, *facts)
