@@ -29,7 +29,7 @@ exit_without_own_llava()  # before the imports that would fail
 from rich.console import Console
 
 from lmms_eval_stgridpool.comparison.choice import Choice
-from lmms_eval_stgridpool.comparison.sweeping import Sweep
+from lmms_eval_stgridpool.comparison.sweeping import Sweep, sweep_folder
 from lmms_eval_stgridpool.comparison.table import show
 from lmms_eval_stgridpool.kept.paths import path_argument
 from stgridpool.retention import DEFINITIONS
@@ -93,7 +93,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--include_path", type=path_argument, help="folder of further tasks")
     parser.add_argument("--limit", type=float, help="most questions per task, for a trial run")
     parser.add_argument(
-        "--output_path", type=path_argument, default=REPOSITORY / "logs" / "runs" / "sweep", help="where results go"
+        "--output_path", type=path_argument, help="where results go (default: logs/runs/TASKS/sweep_KEY=VALUE_...)"
     )
     parser.set_defaults(behind_retention=[])
     return parser
@@ -104,6 +104,9 @@ def main() -> None:
     parser = make_parser()
     given = vars(parser.parse_args())
     try:
+        if given["output_path"] is None:
+            options = (given[name] for name in ("tasks", "model_args", "retention_of", "limit"))
+            given["output_path"] = sweep_folder(REPOSITORY / "logs" / "runs", *options)
         choices = given.pop("compressors") + [choice_argument(word) for word in given.pop("behind_retention")]
         sweep = Sweep(tuple(choices), **given | {"retention": tuple(given["retention"])})
     except (ArgumentTypeError, ValueError) as error:

@@ -110,13 +110,18 @@ class EvaluatedModel(lmms):
     def _use(self, compressor: Compressor) -> None:
         """Set up everything that depends on the compressor: how questions are answered, recorded and kept."""
         shares_prefix = self.arguments.share_prefix and self.model.shares_prefix and not compressor.query_aware
-        self.compressor = compressor
+        self._compressor = compressor
         self._sums = RankSums(self.rank)
         self._answerer = Answerer(self._tasks, self.encoder, SharedPrefix(self.model, shares_prefix), self._sums)
         is_batched = shares_prefix and not self.arguments.deterministic  # rounding depends on the rest of the batch
         self._questions_per_batch = self.arguments.questions_per_batch if is_batched else 1
         self._setup = describe(self.arguments, self.placement, self.model.facts(), compressor, shares_prefix)
         self._journal = Journal(self.arguments, self.rank, self._setup, self._tower, compressor)
+
+    @property
+    def compressor(self) -> Compressor:
+        """The compressor; it is set once, by the arguments, as records and journals name it."""
+        return self._compressor
 
     @property
     def device(self) -> torch.device:

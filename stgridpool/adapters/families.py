@@ -37,8 +37,14 @@ def adapter_for(model: Any) -> Adapter:
     """Return the adapter for a model of transformers, by ``model.config.model_type``.
 
     Raises:
-        ValueError: If no family serves it, which the message lists, or it wraps a model instead of being one.
+        ValueError: If no family serves it, which the message lists, if it wraps a model instead of being one, or if a
+            `compressor` was assigned to it: native models ignore that, while models of `llava` work that way.
     """
+    if "compressor" in getattr(model, "__dict__", {}):
+        raise ValueError(
+            f"{type(model).__name__} ignores the compressor that was assigned to it: `del model.compressor`, and use "
+            "`with stgridpool.compress(model, compressor):`"
+        )
     name = getattr(getattr(model, "config", None), "model_type", None)
     for family in FAMILIES:
         if name in family.model_types:

@@ -70,7 +70,9 @@ def start(tmp_path):
         }
         for earlier in (tmp_path / "out").rglob("*_results.json"):
             os.utime(earlier, (0, 0))
-        command = ["bash", script, "--output", str(tmp_path / more.get("output", "out")), *words]
+        output = more.get("output", "out")
+        own = [] if output is None else ["--output", str(tmp_path / output)]
+        command = ["bash", script, *own, *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         # A shell that starts with Ctrl-C ignored, as in the background of another one, cannot take it up.
         hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -95,6 +97,16 @@ def evaluate(start, tmp_path):
 
 def after(lines, option):
     return lines[lines.index(option) + 1]
+
+
+def test_other_options_have_another_folder(evaluate, tmp_path):
+    runs = tmp_path / "repository" / "logs" / "runs"
+    given = ("videomme", "ckpt", "nsp", "fps=1", 'compressor_args={"stride":2}', "--", "--limit", "20")
+    folder = runs / "videomme" / "nsp_fps=1_compressor_args=-stride-2-_-limit_20"
+    done, lines = evaluate(*given, output=None, results=folder / "model" / "now_results.json")
+    assert done.returncode == 0, done.stderr
+    assert after(lines, "--output_path") == str(folder)
+    assert f"resume_dir={folder}/answers" in after(lines, "--model_args")
 
 
 def test_defaults_on_a_machine_without_gpus(evaluate, tmp_path):

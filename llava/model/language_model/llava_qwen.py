@@ -93,6 +93,11 @@ class LlavaQwenModel(Qwen2Model):
         self.image_newline = nn.Parameter(newline) if "unpad" in config.mm_patch_merge_type else None
         self.post_init()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "compressor":
+            raise AttributeError(f"{type(self).__name__} has no compressor: assign it to the model around it")
+        super().__setattr__(name, value)
+
 
 class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
     """A Qwen2 language model that reads images and videos."""

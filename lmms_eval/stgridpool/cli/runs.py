@@ -17,7 +17,7 @@ CHECKPOINT = typer.Argument(metavar="CHECKPOINT", help="Folder or hub name.")
 ARGUMENTS = typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the model, such as max_frames_num=32.")
 COMPRESSOR = typer.Option("--compressor", "-c", help="A method, or several joined by +; see stgridpool methods.")
 PROCESSES = typer.Option("--processes", "-n", help="Default: the number of visible GPUs, or 1.")
-OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/TASK/COMPRESSOR.")
+OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/TASK/COMPRESSOR_KEY=VALUE_...")
 LAUNCH = typer.Option(help='Options of accelerate launch: "--num_machines 2 --machine_rank 0 ...".')
 FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--limit 20 --verbosity DEBUG".')
 
@@ -29,7 +29,7 @@ RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 t
 RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
 LIMIT = typer.Option(help="Most questions per task, for a trial run.")
 SWEEP_PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
-SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Where results go.")
+SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Default: logs/runs/TASKS/sweep_KEY=VALUE_...")
 
 FOLDERS = typer.Argument(metavar="FOLDER...", help="Output folders of runs.")
 BY = typer.Option("--by", metavar="FIELD", help="Also score by what the metric keeps, such as task_category.")
@@ -79,7 +79,7 @@ def sweep(
     retention_of: Annotated[str, RETENTION_OF] = "entering_llm",
     include_path: Annotated[Path | None, INCLUDE] = None,
     limit: Annotated[float | None, LIMIT] = None,
-    output_path: Annotated[Path, SWEEP_OUTPUT] = Path("logs") / "runs" / "sweep",
+    output_path: Annotated[Path | None, SWEEP_OUTPUT] = None,
     processes: Annotated[int, SWEEP_PROCESSES] = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -89,13 +89,15 @@ def sweep(
     pooling, however it counts its own budget.
     """
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.sweeping import Sweep  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.sweeping import Sweep, sweep_folder  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.table import show  # noqa: PLC0415
     from stgridpool.options import choice  # noqa: PLC0415
     from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
 
     choice("--retention-of", retention_of, DEFINITIONS)
     choices = tuple(map(Choice.parse, compressors))
+    if output_path is None:
+        output_path = sweep_folder(Path("logs") / "runs", tasks, model_args, retention_of, limit)
     given = Sweep(choices, tasks, model_args, output_path, tuple(retention or ()), retention_of, include_path, limit)
     if processes > 1:
         words = [*compressors, "--tasks", tasks, "--model_args", model_args, "--retention-of", retention_of]

@@ -1,12 +1,12 @@
 """A compressor as a command line names it, and the options with which it leaves a retention."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
 
+from lmms_eval_stgridpool.kept.paths import folder_name
 from stgridpool import Compressor, build_compressor
 from stgridpool.chain import Chain
 from stgridpool.equal_budget import Reference, meet, planned_retention
@@ -60,8 +60,7 @@ class Choice:
         """Return the name of the run."""
         if self.label is not None:
             return self.label
-        words = [self.name, *(f"{option}={value}" for option, value in self.options.items())]
-        return re.sub(r"[^\w=.]+", "-", "_".join(words)).strip("-")
+        return folder_name([self.name, *(f"{option}={value}" for option, value in self.options.items())])
 
     @property
     def model_args(self) -> str:

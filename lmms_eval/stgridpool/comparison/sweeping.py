@@ -14,12 +14,14 @@ from lmms_eval.tasks import TaskManager
 from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
 from lmms_eval_stgridpool.comparison.rows import SHARED_STAGES, Row, summarise
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
+from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool.published import published_for
+from stgridpool.retention import DEFINITIONS
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Sweep:
     model_args: str
     output_path: Path
     retention: tuple[float, ...] = ()
-    retention_of: str = "entering_llm"
+    retention_of: str = DEFINITIONS[0]
     include_path: Path | None = None
     limit: float | None = None
 
@@ -167,6 +169,25 @@ class Outcome:
     def failed(self) -> bool:
         """Whether a run failed."""
         return any(row.failure for row in self.rows)
+
+
+def sweep_folder(runs: Path, tasks: str, model_args: str, retention_of: str, limit: float | None) -> Path:
+    """Return where a sweep with these options writes unless told otherwise: sweeps with other options write elsewhere.
+
+    lmms-eval adds the checkpoint's name, and each compressor has a folder named by its options and retention.
+
+    Args:
+        runs: The folder of all runs.
+        tasks: See `Sweep`, as for the other options.
+        model_args: Those that change no answer may be among them.
+        retention_of: See `Sweep`.
+        limit: See `Sweep`.
+    """
+    given = parse_model_args(model_args)
+    words = [f"{name}={value}" for name, value in given.items() if name not in ("pretrained", "resume_dir")]
+    words += [f"retention_of={retention_of}"] if retention_of != DEFINITIONS[0] else []
+    words += [f"limit={limit:g}"] if limit is not None else []
+    return runs / folder_name([tasks]) / folder_name(["sweep", *words])
 
 
 def published_beside(rows: Sequence[Row], choices: Sequence[Choice], checkpoint: str) -> tuple[str, ...]:

@@ -2,11 +2,30 @@
 
 import argparse
 import os
+import re
 import stat
+from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 MARKER = ".made_by_stgridpool"
 """File that marks a folder as ours: files in it may be replaced and deleted."""
+
+LONGEST_NAME = 120
+"""Longest name of a folder, in characters; file systems allow 255 bytes."""
+
+
+def folder_name(words: Iterable[str]) -> str:
+    """Return a name for the results of a run with these options, so that other options have another folder.
+
+    Letters, digits and ``_=.`` stay; of what is longer than `LONGEST_NAME`, the end becomes a digest.
+    """
+    text = "_".join(words)
+    name = re.sub(r"[^\w=.]+", "-", text).strip("-")
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_NAME - 9]}-{digest}"
 
 
 def check_path(name: str, value: object) -> None:

@@ -23,7 +23,7 @@ Usage: bash scripts/evaluate.sh [OPTION...] TASK [MODEL] [COMPRESSOR] [NUM_PROCE
   -- ...          further options of lmms-eval: -- --limit 20 --verbosity DEBUG
 
 Options:
-  --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR in the repository)
+  --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR_KEY=VALUE_... in the repository)
   --launch "..."  further options of accelerate launch, separated by blanks; NUM_PROCESSES counts all machines
                   --launch "--num_machines 2 --machine_rank 0 --main_process_ip 10.0.0.1 --main_process_port 29500"
 
@@ -48,6 +48,7 @@ output=""
 launch_options=()
 positional=()
 model_args=""
+named=() # options that name the folder
 while (($#)); do
   case "$1" in
     -h | --help) usage; exit 0 ;;
@@ -56,7 +57,7 @@ while (($#)); do
     --) shift; break ;;
     "") fail "an argument is empty; is it a shell variable that is not set?" 2 ;;
     -*) fail "unknown option $1; options of lmms-eval go behind --" 2 ;;
-    *=*) model_args+=",$1" ;;
+    *=*) model_args+=",$1"; named+=("$1") ;;
     *) positional+=("$1") ;;
   esac
   shift
@@ -69,7 +70,9 @@ compressor="${positional[2]:-st_gridpool}"
 num_gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')"
 num_processes="${positional[3]:-$((num_gpus > 0 ? num_gpus : 1))}"
 [[ "$num_processes" =~ ^[1-9][0-9]*$ ]] || fail "NUM_PROCESSES must be a number from 1, got $num_processes" 2
-output="${output:-$runs/$task/$compressor}"
+output="${output:-$runs/${task//,/-}/$("$python" -c 'import sys
+from lmms_eval_stgridpool.kept.paths import folder_name
+print(folder_name(sys.argv[1:]))' "$compressor" "${named[@]}" "$@")}"
 for path in "--output $output" "MODEL $model"; do
   [[ "$path" != *,* ]] || fail "${path%% *} must not hold a comma, got ${path#* }: lmms-eval would take what follows for a further argument; rename it, or name a link to it" 2
 done

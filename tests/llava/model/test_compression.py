@@ -115,6 +115,11 @@ def test_what_is_set_and_recorded(model):
 
 
 @torch.no_grad()
+def test_the_model_inside_takes_no_compressor(model):
+    with pytest.raises(AttributeError, match="LlavaQwenModel has no compressor: assign it to the model around it"):
+        model.get_model().compressor = "nsp"
+
+
 def test_what_it_cannot_do_is_said(model, video_frames):
     model.compressor = PositiveLater()
     ids = torch.tensor(PROMPT)

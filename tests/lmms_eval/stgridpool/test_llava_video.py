@@ -48,6 +48,8 @@ def test_it_is_the_compressor_that_was_asked_for(model, make_model):
     other = make_model(compressor="bilinear", mm_newline_position="no_token")
     assert other.compressor == build_compressor("bilinear")
     assert other.model.facts()["mm_newline_position"] == "no_token"
+    with pytest.raises(AttributeError, match="compressor"):
+        other.compressor = build_compressor("nsp")  # the record and the journal name the first
     assert (model.rank, model.world_size, model.device, model.batch_size) == (0, 1, torch.device("cpu"), 1)
 
 

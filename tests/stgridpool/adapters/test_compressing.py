@@ -265,3 +265,12 @@ def test_text_alone_and_images_go_to_the_model_unchanged():
         with stgridpool.compress(model, "stride") as block:
             assert torch.equal(model.generate(**inputs, **GREEDY), expected)
             assert block.last is None
+
+
+def test_a_compressor_assigned_to_a_native_model_is_refused():
+    model, inputs = loaded("llava_onevision")
+    model.compressor = "nsp"  # as with models of llava; here nothing would read it
+    with pytest.raises(ValueError, match=r"ignores the compressor that was assigned to it: `del model\.compressor`"):
+        compress_inputs(model, inputs, "stride", retention=0.5)
+    del model.compressor
+    assert compress_inputs(model, inputs, "stride", retention=0.5).num_removed > 0

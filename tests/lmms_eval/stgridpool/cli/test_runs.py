@@ -73,6 +73,8 @@ def test_a_sweep_gets_its_options(monkeypatch):
         "Reading and encoding, all compressors together: 0.250 seconds per question.",
         "Results: out",
     ]
+    invoke(*words, "--limit", 3)
+    assert seen[1].output_path == Path("logs/runs/quiz/sweep_limit=3")
     assert json.loads(invoke(*words, "--json").output)["shared_seconds"] == 0.25
 
 

@@ -1,8 +1,10 @@
-"""Seconds of a sweep."""
+"""Seconds and folders of a sweep."""
+
+from pathlib import Path
 
 import pytest
 
-from lmms_eval_stgridpool.comparison.sweeping import shared_seconds
+from lmms_eval_stgridpool.comparison.sweeping import shared_seconds, sweep_folder
 
 
 def test_reading_and_encoding_count_in_whichever_run_they_were_needed_first():
@@ -14,3 +16,15 @@ def test_reading_and_encoding_count_in_whichever_run_they_were_needed_first():
 
 def test_runs_without_new_answers_share_no_seconds():
     assert shared_seconds([{"requests": 0, "seconds": {}}]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        (("quiz", "pretrained=/a/b", "entering_llm", None), "runs/quiz/sweep"),
+        (("quiz", "pretrained=/a/b,fps=1,resume_dir=/c", "entering_llm", None), "runs/quiz/sweep_fps=1"),
+        (("a,b", "pretrained=/a/b,fps=2", "kv_read", 20.0), "runs/a-b/sweep_fps=2_retention_of=kv_read_limit=20"),
+    ],
+)
+def test_sweeps_with_other_options_write_elsewhere(options, folder):
+    assert sweep_folder(Path("runs"), *options) == Path(folder)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from lmms_eval_stgridpool.kept.paths import (
+    LONGEST_NAME,
     MARKER,
     check_path,
+    folder_name,
     make_folder,
     own_folder,
     path_argument,
@@ -79,3 +81,22 @@ def test_only_regular_files_are_read(tmp_path):
     for name in ("fifo", "missing", "."):
         with pytest.raises(OSError, match=r"not a regular file|No such file|Is a directory"):
             read_regular_file(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["st_gridpool"], "st_gridpool"),
+        (["nsp", 'compressor_args={"kernel_size":3}', "fps=0.5"], "nsp_compressor_args=-kernel_size-3-_fps=0.5"),
+        (["a+b", "--limit", "20"], "a-b_-limit_20"),
+    ],
+)
+def test_options_name_a_folder(words, name):
+    assert folder_name(words) == name
+
+
+def test_long_options_name_different_folders():
+    long = "x" * 300
+    names = {folder_name(["nsp", long, end]) for end in "ab"}
+    assert len(names) == 2
+    assert {len(name) for name in names} == {LONGEST_NAME}
