@@ -49,6 +49,14 @@ def _seeded():
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_caches(tmp_path_factory):
+    """Keep what we remember between runs out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        yield
+
+
 def _golden_root() -> Path:
     """Numbers computed by the original code: a copy beside the checkout is preferred, the shipped one is equal."""
     beside = REPOSITORY.parent / "shared" / "golden"

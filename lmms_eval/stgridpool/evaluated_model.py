@@ -16,6 +16,7 @@ from lmms_eval.models.model_utils.progress import make_progress
 
 from lmms_eval_stgridpool.answers.answering import Answerer
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
+from lmms_eval_stgridpool.kept.fingerprints import CheckpointFingerprints, task_fingerprints
 from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version
 from lmms_eval_stgridpool.kept.journal import Journal
 from lmms_eval_stgridpool.kept.output import RunFiles, end_run
@@ -84,6 +85,7 @@ class EvaluatedModel(lmms):
         self.model.vision_batch_size = self.arguments.fixed_vision_batch_size()
         self._tasks = Tasks(self.task_dict, self.arguments.answer_without_visuals, self.arguments.prompt_style)
         self.encoder = self._make_encoder()
+        self._fingerprints = self._take_fingerprints() if self.rank == 0 else None
         self.run_record: dict[str, Any] | None = None
         self.verdict: Verdict | None = None
         self._ask_tower([self.model.compressor], early_steps(self.model.compressor))
@@ -186,6 +188,12 @@ class EvaluatedModel(lmms):
         self._loader = self.loader_class(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
         return MediaEncoder(self.model, self._loader, self.device, cache)
 
+    def _take_fingerprints(self) -> CheckpointFingerprints:
+        """Begin to compute the digests of the files that the model was loaded from."""
+        given = {name: getattr(self.arguments, name, None) for name in ("pretrained", "pool_head", "text_tower")}
+        given["vision_tower"] = self.model.facts().get("vision_tower")
+        return CheckpointFingerprints({name: value for name, value in given.items() if value})
+
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Answer) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]  # type: ignore[arg-type]
         has_barriers = self.world_size > 1 and not evaluation.uses_response_cache()
@@ -264,7 +272,15 @@ class EvaluatedModel(lmms):
         self._sums.answers_not_kept = self._journal.finish()
         elapsed = time.perf_counter() - self._started
         parts, seconds = zip(*self.exchange.gather((self._sums, elapsed)), strict=True)
-        record = run_record(self._setup, parts, max(seconds))
+        fingerprints = (
+            {}
+            if self._fingerprints is None
+            else {
+                **self._fingerprints.result(),
+                "tasks": task_fingerprints(self.task_dict, evaluation.task_index()),
+            }
+        )
+        record = run_record(self._setup, parts, max(seconds), fingerprints)
         asked = record["requests"] + record["resumed_requests"]
         self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed, record["damaged_videos"])
         failure = str(self.verdict) if self.verdict.run_failed else None

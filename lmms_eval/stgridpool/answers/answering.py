@@ -189,6 +189,7 @@ class Answerer:
         if media.frames:
             facts.compressor = repr(compressor)
         facts.frames += media.frames
+        facts.frames_sha256 = media.frames_sha256 or facts.frames_sha256
         facts.damaged_videos |= media.damaged
         facts.visual_tokens += media.visual_tokens
         facts.newline_tokens += media.newline_tokens

@@ -34,6 +34,7 @@ SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Defaul
 FOLDERS = typer.Argument(metavar="FOLDER...", help="Output folders of runs.")
 BY = typer.Option("--by", metavar="FIELD", help="Also score by what the metric keeps, such as task_category.")
 MARKDOWN = typer.Option("--markdown", help="Print the table in Markdown.")
+ANYWAY = typer.Option("--anyway", help="Show runs that used different files under one name, too, with a warning.")
 PATHS = typer.Argument(metavar="[PATH]...", help="Videos, folders, or lists (.txt, a path per line).")
 
 
@@ -141,19 +142,26 @@ def compare(
     by: Annotated[str | None, BY] = None,
     retention_of: Annotated[str, RETENTION_OF] = "last_layer",
     markdown: Annotated[bool, MARKDOWN] = False,
+    anyway: Annotated[bool, ANYWAY] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the newest runs of folders in a table: tokens, retention, seconds, and accuracy with its interval.
 
-    A run in which too many questions stayed unanswered is shown without its accuracy.
+    A run in which too many questions stayed unanswered is shown without its accuracy. Runs that used different task
+    files, weights or frames under the same name are refused.
     """
     from lmms_eval_stgridpool.comparison import table  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.rows import read_runs  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.fingerprints import check_comparable  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.finished_run import find_runs  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.rows import rows_of  # noqa: PLC0415
     from stgridpool.options import choice  # noqa: PLC0415
     from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
 
     choice("--retention-of", retention_of, DEFINITIONS)
-    rows = read_runs(folders, by, retention_of)
+    runs = find_runs(folders)
+    for warning in check_comparable(runs, anyway):
+        typer.echo(f"stgridpool compare: {warning}", err=True)
+    rows = [row for run in runs for row in rows_of(run, by, retention_of)]
     if as_json:
         print_json(rows)
     elif markdown:

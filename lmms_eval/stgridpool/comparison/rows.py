@@ -6,16 +6,15 @@ questions, without the reading and encoding that the runs of a sweep share; the 
 lmms-eval reports it, with a 95 % interval that counts the questions of one video as one draw.
 """
 
-import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-RESULTS_ENDING = "_results.json"
+from lmms_eval_stgridpool.comparison.finished_run import FinishedRun, find_runs, load_run
+
 SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
 """Stages that a sweep goes through once for all its runs."""
 
@@ -43,73 +42,30 @@ class Row:
 
 
 def read_runs(folders: Sequence[Path], by: str | None = None, of: str = "last_layer") -> list[Row]:
-    """Read the runs below folders: the newest in each folder of results, such as those that a sweep writes.
-
-    Runs with the same folder name are told apart by as many parents as that takes.
-
-    Args:
-        folders: Output folders of runs or of sweeps.
-        by: See `read_run`.
-        of: See `read_run`.
-
-    Raises:
-        FileNotFoundError: If a folder holds no run, or a run is incomplete.
-        ValueError: See `read_run`.
-    """
-    runs: dict[Path, list[Row]] = {}
-    for folder in folders:
-        for run, holder in _runs_below(folder.resolve()).items():
-            runs[run] = read_run(holder, by, of)
-    names = _distinct(list(runs))
-    return [replace(row, run=name) for name, rows in zip(names, runs.values(), strict=True) for row in rows]
-
-
-def _runs_below(folder: Path) -> dict[Path, Path]:
-    """Return where results are, by the folder that names the run; lmms-eval writes into OUTPUT/CHECKPOINT."""
-    holders = sorted({path.parent for path in folder.rglob(f"*{RESULTS_ENDING}")})
-    if len(holders) < 2:
-        return {folder: folder}
-    parents = Counter(holder.parent for holder in holders)
-    return {holder.parent if holder != folder and parents[holder.parent] == 1 else holder: holder for holder in holders}
-
-
-def _distinct(folders: Sequence[Path]) -> list[str]:
-    """Name each folder by its last part, or by as many last parts as tell it from the others."""
-    names = []
-    for folder in folders:
-        count = 1
-        while sum(other.parts[-count:] == folder.parts[-count:] for other in folders) > 1:
-            count += 1
-        names.append("/".join(folder.parts[-count:]))
-    return names
+    """Read the runs below folders, see `find_runs`, and return a row for each task of each; see `rows_of`."""
+    return [row for run in find_runs(folders) for row in rows_of(run, by, of)]
 
 
 def read_run(folder: Path, by: str | None = None, of: str = "last_layer") -> list[Row]:
-    """Read the newest run below `folder`, one row per task.
+    """Read the newest run below `folder`, and return a row for each task; see `load_run` and `rows_of`."""
+    return rows_of(load_run(folder), by, of)
+
+
+def rows_of(run: FinishedRun, by: str | None = None, of: str = "last_layer") -> list[Row]:
+    """Return one row per task of a run.
 
     Args:
-        folder: Where the run wrote its results.
+        run: The run.
         by: What divides questions into kinds, see `scores_by`; None for nothing.
         of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
 
     Raises:
-        FileNotFoundError: If there is no results file, or no record or samples beside it.
         ValueError: If a task's results hold no number, or none of its questions was answered; see also `scores_by`.
     """
-    found = sorted(folder.rglob(f"*{RESULTS_ENDING}"), key=lambda path: path.name)
-    if not found:
-        raise FileNotFoundError(f"no *{RESULTS_ENDING} below {folder}: did the run fail?")
-    stem = str(found[-1]).removesuffix(RESULTS_ENDING)
-    results = json.loads(found[-1].read_text(encoding="utf-8"))["results"]
-    record = json.loads(Path(f"{stem}_run.json").read_text(encoding="utf-8"))
     rows = []
-    for path in sorted(found[-1].parent.glob(f"{Path(stem).name}_samples_*.jsonl")):
-        task = path.name.removeprefix(f"{Path(stem).name}_samples_").removesuffix(".jsonl")
-        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        row = summarise(folder.name, task, record, samples, results[task], of)
+    for task, samples in run.samples.items():
+        row = summarise(run.name, task, run.record, samples, run.results[task], of)
         rows.append(row if by is None else replace(row, parts=scores_by(by, samples, row.metric, row.score)))
-    if not rows:
-        raise FileNotFoundError(f"no samples beside {found[-1]}: was the run started with --log_samples?")
     return rows
 
 

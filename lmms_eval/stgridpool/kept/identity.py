@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,11 @@ def checkpoint_version(folder_or_name: str, revision: str | None) -> str | None:
         return revision
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     return answer_key({"files": [file_identity(file) for file in files]})
+
+
+def frames_digest(videos: Iterable[tuple[Path, Sequence[int]]]) -> str:
+    """Compute a digest of the names of videos, without their folders, and of the indices of the frames read of each."""
+    return answer_key({"frames": [[video.name, list(indices)] for video, indices in videos]})
 
 
 def source_digest(*sources: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from llava.video_opening import VideoReadError, printable
-from lmms_eval_stgridpool.kept.identity import checkpoint_version, git_commit
+from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version, git_commit
 from lmms_eval_stgridpool.kept.sample_facts import SampleFacts, add
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.placement import Placement
@@ -62,6 +62,7 @@ class RankSums:
         seconds: Seconds by stage.
         retention: Visual tokens that were kept, over all answers, including resumed ones.
         first_token_seconds: Sums of `SampleFacts.first_token_seconds`.
+        frames_sha256: The different `SampleFacts.frames_sha256` of all answers, including resumed ones.
     """
 
     rank: int
@@ -81,6 +82,7 @@ class RankSums:
     seconds: dict[str, float] = field(default_factory=dict)
     retention: RetentionSums = field(default_factory=RetentionSums)
     first_token_seconds: dict[str, float] = field(default_factory=dict)
+    frames_sha256: set[str] = field(default_factory=set)
 
     def add_resumed(self, facts: SampleFacts) -> None:
         """Count a resumed answer."""
@@ -106,6 +108,7 @@ class RankSums:
         self.blind_requests += facts.is_blind
         self.damaged_requests += bool(facts.damaged_videos)
         self.damaged_videos |= facts.damaged_videos
+        self.frames_sha256 |= {facts.frames_sha256} - {""}
         self.compressed_requests += bool(facts.compressor and facts.failure is None)
         self.retention.add(facts.kept_tokens, facts.full_tokens, facts.full_newlines)
 
@@ -132,6 +135,7 @@ class RankSums:
             add(getattr(self, name), getattr(other, name))
         self.failed_videos |= other.failed_videos
         self.damaged_videos |= other.damaged_videos
+        self.frames_sha256 |= other.frames_sha256
         self.retention.merge(other.retention)
 
 
@@ -166,13 +170,19 @@ def describe(
     }
 
 
-def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds: float) -> dict[str, Any]:
+def run_record(
+    setup: Mapping[str, Any],
+    parts: Sequence[RankSums],
+    wall_seconds: float,
+    fingerprints: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Put together the record of a run; it names no compressor if no answer came from a compressed video.
 
     Args:
         setup: The settings of the run: checkpoint, compressor, ...
         parts: The sums of each rank.
         wall_seconds: Seconds from the construction of the model to the last answer, of the slowest rank.
+        fingerprints: Digests of the files that the run used, see `kept.fingerprints`.
     """
     total = RankSums(rank=-1)
     for part in parts:
@@ -186,6 +196,7 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         "versions": {name: package_version(name) for name in _PACKAGES},
         "untested_versions": untested_versions(),
         "git_commit": git_commit(Path(__file__)),
+        "fingerprints": {**(fingerprints or {}), "frame_indices": answer_key({"frames": sorted(total.frames_sha256)})},
         **{name: getattr(total, name) for name in _RECORDED},
         "videos_encoded": total.videos,
         **total.totals,
@@ -196,5 +207,5 @@ def run_record(setup: Mapping[str, Any], parts: Sequence[RankSums], wall_seconds
         "mean_first_token_seconds": {name: spent / answered for name, spent in total.first_token_seconds.items()},
         "seconds": total.seconds,
         "wall_seconds": wall_seconds,
-        "ranks": [asdict(part) for part in parts],
+        "ranks": [{name: value for name, value in asdict(part).items() if name != "frames_sha256"} for part in parts],
     }

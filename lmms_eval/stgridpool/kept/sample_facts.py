@@ -32,6 +32,7 @@ class SampleFacts(TokenCounts):
             share counts for the first batch.
         answered_together: Number of questions in the batch, including this one.
         damaged_videos: Number of signs of damage by path, for each damaged video.
+        frames_sha256: Digest of the indices of its videos' frames, see `frames_digest`; empty without a video.
     """
 
     input_tokens: int | None = None
@@ -48,6 +49,7 @@ class SampleFacts(TokenCounts):
     seconds: dict[str, float] = field(default_factory=dict)
     answered_together: int = 1
     damaged_videos: dict[str, int] = field(default_factory=dict)
+    frames_sha256: str = ""
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> "SampleFacts":

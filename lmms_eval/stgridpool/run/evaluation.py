@@ -8,17 +8,19 @@ an evaluation nothing is read.
 import ast
 import inspect
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from lmms_eval.loggers.evaluation_tracker import GeneralConfigTracker
 from loguru import logger
 
 from lmms_eval_stgridpool.run.failure import functions_of, missing_reports
 
-PARAMETERS = ("cli_args", "datetime_str", "evaluation_tracker", "use_cache")
+PARAMETERS = ("cli_args", "datetime_str", "evaluation_tracker", "use_cache", "task_manager")
 """Parameters of `simple_evaluate` that are read."""
 
 _EVALUATOR = "lmms_eval.evaluator"
@@ -43,15 +45,19 @@ class Evaluation:
 
 def current_evaluation() -> Evaluation | None:
     """Return the evaluation that is running; None if there is none, or if its parameters have other names."""
-    frame = inspect.currentframe()
-    while frame is not None and not _is_evaluation(frame):
-        frame = frame.f_back
-    if frame is None or not set(PARAMETERS) <= frame.f_locals.keys():
+    values = _values()
+    if not set(PARAMETERS) - {"task_manager"} <= values.keys():
         return None
-    command_line, time, tracker, use_cache = (frame.f_locals[name] for name in PARAMETERS)
+    command_line, time, tracker, use_cache = (values[name] for name in PARAMETERS if name != "task_manager")
     if tracker is None or not isinstance(command_line, Namespace):
         return Evaluation(None, time, None, use_cache)
     return Evaluation(command_line, time.replace(":", "-"), results_folder(command_line), use_cache)
+
+
+def task_index() -> Mapping[str, Mapping[str, Any]]:
+    """Return the index of tasks of the evaluation that is running; empty if there is none."""
+    manager = _values().get("task_manager")
+    return {} if manager is None else manager.task_index
 
 
 def refuse_response_cache(evaluation: Evaluation | None, allowed: bool) -> None:
@@ -104,6 +110,14 @@ def results_folder(arguments: Namespace) -> Path | None:
     tracker = GeneralConfigTracker()
     tracker.log_experiment_args(arguments.model, str(arguments.model_args), "", "", False)
     return Path(arguments.output_path) / str(tracker.model_name_sanitized)
+
+
+def _values() -> Mapping[str, Any]:
+    """Return the variables of the running call of `simple_evaluate` by name; none if there is none."""
+    frame = inspect.currentframe()
+    while frame is not None and not _is_evaluation(frame):
+        frame = frame.f_back
+    return {} if frame is None else frame.f_locals
 
 
 def _is_evaluation(frame: FrameType) -> bool:

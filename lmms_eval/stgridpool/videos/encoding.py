@@ -11,6 +11,7 @@ from PIL import Image
 
 from llava.video import VideoReadError
 from llava.video_opening import printable
+from lmms_eval_stgridpool.kept.identity import frames_digest
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
@@ -37,6 +38,7 @@ class Media:
         cache_misses: Number of videos whose features were added to the feature cache.
         damaged: Number of signs of damage by path, for each damaged video.
         reused_frames: Number of frames that equal an earlier one and were not encoded again.
+        frames_sha256: See `frames_digest`; empty without a video.
     """
 
     visuals: Sequence[Visual] = ()
@@ -45,6 +47,7 @@ class Media:
     cache_misses: int = 0
     damaged: Mapping[str, int] = field(default_factory=dict)
     reused_frames: int = 0
+    frames_sha256: str = ""
 
     @property
     def frames(self) -> int:
@@ -163,6 +166,7 @@ class MediaEncoder:
             cache_misses=0 if self.cache is None else len(videos) - hits,
             damaged=damaged,
             reused_frames=sum(video.num_reused for video in videos),
+            frames_sha256=frames_digest((path, video.indices) for path, video in zip(paths, videos, strict=True)),
         )
         return EncodedMedia(videos, media, paths)
 
@@ -192,7 +196,7 @@ class MediaEncoder:
             features = map_tensors(features, partial(repeated, frames=loaded.distinct))
             evidence = {need: repeated(value, loaded.distinct) for need, value in evidence.items()}
         facts = (loaded.times, loaded.duration, loaded.is_encoded, loaded.num_damaged)
-        video = VideoFeatures(features, *facts, evidence, num_reused)
+        video = VideoFeatures(features, *facts, evidence, num_reused, loaded.indices)
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
             with timer.on_host("write_features"):
                 self.cache.add(loaded.name, video)

@@ -42,7 +42,7 @@ from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
 """Name of the cache's subfolder in the folder that the user names."""
-FORMAT = 3  # raise this when the format of entries changes
+FORMAT = 4  # raise this when the format of entries changes
 PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "av", "decord", "pillow")
 """Packages whose versions features depend on."""
 ABANDONED_SECONDS = 3600

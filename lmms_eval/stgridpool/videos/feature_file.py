@@ -36,6 +36,7 @@ class VideoFeatures:
         num_damaged: Number of signs of damage that the decoder reported.
         evidence: Evidence from the vision tower about the same frames.
         num_reused: Number of frames that equal an earlier one and were not encoded again.
+        indices: Position of each frame in the file, see `llava.video.VideoClip`.
     """
 
     features: Tensors
@@ -45,6 +46,7 @@ class VideoFeatures:
     num_damaged: int = 0
     evidence: Evidence = field(default_factory=dict)
     num_reused: int = 0
+    indices: tuple[int, ...] = ()
 
     def named(self) -> dict[str, torch.Tensor]:
         """Return the features by the names that they have in a file."""
@@ -63,7 +65,7 @@ def pack(name: str, video: VideoFeatures) -> bytes:
     tensors = {repr(need): value.cpu().contiguous() for need, value in video.evidence.items()}
     tensors |= {name: value.cpu().contiguous() for name, value in video.named().items()}
     facts = {"times": json.dumps(video.times), "duration": repr(video.duration), _MARK[0]: _MARK[1]}
-    facts["damaged"] = str(video.num_damaged)
+    facts |= {"damaged": str(video.num_damaged), "indices": json.dumps(video.indices)}
     return save(tensors, {**facts, "checksum": _checksum(name, tensors, facts)})
 
 
@@ -86,7 +88,8 @@ def unpack(name: str, data: bytes, needs: Collection[Need] = ()) -> VideoFeature
         raise ValueError("wrong checksum")
     times, duration = tuple(json.loads(facts["times"])), float(facts["duration"])
     evidence = {need: tensors[repr(need)] for need in needs}
-    return VideoFeatures(_features(tensors), times, duration, True, int(facts["damaged"]), evidence)
+    indices = tuple(json.loads(facts["indices"]))
+    return VideoFeatures(_features(tensors), times, duration, True, int(facts["damaged"]), evidence, indices=indices)
 
 
 def _features(tensors: Mapping[str, torch.Tensor]) -> Tensors:

@@ -37,6 +37,7 @@ class LoadedVideo:
         num_damaged: Number of signs of damage that the decoder reported.
         evidence: Evidence that the feature cache stored with the features.
         distinct: Which frames the pixels are of; None for features, and where frames are merged in the tower.
+        indices: Position of each frame in the file.
     """
 
     frames: Tensors
@@ -48,6 +49,7 @@ class LoadedVideo:
     num_damaged: int = 0
     evidence: Evidence = field(default_factory=dict)
     distinct: DistinctFrames | None = None
+    indices: tuple[int, ...] = ()
 
 
 class VideoLoader:
@@ -158,7 +160,8 @@ class VideoLoader:
         features = map_tensors(kept.features, self._pinned)
         evidence = {need: self._pinned(value) for need, value in kept.evidence.items()}
         seconds = {"read_features": time.perf_counter() - started}
-        return LoadedVideo(features, True, kept.times, kept.duration, name, seconds, kept.num_damaged, evidence)
+        facts = (kept.times, kept.duration, name, seconds, kept.num_damaged, evidence)
+        return LoadedVideo(features, True, *facts, indices=kept.indices)
 
     def _decode(self, path: Path, name: str | None) -> LoadedVideo:
         started = time.perf_counter()
@@ -168,7 +171,7 @@ class VideoLoader:
         pixels = map_tensors(pixels, self._pinned)
         seconds = {"decode": decoded - started, "preprocess": time.perf_counter() - decoded}
         facts = (tuple(clip.times), clip.duration, name, seconds, clip.num_damaged)
-        return LoadedVideo(pixels, False, *facts, distinct=distinct)
+        return LoadedVideo(pixels, False, *facts, distinct=distinct, indices=tuple(clip.indices))
 
     def _prepare(self, clip: VideoClip) -> tuple[Tensors, DistinctFrames | None]:
         """Convert frames to the input of the vision tower; frames that equal an earlier one are left out."""

@@ -1,5 +1,6 @@
 """Whole runs of lmms-eval's command line, on one and on several processes."""
 
+import hashlib
 import json
 import os
 import re
@@ -125,7 +126,7 @@ def test_unreadable_videos_are_marked_counted_and_reported(both_runs, index):
 
 @pytest.mark.contract
 @pytest.mark.parametrize("index", [0, 1])
-def test_runs_record_what_ran(both_runs, index):
+def test_runs_record_what_ran(both_runs, tasks, index):
     _, _, samples, record = both_runs[index]
     assert record["compressor"].startswith(
         "STGridPool(preset=None, strides=(1, 2, 4)"
@@ -138,6 +139,10 @@ def test_runs_record_what_ran(both_runs, index):
     assert [rank["rank"] for rank in record["ranks"]] == list(range(index + 1))
     assert record["requests"] == QUESTIONS
     assert (record["dtype"], record["device"]) == ("float32", "cpu")
+    for task in ("clips", "clips_choice"):
+        expected = hashlib.sha256((tasks / f"{task}.yaml").read_bytes()).hexdigest()
+        assert record["fingerprints"]["tasks"][task] == {f"{task}.yaml": expected}
+    assert record["fingerprints"]["frame_indices"] == both_runs[0][3]["fingerprints"]["frame_indices"]
     assert record["versions"]["transformers"] == transformers.__version__  # of the overlay, where there is one
     stages = {"wait_for_video", "decode", "preprocess", "vision", "projector", "compress", "prefill", "generate"}
     assert set(record["seconds"]) == stages

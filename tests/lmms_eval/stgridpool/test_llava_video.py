@@ -1,5 +1,7 @@
 import copy
+import hashlib
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from llava.mm_utils import tokenizer_image_token
 from llava.video import read_video
 from llava.video_process import ReadingProcessError, VideoReader
+from lmms_eval_stgridpool.kept.identity import answer_key, frames_digest
 from stgridpool import build_compressor, kernels
 
 PROMPT = (
@@ -110,6 +113,27 @@ def test_every_sample_tells_its_tokens_and_times(model, ask):
         "generate",
         "wait_for_video",
     }
+
+
+def test_a_run_records_the_digests_of_its_checkpoint_and_of_its_frames(make_model, ask, checkpoint, tmp_path):
+    cached = {"feature_cache": str(tmp_path / "cache"), "resume_dir": str(tmp_path / "answers")}
+    # 8 frames per second, one taken each second: v0 has 40 frames, v1 has 56.
+    frames = {"v0.mp4": [0, 8, 16, 24, 32], "v1.mp4": [0, 8, 16, 24, 32, 40, 48]}
+    digests = [frames_digest([(Path(name), indices)]) for name, indices in frames.items()]
+    records = []
+    for compressor in ("nsp", "bilinear", "bilinear"):  # decoded, from the cache, resumed
+        model = make_model(compressor=compressor, **cached)
+        found = facts(ask(model, "generate_until", [{"visuals": [name]} for name in frames]))
+        assert [one["frames_sha256"] for one in found] == digests
+        model.clean()
+        records.append(model.run_record)
+    assert [record["resumed_requests"] for record in records] == [0, 0, 2]
+    expected = answer_key({"frames": sorted(digests)})
+    for record in records:
+        assert record["fingerprints"]["frame_indices"] == expected
+        files = record["fingerprints"]["pretrained"]
+        for kind, name in (("weights", "model.safetensors"), ("settings", "tokenizer.json")):
+            assert files[kind][name] == hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()
 
 
 def test_images_text_and_several_videos_are_answered(make_model, ask):

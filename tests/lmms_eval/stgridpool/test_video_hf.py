@@ -1,5 +1,7 @@
 """The lmms-eval model `video_hf` with tiny native models, compared with the stock models of lmms-eval."""
 
+import hashlib
+
 import pytest
 import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
@@ -8,10 +10,12 @@ from transformers.video_utils import VideoMetadata
 
 from llava.frame_list import list_frames
 from llava.video import read_video
+from lmms_eval_stgridpool.kept.identity import frames_digest
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.video_hf import VideoHf
 from native_models.families import save
+from stgridpool.adapters.frame_rules import Source
 
 PIXELS = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
 STOCK_SYSTEM = "You are a helpful assistant."
@@ -231,3 +235,19 @@ def test_metadata_says_what_was_read(make_native, clips):
     assert loaded.frames["source"].tolist() == [56, 8, 48, 64]  # frames, rate, height, width
     assert loaded.frames["frames"].tolist() == [0, 28, 55]
     assert VideoMetadata(total_num_frames=56, fps=8, duration=7).duration == loaded.duration
+
+
+def test_a_native_run_records_the_digests_of_its_checkpoint_and_of_its_frames(make_native, folder_of, ask, clips):
+    model = make_native("qwen2_5_vl", max_frames_num=4)
+    (result,) = ask(model, "generate_until", [{"visuals": ["v0.mp4"], "gen_kwargs": GENERATION}])
+    clip = clips / "v0.mp4"
+    listed = list_frames(clip)
+    rule = model.model.recipe.rule
+    indices = rule.choose(Source(listed.num_frames, listed.frame_rate))
+    assert unwrap_generation_output(result)[1].frames_sha256 == frames_digest([(clip, indices)])
+    model.clean()
+    files = model.run_record["fingerprints"]["pretrained"]
+    names = [(kind, name) for kind in files for name in files[kind]]
+    assert {("weights", "model.safetensors"), ("settings", "tokenizer.json"), ("settings", "config.json")} <= set(names)
+    for kind, name in names:
+        assert files[kind][name] == hashlib.sha256((folder_of("qwen2_5_vl") / name).read_bytes()).hexdigest()

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmms_eval_stgridpool.cli.app import app
+from lmms_eval_stgridpool.comparison.finished_run import FinishedRun
 from lmms_eval_stgridpool.comparison.rows import Row
 from lmms_eval_stgridpool.comparison.sweeping import Outcome, Sweep
 from lmms_eval_stgridpool.videos.extraction import Extraction
@@ -131,15 +132,26 @@ def test_a_sweep_that_no_compressor_can_meet_fails(monkeypatch):
 
 
 def test_runs_are_compared(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(
-        "lmms_eval_stgridpool.comparison.rows.read_runs",
-        lambda folders, by, of: seen.append((folders, by, of)) or [ROW],
-    )
+    seen, run = [], FinishedRun("nsp", {}, {}, {})
+    comparison = "lmms_eval_stgridpool.comparison"
+    monkeypatch.setattr(f"{comparison}.finished_run.find_runs", lambda folders: seen.append(folders) or [run])
+    monkeypatch.setattr(f"{comparison}.rows.rows_of", lambda run, by, of: seen.append((run, by, of)) or [ROW])
     assert "50.00" in invoke("compare", tmp_path, "--by", "duration").output
-    assert seen == [([tmp_path], "duration", "last_layer")]
+    assert seen == [[tmp_path], (run, "duration", "last_layer")]
     assert json.loads(invoke("compare", tmp_path, "--json").output)[0]["run"] == "nsp"
     assert invoke("compare", tmp_path, "--markdown").output.startswith("quiz, acc:")
+
+
+def test_runs_of_changed_files_are_compared_only_if_one_insists(monkeypatch, tmp_path):
+    runs = [FinishedRun(n, {"fingerprints": {"tasks": {"quiz": {"quiz.yaml": n}}}}, {}, {"quiz": []}) for n in "ab"]
+    monkeypatch.setattr("lmms_eval_stgridpool.comparison.finished_run.find_runs", lambda folders: runs)
+    monkeypatch.setattr("lmms_eval_stgridpool.comparison.rows.rows_of", lambda run, by, of: [ROW])
+    sentence = "a and b ran different files of task quiz (quiz.yaml)"
+    refused = invoke("compare", tmp_path)
+    assert str(refused.exception) == f"{sentence}: run them again, or compare them nevertheless with --anyway"
+    shown = invoke("compare", tmp_path, "--anyway", "--json")
+    assert f"stgridpool compare: {sentence}" in shown.stderr
+    assert len(json.loads(shown.stdout)) == 2
 
 
 def test_a_folder_without_a_run_is_an_error(tmp_path):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 
@@ -97,3 +98,24 @@ def test_damaged_videos_are_named_and_their_answers_counted_also_after_resuming(
     record = run_record({}, [first, second], 1.0)
     assert record["damaged_requests"] == 2
     assert record["damaged_videos"] == {"a.mp4": 2, "b.mp4": 1}
+
+
+def test_the_frames_of_all_answers_have_one_digest_in_whatever_order_they_are_answered():
+    def digest(*ranks):
+        parts = []
+        for number, (answered, resumed) in enumerate(ranks):
+            parts.append(RankSums(number))
+            for name in answered:
+                parts[-1].add_answer(SampleFacts(frames_sha256=name))
+            for name in resumed:
+                parts[-1].add_resumed(SampleFacts(frames_sha256=name))
+        record = run_record({}, parts, 1.0, {"tasks": {"quiz": {"quiz.yaml": "1f"}}})
+        json.dumps(record)
+        assert record["fingerprints"]["tasks"] == {"quiz": {"quiz.yaml": "1f"}}
+        return record["fingerprints"]["frame_indices"]
+
+    one = digest((["a", "b", ""], []))
+    assert one == hashlib.sha256(b'{"frames": ["a", "b"]}').hexdigest()
+    assert one == digest((["b"], []), ([], ["a", "a"]))
+    assert one != digest((["a", "c"], []))
+    assert one != digest((["a"], []))

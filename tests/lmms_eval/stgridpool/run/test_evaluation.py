@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from lmms_eval_stgridpool.run.evaluation import (
     current_evaluation,
     refuse_response_cache,
     results_folder,
+    task_index,
     unrecognised,
 )
 
@@ -51,6 +53,13 @@ def test_outside_of_a_run_nothing_is_read():
     assert other(current_evaluation, COMMAND_LINE, "20260101_000000", object(), "cache") is None
     renamed = simple_evaluate("cli_args", "time", "evaluation_tracker", "use_cache")
     assert renamed(current_evaluation, COMMAND_LINE, "20260101_000000", object(), "cache") is None
+
+
+def test_the_tasks_of_a_run_are_those_of_its_index():
+    index = {"quiz": {"yaml_path": "quiz.yaml"}}
+    assert simple_evaluate("task_manager")(task_index, SimpleNamespace(task_index=index)) == index
+    assert simple_evaluate("task_manager")(task_index, None) == {}
+    assert task_index() == {}
 
 
 def test_a_run_may_write_nothing():
