@@ -8,10 +8,12 @@ import torch
 
 from stgridpool.adapters.adapter import VIDEO, Adapter, Clips, Inputs
 from stgridpool.adapters.families import adapter_for
-from stgridpool.adapters.method import QUESTION, Method, question_evidence
+from stgridpool.adapters.method import Method
 from stgridpool.adapters.prompt import CompressedPrompt, write_prompt
+from stgridpool.adapters.question import QUESTION, question_evidence
 from stgridpool.adapters.visual_runs import compress_run, visual_runs
 from stgridpool.compressor import Compressor
+from stgridpool.evidence import Evidence
 from stgridpool.retention import DEFINITIONS
 
 
@@ -62,12 +64,14 @@ def compress_with(
 ) -> CompressedPrompt:
     """Compress the videos of prompts by a method that was built for the model; see `compress_inputs`."""
     runs = visual_runs(adapter, model, inputs, method.needs, images, clips)
+    to_compress = [run for run in runs if images or run.kind == VIDEO]
     visuals = []
     for run in runs:
-        is_compressed = images or run.kind == VIDEO
+        is_compressed = run in to_compress
         front = [step for step in method.steps(adapter, model, run) if not step.is_inside] if is_compressed else []
-        evidence = question_evidence(adapter, model, inputs, run.row) if QUESTION in method.needs else {}
+        evidence: Evidence = {}
+        if is_compressed and QUESTION in method.needs:
+            evidence = question_evidence(adapter, model, inputs, [one for one in runs if one.row == run.row])
         visuals.append(compress_run(adapter, model, run, front, evidence))
-    videos = [run for run in runs if run.kind == VIDEO]
-    inside = method.inside(adapter, model, videos) if runs else None
-    return write_prompt(adapter, model, inputs, visuals, positions, inside)
+    inside = method.inside(adapter, model, to_compress) if to_compress else None
+    return write_prompt(adapter, model, inputs, visuals, positions, inside, images)

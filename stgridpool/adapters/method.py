@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from stgridpool.adapters.adapter import VIDEO, Adapter, Inputs
+from stgridpool.adapters.adapter import Adapter
+from stgridpool.adapters.question import QUESTION
 from stgridpool.adapters.tower_evidence import check_tower_needs, tower_offers
 from stgridpool.adapters.visual_runs import VisualRun
 from stgridpool.compressor import Compressor, Step, early_steps
@@ -18,13 +16,11 @@ from stgridpool.compressors.none import NoCompression
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.equal_budget import Reference, meet
-from stgridpool.evidence import Evidence, Need, QueryAttention, Question, RotaryBias, check_offered
+from stgridpool.evidence import Need, QueryAttention, Question, RotaryBias, check_offered
 from stgridpool.options import choice, fraction
 from stgridpool.retention import DEFINITIONS
 
 IN_DECODER = (QueryAttention, RotaryBias)
-QUESTION = Question("decoder")
-CLOSING_MARKS = ("vision_end_token_id", "image_end_token_id", "video_end_token_id", "frame_end_token_id")
 
 
 @dataclass(frozen=True)
@@ -151,40 +147,3 @@ def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:
     tower = [need for need in compressor.needs if isinstance(need, Question) and need != QUESTION]
     if tower:
         raise ValueError(f"{compressor!r} needs {tower[0]!r}; native models have no text half of a vision tower")
-
-
-def question_evidence(adapter: Adapter, model: Any, inputs: Inputs, row: int) -> Evidence:
-    """Return the embeddings (n, D) of the text behind the last video of a prompt, up to the end of the user's turn.
-
-    Marks that close a video or each of its frames are left out.
-
-    Raises:
-        ValueError: If no text follows.
-    """
-    ids: Tensor = inputs["input_ids"][row]
-    slots = adapter.slots(model, inputs, VIDEO)[row].nonzero().flatten()
-    text = ids[int(slots[-1]) + 1 :]
-    mask = inputs.get("attention_mask")
-    if mask is not None:
-        text = text[mask[row, int(slots[-1]) + 1 :].bool()]
-    behind = ids[slots[_ends_run(slots)] + 1] if len(text) else text
-    if not adapter.is_one_run and len(behind) > 1 and bool((behind == behind[-1]).all()):
-        text = text[1:]  # what stands behind every frame is a mark
-    marks = [getattr(model.config, name, None) for name in CLOSING_MARKS]
-    text = text[~torch.isin(text, text.new_tensor([mark for mark in marks if mark is not None]))]
-    closing = torch.isin(text, _end_ids(model, text)).nonzero().flatten()
-    text = text[: int(closing[0])] if len(closing) else text
-    if not len(text):
-        raise ValueError("a method that looks at the question needs text after the last video, got none")
-    return {QUESTION: model.get_input_embeddings()(text)}
-
-
-def _ends_run(slots: Tensor) -> Tensor:
-    """Tell which of the ascending positions of placeholders are the last of a run: (n,) bool."""
-    return torch.cat([slots.diff() > 1, slots.new_ones(1).bool()])
-
-
-def _end_ids(model: Any, like: Tensor) -> Tensor:
-    """Return the ids that end a turn."""
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return like.new_tensor([] if ends is None else [ends] if isinstance(ends, int) else list(ends))

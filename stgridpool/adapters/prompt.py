@@ -33,7 +33,7 @@ class CompressedPrompt:
         inputs: What ``generate`` takes; the first forward must run inside `prefilling`.
         dense_ids: (B, L) ids of the unmodified prompts.
         visuals: The compressed visuals of each prompt, in order.
-        spans: Where these stand in each prompt, padding not counted.
+        spans: Where those stand in each prompt on which steps inside the language model act, padding not counted.
         visual_mask: (B, M) bool, the positions of visual tokens.
         levels: DeepStack levels of the visual tokens, (n, D_i) each, in the order of `visual_mask`.
         positions: Which positions the tokens have: "reference" or "hf" for the axes of M-RoPE, and "survive" where
@@ -82,6 +82,7 @@ def write_prompt(
     visuals: Sequence[CompressedVisual],
     positions: str = "reference",
     inside: DecoderSteps | None = None,
+    images: bool = False,
 ) -> CompressedPrompt:
     """Write prompts anew around compressed visuals.
 
@@ -92,6 +93,7 @@ def write_prompt(
         visuals: The visuals of all prompts, in order.
         positions: See `compress_inputs`.
         inside: The steps inside the language model, or None.
+        images: Whether these act on images, too.
     """
     ids: Tensor = inputs["input_ids"]
     mask = inputs.get("attention_mask")
@@ -111,7 +113,7 @@ def write_prompt(
     written |= {"position_ids": placed}
     written |= {name: batch.gather(inputs[name]) for name in adapter.row_inputs if inputs.get(name) is not None}
     last = placed[..., -1] if placed.dim() == 2 else placed[1:, :, -1].amax(dim=0)
-    spans = tuple(tuple(row.spans()) for row in batch.rows)
+    spans = tuple(tuple(row.spans(images)) for row in batch.rows)
     return CompressedPrompt(
         written, ids, tuple(by_row), spans, batch.is_visual(), batch.levels(), named, last + 1, inside
     )

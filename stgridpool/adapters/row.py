@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stgridpool.adapters.adapter import IMAGE
 from stgridpool.adapters.visual_runs import CompressedVisual
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.newlines import token_positions
@@ -57,12 +58,14 @@ class Row:
         wanted = torch.cat([none, *tails]).to(self.source.device)
         return torch.isin(self.source, wanted).logical_and(~self.is_visual).nonzero().flatten()
 
-    def spans(self) -> Iterator[VisualSpan]:
-        """Yield the positions of each visual, for steps inside the language model."""
+    def spans(self, images: bool = False) -> Iterator[VisualSpan]:
+        """Yield the positions of each video, and of each image if asked for, for steps inside the language model."""
         place = torch.empty_like(self.token[self.is_visual])
         place[self.token[self.is_visual]] = self.is_visual.nonzero().flatten()
         counts = [len(visual.tokens) for visual in self.visuals]
         for visual, places in zip(self.visuals, place.split(counts), strict=True):
+            if visual.run.kind == IMAGE and not images:
+                continue
             is_tail = torch.isin(self.source, visual.run.tail.to(self.source.device)) & ~self.is_visual
             tokens = visual.tokens
             yield VisualSpan(

@@ -123,6 +123,17 @@ def test_images_are_compressed_if_asked_for(name):
         assert torch.equal(block.last.inputs["input_ids"], both.inputs["input_ids"])
 
 
+@pytest.mark.parametrize("retention", [0.75, 0.9])
+def test_retention_over_layers_is_met_inside_for_images_alone(retention):
+    """All tokens in 2 layers and a share s of them in 2 are (1 + s) / 2 on average."""
+    model, inputs = loaded("qwen2_5_vl", ["See", make_frames(1, 80, 80)[0], "What is it?"])
+    options = {"images": True, "layer": 2, "retention": retention}
+    with stgridpool.compress(model, "fastv", of="layer_average", **options) as block:
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    [[[plan]]] = block.last.inside.last.plans
+    assert len(plan.rows) == round((2 * retention - 1) * 100)
+
+
 def test_images_of_onevision_are_refused():
     frames = make_frames(4)
     model, inputs = loaded("llava_onevision", ["See", frames[0], "and", frames, "What?"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import stgridpool
 from native_models.families import build
 from native_models.prompts import make_clips, make_frames, make_inputs
 from stgridpool.adapters import adapter_for, compress_inputs
@@ -31,6 +32,18 @@ def test_counts(loaded, images):
     if not images:
         assert torch.equal(image.tokens.features, pictures[:64])
     assert torch.equal(other.tokens.features, pictures[128:][other.place])
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_steps_inside_the_language_model_act_on_images_only_if_asked_for(loaded, images):
+    model, _ = loaded
+    inputs = make_inputs(build("internvl")[1], PROMPT)
+    options = {"images": images, "clips": make_clips(PROMPT), "layer": 2, "retention": 0.5}
+    with stgridpool.compress(model, "fastv", of="last_layer", **options) as block:
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    plans = block.last.inside.last.plans[0][0]
+    assert [len(plan.rows) for plan in plans] == ([32, 32] if images else [32])  # of 64 each
+    assert block.last.inside.last.kept[0].sum() == len(block.last.visual_mask[0]) - 32 * len(plans)
 
 
 def test_two_videos_are_compressed_apart(loaded):
