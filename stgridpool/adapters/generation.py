@@ -28,7 +28,7 @@ REFUSED: dict[str, str] = {
     "mm_encoder_outputs": "the videos must come as the processor's output",
     "labels": "labels have the length of the prompt before compression",
 }
-"""Arguments that would give wrong answers in silence, and why."""
+"""Arguments whose answers would be silently wrong, and why."""
 
 
 def check_arguments(arguments: Mapping[str, Any], *configs: Any) -> None:
@@ -36,7 +36,7 @@ def check_arguments(arguments: Mapping[str, Any], *configs: Any) -> None:
 
     Args:
         arguments: The arguments of the call.
-        *configs: Generation configurations that hold for it; None for one that is not given.
+        *configs: Generation configurations that hold for it, the model's own first; None for one that is not given.
 
     Raises:
         ValueError: If something would; the message says what and why.
@@ -45,8 +45,12 @@ def check_arguments(arguments: Mapping[str, Any], *configs: Any) -> None:
         given = [arguments.get(name), *(getattr(config, name, None) for config in configs)]
         if any(value is not None for value in given):
             raise ValueError(f"{name} does not work with compressed prompts: {reason}; leave it out")
-    scale = arguments.get("guidance_scale")
-    if scale not in (None, 1, 1.0):
+    scales = [
+        arguments.get("guidance_scale"),
+        *(getattr(config, "guidance_scale", None) for config in reversed(configs)),
+    ]
+    scale = next((one for one in scales if one is not None), 1)
+    if scale != 1:
         raise ValueError(
             f"guidance_scale={scale} does not work with compressed prompts: {REFUSED['negative_prompt_ids']}"
         )
@@ -118,8 +122,11 @@ class Restored:
         return changed
 
     def _of_row(self, row: int, ids: Tensor) -> Tensor:
-        dense = self.prompt.dense_ids[row].to(ids.device)
-        return torch.cat([dense, ids[self.prompt.visual_mask.shape[1] :]])
+        """Put the original prompt back in front of the ids (M + n,) of a row; `row` may count samples of a prompt."""
+        compressed, width = self.prompt.inputs["input_ids"].to(ids.device), self.prompt.visual_mask.shape[1]
+        same = (compressed == ids[:width]).all(dim=1).nonzero().flatten().tolist()
+        dense = self.prompt.dense_ids[row if row in same else same[0]].to(ids.device)
+        return torch.cat([dense, ids[width:]])
 
 
 class _Processor(LogitsProcessor):

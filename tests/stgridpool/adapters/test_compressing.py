@@ -244,6 +244,31 @@ def test_users_own_code_sees_the_original_prompt(capsys):
     assert torch.equal(shown[1], inputs["input_ids"][0])
 
 
+@pytest.mark.parametrize("options", [{"do_sample": True}, {"do_sample": False, "num_beams": 2}])
+def test_allowed_tokens_of_several_answers_depend_on_the_original_prompt(options):
+    model, processor = build("llava_onevision")
+    inputs = make_inputs(processor, [make_frames(4), "What?"], [make_frames(4), "Who?"])
+    asked, shown = inputs["input_ids"].tolist(), []
+
+    def allow(row, ids):
+        shown.append(asked.index(ids[: len(asked[0])].tolist()))
+        return list(range(model.config.text_config.vocab_size))
+
+    with stgridpool.compress(model, "stride"):
+        options = {"max_new_tokens": 2, "num_return_sequences": 2} | options
+        model.generate(**inputs, prefix_allowed_tokens_fn=allow, **options)
+    assert shown == 2 * [0, 0, 1, 1]
+
+
+def test_guidance_by_the_generation_config_is_refused():
+    model, inputs = loaded("llava_onevision")
+    config = type(model.generation_config)(guidance_scale=2.0)
+    with stgridpool.compress(model, "stride"):
+        with pytest.raises(ValueError, match=r"guidance_scale=2\.0 does not work"):
+            model.generate(**inputs, generation_config=config)
+        model.generate(**inputs, **GREEDY, generation_config=config, guidance_scale=1)
+
+
 @pytest.mark.parametrize("name", BUILDERS)
 def test_static_cache_beams_and_samples(name):
     model, inputs = loaded(name)
