@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,8 +62,8 @@ class OwnRule:
         shortest: int = getattr(self.video_processor, "temporal_patch_size", None) or 1
         if source.num_frames < shortest:
             return [0] * shortest
-        options = self._options(source)
-        chosen = [int(index) for index in self.video_processor.sample_frames(source.metadata(), **options)]
+        processor, options = self._sampling(source)
+        chosen = [int(index) for index in processor.sample_frames(source.metadata(), **options)]
         if self.max_frames_num is None or len(chosen) <= self.max_frames_num:
             return chosen
         return spread(source.num_frames, self.max_frames_num)
@@ -71,18 +72,33 @@ class OwnRule:
         """Return the frames as they are: the processor resizes them as its settings say."""
         return frames, {}
 
-    def _options(self, source: Source) -> dict[str, Any]:
-        own = {name: getattr(self.video_processor, name, None) for name in ("fps", "num_frames")}
-        options: dict[str, Any] = {}
+    def _sampling(self, source: Source) -> tuple[Any, dict[str, Any]]:
+        """Return the video processor that chooses the frames, and the options of its method."""
+        processor = self.video_processor
+        own = {name: getattr(processor, name, None) for name in ("fps", "num_frames")}
         if self.fps is not None:
-            options["fps"] = self.fps
-        elif all(value is None for value in own.values()):
-            options |= self.default
-        count = options.get("num_frames", None if "fps" in options else own["num_frames"])
-        if count is not None and own["fps"] is None and count > source.num_frames:
-            step: int = getattr(self.video_processor, "temporal_patch_size", None) or 1
-            options["num_frames"] = source.num_frames // step * step  # processors refuse more frames than there are
-        return options
+            if own["fps"] is None and own["num_frames"] is not None:  # it would ignore the rate
+                processor = copy.copy(processor)
+                processor.num_frames = None
+            return processor, {"fps": _possible_rate(self.fps, source)}
+        if own["fps"] is not None:
+            return processor, {"fps": _possible_rate(own["fps"], source)} if own["num_frames"] is None else {}
+        options: dict[str, Any] = {} if own["num_frames"] is not None else dict(self.default)
+        count = options.get("num_frames", own["num_frames"])
+        if count is not None and count > source.num_frames:  # processors refuse more frames than there are
+            step: int = getattr(processor, "temporal_patch_size", None) or 1
+            options["num_frames"] = source.num_frames // step * step
+        return processor, options
+
+
+def _possible_rate(fps: float, source: Source) -> float:
+    """Return the rate, or the nearest one by which a short video gives at least one frame and at most those it has."""
+    count = int(source.num_frames / source.frame_rate * fps)
+    if 1 <= count <= source.num_frames:
+        return fps
+    return (
+        (min(max(count, 1), source.num_frames) + 0.5) * source.frame_rate / source.num_frames
+    )  # rounded down to count
 
 
 def spread(num_frames: int, count: int) -> list[int]:

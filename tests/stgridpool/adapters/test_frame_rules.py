@@ -1,5 +1,8 @@
 """Which frames a native model gets; expected values follow from the rates and limits that the families publish."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +41,39 @@ def test_short_videos_give_frames_that_they_have(name, num_frames):
     chosen = rule(name).choose(Source(num_frames, 24.0))
     assert chosen == sorted(chosen)
     assert 0 <= chosen[0] <= chosen[-1] < num_frames
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("fps", [0.01, 30])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 5, 40])
+def test_rates_that_a_short_video_cannot_meet_are_met_as_far_as_possible(name, fps, num_frames):
+    chosen = rule(name, fps=fps).choose(Source(num_frames, 24.0))
+    assert chosen == sorted(chosen)
+    assert 0 <= chosen[0] <= chosen[-1] < num_frames
+    if fps > 24:
+        assert len(set(chosen)) >= num_frames - 1  # an even number in some families
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "internvl", "qwen2_5_vl", "video_llama_3", "molmo2"])
+def test_the_rate_takes_precedence_over_the_number_of_frames_of_the_checkpoint(name):
+    if name not in BUILDERS:
+        pytest.skip(f"this transformers lacks {name}")
+    with_number = rule(name, fps=2)
+    with_number = replace(with_number, video_processor=copy.copy(with_number.video_processor))
+    with_number.video_processor.num_frames = 8
+    assert with_number.choose(Source(240, 24.0)) == rule(name, fps=2).choose(Source(240, 24.0))
+    assert len(with_number.choose(Source(240, 24.0))) == 20
+    assert len(replace(with_number, fps=None).choose(Source(240, 24.0))) == 8
+    assert with_number.video_processor.num_frames == 8
+
+
+def test_the_rate_of_the_checkpoint_is_followed():
+    """InternVL's processor takes rates from calls only."""
+    with_rate = rule("internvl")
+    with_rate = replace(with_rate, video_processor=copy.copy(with_rate.video_processor))
+    with_rate.video_processor.fps = 2
+    assert with_rate.choose(Source(240, 24.0)) == list(range(6, 240, 12))  # the middles of 20 parts
+    assert with_rate.choose(Source(5, 24.0)) == [2]
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
