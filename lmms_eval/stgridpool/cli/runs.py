@@ -12,7 +12,9 @@ from rich.console import Console
 
 from lmms_eval_stgridpool.cli.output import AsJson, print_json
 
-TASK = typer.Argument(help="A task of lmms-eval (videomme, ...) or for data on disk (videomme_local, ...).")
+TASK = typer.Argument(
+    help="A task of lmms-eval (videomme, ...) or for data on disk (videomme_local, ...), or your own table (clips.csv)."
+)
 CHECKPOINT = typer.Argument(metavar="CHECKPOINT", help="Folder or hub name.")
 ARGUMENTS = typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the model, such as max_frames_num=32.")
 COMPRESSOR = typer.Option("--compressor", "-c", help="A method, or several joined by +; see stgridpool methods.")
@@ -21,7 +23,7 @@ OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/ru
 LAUNCH = typer.Option(help='Options of accelerate launch: "--num_machines 2 --machine_rank 0 ...".')
 FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--limit 20 --verbosity DEBUG".')
 
-TASKS = typer.Option("--tasks", help="Names of tasks, separated by commas.")
+TASKS = typer.Option("--tasks", help="Names of tasks, or your own tables (clips.csv), separated by commas.")
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Arguments of llava_video: pretrained=FOLDER,...")
 INCLUDE = typer.Option("--include_path", "--include-path", help="A folder of further task files.")
 COMPRESSORS = typer.Argument(metavar="COMPRESSOR...", help='NAME or NAME:{"option":value}')
@@ -54,7 +56,7 @@ def eval_(
     working directory. The last line says where results are, or why there are none.
     """
     from lmms_eval_stgridpool.run.checks import check_run  # noqa: PLC0415
-    from lmms_eval_stgridpool.run.offline_tasks import offline_tasks  # noqa: PLC0415
+    from lmms_eval_stgridpool.run.offline_tasks import offline_tasks, with_tables  # noqa: PLC0415
 
     for word in arguments or []:
         if "=" not in word:
@@ -62,12 +64,21 @@ def eval_(
     given = ",".join([f"pretrained={checkpoint}", f"compressor={compressor}", *(arguments or [])])
     if (warning := check_run(task, given, processes)) is not None:
         typer.echo(f"stgridpool eval: {warning}", err=True)
+    names, tables = with_tables(task)
+    if tables and len(names) > 1:
+        raise ValueError(f"eval runs a table alone, got {task}; stgridpool sweep runs several tasks together")
     script = Path(__file__).parents[1] / "run" / "evaluate.sh"
     command = ["bash", str(script), "--name", "stgridpool eval", "--python", sys.executable]
-    command += ["--include_path", str(offline_tasks()), "--runs", str(Path("logs") / "runs")]
+    command += ["--include_path", str(*tables or [offline_tasks()]), "--runs", str(Path("logs") / "runs")]
     command += ["--output", str(output)] if output is not None else []
     command += ["--launch", launch] if launch else []
-    command += [task, checkpoint, compressor, *([str(processes)] if processes is not None else []), *(arguments or [])]
+    command += [
+        names[0] if tables else task,
+        checkpoint,
+        compressor,
+        *([str(processes)] if processes is not None else []),
+        *(arguments or []),
+    ]
     command += ["--", *shlex.split(lmms_eval)] if lmms_eval else []
     os.execvp(command[0], command)
 

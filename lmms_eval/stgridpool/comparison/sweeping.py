@@ -17,7 +17,7 @@ from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
-from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
+from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager, with_tables
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool.published import published_for
@@ -30,7 +30,7 @@ class Sweep:
 
     Attributes:
         choices: The compressors, at least one, each once.
-        tasks: Names of tasks, separated by commas.
+        tasks: Names of tasks, or paths of a user's own tables, separated by commas.
         model_args: Arguments of llava_video without the compressor, as for lmms-eval.
         output_path: Where results go; each compressor gets a folder there.
         retention: Shares of the checkpoint's own tokens to keep, 0 to 1; empty for the options as they are.
@@ -68,7 +68,8 @@ class Sweep:
 
     def run(self) -> "Outcome":
         """Evaluate all compressors and write their files."""
-        manager = task_manager(self.tasks.split(","), [self.include_path] if self.include_path else ())
+        names, tables = with_tables(self.tasks)
+        manager = task_manager(names, [*tables, *([self.include_path] if self.include_path else [])])
         loaded, choices, remarks = SweptModel(**parse_model_args(self.model_args)), self.choices, list[str]()
         if self.retention:
             reference, frames = loaded.model.reference(), loaded.arguments.max_frames_num
@@ -80,7 +81,7 @@ class Sweep:
         models = loaded.for_each([choice.build() for choice in choices])
         rows: list[Row] = []
         for model, choice in zip(models, choices, strict=True):
-            rows += self._evaluate(model, choice, manager)
+            rows += self._evaluate(model, choice, names, manager)
             if model.budget_missed is not None:
                 remarks.append(f"{choice.folder}: left out: {model.budget_missed}")
         beside = published_beside(rows, choices, loaded.arguments.pretrained)
@@ -92,12 +93,13 @@ class Sweep:
             loaded.rank == 0,
         )
 
-    def _evaluate(self, model: SweptModel, choice: Choice, manager: TaskManager) -> list[Row]:
+    def _evaluate(self, model: SweptModel, choice: Choice, names: list[str], manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.
 
         Args:
             model: The model.
             choice: Its compressor.
+            names: Names of the tasks.
             manager: Knows the tasks.
 
         Returns:
@@ -110,7 +112,7 @@ class Sweep:
         results: dict[str, Any] = simple_evaluate(
             model=model,
             model_args=command.model_args,
-            tasks=self.tasks.split(","),
+            tasks=names,
             batch_size=1,
             limit=self.limit,
             log_samples=True,

@@ -15,7 +15,8 @@ from llava.video_process import VideoReader
 from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
 from lmms_eval_stgridpool.health.weights import Progress
 from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
-from lmms_eval_stgridpool.run.offline_tasks import task_manager
+from lmms_eval_stgridpool.questions.video_table import read_table, table_file
+from lmms_eval_stgridpool.run.offline_tasks import task_manager, with_tables
 
 TIMEOUT_S = 120.0
 SHOWN = 5
@@ -26,13 +27,14 @@ def check_task(name: str, include: Sequence[Path], progress: Progress | None) ->
     """Check the data of a task on this disk.
 
     Args:
-        name: Name of the task.
+        name: Name of the task, or path of a table.
         include: Folders of further task files.
         progress: See `Progress`; None does not open the videos.
     """
     try:
-        manager = task_manager([name], include)
-    except ValueError as error:
+        [name], tables = with_tables(name)
+        manager = task_manager([name], [*tables, *include])
+    except (ValueError, FileNotFoundError) as error:
         yield Finding("task", PROBLEM, str(error), "name a task that exists")
         return
     if (missing := missing_table(name, manager)) is not None:
@@ -59,6 +61,8 @@ def missing_table(name: str, manager: TaskManager) -> Finding | None:
         found = (missing_table(part, manager) for part in config["task"] if isinstance(part, str))
         return next((finding for finding in found if finding is not None), None)
     place = str(config.get("dataset_path") or "")
+    if (config.get("metadata") or {}).get("own_table"):
+        return _own_table(name, place)
     if not place.startswith((".", "/", "~")) or Path(place).is_dir():
         return None
     text = f"{name} reads its table from {place}, and there is no such folder in {Path.cwd()}"
@@ -68,6 +72,16 @@ def missing_table(name: str, manager: TaskManager) -> Finding | None:
     folder = "/".join(Path(place).parts[:2])
     repair = f"start in the folder that holds data/, or hf download {hub} --repo-type dataset --local-dir {folder}"
     return Finding("task", PROBLEM, text, f"{repair}, and unpack its archives there")
+
+
+def _own_table(name: str, place: str) -> Finding | None:
+    """Check a user's own table."""
+    try:
+        read_table(table_file(place))
+    except (ValueError, OSError) as error:
+        repair = "mend the table, or name it instead of the task: stgridpool eval TABLE CHECKPOINT"
+        return Finding("task", PROBLEM, f"{name}: {error}", repair)
+    return None
 
 
 def check_videos(videos: Sequence[Path], progress: Progress | None) -> Iterator[Finding]:

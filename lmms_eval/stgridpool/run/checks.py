@@ -14,14 +14,14 @@ from lmms_eval_stgridpool.health.weights import local_folder
 from lmms_eval_stgridpool.run.context_length import length_warning
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
-from lmms_eval_stgridpool.run.offline_tasks import task_manager
+from lmms_eval_stgridpool.run.offline_tasks import task_manager, with_tables
 
 
 def check_run(task: str, model_args: str, processes: int | None = None, include: Sequence[Path] = ()) -> str | None:
     """Check what a run is asked to do.
 
     Args:
-        task: Name of the task, or several separated by commas.
+        task: Name of the task or path of a table, or several separated by commas.
         model_args: Arguments of llava_video, as for lmms-eval.
         processes: Number of processes; None for the default.
         include: Folders of further task files.
@@ -33,13 +33,14 @@ def check_run(task: str, model_args: str, processes: int | None = None, include:
         ValueError: If an argument, the compressor, the device, the checkpoint, the task or its table cannot work; the
             message says why, and what would.
         TypeError: If a path is a number.
+        FileNotFoundError: If there is no such table.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"the number of processes must be at least 1, got {processes}")
     arguments = LlavaArguments.parse(parse_model_args(model_args))
     check_device(arguments.device or "")
-    names = task.split(",")
-    manager = task_manager(names, include)
+    names, tables = with_tables(task)
+    manager = task_manager(names, [*tables, *include])
     for name in names:
         if (missing := missing_table(name, manager)) is not None:
             raise ValueError(f"{missing.text}: {missing.repair}")

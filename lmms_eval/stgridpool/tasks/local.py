@@ -17,7 +17,8 @@ from typing import Any
 
 from loguru import logger as eval_logger
 
-VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
+from lmms_eval_stgridpool.questions.video_table import VIDEO_SUFFIXES
+
 NO_ANSWER = -1
 """Index that means "no answer" in EgoSchema's results; it is never written to a submission."""
 LETTER_READ = "letter_read"

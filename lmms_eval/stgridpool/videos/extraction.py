@@ -11,7 +11,7 @@ from llava.video import VideoReadError
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.task_videos import videos_of_paths, videos_of_tasks
 from lmms_eval_stgridpool.run.model_args import parse_model_args
-from lmms_eval_stgridpool.run.offline_tasks import task_manager
+from lmms_eval_stgridpool.run.offline_tasks import task_manager, with_tables
 from lmms_eval_stgridpool.run.progress import log_progress
 from stgridpool.finite import NonFiniteError, all_finite
 from stgridpool.timing import StageTimer
@@ -48,12 +48,13 @@ def extract_all(paths: Sequence[Path], tasks: Sequence[str], model_args: str, in
 
     Args:
         paths: See `videos_of_paths`.
-        tasks: Names of tasks.
+        tasks: Names of tasks, or paths of tables.
         model_args: Arguments of llava_video, with ``feature_cache=FOLDER``.
         include: Folders of further task files.
 
     Raises:
-        ValueError: If `model_args` name no folder for the cache, or there is neither a path nor a task.
+        ValueError: If `model_args` name no folder for the cache, there is neither a path nor a task, or a table is not
+            as it must be.
     """
     arguments = parse_model_args(model_args)
     if "feature_cache" not in arguments:
@@ -62,7 +63,8 @@ def extract_all(paths: Sequence[Path], tasks: Sequence[str], model_args: str, in
         raise ValueError("name tasks or videos")
     videos = videos_of_paths(paths)
     if tasks:
-        videos += videos_of_tasks(tasks, task_manager(tasks, include))
+        names, tables = with_tables(",".join(tasks))
+        videos += videos_of_tasks(names, task_manager(names, [*tables, *include]))
     videos = list(dict.fromkeys(videos))
     model = LlavaVideo(**arguments)
     outcomes = model.exchange.gather(extract(model, videos[model.rank :: model.world_size]))

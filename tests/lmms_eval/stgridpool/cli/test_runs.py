@@ -54,6 +54,17 @@ def test_eval_refuses_a_word_that_is_no_argument(started):
     assert not started
 
 
+def test_eval_of_a_table_asks_its_questions(started, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("clips.csv").write_text("video,question\na.mp4,What?\n")
+    assert invoke("eval", "clips.csv", "ckpt").exit_code == 0
+    [command] = started
+    folder = Path(command[command.index("--include_path") + 1])
+    assert json.loads((folder / "my_videos_clips.yaml").read_text())["dataset_path"] == str(tmp_path / "clips.csv")
+    assert command[10:] == ["my_videos_clips", "ckpt", "st_gridpool"]
+    assert str(invoke("eval", "clips.csv,mvbench", "ckpt").exception).startswith("eval runs a table alone, got clips.c")
+
+
 def test_the_script_of_the_package_needs_its_callers():
     script = Path(sys.modules[invoke.__module__].__file__).resolve().parents[4] / "lmms_eval/stgridpool/run/evaluate.sh"
     run = subprocess.run(["bash", script, "videomme"], capture_output=True, text=True, check=False)

@@ -24,6 +24,7 @@ def folder(tmp_path_factory):
     config = json.loads((folder / "native" / "config.json").read_text())
     (folder / "native" / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2VL"]}))
     (folder / "file.safetensors").touch()
+    (folder / "clips.csv").write_text("video,qestion\na.mp4,What?\n")
     return folder
 
 
@@ -38,6 +39,8 @@ MISTAKES = [
     ("videomme_local,mlvu", RIGHT, "there is no task 'mlvu', did you mean"),
     ("mlvu_dev_local", RIGHT, "mlvu_dev_local reads its table from ./data/mlvu_dev, and there is no such folder in"),
     ("mvbench_local", RIGHT, "mvbench_local_action_antonym reads its table from ./data/mvbench, and there is no such"),
+    ("clips.csv", RIGHT, "clips.csv has no column 'question', did you mean 'qestion'? Available: video, qestion"),
+    ("my_videos", RIGHT, "my_videos: there is no table ./data/my_videos (working directory: "),
     # checkpoint
     ("videomme_local", "pretrained=/no/such/folder", "/no/such/folder does not exist: pass the folder of a checkpoint"),
     ("videomme_local", "pretrained=file.safetensors", "file.safetensors is a file: pass the folder of the checkpoint"),
