@@ -193,7 +193,7 @@ def compress_run(
 def _own_tokens(visual: EncodedVisual) -> VideoTokens:
     """Return the tokens that have placeholders."""
     whole = VideoTokens.of(visual.tokens)
-    if visual.kept is None:
+    if visual.kept is None or len(visual.kept) == len(whole):
         return VideoTokens(whole.features, whole.shape, levels=visual.levels)
     kept = visual.kept.to(whole.features.device)
     return VideoTokens(whole.features[kept], whole.shape, kept, tuple(level[kept] for level in visual.levels))

@@ -5,6 +5,7 @@ import torch
 
 from native_models.families import build
 from native_models.prompts import make_frames, make_inputs
+from stgridpool import Average
 from stgridpool.adapters import adapter_for, compress_inputs
 
 FRAMES = make_frames(6, 32, 40)  # 4 x 5 tokens each
@@ -47,3 +48,12 @@ def test_methods_see_tokens_on_their_places(loaded):
     adapter = adapter_for(model)
     encoded = adapter.encode(model, inputs)[0].tokens.flatten(0, 2)
     assert torch.equal(visual.tokens.features, encoded[visual.place])
+
+
+def test_a_video_without_repetition_fills_its_lattice(loaded):
+    model, _ = loaded
+    _, processor = build("video_llama_3")
+    inputs = make_inputs(processor, [make_frames(4, 32, 40), "Why?"])
+    assert bool(inputs["video_compression_mask"].all())
+    ((visual,),) = compress_inputs(model, inputs, Average()).visuals
+    assert visual.tokens.shape == (4, 2, 2)

@@ -1,0 +1,46 @@
+"""The command `native`, on a tiny model of a family."""
+
+import argparse
+
+import pytest
+import torch
+
+from native_models.families import save
+
+METHODS = ("random", "fastv")
+
+
+@pytest.fixture(scope="module")
+def numbers(benchmarking, tmp_path_factory):
+    folder = save("qwen2_5_vl", tmp_path_factory.mktemp("native"))
+    parser = argparse.ArgumentParser()
+    benchmarking("native").add_parser(parser.add_subparsers())
+    options = ["--frames", "6", "--size", "40", "64", "--new-tokens", "3", "--rounds", "1", "--retention", "0.6"]
+    arguments = parser.parse_args(["native", str(folder), *options, "--device", "cpu", "--methods", *METHODS])
+    found = benchmarking("native").benchmark_native(arguments)
+    benchmarking("native").print_native(found)
+    return found
+
+
+def test_rows(numbers):
+    unmodified, *inside = rows = numbers["rows"]
+    assert [row["method"] for row in rows] == ["unmodified", "none", *METHODS]
+    visual = 3 * 5 * 8  # two frames of 5x8 tokens in each of three groups
+    assert [unmodified["tokens_in_front"] - row["tokens_in_front"] for row in inside] == [0, round(0.4 * visual), 0]
+    assert all(0 < row["first_token_ms"] < row["answer_ms"] for row in rows)
+    assert unmodified["ratio_to_unmodified"] == 1
+
+
+def test_what_was_measured_is_named(numbers):
+    expected = {"model_type": "qwen2_5_vl", "dtype": "float32", "frames": 6, "new_tokens": 3}
+    assert numbers.items() >= expected.items()
+    assert numbers["device"].startswith("cpu")
+
+
+def test_random_weights_answer(benchmarking, tmp_path):
+    folder = save("qwen3_vl", tmp_path)
+    (folder / "model.safetensors").unlink()
+    arguments = argparse.Namespace(checkpoint=folder, random_weights=True, frames=4, size=[40, 64])
+    model, processor = benchmarking("native").load(arguments, torch.device("cpu"), torch.float32)
+    inputs = benchmarking("native").processed(processor, arguments)
+    assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] == inputs["input_ids"].shape[1] + 3

@@ -1,0 +1,45 @@
+"""On a GPU in bf16: a block without a method changes nothing, and methods in front of and inside the model answer."""
+
+import pytest
+import torch
+
+import stgridpool
+from native_models.families import BUILDERS, DENSE
+from native_models.prompts import make_frames, make_inputs
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+OPTIONS = {"max_new_tokens": 5, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+
+
+@pytest.fixture(scope="module", params=DENSE)
+def on_gpu(request):
+    """A model of its own, because moving changes it, and the inputs of a prompt."""
+    model, processor = BUILDERS[request.param]()
+    inputs = make_inputs(processor, ["Look:", make_frames(8, 48, 64), "What happens?"])
+    return model.to("cuda", torch.bfloat16), inputs.to("cuda", torch.bfloat16)
+
+
+def generate(model, inputs):
+    output = model.generate(**inputs, **OPTIONS)
+    return output.sequences, torch.stack(output.logits)
+
+
+def test_a_block_without_a_method_changes_nothing(on_gpu):
+    model, inputs = on_gpu
+    expected_ids, expected = generate(model, inputs)
+    with stgridpool.compress(model, None):
+        ids, logits = generate(model, inputs)
+    assert torch.equal(ids, expected_ids)
+    assert torch.equal(logits, expected)
+
+
+@pytest.mark.parametrize("method", ["norm_topk", "st_gridpool", "framefusion_merge", "fastv"])
+def test_methods_answer(on_gpu, method):
+    model, inputs = on_gpu
+    if method == "fastv" and model.config.model_type in ("qwen3_5", "molmo2"):
+        pytest.skip(f"{model.config.model_type} takes no method inside")
+    with stgridpool.compress(model, method, retention=0.6, of="layer_average") as block:
+        ids, logits = generate(model, inputs)
+        assert block.last.num_removed > 0 or method == "fastv"
+    assert ids.shape[1] == inputs["input_ids"].shape[1] + 5
+    assert logits.isfinite().all()
