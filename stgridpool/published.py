@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 _FILE = Path(__file__).with_name("published.toml")
 
@@ -50,7 +51,7 @@ class Published:
 @lru_cache(maxsize=1)
 def published() -> tuple[Published, ...]:
     """Return all numbers that we know, in the order of the file."""
-    content = tomllib.loads(_FILE.read_text(encoding="utf-8"))
+    content, tasks = _content(), benchmark_tasks()
     found = []
     for source in content["source"]:
         tables: dict[float | None, dict[str, list[float]]] = {None: source.get("unbudgeted", {})}
@@ -63,7 +64,7 @@ def published() -> tuple[Published, ...]:
                         method,
                         source["checkpoint"],
                         benchmark,
-                        tuple(content["benchmarks"][benchmark]),
+                        tasks[benchmark],
                         retention,
                         source.get("retention_of"),
                         accuracy,
@@ -75,6 +76,17 @@ def published() -> tuple[Published, ...]:
                     if not math.isnan(accuracy)
                 ]
     return tuple(found)
+
+
+def benchmark_tasks() -> dict[str, tuple[str, ...]]:
+    """Return the names of the tasks that ask each benchmark's questions: lmms-eval's own first, if it has one."""
+    benchmarks: dict[str, list[str]] = _content()["benchmarks"]
+    return {benchmark: tuple(tasks) for benchmark, tasks in benchmarks.items()}
+
+
+@lru_cache(maxsize=1)
+def _content() -> dict[str, Any]:
+    return tomllib.loads(_FILE.read_text(encoding="utf-8"))
 
 
 def published_for(method: str, checkpoint: str, task: str, retention: float | None) -> list[Published]:

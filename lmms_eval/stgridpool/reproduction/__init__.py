@@ -1,0 +1,1 @@
+"""The runs behind published tables, and our numbers beside the published ones."""
