@@ -126,6 +126,15 @@ class VideoLoader:
         self._fill()
         return future.result()
 
+    def whole_frames(self, path: Path) -> VideoClip:
+        """Read the frames of a video that are sampled, at their own size, for pictures.
+
+        Raises:
+            VideoReadError: If the video cannot be read.
+        """
+        reader = VideoReader(self._arguments.decode_timeout_s, self._arguments.decode_memory_gb)
+        return reader.read(path, **self._options(path))
+
     def close(self) -> None:
         """Forget all expected videos and end the reading processes; loads that are running still finish."""
         self._forget_all()
