@@ -25,6 +25,7 @@ class EncodedVideo:
         newline_position: Position of newline tokens, one of `NEWLINE_POSITIONS`.
         checks: Whether the output of each stage is finite, as tensors on the device; `generate` reads them.
         evidence: Evidence about the visual tokens, for compressors inside the language model.
+        positions: (N,) int64, the position of each visual token among the L; None if `newline_position` implies them.
     """
 
     embeds: torch.Tensor
@@ -36,6 +37,7 @@ class EncodedVideo:
     newline_position: str = "no_token"
     checks: tuple[StageCheck, ...] = ()
     evidence: Mapping[Need, torch.Tensor] = field(default_factory=dict)
+    positions: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -57,8 +59,11 @@ class EncodedVideo:
 
     def span(self, start: int) -> VisualSpan:
         """Return the positions of its tokens in a prompt where the video begins at position `start`."""
-        places = VideoTokens(self.embeds[: self.num_tokens], self.shape, self.cell).places()
-        tokens = token_positions(places, self.newline_position)
+        if self.positions is None:
+            places = VideoTokens(self.embeds[: self.num_tokens], self.shape, self.cell).places()
+            tokens = token_positions(places, self.newline_position)
+        else:
+            tokens = self.positions
         is_newline = torch.ones(len(self.embeds), dtype=torch.bool, device=tokens.device).index_fill(0, tokens, False)
         newlines = is_newline.nonzero().flatten()
         return VisualSpan(start + tokens, self.shape, start + newlines, self.cell, self.evidence)

@@ -1,4 +1,4 @@
-"""Rules that sample frames of a video: that of LLaVA-Video, and that of STTM's evaluation.
+"""Rules that sample frames of a video: those of LLaVA-Video, of NVILA and of STTM's evaluation.
 
 They differ by a few frames in nearly every video, so results are comparable only under the same rule.
 """
@@ -74,6 +74,30 @@ def sample_frames_at_rate(
         indices.append(last)
     if len(indices) > max_frames_num:
         return _spread(num_frames, frame_rate, max_frames_num)
+    return indices, [index / frame_rate for index in indices]
+
+
+def sample_nearest_frames(num_frames: int, frame_rate: float, max_frames_num: int) -> tuple[list[int], list[float]]:
+    """Choose frames like NVILA: always `max_frames_num` evenly spread ones, the first and the last included.
+
+    Positions between frames are rounded to the nearest frame, and to the even one in the middle. Short videos repeat
+    frames. Times are the true ones.
+
+    Source: https://github.com/NVlabs/VILA (April 2025)
+
+    Args:
+        num_frames: Number of frames in the video, at least 1.
+        frame_rate: Rate of the video, in frames per second, above 0.
+        max_frames_num: Number of frames to choose, at least 1.
+
+    Returns:
+        Indices in frames, and times in seconds.
+
+    Raises:
+        ValueError: If `max_frames_num` is too small.
+    """
+    _check(max_frames_num, 1.0)
+    indices = np.linspace(0, num_frames - 1, max_frames_num).round().astype(int).tolist()
     return indices, [index / frame_rate for index in indices]
 
 

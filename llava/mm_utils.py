@@ -16,6 +16,7 @@ from transformers import StoppingCriteria
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.image_processing import VisionImageProcessor
+from llava.nvila.tiles import DYNAMIC, DYNAMIC_S2, single_image_tiles
 
 Size = tuple[int, int]  # (width, height) in pixels
 Pinpoints = str | Sequence[Sequence[int]]
@@ -188,12 +189,13 @@ def process_images(
     """Convert images to pixel values by the checkpoint's `image_aspect_ratio`.
 
     `anyres` and `anyres_max_N` make tiles, (1 + k, 3, S, S) per image. `pad` puts the image on a square of the mean
-    colour, (3, S, S). For anything else, or nothing, the processor resizes the image, (3, S, S).
+    colour, (3, S, S). NVILA's `dynamic` and `dynamic_s2` make tiles of a single image, (k, 3, S, S). For anything else,
+    or nothing, the processor resizes the image, (3, S, S).
 
     Args:
         images: RGB images.
         image_processor: Processor of the vision tower.
-        model_cfg: Configuration with `image_aspect_ratio` and, for tiles, `image_grid_pinpoints`.
+        model_cfg: Configuration with `image_aspect_ratio` and, for tiles, `image_grid_pinpoints` or NVILA's settings.
 
     Returns:
         One tensor if all images have the same shape, else a list of tensors.
@@ -207,6 +209,9 @@ def process_images(
     if mode == "anyres" or "anyres_max" in mode:
         pinpoints = model_cfg.image_grid_pinpoints
         tensors = [process_anyres_image(image, image_processor, pinpoints) for image in images]
+    elif mode in (DYNAMIC, DYNAMIC_S2) and len(images) == 1:
+        tiles = single_image_tiles(images[0].convert("RGB"), image_processor.image_size, model_cfg)
+        tensors = [image_processor.preprocess(tiles, return_tensors="pt")["pixel_values"]]
     elif mode == "pad":
         background = tuple(int(channel * 255) for channel in image_processor.image_mean)
         squares = [expand2square(image.convert("RGB"), background) for image in images]

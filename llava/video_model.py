@@ -13,9 +13,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.encoded_video import EncodedVideo
 from llava.image_processing import VisionImageProcessor
 from llava.mm_utils import process_images
-from llava.model.builder import load_pretrained_model
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
-from llava.model.own_pooling import pooling_compressor
 from llava.prompts import PromptBuilder
 from stgridpool import Compressor, Evidence, Need, Step
 from stgridpool.decoder.decoder import Decoder, TransformersDecoder
@@ -60,6 +58,7 @@ class LlavaVideoModel:
         image_processor: Its image processor.
         conv_template: Name of the conversation template.
         add_time_instruction: Whether prompts state the length of each video and the times of its frames.
+        prompts: The builder of prompts, in place of one for `conv_template`.
     """
 
     def __init__(
@@ -69,9 +68,10 @@ class LlavaVideoModel:
         image_processor: VisionImageProcessor,
         conv_template: str = "qwen_1_5",
         add_time_instruction: bool = False,
+        prompts: PromptBuilder | None = None,
     ) -> None:
         self.language_model, self.tokenizer, self.recipe = model, tokenizer, image_processor
-        self._prompts = PromptBuilder(
+        self._prompts = prompts or PromptBuilder(
             conv_template, tokenizer, bool(model.config.mm_use_im_start_end), add_time_instruction
         )
         self.penalises_prompt = False  # as in LLaVA-NeXT, where the model gets embeddings alone
@@ -123,11 +123,11 @@ class LlavaVideoModel:
 
     def own_pooling(self) -> Compressor:
         """Return the pooling with which the checkpoint was trained."""
-        return pooling_compressor(self.language_model.config.mm_spatial_pool_mode)
+        return self.language_model.own_pooling
 
     def reference(self) -> Reference:
         """Return what retention is measured against: the tokens that its own pooling leaves."""
-        side = self.language_model.get_vision_tower().num_patches_per_side
+        side = self.language_model.projected_side
         return Reference(self.own_pooling(), (side, side), len(self.decoder.layers))
 
     @property
@@ -167,10 +167,7 @@ class LlavaVideoModel:
     def encode_images(self, images: Sequence[Image.Image], timer: StageTimer) -> list[EncodedImage]:
         """Encode images; several images of one question are padded to squares instead of tiled, as in training."""
         model = self.language_model
-        config = model.config
-        if len(images) > 1:
-            config = copy.copy(config)
-            config.image_aspect_ratio = "pad"
+        config = self._image_settings(len(images))
         weight = model.get_input_embeddings().weight
         with timer.on_host("preprocess"):
             pixels = process_images(list(images), self.recipe, config)
@@ -186,11 +183,24 @@ class LlavaVideoModel:
             if isinstance(one, torch.Tensor)  # as images always are
         ]
 
+    def _image_settings(self, num_images: int) -> Any:
+        """Return the settings by which so many images of one prompt become pixels."""
+        config = copy.copy(self.language_model.config)
+        if num_images > 1:
+            config.image_aspect_ratio = "pad"
+        return config
+
     def prompt(
         self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes], answer: str | None = None
     ) -> Prompt:
         """Build a prompt from a question and its visuals, by the conversation template."""
-        question = self._prompts.question(context, len(visuals), clips)
+        return self._prompt(self._question(context, visuals, clips), visuals, answer)
+
+    def _question(self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes]) -> str:
+        """Write the user's turn, with a placeholder for each visual."""
+        return self._prompts.question(context, len(visuals), clips)
+
+    def _prompt(self, question: str, visuals: Sequence[Visual], answer: str | None) -> Prompt:
         text = self._prompts.prompt(question, answer)
         ids = self._prompts.ids(text, len(visuals))
         num_answer = num_closing = 0
@@ -254,45 +264,3 @@ class LlavaVideoModel:
     def _embeddings(self) -> torch.nn.Embedding:
         embeddings: torch.nn.Embedding = self.language_model.get_input_embeddings()
         return embeddings
-
-
-def load_video_model(
-    checkpoint: str,
-    *,
-    model_name: str | None,
-    conv_template: str,
-    add_time_instruction: bool,
-    device_map: str,
-    dtype: torch.dtype,
-    attn_implementation: str | None,
-    overwrite_config: Mapping[str, Any],
-    pool_head: str | None,
-    text_tower: str | None,
-) -> LlavaVideoModel:
-    """Load a checkpoint in LLaVA-NeXT's format.
-
-    Args:
-        checkpoint: Folder or hub name.
-        model_name: A hint of LLaVA-NeXT's scripts; the checkpoint's configuration decides.
-        conv_template: Name of the conversation template.
-        add_time_instruction: See `LlavaVideoModel`.
-        device_map: See `load_pretrained_model`.
-        dtype: Dtype of the weights.
-        attn_implementation: See `load_pretrained_model`.
-        overwrite_config: Settings that take precedence over those of the checkpoint's configuration.
-        pool_head: See `load_pretrained_model`.
-        text_tower: See `load_pretrained_model`.
-    """
-    tokenizer, model, image_processor, _ = load_pretrained_model(
-        checkpoint,
-        None,
-        model_name,
-        device_map=device_map,
-        torch_dtype=dtype,
-        attn_implementation=attn_implementation,
-        overwrite_config=overwrite_config,
-        pool_head=pool_head,
-        text_tower=text_tower,
-    )
-    model.eval()
-    return LlavaVideoModel(model, tokenizer, image_processor, conv_template, add_time_instruction)

@@ -21,7 +21,6 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 from llava.model.pool_head import pool_head_tensors
 from llava.model.tensor_shapes import TOWER_KEY
 from llava.model.text_tower import check_text_tower
-from llava.model.tokenizer import load_tokenizer
 from stgridpool import Compressor, build_compressor
 
 __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretrained_model"]
@@ -56,12 +55,12 @@ def load_pretrained_model(
     text_tower: str | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, LlavaQwenForCausalLM, VisionImageProcessor, int]:
-    """Load a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format.
+    """Load a LLaVA-Video or LLaVA-OneVision checkpoint in LLaVA-NeXT's format, or an NVILA checkpoint.
 
     Configuration, tokenizer and weight files are compared before a model is built; a checkpoint that contradicts itself
     is refused. Weights must be safetensors files: pickles (`.bin`) are not read. They are loaded tensor by tensor,
-    directly to their device in the requested dtype. Like the original loader, we truncate the vocabulary to the length
-    of the tokenizer.
+    directly to their device in the requested dtype. Like LLaVA-NeXT's loader, we truncate the
+    vocabulary to the length of the tokenizer; NVILA's keeps its rows.
 
     Args:
         model_path: Folder or hub name.
@@ -112,23 +111,17 @@ def load_pretrained_model(
         raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
     checkpoint = read_checkpoint(folder, customized_config, overwrite_config)
     config = checkpoint.config
-    tokenizer = load_tokenizer(folder, config)
-    loaded: Any = LlavaQwenForCausalLM.from_pretrained(
-        folder,
-        config=config,
+    tokenizer = checkpoint.tokenizer()
+    model, info = checkpoint.load(
         dtype=dtype,
         device_map=device_map,
         attn_implementation=_attention(attn_implementation),
         quantization_config=_quantization(load_8bit, load_4bit, dtype),
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,  # judged afterwards, with names and shapes
-        output_loading_info=True,
         **kwargs,
     )
-    model, info = loaded
     _complete_weights(model, info, checkpoint.source)
     check_finite(model, checkpoint.tensors)
-    _fit_vocabulary(model, len(tokenizer))
+    checkpoint.finish(model, tokenizer)
     if pool_head is not None:
         model.get_vision_tower().load_pool_head(pool_head)
     if text_tower is not None:
@@ -190,21 +183,6 @@ def _complete_weights(model: LlavaQwenForCausalLM, info: Mapping[str, Any], sour
         model.get_vision_tower().load_named_weights()
         missing -= tower_keys
     refuse_gaps(missing, set(info["unexpected_keys"]), source)
-
-
-def _fit_vocabulary(model: LlavaQwenForCausalLM, length: int) -> None:
-    """Truncate the embeddings and the head to `length` tokens, like LLaVA-NeXT's loader.
-
-    Raises:
-        ValueError: If the rows are offloaded.
-    """
-    if length == model.get_input_embeddings().weight.shape[0]:
-        return
-    if any(module.weight.is_meta for module in (model.get_input_embeddings(), model.get_output_embeddings())):
-        raise ValueError(
-            "embed_tokens and lm_head cannot be offloaded: give them a device in device_map, or a smaller model"
-        )
-    model.resize_token_embeddings(length)
 
 
 def _context_length(config: LlavaQwenConfig) -> int:

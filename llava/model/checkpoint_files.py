@@ -20,7 +20,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _LFS_POINTER = b"version https://git-lfs"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_HUB_FILES = ["*.json", "*.safetensors", "merges.txt"]
+_HUB_FILES = ["*.json", "*.safetensors", "*merges.txt"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class StoredTensor:
         path: The file.
         shape: Shape of the tensor.
         dtype: Its dtype as safetensors spells it, such as BF16.
+        name: Its name in the file.
     """
 
     path: Path
     shape: tuple[int, ...]
     dtype: str
+    name: str
 
 
 def is_hub_name(name: str) -> bool:
@@ -174,7 +176,8 @@ def _header(path: Path) -> dict[str, StoredTensor]:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  no mapping
             return {
-                name: StoredTensor(path, tuple(entry.get_shape()), entry.get_dtype()) for name, entry in slices.items()
+                name: StoredTensor(path, tuple(entry.get_shape()), entry.get_dtype(), name)
+                for name, entry in slices.items()
             }
     except SafetensorError as error:
         raise ValueError(

@@ -42,7 +42,7 @@ class Compression:
         Set it to a `Compressor`, a name, or None for the checkpoint's own pooling. A method inside the language model
         follows the checkpoint's own pooling, or another method: ``"st_gridpool+sttm"``.
         """
-        return self._compressor or self._own_pooling
+        return self._compressor or self.own_pooling
 
     @compressor.setter
     def compressor(self, value: Compressor | str | None) -> None:
@@ -73,7 +73,7 @@ class Compression:
         if any(step.place == PATCHES for step in front):
             return front
         early = tuple(step for step in front if step.is_before_features)
-        return (*early, Step(self._own_pooling, PATCHES), *front[len(early) :])
+        return (*early, Step(self.own_pooling, PATCHES), *front[len(early) :])
 
     @property
     def tower_steps(self) -> tuple[Step, ...]:
@@ -100,7 +100,8 @@ class Compression:
         return tokens, plan, patches.shape, about
 
     @property
-    def _own_pooling(self) -> Compressor:
+    def own_pooling(self) -> Compressor:
+        """The pooling of videos with which the checkpoint was trained."""
         return pooling_compressor(self.config.mm_spatial_pool_mode)
 
     def compressing(self, ids: Sequence[torch.Tensor], visuals: Sequence[Visual]) -> AbstractContextManager[Any]:

@@ -68,7 +68,7 @@ def read_weights(tensors: Mapping[str, StoredTensor], advance: Callable[[int], N
     overflowing: list[str] = []
     for name, tensor in tensors.items():
         with safe_open(tensor.path, framework="pt") as file:
-            values = file.get_tensor(name)
+            values = file.get_tensor(tensor.name)
         if values.dtype in _CHECKED_DTYPES and not all_finite(values):
             bad[name] = tensor.path
         elif values.dtype in _CHECKED_DTYPES and not all_finite(values.half()):
@@ -80,7 +80,7 @@ def read_weights(tensors: Mapping[str, StoredTensor], advance: Callable[[int], N
 
 def _is_finite_in_file(name: str, tensor: StoredTensor) -> bool:
     with safe_open(tensor.path, framework="pt") as file:
-        values = file.get_tensor(name)
+        values = file.get_tensor(tensor.name)
     return values.dtype not in _CHECKED_DTYPES or not _not_finite({name: values})
 
 

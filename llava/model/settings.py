@@ -125,9 +125,25 @@ def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) 
             f"[{ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
             f"{hint}"
         )
+    settings = {**settings, "model_type": LlavaQwenConfig.model_type, "architectures": [ARCHITECTURE]}
+    return overwritten(settings, overwrites, source)
+
+
+def overwritten(settings: Mapping[str, Any], overwrites: Mapping[str, Any], source: str) -> tuple[dict[str, Any], str]:
+    """Overwrite and check settings, and return them with their source for messages.
+
+    Args:
+        settings: Of the checkpoint, in LLaVA's terms.
+        overwrites: Settings that take precedence; the kind of the checkpoint stays.
+        source: Source of the settings.
+
+    Raises:
+        ValueError: If a setting is invalid.
+    """
     if overwrites.get("rope_scaling") is not None and isinstance(settings.get("rope_parameters"), dict):
         settings = _with_theta_aside(settings)
-    settings = {**settings, **overwrites, "model_type": LlavaQwenConfig.model_type, "architectures": [ARCHITECTURE]}
+    kind = {name: settings[name] for name in ("model_type", "architectures")}
+    settings = {**settings, **overwrites, **kind}
     # Null means "not set" in released checkpoints (rope_scaling, for one); the defaults then hold.
     absent = [name for name, value in settings.items() if value is None and name.startswith(_NULLABLE)]
     settings = {name: value for name, value in settings.items() if name not in absent}
@@ -145,13 +161,19 @@ def _with_theta_aside(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "rope_parameters"} | theta
 
 
-def make_config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor], source: str) -> LlavaQwenConfig:
+def make_config(
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, StoredTensor],
+    source: str,
+    config_class: type[LlavaQwenConfig] = LlavaQwenConfig,
+) -> LlavaQwenConfig:
     """Make the configuration object, after comparing the number of layers with the weights.
 
     Args:
         settings: The result of `read_settings`.
         tensors: The tensors in the weight files.
         source: Source of the settings, for messages.
+        config_class: Class of the configuration.
 
     Raises:
         ValueError: If the weights have another number of layers, or a setting has the wrong type.
@@ -164,7 +186,7 @@ def make_config(settings: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
             f"model.layers.{max(layers)}: it must be {max(layers) + 1}"
         )
     try:
-        return LlavaQwenConfig.from_dict(dict(settings))
+        return config_class.from_dict(dict(settings))
     except (StrictDataclassError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{source}: {one_line(error)}") from error
 

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import SiglipVisionConfig
 
+from llava.model.projector import DOWNSAMPLING, build_projector
 from llava.model.settings import check_tower_settings
 from llava.model.vision import tower_geometry
 
@@ -94,11 +96,14 @@ def projector_shapes(config: Any, names: Iterable[str], source: str) -> Shapes:
         ValueError: If `mm_projector_type` is unknown, or the files contain another number of linear layers.
     """
     kind = config.mm_projector_type
+    if kind in DOWNSAMPLING:
+        return _downsampling_shapes(config)
     many = re.fullmatch(r"mlp(\d+)x_gelu", kind)
     stored = [match.group(1) for match in map(_PROJECTOR.fullmatch, names) if match]
     count = int(many.group(1)) if many else {"linear": 1, "identity": 0}.get(kind)
     if count is None or kind.startswith("mlp0"):
-        raise ValueError(f"{source}: mm_projector_type must be linear, identity or mlpNx_gelu, got {kind!r}")
+        known = ", ".join(["linear", "identity", *DOWNSAMPLING])
+        raise ValueError(f"{source}: mm_projector_type must be {known} or mlpNx_gelu, got {kind!r}")
     if count != len(stored):
         raise ValueError(
             f"{source}: mm_projector_type={kind} contradicts the weights, which hold {len(stored)} linear layers of "
@@ -111,6 +116,17 @@ def projector_shapes(config: Any, names: Iterable[str], source: str) -> Shapes:
         inputs = _tower_width(config) if index == 0 else hidden
         shapes |= {f"{prefix}.weight": (hidden, inputs), f"{prefix}.bias": (hidden,)}
     return shapes
+
+
+def _downsampling_shapes(config: Any) -> Shapes:
+    width = _tower_width(config)
+    settings = f"mm_projector_type={config.mm_projector_type}, {_named(config, 'hidden_size')}, {width.settings}"
+    with torch.device("meta"):
+        projector = build_projector(config.mm_projector_type, width.length or 0, config.hidden_size)
+    return {
+        f"model.mm_projector.{name}": tuple(Axis(length, settings) for length in tensor.shape)
+        for name, tensor in projector.state_dict().items()
+    }
 
 
 def tower_shapes(config: Any, names: Iterable[str], source: str) -> Shapes | None:
@@ -168,10 +184,11 @@ def _tower_ends(geometry: Any, width: Axis, place: str, is_siglip: bool) -> Shap
 
 
 def _tower_width(config: Any) -> Axis:
-    geometry = tower_geometry(config)
+    geometry, count = tower_geometry(config), config.features_per_patch
     if geometry is None:
         return Axis(config.mm_hidden_size, f"mm_hidden_size={config.mm_hidden_size}")
-    return Axis(geometry.hidden_size, f"{_tower_place(config)}hidden_size={geometry.hidden_size}")
+    times = f" ({count} scales)" if count > 1 else ""
+    return Axis(count * geometry.hidden_size, f"{_tower_place(config)}hidden_size={geometry.hidden_size}{times}")
 
 
 def _tower_place(config: Any) -> str:

@@ -17,11 +17,10 @@ import torch
 from llava.encoded_video import EncodedVideo
 from llava.model.anyres import check_merge_type
 from llava.model.compression import Compression
-from llava.model.own_pooling import pooling_compressor
 from llava.model.tower import VisionTower
 from llava.model.tower_steps import through_tower
 from llava.model.vision_batches import fitting_batch_size, map_batches
-from stgridpool import Evidence, Need, Step, VideoTokens
+from stgridpool import Evidence, Need, Plan, Shape, Step, VideoTokens
 from stgridpool.finite import StageCheck, all_finite
 from stgridpool.frame_evidence import FramesRead
 from stgridpool.frame_transform import transformed
@@ -97,12 +96,21 @@ class VisualEncoding(Compression):
         return features, dict(zip(asked, found, strict=True))
 
     def project(self, features: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
-        """Project features (B, n*n, C) of the vision tower to the width of the language model: (B, n*n, D)."""
+        """Project features (B, n*n, C) of the vision tower to the width of the language model: (B, m*m, D)."""
         dtype = self.get_input_embeddings().weight.dtype
         (projected,) = self._in_batches(
-            lambda batch: (self.model.mm_projector(batch.to(dtype)),), features, timer, "projector"
+            lambda batch: (self.model.mm_projector(self.for_projector(batch.to(dtype))),), features, timer, "projector"
         )
         return projected
+
+    def for_projector(self, features: torch.Tensor) -> torch.Tensor:
+        """Convert features (B, n*n, C) of the vision tower to the input of the projector."""
+        return features
+
+    @property
+    def projected_side(self) -> int:
+        """Side m of the map that the projector outputs, in tokens."""
+        return self.get_vision_tower().num_patches_per_side
 
     def encode_video(self, pixel_values: torch.Tensor, timer: StageTimer | None = None) -> EncodedVideo:
         """Encode and compress a video, and insert newline tokens.
@@ -132,12 +140,12 @@ class VisualEncoding(Compression):
         Raises:
             ValueError: If the features include more than the patches, or a setting of the checkpoint is not supported.
         """
-        projected, given = self.project(features, timer), evidence or {}
+        projected = self.project(features, timer)
+        given = self.evidence_on_map(evidence or {}, len(projected))
         with _stage(timer, "compress"):
             patches = VideoTokens.of(self._as_maps(projected))
             tokens, plan, shape, evidence = self.compress_patches(patches, given)
-            position = self.newline_position()
-            video = EncodedVideo.of(tokens, plan, shape, self.model.image_newline, position)
+            video = self.lay_out(tokens, plan, shape)
         computed = {repr(need): value for need, value in given.items() if value.is_floating_point()}
         stages = {"vision tower": features, **computed}
         stages |= {"projector": projected, "compressor": video.embeds}
@@ -146,11 +154,19 @@ class VisualEncoding(Compression):
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
         """Count the visual tokens and the newline tokens of `num_frames` frames after the checkpoint's own pooling."""
-        side = self.get_vision_tower().num_patches_per_side
-        shape = pooling_compressor(self.config.mm_spatial_pool_mode).planned_shape((num_frames, side, side))
+        shape = self.own_pooling.planned_shape((num_frames, self.projected_side, self.projected_side))
         if shape is None:
             raise ValueError("the output of the checkpoint's own pooling must fill a lattice")
         return math.prod(shape), count_newlines(shape, self.newline_position())
+
+    def evidence_on_map(self, evidence: Evidence, num_frames: int) -> Evidence:
+        """Carry evidence about patches to the tokens of the map that the projector outputs for `num_frames` frames."""
+        del num_frames
+        return evidence
+
+    def lay_out(self, tokens: VideoTokens, plan: Plan, source_shape: Shape) -> EncodedVideo:
+        """Insert newline tokens between the tokens of a video; for the arguments see `EncodedVideo`."""
+        return EncodedVideo.of(tokens, plan, source_shape, self.model.image_newline, self.newline_position())
 
     def _in_batches(
         self,
@@ -169,8 +185,8 @@ class VisualEncoding(Compression):
         return outputs
 
     def _as_maps(self, features: torch.Tensor) -> torch.Tensor:
-        """Reshape features (T, n*n, D) to maps (T, n, n, D)."""
-        side = self.get_vision_tower().num_patches_per_side
+        """Reshape projected features (T, m*m, D) to maps (T, m, m, D)."""
+        side = self.projected_side
         if features.shape[1] != side * side:
             raise ValueError(
                 f"pooling needs one feature for each of {side} x {side} patches, got {features.shape[1]}; "

@@ -2,7 +2,7 @@
 
 from loguru import logger
 
-from llava.video_model import load_video_model
+from llava.loading import load_video_model
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run.context_length import length_warning

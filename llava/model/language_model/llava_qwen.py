@@ -65,6 +65,11 @@ class LlavaQwenConfig(Qwen2Config):
     tokenizer_model_max_length: int | None = None
     tokenizer_padding_side: str = "right"
 
+    @property
+    def features_per_patch(self) -> int:
+        """Number of the tower's features that the projector reads for each patch; several if there are scales."""
+        return 1
+
 
 class LlavaQwenModel(Qwen2Model):
     """Qwen2's decoder with a vision tower, a projector and a newline token.
@@ -88,6 +93,7 @@ class LlavaQwenModel(Qwen2Model):
             raise ValueError(
                 f"mm_hidden_size must be {vision_width}, the vision tower's width, got {config.mm_hidden_size}"
             )
+        vision_width *= config.features_per_patch
         self.mm_projector = build_projector(config.mm_projector_type, vision_width, config.hidden_size)
         newline = torch.randn(config.hidden_size) / config.hidden_size**0.5
         self.image_newline = nn.Parameter(newline) if "unpad" in config.mm_patch_merge_type else None

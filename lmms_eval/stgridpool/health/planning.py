@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from llava.model.checkpoint import Checkpoint, read_checkpoint
 from llava.model.checkpoint_files import checkpoint_folder
-from llava.model.own_pooling import pooling_compressor
 from stgridpool import Compressor, Shape
 from stgridpool.compressor import PATCHES, Step, planned_counts, steps_that_renumber
 from stgridpool.cost import DecoderSize
@@ -86,8 +85,8 @@ class Planner:
         found: Checkpoint = read_checkpoint(checkpoint_folder(checkpoint), overwrites=overwrites)
         config: Any = found.config
         outline = found.outline()
-        side = outline.get_vision_tower().num_patches_per_side
-        reference = Reference(pooling_compressor(config.mm_spatial_pool_mode), (side, side), config.num_hidden_layers)
+        side = outline.projected_side
+        reference = Reference(outline.own_pooling, (side, side), config.num_hidden_layers)
         position = outline.newline_position()
         return cls(reference, DecoderSize.of(config), position, config.tokenizer_model_max_length)
 

@@ -13,7 +13,6 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from llava.model.checkpoint import Checkpoint, read_checkpoint
 from llava.model.checkpoint_files import StoredTensor, checkpoint_folder, is_hub_name
 from llava.model.finite_weights import read_weights
-from llava.model.tokenizer import load_tokenizer
 from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
@@ -75,7 +74,7 @@ def local_folder(name: str) -> Path | None:
 
 def _tokenizer(checkpoint: Checkpoint) -> Finding:
     try:
-        tokenizer = load_tokenizer(checkpoint.folder, checkpoint.config)
+        tokenizer = checkpoint.tokenizer()
     except (ValueError, OSError) as error:
         return Finding("tokenizer", PROBLEM, str(error), "copy its files from the checkpoint this one was made of")
     return Finding("tokenizer", OK, f"{len(tokenizer)} tokens")

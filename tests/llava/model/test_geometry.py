@@ -165,7 +165,7 @@ def released_tensors(name):
     if RELEASED[name][-1]:
         del weights["lm_head.weight"]
     nested = {key.replace(TOWER, f"{TOWER}vision_model."): value for key, value in weights.items()}
-    return {key: StoredTensor(Path("m.safetensors"), tuple(value.shape), "BF16") for key, value in nested.items()}
+    return {key: StoredTensor(Path("m.safetensors"), tuple(value.shape), "BF16", key) for key, value in nested.items()}
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -199,4 +199,8 @@ def test_heads_of_published_sizes_are_known():
 
 def test_a_checkpoint_that_is_stored_quantised_is_not_compared():
     config = released_config("LLaVA-OneVision-0.5B", quantization_config={"quant_method": "bitsandbytes"})
-    check_geometry(config, {"model.norm.weight": StoredTensor(Path("m.safetensors"), (3,), "U8")}, "config.json")
+    check_geometry(
+        config,
+        {"model.norm.weight": StoredTensor(Path("m.safetensors"), (3,), "U8", "model.norm.weight")},
+        "config.json",
+    )

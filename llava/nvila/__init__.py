@@ -1,0 +1,1 @@
+"""NVILA checkpoints: three folders, projectors that join neighbouring patches, and video encoders of their own."""
