@@ -72,6 +72,6 @@ def compress_with(
         evidence: Evidence = {}
         if is_compressed and QUESTION in method.needs:
             evidence = question_evidence(adapter, model, inputs, [one for one in runs if one.row == run.row])
-        visuals.append(compress_run(adapter, model, run, front, evidence))
+        visuals.append(compress_run(adapter, model, run, front, evidence).without_sources())
     inside = method.inside(adapter, model, to_compress) if to_compress else None
     return write_prompt(adapter, model, inputs, visuals, positions, inside, images)

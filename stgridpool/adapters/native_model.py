@@ -169,7 +169,7 @@ class NativeVideoModel:
         checks = tuple(StageCheck.of(stage, value) for stage, value in stages.items())
         record = {name: value for name, value in features.items() if is_record(name)}
         tail = visual.tokens.new_empty(0, visual.tokens.shape[-1]) if tail is None else tail
-        return NativeVideo(compressed, record, tail, checks)
+        return NativeVideo(compressed.without_sources(), record, tail, checks)
 
     def encode_images(self, images: Sequence[Any], timer: StageTimer) -> Sequence[Visual]:
         """Refuse images.

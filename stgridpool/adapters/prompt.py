@@ -32,7 +32,7 @@ class CompressedPrompt:
     Attributes:
         inputs: What ``generate`` takes; the first forward must run inside `prefilling`.
         dense_ids: (B, L) ids of the unmodified prompts.
-        visuals: The compressed visuals of each prompt, in order.
+        visuals: The compressed visuals of each prompt, in order; what they were made of has been freed.
         spans: Where those stand in each prompt on which steps inside the language model act, padding not counted.
         visual_mask: (B, M) bool, the positions of visual tokens.
         levels: DeepStack levels of the visual tokens, (n, D_i) each, in the order of `visual_mask`.

@@ -57,7 +57,7 @@ class CompressedVisual:
     """A compressed video or image.
 
     Attributes:
-        run: The visual before compression.
+        run: The visual before compression; behind `without_sources` its tensors have no values.
         tokens: The tokens that the language model will read.
         plan: The sources of each of them, among the patches if `from_patches`, otherwise among the model's own tokens.
         place: (N,) int64, ascending within a run of placeholders, the cell of ``run.slots`` at which each token stands.
@@ -71,6 +71,13 @@ class CompressedVisual:
     place: Tensor
     evidence: Evidence = field(default_factory=dict)
     from_patches: bool = False
+
+    def without_sources(self) -> CompressedVisual:
+        """Return it without what it was made of: tokens and patches before compression keep only their shapes."""
+        visual = self.run.visual
+        patches = None if visual.patches is None else visual.patches.to("meta")
+        visual = replace(visual, tokens=visual.tokens.to("meta"), levels=(), patches=patches, evidence={})
+        return replace(self, run=replace(self.run, visual=visual))
 
 
 def visual_runs(

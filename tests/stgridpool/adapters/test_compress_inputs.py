@@ -10,7 +10,7 @@ import stgridpool
 from native_models.families import build
 from native_models.prompts import make_frames, make_inputs
 from stgridpool import Average, Chain, build_compressor
-from stgridpool.adapters import adapter_for, compress_inputs
+from stgridpool.adapters import adapter_for, compress_inputs, visual_runs
 
 NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
 pytestmark = pytest.mark.adapters
@@ -94,12 +94,29 @@ def test_plans_go_through_deepstack_levels_and_the_newline_stays(name):
     model, inputs = loaded(name)
     prompt = compress_inputs(model, inputs, "average")
     (visual,) = prompt.visuals[0]
-    for level, source in zip(prompt.levels, visual.run.visual.levels, strict=True):
+    with torch.no_grad():
+        (run,) = visual_runs(adapter_for(model), model, inputs)
+    for level, source in zip(prompt.levels, run.visual.levels, strict=True):
         torch.testing.assert_close(level, visual.plan.apply(source))
     assert len(prompt.levels) == 2 * (name == "qwen3_vl")
     if name == "llava_onevision":
         place = int(prompt.visual_mask[0].nonzero()[-1]) + 1
         assert torch.equal(prompt.inputs["inputs_embeds"][0, place], model.model.image_newline)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_compressed_is_freed_before_answers_are_generated(name):
+    """A prompt of tokens that keep their values holds no storage as large as those before compression."""
+    model, inputs = loaded(name)
+    with stgridpool.compress(model, "visionzip", retention=0.2) as block:
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    (visual,) = block.last.visuals[0]
+    source = visual.run.visual
+    assert all(part is None or part.is_meta for part in (source.tokens, source.patches))
+    assert (source.levels, dict(source.evidence)) == ((), {})
+    dense = len(visual.run.slots) * visual.tokens.features.shape[1] * visual.tokens.features.element_size()
+    held = [visual.tokens.features, *visual.tokens.levels, *visual.evidence.values()]
+    assert all(part.untyped_storage().nbytes() < dense for part in held)
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
