@@ -77,6 +77,7 @@ class Compressing:
         self._before: dict[str, Any] = {}  # what the instance itself had under these names
         self._is_generating = False
         self._cache: weakref.ref[Any] | None = None  # of the latest forward with videos
+        self._plain: weakref.WeakSet[Any] = weakref.WeakSet()  # caches of prompts without videos
         self._inside: CompressedPrompts | None = None
         self.last: CompressedPrompt | None = None
 
@@ -101,6 +102,7 @@ class Compressing:
             if name in self._before:
                 setattr(self._model, name, self._before[name])
         self._stock, self._before, self._cache, self._inside = {}, {}, None, None
+        self._plain.clear()
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         stock = self._stock["generate"]
@@ -108,12 +110,17 @@ class Compressing:
         inputs = arguments.pop("inputs", None)
         if inputs is not None:
             arguments["input_ids"] = inputs
-        self._check_new(arguments)
+        has_visuals, cache = self._has_visuals(arguments), find_cache((), arguments)
+        if has_visuals or cache not in self._plain:
+            self._check_new(cache)
         self._is_generating = True
         try:
-            return self._answer(stock, arguments) if self._has_visuals(arguments) else stock(**arguments)
+            output = self._answer(stock, arguments) if has_visuals else stock(**arguments)
         finally:
             self._is_generating = False
+        if not has_visuals and cache is not None:
+            self._plain.add(cache)
+        return output
 
     def _answer(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         config = self._model.generation_config
@@ -133,13 +140,13 @@ class Compressing:
         if not self._has_visuals(arguments):
             return self._continue(stock, arguments)
         check_arguments(arguments)
-        self._check_new(arguments)
+        self._check_new(find_cache((), arguments))
         prompt = self._compressed(arguments)
         arguments = {**self._without_inputs(arguments), **prompt.forward_inputs}
         arguments.pop("input_ids", None)
         with prompt.prefilling(self._adapter, self._model) as self._inside:
             output = stock(**arguments)
-        cache = find_cache((), dict(output)) if isinstance(output, Mapping) else find_cache(output, {})
+        cache = _cache_of(output)
         self._cache = None if cache is None else weakref.ref(cache)
         return output
 
@@ -147,7 +154,12 @@ class Compressing:
         """Run a forward without videos; if it continues compressed prompts, at the positions behind them."""
         cache, prompt = find_cache((), arguments), self.last
         length = 0 if cache is None else cache.get_seq_length()
-        if prompt is None or not length:
+        if not length:
+            output = stock(**arguments)
+            if (cache := _cache_of(output)) is not None:
+                self._plain.add(cache)
+            return output
+        if prompt is None or cache in self._plain:
             return stock(**arguments)
         if self._cache is None or cache is not self._cache():
             raise ValueError(
@@ -175,13 +187,17 @@ class Compressing:
         used_up = {*self._adapter.video_inputs, *self._adapter.position_inputs, *self._adapter.image_inputs}
         return {name: value for name, value in arguments.items() if name not in used_up}
 
-    def _check_new(self, arguments: Mapping[str, Any]) -> None:
-        cache = find_cache((), arguments)
+    def _check_new(self, cache: Any) -> None:
         length = 0 if cache is None else cache.get_seq_length()
         if length:
             raise ValueError(
                 f"{CACHE_ARGUMENT} holds {length} positions; in this block prompts must begin with an empty cache"
             )
+
+
+def _cache_of(output: Any) -> Any:
+    """Return the cache in the output of a forward; None if there is none."""
+    return find_cache((), dict(output)) if isinstance(output, Mapping) else find_cache(output, {})
 
 
 def _like(stock: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -13,12 +14,16 @@ from torch import Tensor
 from stgridpool.adapters.adapter import IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.token_blocks import blocks_of_tokens
 
+logger = logging.getLogger(__name__)
+_DIGITS = 3  # at most, by which the numbers of frames of a video differ in length
+
 
 class FramesAsImagesAdapter(Adapter):
     """Frames and images are pictures of H x W tokens each, in the order of the prompt.
 
     Neither ids nor pixels tell frames from images, so `Clips` must where a prompt has images or several videos. Without
-    them, all pictures of a prompt are taken for one video.
+    them, all pictures of a prompt are taken for frames of one video and compressed, which is logged where it is
+    doubtful: if there is a single picture, or the text between them differs in length.
     """
 
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
@@ -34,7 +39,7 @@ class FramesAsImagesAdapter(Adapter):
         raise NotImplementedError(f"{type(self).__name__} must define pictures")
 
     def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
-        """Encode all pictures and deal them to videos and images.
+        """Encode all pictures and assign them to videos and images.
 
         Raises:
             ValueError: If a prompt without clips has an image, or clips do not match the prompts.
@@ -47,6 +52,8 @@ class FramesAsImagesAdapter(Adapter):
         kinds, counts = [], []
         for row, is_slot in enumerate(self.slots(model, inputs)):
             runs = [len(list(run)) // pictures.shape[1] for is_picture, run in groupby(is_slot.tolist()) if is_picture]
+            if clips is None:
+                _check_one_video(row, is_slot)
             for kind, count in _visuals(row, runs, None if clips is None else clips[row]):
                 kinds.append(kind)
                 counts.append(count)
@@ -61,12 +68,26 @@ class FramesAsImagesAdapter(Adapter):
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
     ) -> list[Tensor]:
-        """Deal rows of patches, blocks of which make a token; a class token stands in front of those of a picture."""
+        """Assign rows of patches to visuals; a block of them makes a token, behind the class token of a picture."""
         pictures = sum(len(visual.tokens) for visual in visuals)
         patches = math.isqrt(len(rows) // pictures) ** 2
         rows = rows.unflatten(0, (pictures, -1))[:, -patches:].flatten(0, 1)
         rows = blocks_of_tokens(rows, visuals[0].tokens.shape[2], patches)
         return super().tower_rows(model, inputs, kind, rows, visuals)
+
+
+def _check_one_video(row: int, is_slot: Tensor) -> None:
+    """Log that pictures are taken for one video where they may be images; between frames stands a number or a time."""
+    places = is_slot.nonzero().flatten()
+    gaps = places.diff()
+    gaps = gaps[gaps > 1]
+    if len(places) and (not len(gaps) or int(gaps.max() - gaps.min()) > _DIGITS):
+        logger.warning(
+            "prompt %d: its %d pictures are compressed as frames of one video; if they are images, pass clips, such as "
+            '[[("image", 1), ("video", 8)]]',
+            row,
+            len(gaps) + 1,
+        )
 
 
 def _visuals(row: int, runs: Sequence[int], clips: Sequence[tuple[str, int]] | None) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from stgridpool.adapters.adapter import VIDEO
 from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.method import IN_DECODER, Method
 from stgridpool.adapters.native_prompt import messages_of, native_prompt
-from stgridpool.adapters.native_recipe import NativeRecipe
+from stgridpool.adapters.native_recipe import FRAMES, NativeRecipe
 from stgridpool.adapters.native_video import NativeVideo, as_tensors, from_tensors, is_record
 from stgridpool.adapters.prompt import POLICIES
 from stgridpool.adapters.tower_evidence import tower_offers, with_evidence
@@ -140,7 +140,7 @@ class NativeVideoModel:
         inputs = {name: value for name, value in pixels.items() if not is_record(name)}
         check_offered(needs, tower_offers(self._adapter, self.language_model), "the evaluation")
         with timer.stage("vision"):
-            encode = partial(self._adapter.encode, self.language_model, inputs)
+            encode = partial(self._adapter.encode, self.language_model, inputs, [[(VIDEO, len(pixels[FRAMES]))]])
             (visual,) = with_evidence(self._adapter, self.language_model, inputs, VIDEO, needs, encode)
         record = {name: value for name, value in pixels.items() if is_record(name)}
         return as_tensors(visual) | record, visual.evidence
@@ -159,7 +159,7 @@ class NativeVideoModel:
         count = visual.tokens.shape[:3].numel()
         slots = torch.arange(count, device=visual.tokens.device)
         if visual.kept is not None:
-            slots = torch.full_like(slots, -1).index_copy(0, visual.kept, slots[: len(visual.kept)])
+            slots = torch.full_like(slots, -1).index_copy(0, visual.kept.to(slots.device), slots[: len(visual.kept)])
         run = VisualRun(visual, 0, slots, slots[:0], self._adapter.newline_position(self.language_model))
         tail = self._adapter.tail(self.language_model)
         with timer.stage("compress"):

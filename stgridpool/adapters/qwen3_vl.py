@@ -63,10 +63,11 @@ def _levels(prompt: CompressedPrompt, kwargs: dict[str, Any]) -> dict[str, Any]:
     images = kwargs.get("visual_pos_masks")
     if images is None:
         return {"visual_pos_masks": mask, "deepstack_visual_embeds": levels}
-    images, every = images.to(mask.device), images.to(mask.device) | mask
-    joined = []
+    device = mask.device  # the parts of a model may be on several devices; the decoder moves what it gets
+    images = images.to(device)
+    every, joined = images | mask, []
     for own, other in zip(levels, kwargs["deepstack_visual_embeds"], strict=True):
-        rows = own.new_zeros(*every.shape, own.shape[-1])
-        rows[images], rows[mask] = other.to(own), own
+        rows = own.new_zeros(*every.shape, own.shape[-1], device=device)
+        rows[images], rows[mask] = other.to(rows), own.to(device)
         joined.append(rows[every])
     return {"visual_pos_masks": every, "deepstack_visual_embeds": joined}

@@ -44,12 +44,11 @@ class Row:
 
     def tokens(self) -> Tensor | None:
         """Return the visual tokens (v, D) in the order of their positions; None without visuals."""
-        return self._ordered([visual.tokens.features for visual in self.visuals])
+        return self._ordered([visual.tokens.features for visual in self.visuals]) if self.visuals else None
 
     def level(self, number: int) -> Tensor:
-        """Return a DeepStack level (v, D_i) of the visual tokens in the order of their positions."""
-        rows = self._ordered([visual.tokens.levels[number] for visual in self.visuals])
-        return torch.zeros(0) if rows is None else rows
+        """Return a DeepStack level (v, D_i) of the visual tokens, at least one, in the order of their positions."""
+        return self._ordered([visual.tokens.levels[number] for visual in self.visuals])
 
     def tail_places(self) -> Tensor:
         """Return the new positions (t,) of the rows that stand behind videos."""
@@ -72,9 +71,7 @@ class Row:
                 places, tokens.shape, is_tail.nonzero().flatten(), tokens.cell, visual.evidence, tokens.before
             )
 
-    def _ordered(self, features: Sequence[Tensor]) -> Tensor | None:
-        if not features:
-            return None
+    def _ordered(self, features: Sequence[Tensor]) -> Tensor:
         rows = torch.cat(list(features))
         return rows[self.token[self.is_visual].to(rows.device)]
 

@@ -2,16 +2,16 @@
 
 While a block runs, the tower's attention goes through a function that notes queries and keys of the layers needed and
 then calls the tower's own implementation; transformers lets every model choose such a function by name. Attention
-weights are computed beside it, one block at a time. Queries and keys have rotary embedding in towers that use it.
+weights are computed beside it, one block at a time. Queries and keys have rotary embedding in towers that use it. A
+tower that runs with flash attention runs with SDPA in that pass, so that its features differ by rounding.
 
 Letters: T frames, P patches per frame, N tokens, d width of a head.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from stgridpool.adapters.adapter import Adapter, EncodedVisual, Inputs
 from stgridpool.algorithms.patch_attention import attention_received, join_heads
+from stgridpool.decoder.decoder import defining_module
 from stgridpool.evidence import AttentionReceived, FrameVectors, Need, TowerKeys
 
 NAMES = {"sdpa": "stgridpool_sdpa", "eager": "stgridpool_eager"}
@@ -47,9 +48,11 @@ def check_tower_needs(adapter: Adapter, model: Any, needs: Collection[Need]) -> 
     """
     for need in needs:
         if isinstance(need, FrameVectors) and need != FrameVectors("mean"):
-            raise ValueError(f"{need!r} asks for a part that native models do not have; FrameVectors('mean') is there")
+            raise ValueError(
+                f"{need!r} asks for a part that native models do not have; they offer FrameVectors('mean')"
+            )
         if isinstance(need, AttentionReceived | TowerKeys):
-            layers = _layers(adapter, model)
+            layers = layers_of_tower(adapter, model)
             if need.layer < -len(layers):
                 raise ValueError(f"{need!r}: the vision tower of {model.config.model_type} runs {len(layers)} layers")
 
@@ -79,7 +82,7 @@ def with_evidence(
 
     wanted: dict[nn.Module, list[Need]] = {}
     for need in of_layers:
-        for module in _layers(adapter, model)[need.layer].modules():
+        for module in layers_of_tower(adapter, model)[need.layer].modules():
             wanted.setdefault(module, []).append(need)
     if of_layers:
         with _watching(adapter.tower(model), note):
@@ -106,15 +109,17 @@ def rows_by_visual(rows: Tensor, visuals: Sequence[EncodedVisual]) -> list[Tenso
     If a tower merges k consecutive patches into each token, the mean of their rows stands for the token.
 
     Raises:
-        ValueError: If the rows are no multiple of the tokens, so that the tower does more than that.
+        ValueError: If the number of rows is not a multiple of the number of tokens.
     """
     counts = [(visual.tokens if visual.patches is None else visual.patches).shape[:3].numel() for visual in visuals]
     if len(rows) % sum(counts):
-        raise ValueError(f"the vision tower has {len(rows)} patches, no multiple of its {sum(counts)} tokens")
+        raise ValueError(
+            f"the vision tower has {len(rows)} patches, which is not a multiple of its {sum(counts)} tokens"
+        )
     return list(rows.unflatten(0, (sum(counts), -1)).mean(1).split(counts))
 
 
-def _layers(adapter: Adapter, model: Any) -> list[nn.Module]:
+def layers_of_tower(adapter: Adapter, model: Any) -> list[nn.Module]:
     """Return the layers of the vision part up to the one whose output is used."""
     tower: Any = adapter.tower(model)
     lists = [list(part) for part in tower.modules() if isinstance(part, nn.ModuleList)]
@@ -148,13 +153,11 @@ def _watching(tower: Any, note: Note) -> Iterator[None]:
     AttentionInterface.register(NAMES["eager"], _watched_eager)
     AttentionMaskInterface.register(NAMES["sdpa"], sdpa_mask)
     AttentionMaskInterface.register(NAMES["eager"], eager_mask)
-    token = _watcher.set(note)
-    tower.set_attn_implementation(name)
-    try:
+    with ExitStack() as restored:
+        restored.callback(_watcher.reset, _watcher.set(note))
+        restored.callback(tower.set_attn_implementation, own)
+        tower.set_attn_implementation(name)
         yield
-    finally:
-        tower.set_attn_implementation(own)
-        _watcher.reset(token)
 
 
 def _watched_sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kw: Any) -> Any:
@@ -164,8 +167,7 @@ def _watched_sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, 
 
 def _watched_eager(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kw: Any) -> Any:
     _report(module, query, key, kw)
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    return eager(module, query, key, value, attention_mask, **kw)
+    return defining_module(module).eager_attention_forward(module, query, key, value, attention_mask, **kw)
 
 
 def _report(module: nn.Module, query: Tensor, key: Tensor, kw: dict[str, Any]) -> None:

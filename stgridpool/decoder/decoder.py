@@ -159,7 +159,7 @@ class TransformersDecoder:
         parts = {name.split(".")[0] for name, _ in attention.named_parameters()} if attention is not None else set()
         missing += sorted(f"self_attn.{name}" for name in {"q_proj", "k_proj"} - parts)
         missing += [f"self_attn.{name}" for name in ("scaling", "head_dim") if not hasattr(attention, name)]
-        if attention is not None and not hasattr(_source(attention), "apply_rotary_pos_emb"):
+        if attention is not None and not hasattr(defining_module(attention), "apply_rotary_pos_emb"):
             missing.append("apply_rotary_pos_emb")
         if missing:
             raise ValueError(f"attention of layer {layer} cannot be computed: it has no {', '.join(missing)}")
@@ -218,7 +218,7 @@ class TransformersDecoder:
         block: Any = self.layers[layer]
         # The function of the model itself, since some families rotate other pairs of channels. It rotates queries and
         # keys together; the second argument has no heads.
-        source = _source(block.self_attn)
+        source = defining_module(block.self_attn)
         rotated: Tensor = source.apply_rotary_pos_emb(heads[None], heads[None, :0], cosines, sines)[0]
         return rotated[0]
 
@@ -239,6 +239,6 @@ class TransformersDecoder:
         return self.rotate(layer, projected.unflatten(-1, (-1, attention.head_dim)).transpose(0, 1), tables)
 
 
-def _source(module: nn.Module) -> Any:
+def defining_module(module: nn.Module) -> Any:
     """Return the Python module that defines the class of `module`."""
     return sys.modules[type(module).__module__]

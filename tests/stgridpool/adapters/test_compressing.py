@@ -109,6 +109,28 @@ def test_a_cache_of_an_earlier_prompt_is_refused():
             model(input_ids=torch.tensor([[5]]), **{CACHE_ARGUMENT: cache})
 
 
+def test_a_conversation_without_videos_goes_on_beside_them():
+    model, inputs = loaded("qwen2_5_vl")
+    first, second = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.no_grad():
+        expected = model(input_ids=second).logits[:, -2:]
+    answer = model.generate(input_ids=second, **GREEDY)
+    for order in ("video first", "text first"):
+        with stgridpool.compress(model, "stride"), torch.no_grad():
+            if order == "video first":
+                model(**inputs, use_cache=True)
+            cache = model(input_ids=first, use_cache=True)[CACHE_ARGUMENT]
+            model.generate(**inputs, **GREEDY)
+            logits = model(input_ids=second[:, 3:], use_cache=True, **{CACHE_ARGUMENT: cache}).logits
+            torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+            own = DynamicCache(config=model.config)
+            said = model.generate(input_ids=first, **GREEDY, **{CACHE_ARGUMENT: own})
+            assert model.generate(input_ids=said, **GREEDY, **{CACHE_ARGUMENT: own}).shape[1] == 3 + 8
+            with pytest.raises(ValueError, match="prompts must begin with an empty cache"):
+                model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: own})
+    assert torch.equal(model.generate(input_ids=second, **GREEDY), answer)
+
+
 def test_features_without_pixels_are_refused():
     model, inputs = loaded("qwen2_5_vl")
     given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"video": None}}

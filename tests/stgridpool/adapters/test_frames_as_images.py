@@ -62,6 +62,28 @@ def test_images_without_clips_are_noticed(loaded):
         compress_inputs(model, inputs, "stride")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "count"),
+    [
+        (["See", FRAMES[0], "What is it?"], 1),
+        (["See", FRAMES[0], "and also that", FRAMES, "What happens?"], 5),
+        ([make_frames(101, 32, 32), "What happens?"], None),
+    ],
+)
+def test_pictures_that_may_be_images_are_logged(loaded, caplog, prompt, count):
+    model, _ = loaded
+    inputs = make_inputs(build("internvl")[1], prompt)
+    compress_inputs(model, inputs, "stride")
+    said = [record.getMessage() for record in caplog.records if "frames of one video" in record.getMessage()]
+    assert [text.partition(";")[0] for text in said] == [
+        f"prompt 0: its {count} pictures are compressed as frames of one video" for _ in said
+    ]
+    assert bool(said) == (count is not None)
+    caplog.clear()
+    compress_inputs(model, inputs, "stride", clips=make_clips(prompt))
+    assert not caplog.records
+
+
 def test_clips_must_match_the_prompt(loaded):
     model, inputs = loaded
     image, video = ("image", 1), ("video", 4)

@@ -9,7 +9,7 @@ from transformers.masking_utils import sdpa_mask
 import stgridpool
 from native_models.families import build
 from native_models.prompts import make_frames, make_inputs
-from stgridpool.adapters import adapter_for, visual_runs
+from stgridpool.adapters import adapter_for, tower_evidence, visual_runs
 from stgridpool.adapters.method import check_needs
 from stgridpool.evidence import AttentionReceived, FrameVectors, TowerKeys
 
@@ -93,6 +93,22 @@ def test_rows_of_qwen_towers_stand_at_their_tokens(name):
     for need, rows in {AttentionReceived(): received, TowerKeys(joined=True): keys}.items():
         found = torch.cat([run.visual.evidence[need] for run in runs])
         torch.testing.assert_close(found, rows.unflatten(0, (-1, 4)).mean(1)[group])
+
+
+def test_nothing_watches_a_tower_that_refuses_to_be_watched(monkeypatch):
+    model, inputs = loaded("qwen2_vl")
+    adapter, own = adapter_for(model), model.model.visual.set_attn_implementation
+
+    def refuse(name):
+        if name != "sdpa":
+            raise KeyError(name)
+        own(name)
+
+    monkeypatch.setattr(model.model.visual, "set_attn_implementation", refuse)
+    with pytest.raises(KeyError, match="stgridpool_sdpa"):
+        visual_runs(adapter, model, inputs, NEEDS)
+    assert tower_evidence._watcher.get() is None
+    assert model.model.visual.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("name", NAMES)
