@@ -22,6 +22,7 @@ import stgridpool
 from benchmarking.measuring import DTYPES, best_ms, device_name, peak_bytes, reset_peak
 from benchmarking.random_model import fill
 from benchmarking.reporting import add_output_options, report
+from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.kept.paths import path_argument
 from stgridpool.adapters.native_loading import load_native
 from stgridpool.retention import DEFINITIONS
@@ -41,7 +42,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("checkpoint", type=path_argument, help="folder of a supported native model")
     parser.add_argument("--random-weights", action="store_true", help="draw weights on the device, seed 0")
-    parser.add_argument("--methods", nargs="+", default=["st_gridpool", "vidcom2", "fastv"], metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", default=["st_gridpool", "vidcom2", "fastv"], metavar="METHOD[:JSON]")
     parser.add_argument("--retention", type=float, default=0.25, help="of every method (default: %(default)s)")
     parser.add_argument(
         "--retention-of",
@@ -77,12 +78,12 @@ def benchmark_native(arguments: argparse.Namespace) -> dict[str, Any]:
     model, processor = load(arguments, device, dtype)
     inputs = processed(processor, arguments).to(device, dtype)
     rows = [_row(model, inputs, UNMODIFIED, nullcontext, arguments)]
-    blocks = {INSIDE: partial(stgridpool.compress, model, None)}
-    for method in arguments.methods:
-        budget = {"retention": arguments.retention, "of": arguments.retention_of}
-        blocks[method] = partial(stgridpool.compress, model, method, **budget)
+    block = partial(stgridpool.compress, model, positions="hf")  # text then stands where the unmodified model has it
+    blocks = {INSIDE: partial(block, None)}
+    for choice in map(Choice.parse, arguments.methods):
+        blocks[choice.folder] = partial(block, choice.build(), retention=arguments.retention, of=arguments.retention_of)
     expected = model(**inputs, logits_to_keep=1).logits
-    with stgridpool.compress(model, None):
+    with blocks[INSIDE]():
         if not torch.equal(model(**inputs, logits_to_keep=1).logits, expected):
             raise RuntimeError("a block of stgridpool.compress without a method changed the logits")
     rows += [_row(model, inputs, name, block, arguments) for name, block in blocks.items()]
