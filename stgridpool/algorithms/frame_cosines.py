@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.algorithms.wide_blocks import rows_at_a_time
+from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
 
 
 def frame_cosines(maps: Tensor) -> Tensor:

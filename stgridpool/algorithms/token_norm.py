@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.wide_blocks import rows_at_a_time
+from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
 from stgridpool.options import number
 
 

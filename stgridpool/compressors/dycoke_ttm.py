@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.temporal_similarity import cosines
+from stgridpool.algorithms.temporal_similarity import cosines_to_earlier
 from stgridpool.budget import BudgetError
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, number
@@ -17,7 +17,9 @@ from stgridpool.plan import Plan, Shape
 from stgridpool.scorer import Budgeted, equal_shares, highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
-WINDOW = 4
+COMPARED = (0, 1, 2, 1)
+"""How far back the frame stands with which each frame of a window is compared; 0 for none."""
+WINDOW = len(COMPARED)
 """Frames of a window."""
 
 
@@ -99,10 +101,8 @@ class DyCokeTTM(Budgeted):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Keep what is least like an earlier frame of the window."""
         maps = tokens.maps().flatten(1, 2)  # (T, N, D)
-        difference = maps.new_full(maps.shape[:2], torch.inf, dtype=torch.float32)
-        for frame, compared in ((1, 0), (3, 2), (2, 0)):
-            later = maps[frame::WINDOW]
-            if len(later):
-                difference[frame::WINDOW] = -cosines(later, maps[compared::WINDOW][: len(later)])
+        difference = -cosines_to_earlier(
+            maps, torch.tensor(COMPARED)[torch.arange(len(maps)) % WINDOW]
+        )  # inf in firsts
         kept = self._kept(tokens.shape)
         return Plan.keep(highest_per_group(difference.flatten(), tokens.frames(), kept), len(tokens))

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
 from stgridpool.algorithms.components import components_of_edges
-from stgridpool.algorithms.wide_blocks import WideBlocks, rows_at_a_time
+from stgridpool.algorithms.partner_cosines import cosines_in_frames
 
 DIRECTIONS = ("time", "right", "below")
 AXES = {"time": 0, "right": 2, "below": 1}
 """Of feature maps (T, H, W, D)."""
-_LEAST_ROWS = 4
 
 
 class Graph(NamedTuple):
@@ -50,59 +50,36 @@ def like_neighbours(maps: Tensor, similarity: float, event: float, directions: t
         directions: Some of `DIRECTIONS`, the neighbours that may be joined.
     """
     height, width = maps.shape[1:3]
-    alike, steps = cosines_to_later(maps), {"time": height * width, "right": 1, "below": width}
+    alike, steps = cosines_to_earlier(maps), {"time": height * width, "right": 1, "below": width}
     first, second = [torch.arange(0, device=maps.device)], [torch.arange(0, device=maps.device)]
     for name in directions:
         is_joined = alike[name] >= similarity if name == "time" else alike[name] > similarity
-        first.append(is_joined.flatten().nonzero().flatten())
-        second.append(first[-1] + steps[name])
+        second.append(is_joined.flatten().nonzero().flatten())
+        first.append(second[-1] - steps[name])
     label = components_of_edges(torch.cat(first), torch.cat(second), maps[..., 0].numel())
     is_joined = torch.zeros_like(label, dtype=torch.bool).index_fill(0, torch.cat([*first, *second]), True)
-    is_event = F.pad(alike["time"][:-1] < event, (0, 0, 0, 0, 1, 0)).flatten()
-    return Graph(label.where(is_joined, -1), is_event)
+    is_event = alike["time"] < event
+    is_event[0] = False
+    return Graph(label.where(is_joined, -1), is_event.flatten())
 
 
-def cosines_to_later(maps: Tensor) -> dict[str, Tensor]:
-    """Return the cosine of each token with its neighbour in each of `DIRECTIONS`; -inf where there is none.
-
-    On the CPU a few rows of all frames are compared at a time, so that they stay in a core's cache.
+def cosines_to_earlier(maps: Tensor) -> dict[str, Tensor]:
+    """Return the cosine of each token with that of which it is the neighbour in each of `DIRECTIONS`; -inf without one.
 
     Args:
         maps: (T, H, W, D) of any floating dtype.
 
     Returns:
-        (T, H, W) float32 for each direction: of the token with the one a frame later, to its right, and below it.
+        (T, H, W) float32 for each direction: of the token with the one a frame earlier, to its left, and above it.
     """
-    height, width = maps.shape[1:3]
-    rows = height if maps.is_cuda else max(_LEAST_ROWS, rows_at_a_time(maps) // width)
-    found = {name: maps.new_full(maps.shape[:3], -torch.inf, dtype=torch.float32) for name in DIRECTIONS}
-    for top in range(0, height, rows):
-        of_rows = _cosines_within(maps[:, top : top + rows + 1].detach())  # the next row is the last one's neighbour
-        for name, alike in of_rows.items():
-            found[name][:, top : top + rows] = alike[:, :rows]
-    return found
-
-
-def _cosines_within(maps: Tensor) -> dict[str, Tensor]:
-    """Return the cosines of `cosines_to_later`, frame after frame."""
-    frames, height, width, channels = maps.shape
-    depth = max(1, rows_at_a_time(maps) // (height * width))
-    space = maps.new_empty(3, min(depth, frames) * height * width, channels, dtype=torch.float32)
-    blocks = WideBlocks((frames, height * width), depth, height * width, space)
-    found = {name: maps.new_full(maps.shape[:3], -torch.inf, dtype=torch.float32) for name in DIRECTIONS}
-    before: tuple[Tensor, Tensor] | None = None  # the last frame of the block before, and its lengths
-    for number, block in enumerate(maps.split(depth)):
-        wide = blocks.wide(block, number % 2)
-        lengths, start = torch.linalg.vector_norm(wide, dim=-1), number * depth
-        for name, axis in AXES.items():
-            count = wide.shape[axis] - 1
-            later, earlier = ([part.narrow(axis, at, count) for part in (wide, lengths)] for at in (1, 0))
-            alike = blocks.cosines(later[0], earlier[0], (later[1], earlier[1]), 2)
-            found[name].narrow(0, start, len(wide)).narrow(axis, 0, count).copy_(alike)
-        if before is not None:
-            found["time"][start - 1] = blocks.cosines(wide[0], before[0], (lengths[0], before[1]), 2)
-        before = wide[-1], lengths[-1]
-    return found
+    frames, height, width, _ = maps.shape
+    number = torch.arange(frames * height * width, device=maps.device).view(frames, height, width)
+    partners = number.new_full((*number.shape, len(AXES)), -1)
+    for index, axis in enumerate(AXES.values()):
+        count = number.shape[axis] - 1
+        partners[..., index].narrow(axis, 1, count).copy_(number.narrow(axis, 0, count))
+    found = cosines_in_frames(maps.flatten(1, 2), partners.flatten(1, 2), frames_back=1, places_back=width)
+    return {name: found[..., index].view(number.shape) for index, name in enumerate(AXES)}
 
 
 def order_of_members(features: Tensor, graph: Graph, by_size: bool, later_first: bool) -> Members:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stgridpool.algorithms import wide_blocks
+from stgridpool.algorithms import blocks_of_rows
 from stgridpool.algorithms.frame_cosines import frame_cosines
 
 
@@ -17,6 +17,6 @@ def test_by_hand():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_blocks_give_the_same(monkeypatch, dtype):
     maps = torch.randn(5, 9, 8).to(dtype)
-    monkeypatch.setattr(wide_blocks, "_ENTRIES_ON_CPU", 80)  # two places at a time
+    monkeypatch.setattr(blocks_of_rows, "_ENTRIES_ON_CPU", 80)  # two places at a time
     expected = F.cosine_similarity(maps[:, None].float(), maps[None].float(), dim=-1).mean(-1)
     torch.testing.assert_close(frame_cosines(maps), expected)

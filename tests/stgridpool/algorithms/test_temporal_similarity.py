@@ -5,23 +5,20 @@ import torch
 from torch.nn import functional as F
 
 from stgridpool import VideoTokens
-from stgridpool.algorithms.temporal_similarity import chains, cosines, cosines_of_neighbours, cosines_to_previous
+from stgridpool.algorithms.temporal_similarity import (
+    chains,
+    cosines_of_neighbours,
+    cosines_to_earlier,
+    cosines_to_previous,
+)
 
 
-def test_cosines_are_those_of_torch():
-    first, second = torch.randn(2, 7, 5, 40000)  # more than a block holds
-    expected = F.cosine_similarity(first, second, dim=-1)
-    torch.testing.assert_close(cosines(first, second), expected, atol=1e-5, rtol=0)
-    half = cosines(first[:1].bfloat16(), second[:1].bfloat16())
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(half, expected[:1], atol=1e-3, rtol=0)
-
-
-def test_what_has_no_direction_is_like_nothing():
-    """Zeros, and features whose squares are 0 or infinite in float32."""
-    odd = torch.tensor([[0.0, 0], [1e-30, 1e-30], [3e38, -3e38]])
-    assert cosines(odd[None], odd[None]).tolist() == [[0, 0, 0]]
-    assert cosines_of_neighbours(torch.stack([odd, odd])).tolist() == [[0, 0, 0]]
+def test_cosines_with_frames_further_back():
+    """Frame 2 with frame 0, frame 3 with frame 1; none for the first two, nor where no frame is that far back."""
+    frames = torch.tensor([[1.0, 0], [3, 4], [4, 3], [4, -3]])[:, None]
+    expected = torch.tensor([-torch.inf, -torch.inf, 0.8, 0])
+    torch.testing.assert_close(cosines_to_earlier(frames, torch.tensor([0, 0, 2, 2]))[:, 0], expected)
+    assert cosines_to_earlier(frames[:1], torch.tensor([2])).tolist() == [[-torch.inf]]
 
 
 def test_the_token_before_on_the_same_place():

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from stgridpool import STSimDiff, build_compressor, compress_tokens
-from stgridpool.compressors.st_simdiff.graph import cosines_to_later, like_neighbours
+from stgridpool.compressors.st_simdiff.graph import cosines_to_earlier, like_neighbours
 from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiffCut, STSimDiffGraph
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
@@ -185,10 +185,10 @@ def test_where_it_acts():
 def test_neighbours_of_frames_of_many_blocks():
     """3 rows of 70000 channels fill a block, so that the rows of a frame, four at least at a time, make two."""
     maps = torch.randn(3, 6, 2, 70000, generator=torch.Generator().manual_seed(0))
-    found = cosines_to_later(maps)
+    found = cosines_to_earlier(maps)
     for name, axis in {"time": 0, "below": 1, "right": 2}.items():
         count = maps.shape[axis] - 1
         expected = F.cosine_similarity(maps.narrow(axis, 1, count), maps.narrow(axis, 0, count), dim=-1)
-        torch.testing.assert_close(found[name].narrow(axis, 0, count), expected, atol=1e-5, rtol=0)
-        assert (found[name].narrow(axis, count, 1) == -torch.inf).all()
-    assert torch.equal(cosines_to_later(maps[:1])["right"], found["right"][:1])
+        torch.testing.assert_close(found[name].narrow(axis, 1, count), expected, atol=1e-5, rtol=0)
+        assert (found[name].narrow(axis, 0, 1) == -torch.inf).all()
+    assert torch.equal(cosines_to_earlier(maps[:1])["right"], found["right"][:1])
