@@ -34,7 +34,7 @@ from lmms_eval_stgridpool.run.placement import place
 from lmms_eval_stgridpool.run.unanswered import Verdict
 from lmms_eval_stgridpool.run.versions import warn_of_untested_versions
 from lmms_eval_stgridpool.videos.encoding import MediaEncoder
-from lmms_eval_stgridpool.videos.feature_cache import open_feature_cache
+from lmms_eval_stgridpool.videos.feature_setup import open_feature_cache
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
 from stgridpool import Compressor, Step, kernels
 from stgridpool.compressor import early_steps

@@ -14,8 +14,9 @@ from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.schedule import Job, in_batches, in_video_order, videos_in_order
 from lmms_eval_stgridpool.run.failure import fatal
-from lmms_eval_stgridpool.videos.encoding import LastMade, MediaEncoder
+from lmms_eval_stgridpool.videos.encoding import MediaEncoder
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
+from lmms_eval_stgridpool.videos.last_made import LastMade
 from stgridpool import Compressor, Step
 from stgridpool.budget import BudgetError
 from stgridpool.compressor import early_steps

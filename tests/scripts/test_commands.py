@@ -13,6 +13,7 @@ EMPTY_PATHS = [
     ("sweep", "--tasks", "x", "--model_args", "pretrained=x", "none", "--output_path", ""),
     ("sweep", "--tasks", "x", "--model_args", "pretrained=x", "none", "--include_path", ""),
     ("extract_features", "--model_args", "pretrained=x,feature_cache=y", ""),
+    ("import_features", "", "videos", "--model_args", "pretrained=x,feature_cache=y"),
     ("compare_runs", ""),
     ("make_tiny_checkpoint", ""),
     ("nano/make_data", ""),

@@ -14,7 +14,8 @@ from lmms_eval_stgridpool.kept.record import RankSums
 from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.questions.requests import Request, Tasks, Visuals, name_questions, video_key
 from lmms_eval_stgridpool.run.unanswered import UNANSWERED, Unanswered
-from lmms_eval_stgridpool.videos.encoding import EncodedMedia, LastMade, Media, MediaEncoder
+from lmms_eval_stgridpool.videos.encoding import EncodedMedia, Media, MediaEncoder
+from lmms_eval_stgridpool.videos.last_made import LastMade
 from stgridpool.finite import NonFiniteError
 from stgridpool.model import Prompt
 from stgridpool.timing import StageTimer

@@ -66,7 +66,7 @@ def reproduce(
     if as_json:
         print_json([asdict(one) | {"differs": one.differs} for one in outcomes])
     else:
-        _show(outcomes)
+        _show(outcomes, checkpoint)
     if failed := sum(one.problem == "failed" for one in outcomes):
         text = f"{failed} of {len(outcomes)} runs failed, see above; start it again to go on. Runs: {output}"
         raise ValueError(text)
@@ -113,14 +113,17 @@ def _chosen(cells: Sequence["Cell"], benchmarks: Sequence[str], rows: Sequence[s
     ]
 
 
-def _show(outcomes: Sequence["Outcome"]) -> None:
+def _show(outcomes: Sequence["Outcome"], ours: str | None) -> None:
+    """Print a table for each checkpoint; `ours` names the one that ran in its place."""
     columns = dict.fromkeys(one.cell.benchmark for one in outcomes)
     for checkpoint in dict.fromkeys(one.cell.checkpoint for one in outcomes):
         found = {(one.cell.row, one.cell.benchmark): one for one in outcomes if one.cell.checkpoint == checkpoint}
         rows = [
             (row, *(found.get((row, column)) for column in columns)) for row in dict.fromkeys(name for name, _ in found)
         ]
-        print_table(("", *columns), rows, title=f"{checkpoint}: accuracy in %, ours / published")
+        name = checkpoint if ours is None else f"{ours} in place of {checkpoint}"
+        typer.echo(f"{name}: accuracy in %, ours / published")
+        print_table(("", *columns), rows)
     typer.echo("!: the published number is outside of the 95 % interval of ours (without one: more than a point away)")
     if any(one.problem == "no score" for one in outcomes):
         typer.echo("no score: the run wrote a file for the benchmark's server, see stgridpool submit")

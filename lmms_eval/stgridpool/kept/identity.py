@@ -72,7 +72,13 @@ def checkpoint_version(folder_or_name: str, revision: str | None) -> str | None:
 
 
 def frames_digest(videos: Iterable[tuple[Path, Sequence[int]]]) -> str:
-    """Compute a digest of the names of videos, without their folders, and of the indices of the frames read of each."""
+    """Compute a digest of the names of videos, without their folders, and of the indices of the frames read of each.
+
+    It is empty if the indices of a video are unknown, as those of imported features are.
+    """
+    videos = list(videos)
+    if not all(indices for _, indices in videos):
+        return ""
     return answer_key({"frames": [[video.name, list(indices)] for video, indices in videos]})
 
 

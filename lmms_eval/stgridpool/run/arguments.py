@@ -24,7 +24,7 @@ WHOLE_NUMBERS = {
 }
 FLAGS = (
     *("share_prefix", "deterministic", "triton_kernels"),
-    *("answer_without_visuals", "allow_use_cache", "resume_any_version"),
+    *("answer_without_visuals", "allow_use_cache", "resume_any_version", "features_of_missing_videos"),
 )
 _DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
 
@@ -74,6 +74,8 @@ class Arguments:
         feature_cache: Folder of a cache for the vision tower's features, for other runs and other compressors.
         feature_cache_gb: Size limit of the cache, in gigabytes (10^9 bytes), 10^-6 to 10^6; the oldest features are
             evicted first.
+        features_of_missing_videos: Whether the cache serves a video whose file is gone, with the newest features of its
+            path; otherwise its questions stay unanswered.
         deterministic: Whether to use fixed seeds and deterministic kernels only, and to answer questions one by one, so
             that a run can be repeated bit for bit.
         triton_kernels: Whether to pool with Triton kernels on a GPU; off by default until they reach the bandwidth that
@@ -119,6 +121,7 @@ class Arguments:
     questions_per_batch: int = 4
     feature_cache: str | None = None
     feature_cache_gb: float = 100
+    features_of_missing_videos: bool = False
     deterministic: bool = False
     triton_kernels: bool = False
     max_failed: float = 0.5
@@ -148,6 +151,8 @@ class Arguments:
         options.number("max_failed", self.max_failed, 0, 1)
         for name in FLAGS:
             options.flag(name, getattr(self, name))
+        if self.features_of_missing_videos and self.feature_cache is None:
+            raise ValueError("features_of_missing_videos needs the cache that has them: feature_cache=FOLDER")
         if self.fps is not None:
             options.number("fps", self.fps, 0.001, 1000, "frames per second")
         if str(self.batch_size) != "1":
@@ -196,6 +201,7 @@ class Arguments:
             **self.frame_options(),
             **{name: getattr(self, name) for name in ("sampling", "prompt_style", "video_decode_backend")},
             **{name: getattr(self, name) for name in ("deterministic", "triton_kernels", "resume_any_version")},
+            "features_of_missing_videos": self.features_of_missing_videos,
         }
 
     def fixed_vision_batch_size(self) -> int | None:

@@ -1,10 +1,9 @@
 """Encode the visuals of a question for the language model: videos are also decoded and compressed."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
@@ -23,8 +22,6 @@ from stgridpool.frame_evidence import FramesRead
 from stgridpool.listed_frames import ListedFrames
 from stgridpool.model import ClipTimes, Video, VideoModel, Visual, map_tensors
 from stgridpool.timing import StageTimer
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,39 +197,8 @@ class MediaEncoder:
         if self.cache is not None and loaded.name is not None and not loaded.is_encoded:
             with timer.on_host("write_features"):
                 self.cache.add(loaded.name, video)
+                self.cache.remember(loaded.name, path, self.loader.needs, self.loader.steps)
         return video
-
-
-class LastMade(Generic[Made]):
-    """A cache for the last question's visuals, which consecutive questions about one video share.
-
-    It also remembers that a video could not be read.
-    """
-
-    def __init__(self) -> None:
-        self._key: Hashable = None
-        self._made: Made | VideoReadError | None = None
-
-    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return the entry for `key`; call `make` if the last entry had another key, or if the key is None.
-
-        Raises:
-            VideoReadError: If `make` raises it, now or for the last question.
-        """
-        if key is None or key != self._key or self._made is None:
-            self.forget()  # frees the last video before the next one is encoded
-            try:
-                self._made = make()
-            except VideoReadError as error:
-                self._made = error
-            self._key = key
-        if isinstance(self._made, VideoReadError):
-            raise self._made
-        return self._made
-
-    def forget(self) -> None:
-        """Free the entry."""
-        self._made = None
 
 
 def check_count(steps: Sequence[Step], video: Video) -> None:

@@ -7,7 +7,8 @@ changed before the vision tower or inside it.
 Each video is a safetensors file, named by a digest of everything that its features depend on: path, size and
 modification time of the video file, how frames are sampled and decoded, the vision tower with its weights and dtype,
 and the versions of the code involved. Any number of processes may share the folder. Writes are atomic; the oldest
-entries are evicted first.
+entries are evicted first. A small file for each path names its newest entry, which can then serve after the video is
+gone.
 
 The files are in a subfolder of the folder that the user names. Even there, a file is deleted only if its name and a
 mark inside it show that it is an entry of a cache.
@@ -26,15 +27,10 @@ from typing import Any
 
 from loguru import logger
 
-import llava
 import stgridpool
 from lmms_eval_stgridpool.kept.identity import answer_key, source_digest, video_identity
 from lmms_eval_stgridpool.kept.paths import make_folder, own_folder, read_regular_file
-from lmms_eval_stgridpool.run.arguments import Arguments
-from lmms_eval_stgridpool.run.versions import package_version
 from lmms_eval_stgridpool.videos.feature_file import DAMAGE, VideoFeatures, is_marked, pack, unpack
-from stgridpool import adapters, distinct_frames
-from stgridpool.algorithms import patch_attention
 from stgridpool.compressor import Step
 from stgridpool.elsewhere import foreign_code
 from stgridpool.evidence import Need, missing_part
@@ -42,14 +38,10 @@ from stgridpool.finite import all_finite
 
 FOLDER = "stgridpool_features"
 """Name of the cache's subfolder in the folder that the user names."""
-FORMAT = 4  # raise this when the format of entries changes
-PACKAGES = ("torch", "torchvision", "transformers", "open_clip_torch", "av", "decord", "pillow")
-"""Packages whose versions features depend on."""
 ABANDONED_SECONDS = 3600
 """Age at which an unfinished file counts as abandoned: writing one takes seconds."""
-PARTS = ("pool_head", "text_tower")
-"""Parts that `missing_part` may name. Entries depend on them only if they have evidence from them."""
 _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
+_NAME = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}\.tmp")
 
 
@@ -92,7 +84,40 @@ class FeatureCache:
             needs: The evidence.
             steps: Steps of a method on which the features depend; the code of methods then counts, too.
         """
-        facts: dict[str, Any] = {"setup": self._setup, "files": video_identity(video.resolve())}
+        return answer_key(self._facts(needs, steps) | {"files": video_identity(video.resolve())})
+
+    def newest(self, video: Path, needs: Collection[Need] = (), steps: Sequence[Step] = ()) -> str | None:
+        """Return the name of the newest entry for a path, for a video that is gone; None if there is none.
+
+        Args:
+            video: Where the video was.
+            needs: See `name`.
+            steps: See `name`.
+        """
+        try:
+            name = read_regular_file(self._pointer(video, needs, steps)).decode("ascii")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return name if _NAME.fullmatch(name) and self._path(name).is_file() else None
+
+    def remember(self, name: str, video: Path, needs: Collection[Need] = (), steps: Sequence[Step] = ()) -> None:
+        """Make an entry the newest one for the path of its video, see `newest`; nothing happens without the entry."""
+        if not self._path(name).is_file():
+            return
+        pointer = self._pointer(video, needs, steps)
+        try:
+            self._write(pointer, name.encode("ascii"))
+        except OSError as error:
+            logger.error(f"{pointer} cannot be written, so {video} must not be removed: {error}")
+
+    def _pointer(self, video: Path, needs: Collection[Need], steps: Sequence[Step]) -> Path:
+        """Return the file that holds the name of the newest entry for a path."""
+        place = answer_key(self._facts(needs, steps) | {"place": os.path.abspath(video)})
+        return self.folder / f"{place}.newest"
+
+    def _facts(self, needs: Collection[Need], steps: Sequence[Step]) -> dict[str, Any]:
+        """Collect what an entry depends on besides its video."""
+        facts: dict[str, Any] = {"setup": self._setup}
         if needs:
             facts["needs"] = sorted(map(repr, needs))
         if steps:
@@ -100,8 +125,7 @@ class FeatureCache:
             code = [path for step in steps for path in foreign_code(step.compressor)]
             facts["methods"] = source_digest(Path(stgridpool.__path__[0]), *code)
         used = {missing_part(need) for need in needs}
-        facts |= {part: digest for part, digest in self._parts.items() if part in used}
-        return answer_key(facts)
+        return facts | {part: digest for part, digest in self._parts.items() if part in used}
 
     def get(self, name: str, needs: Collection[Need] = ()) -> VideoFeatures | None:
         """Read the entry called `name`; None if there is none, if it is damaged, or if evidence is missing.
@@ -133,7 +157,7 @@ class FeatureCache:
         try:
             with self._lock():
                 self._make_room(len(data))
-                self._write(name, data)
+                self._write(self._path(name), data)
         except OSError as error:
             if self.is_writable:
                 logger.error(f"features cannot be written to {self.folder}; the run continues without: {error}")
@@ -146,11 +170,11 @@ class FeatureCache:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def _write(self, name: str, data: bytes) -> None:
-        unfinished = self.folder / f"{name}.{uuid.uuid4().hex}.tmp"
+    def _write(self, file: Path, data: bytes) -> None:
+        unfinished = file.with_name(f"{file.stem}.{uuid.uuid4().hex}.tmp")
         try:
             unfinished.write_bytes(data)
-            os.replace(unfinished, self._path(name))
+            os.replace(unfinished, file)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -190,53 +214,6 @@ class FeatureCache:
             if stat.S_ISREG(status.st_mode):
                 found.append((self.folder / name, status))
         return found
-
-
-def open_feature_cache(arguments: Arguments, identity: Mapping[str, Any] | None) -> FeatureCache | None:
-    """Open the cache that the arguments name; None if they name none.
-
-    Args:
-        arguments: See `feature_cache` and `feature_cache_gb`.
-        identity: See `VideoModel.identity`.
-
-    Raises:
-        OSError: If the folder cannot be created, or has files that no cache wrote.
-        ValueError: If the tower's weights are offloaded.
-    """
-    if arguments.feature_cache is None:
-        return None
-    if identity is None:
-        raise ValueError("feature_cache cannot be used while the vision tower is offloaded")
-    setup = feature_setup(arguments, identity)
-    parts = {name: identity[name] for name in PARTS}
-    return FeatureCache(arguments.feature_cache, arguments.feature_cache_gb * 1e9, setup, parts)
-
-
-def feature_setup(arguments: Arguments, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect everything except the video that features depend on: sampling, vision tower, and the code involved.
-
-    All weights of the tower count, because towers of the same name may have been trained further. Only our code in
-    ``llava``, the adapters, evidence and the code that loads videos count, so features stay valid when compressors
-    change.
-
-    Args:
-        arguments: How videos are read.
-        identity: See `VideoModel.identity`; everything but `PARTS` is used.
-    """
-    own = [Path(__file__).with_name(name) for name in ("prefetch.py", "native_loader.py", "stock_frames.py")]
-    own += [Path(str(module.__file__)) for module in (patch_attention, distinct_frames)]
-    sources = [Path(llava.__path__[0]), Path(adapters.__path__[0]), *own]
-    return {
-        "format": FORMAT,
-        "versions": {name: package_version(name) for name in PACKAGES},
-        "source": source_digest(*sources),
-        "frames": arguments.frame_options(),
-        "video_decode_backend": arguments.video_decode_backend,
-        "sampling": arguments.sampling,
-        "damaged_videos": arguments.damaged_videos,
-        "deterministic": arguments.deterministic and arguments.fixed_vision_batch_size(),
-        **{name: value for name, value in identity.items() if name not in PARTS},
-    }
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -163,7 +163,12 @@ class VideoLoader:
             return self._decode(path, None)
         started = time.perf_counter()
         name = self._cache.name(path, self.needs, self.steps)
+        is_gone = self._arguments.features_of_missing_videos and not path.exists()
+        if is_gone:
+            name = self._cache.newest(path, self.needs, self.steps) or name
         kept = self._cache.get(name, self.needs)
+        if kept is None and is_gone:
+            raise VideoReadError(str(path), "no such file, and the feature cache has no such features of it")
         if kept is None:
             return self._decode(path, name)
         features = map_tensors(kept.features, self._pinned)

@@ -52,6 +52,8 @@ def test_our_numbers_stand_beside_the_published_ones(numbers):
     numbers += [60.0, 64.0]
     shown = invoke("st_gridpool/main", "--checkpoint", "a/LLaVA-Video-7B-Qwen2", "-b", "videomme")
     assert shown.exit_code == 0
+    title = "a/LLaVA-Video-7B-Qwen2 in place of lmms-lab/LLaVA-Video-7B-Qwen2: accuracy in %, ours / published"
+    assert shown.stdout.splitlines()[0] == title
     assert "60.0 ± 1.0 / 63.3 !" in shown.stdout
     assert "64.0 ± 1.0 / 64.2 " in shown.stdout
     entries = json.loads(invoke("st_gridpool/main", "--checkpoint", "nano", "-b", "videomme", "--json").stdout)

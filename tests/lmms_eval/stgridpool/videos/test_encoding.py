@@ -7,7 +7,8 @@ from PIL import Image
 
 from llava.encoded_video import EncodedVideo
 from llava.video import VideoReadError
-from lmms_eval_stgridpool.videos.encoding import LastMade, Media, check_count
+from lmms_eval_stgridpool.videos.encoding import Media, check_count
+from lmms_eval_stgridpool.videos.last_made import LastMade
 from stgridpool import Average, Chain, OracleFrames, Scorer, VideoTokens, build_compressor, compress_tokens
 from stgridpool.timing import StageTimer
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ import torch
 from llava.video import BACKENDS
 from lmms_eval_stgridpool.kept.identity import answer_key, video_identity
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
-from lmms_eval_stgridpool.videos import feature_cache
-from lmms_eval_stgridpool.videos.feature_cache import FeatureCache, feature_setup, open_feature_cache
+from lmms_eval_stgridpool.videos import feature_setup as module
+from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
+from lmms_eval_stgridpool.videos.feature_setup import feature_setup, open_feature_cache
 from stgridpool.evidence import (
     AttentionReceived,
     FrameVectors,
@@ -205,7 +207,7 @@ def test_other_code_or_versions_make_other_features(identity, monkeypatch):
         ("package_version", lambda package: "99" if package == "av" else version(package)),
         ("source_digest", lambda *sources: "other"),
     ):
-        monkeypatch.setattr(feature_cache, name, other)
+        monkeypatch.setattr(module, name, other)
         assert feature_setup(arguments, identity) != setup
         monkeypatch.undo()
 
@@ -244,3 +246,33 @@ def test_features_under_another_name_are_not_taken(cache, make_video):
 def test_the_limit_must_be_a_size(value):
     with pytest.raises(ValueError, match="feature_cache_gb must be a number of gigabytes from 1e-06"):
         LlavaArguments(pretrained="x", feature_cache_gb=value)
+
+
+def test_a_video_that_is_gone_is_known_by_its_path(cache, make_video, tmp_path, monkeypatch):
+    video = tmp_path / "v.mp4"
+    names = []
+    for content in (b"1234", b"12345"):  # the file was replaced once
+        video.write_bytes(content)
+        names.append(cache.name(video))
+        cache.add(names[-1], make_video(len(names)))
+        cache.remember(names[-1], video)
+        assert cache.newest(video) == names[-1]
+    video.unlink()
+    monkeypatch.chdir(tmp_path)
+    assert cache.newest(video) == cache.newest(Path("v.mp4")) == names[1] != names[0]
+    assert torch.equal(cache.get(names[1]).features, make_video(2).features)
+    assert cache.newest(tmp_path / "w.mp4") is None
+    assert cache.newest(video, [RECEIVED]) is None
+    assert FeatureCache(tmp_path / "cache", 1e6, {"dtype": "float16"}).newest(video) is None
+
+
+@pytest.mark.parametrize("damage", ["", "../../secret", "0" * 64, "\xe9" * 64])
+def test_a_damaged_pointer_or_one_to_an_evicted_entry_names_nothing(cache, make_video, tmp_path, damage):
+    video = tmp_path / "v.mp4"
+    cache.remember(A, video)  # no such entry
+    assert cache.newest(video) is None
+    cache.add(A, make_video())
+    cache.remember(A, video)
+    [pointer] = cache.folder.glob("*.newest")
+    pointer.write_text(damage, encoding="latin-1")
+    assert cache.newest(video) is None

@@ -1,7 +1,9 @@
 """A run that finds features in the cache neither decodes nor encodes."""
 
 import copy
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -160,3 +162,28 @@ def test_a_video_that_cannot_be_read_leaves_nothing(make_model, clips, tmp_path)
         with pytest.raises(VideoReadError):
             model._answerer.encoder.encode([str(clips / name)], StageTimer("cpu"))
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_features_serve_after_the_videos_are_gone_if_that_is_allowed(make_model, ask, clips, tmp_path):
+    cached = {"feature_cache": str(tmp_path / "cache"), "max_frames_num": 4}
+    video = shutil.copy(clips / "v0.mp4", tmp_path / "v.mp4")
+    first = answers(make_model(compressor="nsp", **cached), ask, [str(video)])
+    Path(video).unlink()
+    allowed = cached | {"features_of_missing_videos": True}
+    model = make_model(compressor="nsp", **allowed)
+    assert answers(model, ask, [str(video)]) == first
+    assert model._sums.totals["feature_cache_hits"] == 1
+    assert model._setup["features_of_missing_videos"] is True
+    missing = {"v": cached, "w": allowed, "v of other frames": allowed | {"max_frames_num": 3}}
+    for name, settings in missing.items():
+        path = str(tmp_path / f"{name[0]}.mp4")
+        [result] = ask(make_model(compressor="nsp", **settings), "generate_until", [{"visuals": [path]}])
+        reason = result.token_counts.failure
+        assert reason is not None
+        assert "no such file" in reason
+        assert ("the feature cache has no such features of it" in reason) == (settings is not cached)
+
+
+def test_without_a_cache_nothing_serves_for_a_missing_video(make_model):
+    with pytest.raises(ValueError, match="features_of_missing_videos needs the cache that has them"):
+        make_model(features_of_missing_videos=True)
