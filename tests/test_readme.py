@@ -21,7 +21,8 @@ NATIVE = {  # families of the examples for native models, by the name of the che
     "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
     "llava-hf/llava-onevision-qwen2-7b-ov-hf": "llava_onevision",
 }
-EXAMPLES = [example for example in ALL_EXAMPLES if not any(name in example for name in NATIVE)]
+MANY_QUESTIONS = "Qwen/Qwen2-VL-7B-Instruct"  # the same for the example of many questions about one video
+EXAMPLES = [example for example in ALL_EXAMPLES if not any(name in example for name in (*NATIVE, MANY_QUESTIONS))]
 
 EXPECTED = {  # what an example prints, by a text in it
     "planned_count": "torch.Size([10816, 896])",
@@ -65,6 +66,15 @@ def test_examples_for_native_models_run(workplace, name, capsys):
     removed = int(out.split()[-3])
     assert 0 < removed < inputs["input_ids"].shape[1]
     assert variables["output"].shape[1] == inputs["input_ids"].shape[1] + 64
+
+
+def test_the_example_of_many_questions_to_a_native_model_runs(workplace, capsys):
+    (example,) = (example for example in ALL_EXAMPLES if MANY_QUESTIONS in example)
+    save("qwen2_vl", workplace / MANY_QUESTIONS)
+    variables = {}
+    exec(example, variables)  # noqa: S102
+    assert "from a prefix of" in capsys.readouterr().out
+    assert len(variables["answers"]) == 3
 
 
 def test_every_expected_example_is_there():

@@ -5,6 +5,7 @@ from .compress_inputs import compress_inputs as compress_inputs
 from .families import adapter_for as adapter_for
 from .prompt import CompressedPrompt as CompressedPrompt
 from .prompt import write_prompt as write_prompt
+from .video_questions import VideoQuestions as VideoQuestions
 from .visual_runs import CompressedVisual as CompressedVisual
 from .visual_runs import VisualRun as VisualRun
 from .visual_runs import compress_run as compress_run

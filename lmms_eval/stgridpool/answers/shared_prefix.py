@@ -7,11 +7,12 @@ import torch
 
 from lmms_eval_stgridpool.videos.encoding import Media
 from stgridpool.compressor import planned_counts
-from stgridpool.decoder.session import POSITIONS, VideoSession
+from stgridpool.decoder.session import POSITIONS
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.model import Prompt, Video, VideoModel
 from stgridpool.plan import Plan
 from stgridpool.retention import LayerLengths, VisualCounts
+from stgridpool.session import VideoSession, open_session
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +81,10 @@ class SharedPrefix:
             return Opened(session, suffix, prompt.inputs.get(POSITIONS), counts)
 
     def _prefill(self, prompt: Prompt) -> tuple[VideoSession, VisualCounts]:
-        prefix = torch.cat(prompt.pieces[:2])
-        model, inside, decoder = self._model.language_model, self._model.inside, self._model.decoder
-        spans = prompt.spans() if inside else ()
-        inputs = {name: value[..., : len(prefix)] for name, value in prompt.inputs.items()}
-        with LayerLengths(decoder.layers).of_first_forward() as entering, prompt.handing_over(len(prefix)):
-            session = VideoSession(model, prefix, inside, spans, decoder, inputs)
+        with LayerLengths(self._model.decoder.layers).of_first_forward() as entering:
+            session = open_session(self._model, prompt)
         videos = [video for _, video in prompt.videos]
-        num_text = len(prefix) - sum(video.num_tokens + video.num_newlines for video in videos)
+        num_text = len(session) - sum(video.num_tokens + video.num_newlines for video in videos)
         return session, count_tokens(self._model, videos, num_text, entering, session.layer_lengths())
 
     def forget(self) -> None:

@@ -6,16 +6,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import stgridpool
 from native_models.families import BUILDERS, build
 from native_models.prompts import make_frames, make_inputs
+from stgridpool import Compressor, Plan, Step, build_compressor
 from stgridpool import model as video_model
 from stgridpool.adapters.families import FAMILIES, adapter_for
 from stgridpool.adapters.frame_rules import OwnRule, Source
 from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.adapters.native_recipe import NativeRecipe
-from stgridpool.decoder.session import POSITIONS, VideoSession
+from stgridpool.decoder.session import POSITIONS
 from stgridpool.finite import LogitsWatch
 from stgridpool.model import ClipTimes
+from stgridpool.session import open_session
 from stgridpool.timing import StageTimer
 
 NAMES = [name for family in FAMILIES for name in family.model_types if name in BUILDERS]
@@ -24,6 +27,18 @@ GREEDY = {"max_new_tokens": 5, "do_sample": False}
 FRAMES, INDICES, SOURCE = make_frames(8), list(range(0, 96, 12)), Source(96, 24.0)  # as `make_inputs` says it
 QUESTIONS = ["What happens?", "Why is it so dark in there?"]
 pytestmark = pytest.mark.adapters
+
+
+class Late(Compressor):
+    """Every third token, chosen in front of the first layer behind the DeepStack levels of the tiny Qwen3-VL."""
+
+    needs_maps = False
+
+    def plan(self, tokens, evidence):
+        return Plan.keep(torch.arange(0, len(tokens), 3), len(tokens))
+
+    def steps(self):
+        return (Step(self, 2, "survive"),)
 
 
 def make_model(name, compressor="none", positions="reference"):
@@ -49,13 +64,6 @@ def whole(model, prompt, **options):
     )
 
 
-def open_session(model, prompt):
-    prefix = torch.cat(prompt.pieces[:2])
-    inputs = {name: value[..., : len(prefix)] for name, value in prompt.inputs.items()}
-    with prompt.handing_over(len(prefix)):
-        return VideoSession(model.language_model, prefix, None, (), model.decoder, inputs)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_without_compression_answers_are_those_of_the_unmodified_model(name):
     model = make_model(name, positions="hf")
@@ -68,9 +76,11 @@ def test_without_compression_answers_are_those_of_the_unmodified_model(name):
     assert len(prompt) == inputs["input_ids"].shape[1]
 
 
-@pytest.mark.parametrize("compressor", ["none", "vidcom2"])
+@pytest.mark.parametrize("compressor", ["none", "vidcom2", Late()])
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LINEAR])
 def test_questions_that_share_a_prefix_get_the_logits_of_whole_prompts(name, compressor):
+    if isinstance(compressor, Late) and name == "molmo2":
+        pytest.skip("no compressor can act inside molmo2")
     model = make_model(name, compressor)
     prompts = make_prompts(model, QUESTIONS)
     session = open_session(model, prompts[0])
@@ -86,6 +96,19 @@ def test_questions_that_share_a_prefix_get_the_logits_of_whole_prompts(name, com
         assert (logits - expected).abs().max() < 5e-6 * expected.abs().max()
     beams = session.generate(suffixes[:1], positions[:1], num_beams=2, **GREEDY)
     assert beams.tolist() == whole(model, prompts[0], num_beams=2, **GREEDY).sequences.tolist()
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+def test_a_method_inside_that_looks_at_the_question_answers_as_the_block_does(name):
+    model = make_model(name, build_compressor("fastv", layer=2))
+    prompts = make_prompts(model, QUESTIONS)
+    with pytest.raises(ValueError, match="looks at the question, so questions cannot share a prefix"):
+        open_session(model, prompts[0])
+    for question, prompt in zip(QUESTIONS, prompts, strict=True):
+        inputs = make_inputs(model.recipe.processor, [FRAMES, question])
+        with stgridpool.compress(model.language_model, "fastv", layer=2):
+            expected = model.language_model.generate(**inputs, **GREEDY)[:, inputs["input_ids"].shape[1] :]
+        assert torch.equal(whole(model, prompt, **GREEDY).sequences, expected)
 
 
 @pytest.mark.parametrize("name", LINEAR)
