@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stgridpool.plan import Shape
+from stgridpool.newline_counts import NEWLINE_POSITIONS, count_newlines
 from stgridpool.video_tokens import VideoTokens
 
-NEWLINE_POSITIONS = ("grid", "frame", "one_token", "no_token")
-"""After every row of every frame; after every frame; once, at the end; nowhere."""
+__all__ = ["NEWLINE_POSITIONS", "count_newlines", "insert_newlines", "token_positions"]
 
 
 def insert_newlines(tokens: VideoTokens, newline: Tensor | None, position: str) -> Tensor:
@@ -45,12 +44,6 @@ def insert_newlines(tokens: VideoTokens, newline: Tensor | None, position: str) 
     # On a whole lattice the number of newlines is known without waiting for the device.
     length = len(tokens) + count_newlines(tokens.shape, position) if tokens.cell is None else int(index[-1]) + 2
     return newline.repeat(length, 1).index_copy(0, index, features)
-
-
-def count_newlines(shape: Shape, position: str) -> int:
-    """Count the newline tokens of a video whose visual tokens fill a lattice of (T, H, W)."""
-    frames, height, _ = shape
-    return {"grid": frames * height, "frame": frames, "one_token": 1, "no_token": 0}[position]
 
 
 def token_positions(places: Tensor, position: str) -> Tensor:

@@ -5,10 +5,13 @@ lmms-eval's task files have settings per model under ``lmms_eval_specific_kwargs
 ``video_hf`` not those for ``qwen3_vl``.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
-from lmms_eval.api.instance import Instance
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmms_eval.api.instance import Instance
 
 PROMPT_STYLES = ("llava_vid", "llava_onevision", "qwen2_5_vl", "qwen3_vl")
 

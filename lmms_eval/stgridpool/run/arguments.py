@@ -1,16 +1,21 @@
 """The arguments of ``--model_args`` that all models of this plug-in take."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llava.video import BACKENDS
 from llava.video_process import DEFAULT_MEMORY_GB
 from lmms_eval_stgridpool.kept.paths import check_path
 from lmms_eval_stgridpool.questions.prompt_style import PROMPT_STYLES
-from stgridpool import Compressor, build_compressor, options
+from stgridpool import options
 from stgridpool.suggestion import suggestion
+
+if TYPE_CHECKING:
+    from stgridpool import Compressor
 
 DAMAGED_VIDEOS = ("answer", "fail")
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
@@ -214,6 +219,8 @@ class Arguments:
         Raises:
             ValueError: If `compressor_args` is not a JSON object, or if the name or an option is not valid.
         """
+        from stgridpool import build_compressor  # noqa: PLC0415 - imports torch; the other arguments need none
+
         given = self.compressor_args
         if isinstance(given, str):
             given = options.json_object("compressor_args", given or "{}")

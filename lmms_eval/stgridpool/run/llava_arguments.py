@@ -8,7 +8,7 @@ from llava.conversation import conv_templates
 from llava.video import SAMPLINGS
 from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool import options
-from stgridpool.newlines import NEWLINE_POSITIONS
+from stgridpool.newline_counts import NEWLINE_POSITIONS
 
 DETERMINISTIC_VISION_BATCH = 8
 LONGEST_CONTEXT = 10_000_000

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llava.video import VideoReadError
+from lmms_eval_stgridpool.run.too_many import are_too_many
 from stgridpool.finite import NonFiniteError
 
 UNREADABLE = "unreadable video"
@@ -71,7 +72,7 @@ class Verdict:
     @property
     def run_failed(self) -> bool:
         """Whether too many questions are unanswered; a run that answered none has failed even if `max_failed` is 1."""
-        return self.failed > self.max_failed * self.asked or 0 < self.asked == self.failed
+        return are_too_many(self.failed, self.asked, self.max_failed)
 
     def __str__(self) -> str:
         """Return a sentence that says how many questions could not be answered, and why."""

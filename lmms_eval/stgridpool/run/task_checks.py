@@ -1,0 +1,121 @@
+"""Checks of a task's table and videos before a run; nothing heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmms_eval_stgridpool.run.task_files import TaskFile
+from lmms_eval_stgridpool.run.task_tables import Table, find_table
+from lmms_eval_stgridpool.run.too_many import are_too_many
+from lmms_eval_stgridpool.tasks.local import doc_to_visual
+
+_FINDS_VIDEO = "lmms_eval_stgridpool.tasks.local.doc_to_visual"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which rows of a table a run asks about.
+
+    Attributes:
+        limit: As lmms-eval's ``--limit``: a number of rows from 1, a share of them below 1; None for all.
+        offset: Rows that are left out at the beginning.
+    """
+
+    limit: float | None = None
+    offset: int = 0
+
+    def of(self, rows: list[Any]) -> list[Any]:
+        """Return the rows that are asked about."""
+        if self.limit is None or self.limit < 0:
+            return rows[self.offset :]
+        count = int(len(rows) * self.limit) if self.limit < 1 else int(self.limit)
+        return rows[self.offset : self.offset + count]
+
+
+def check_table(task: TaskFile) -> Table | None:
+    """Check that the table of a task is there, with the columns that its file lists in ``metadata``.
+
+    Args:
+        task: The task.
+
+    Returns:
+        The table; None where only lmms-eval can read it.
+
+    Raises:
+        ValueError: If it is not there, cannot be read or lacks a column; the message says what to do.
+    """
+    metadata = task.settings.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    try:
+        table = find_table(task.settings, task.path.parent)
+    except FileNotFoundError as error:
+        raise ValueError(f"{task.name} {error}: {_download(task, metadata)}") from error
+    if table is None:
+        return None
+    found, needed = table.columns(), metadata.get("columns") or []
+    missing = [name for name in needed if name not in found]
+    if missing:
+        raise ValueError(
+            f"{task.name} needs a column {missing[0]!r}, and {table.files[0]} has {', '.join(map(str, found))}: "
+            "rename or add it, or download the table again"
+        )
+    return table
+
+
+def check_videos(task: TaskFile, table: Table, asked: Asked, max_failed: float) -> str | None:
+    """Check that the videos of a task with videos on disk are there.
+
+    Args:
+        task: The task.
+        table: Its table.
+        asked: Which rows are asked about.
+        max_failed: Largest fraction of questions that may stay unanswered, 0 to 1.
+
+    Returns:
+        A warning if some videos are missing; None if all are there, or the task finds its videos in another way.
+
+    Raises:
+        ValueError: If so many are missing that the run would fail.
+    """
+    settings = _video_settings(task)
+    if settings is None:
+        return None
+    column = settings["video_field"]
+    if column not in table.columns():
+        raise ValueError(f"{task.name} needs a column {column!r}, and {table.files[0]} has no such column: add it")
+    names = [str(name) for name in asked.of(table.values(column))]
+    paths = {name: Path(doc_to_visual({column: name}, settings)[0]) for name in dict.fromkeys(names)}
+    missing = {name: path for name, path in paths.items() if not path.exists()}
+    if not missing:
+        return None
+    questions = sum(name in missing for name in names)
+    first = next(iter(missing.values()))
+    text = (
+        f"{task.name}: {len(missing)} of {len(paths)} videos are missing, such as {first}; {questions} of {len(names)} "
+        f"questions are about them: put the videos there, or unpack the archives in {first.parent}"
+    )
+    if are_too_many(questions, len(names), max_failed):
+        raise ValueError(text)
+    return text
+
+
+def _video_settings(task: TaskFile) -> Mapping[str, Any] | None:
+    """Return the folder and the column of the videos, where our function finds them."""
+    given = (task.settings.get("lmms_eval_specific_kwargs") or {}).get("default")
+    is_ours = task.settings.get("doc_to_visual") == _FINDS_VIDEO
+    return given if is_ours and isinstance(given, dict) and {"video_dir", "video_field"} <= given.keys() else None
+
+
+def _download(task: TaskFile, metadata: Mapping[str, Any]) -> str:
+    """Say where the data of a task comes from."""
+    hub = metadata.get("hub")
+    if hub is None:
+        return "put its data there, or start in the folder that holds data/"
+    folder = "/".join(Path(str(task.settings["dataset_path"])).parts[:2])
+    return (
+        f"start in the folder that holds data/, or hf download {hub} --repo-type dataset --local-dir {folder}, and "
+        "unpack its archives there"
+    )
