@@ -5,4 +5,4 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 python="$root/.venv/bin/python"
 [[ -x "$python" ]] || python=python3
 exec bash "$root/lmms_eval/stgridpool/run/evaluate.sh" --name evaluate.sh --python "$python" \
-  --include_path "$root/custom_tasks" --runs "$root/logs/runs" "$@"
+  --runs "$root/logs/runs" "$@"

@@ -1,4 +1,4 @@
-"""Where a video can have newline tokens, and how many they are; loads nothing, so that options can be checked quickly."""
+"""Where a video can have newline tokens, and how many they are; imports nothing, so that options are checked fast."""
 
 from __future__ import annotations
 

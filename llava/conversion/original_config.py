@@ -9,8 +9,8 @@ from typing import Any
 from transformers import LlavaOnevisionConfig
 
 from llava.conversion.native_config import KEPT, TEXT_SETTINGS, VISION_SETTINGS
-from llava.model.settings import ARCHITECTURE
-from llava.model.vision import KNOWN_GEOMETRY
+from llava.model.checkpoint_kind import ARCHITECTURE
+from llava.model.known_towers import KNOWN_GEOMETRY
 
 
 def check_native(native: Mapping[str, Any], source: str) -> None:

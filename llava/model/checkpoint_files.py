@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 WEIGHTS = "model.safetensors"
@@ -70,6 +71,23 @@ def checkpoint_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except OSError as error:
         raise ValueError(f"{name} is no folder here, and the hub does not give it: {one_line(error)}") from error
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder of a checkpoint on this disk; None if it is on the hub only.
+
+    Args:
+        name: Folder or hub name; nothing is downloaded.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if Path(name).exists() or not is_hub_name(name):
+        return checkpoint_folder(name)
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -173,7 +191,7 @@ def _tensors_of(paths: Iterable[Path]) -> dict[str, StoredTensor]:
 def _header(path: Path) -> dict[str, StoredTensor]:
     check_no_pointer(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:  # headers need no torch
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  no mapping
             return {
                 name: StoredTensor(path, tuple(entry.get_shape()), entry.get_dtype(), name)

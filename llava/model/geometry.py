@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from llava.model.checkpoint_files import StoredTensor
+from llava.model.known_towers import KNOWN_GEOMETRY
 from llava.model.tensor_shapes import (
     TOWER_KEY,
     Axis,
@@ -21,7 +22,7 @@ from llava.model.tensor_shapes import (
     projector_shapes,
     tower_shapes,
 )
-from llava.model.vision import KNOWN_GEOMETRY, tower_geometry
+from llava.model.vision import tower_geometry
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # Weights in checkpoints that inference does not use.

@@ -14,11 +14,11 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llava.model.anyres import check_merge_type
 from llava.model.checkpoint_files import StoredTensor, one_line, read_json
+from llava.model.checkpoint_kind import ARCHITECTURE, check_original
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 from llava.model.own_pooling import POOLING_MODES
 from stgridpool.newlines import NEWLINE_POSITIONS
 
-ARCHITECTURE = "LlavaQwenForCausalLM"
 _NULLABLE = ("mm_", "tokenizer_", "rope_scaling")
 _ROPE_NEEDS = {
     "linear": ("factor",),
@@ -98,8 +98,6 @@ _TOWER_RULES: dict[str, _Rule] = {
 def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """Read the settings of a checkpoint, and return them with their source for messages.
 
-    The kind of a checkpoint is its architecture; the `model_type` of released ones may be `llava` or `qwen2`.
-
     Args:
         folder: The checkpoint.
         customized: A configuration, or the JSON file or folder of one, instead of the checkpoint's; or None.
@@ -114,17 +112,7 @@ def read_settings(folder: Path, customized: Any, overwrites: Mapping[str, Any]) 
         path = Path(customized or folder)
         path = path / "config.json" if path.is_dir() else path
         settings, source = read_json(path), str(path)
-    architectures = settings.get("architectures")
-    is_ours = architectures == [ARCHITECTURE] if architectures else "num_key_value_heads" in settings
-    if not is_ours or not settings.get("mm_vision_tower"):
-        hint = (
-            "; scripts/convert_checkpoint.py makes one of it" if settings.get("model_type") == "llava_onevision" else ""
-        )
-        raise ValueError(
-            f"{folder} is not a LLaVA checkpoint on Qwen2: {source} must have architectures "
-            f"[{ARCHITECTURE!r}] and mm_vision_tower, got {architectures} and {settings.get('mm_vision_tower')!r}"
-            f"{hint}"
-        )
+    check_original(settings, folder, source)
     settings = {**settings, "model_type": LlavaQwenConfig.model_type, "architectures": [ARCHITECTURE]}
     return overwritten(settings, overwrites, source)
 

@@ -4,13 +4,14 @@ Source: the naming rules are those of https://github.com/LLaVA-VL/LLaVA-NeXT. Un
 its config.json and is not taken for CLIP because it exists.
 """
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava.model.checkpoint_files import is_hub_name, one_line, read_json
+from llava.model.known_towers import known_geometry
 from llava.model.tower import ClipTower, SiglipTower, VisionTower
 from llava.model.tower_files import OPEN_CLIP_PREFIX, missing_tower
 
@@ -18,28 +19,6 @@ SUPPORTED_TOWERS = (
     "SigLIP (names that contain 'siglip'), CLIP (names that begin with 'openai' or 'laion' or contain 'ShareGPT4V'), "
     "a local folder of a SigLIP or CLIP model, and OpenCLIP ('open_clip_hub:NAME')"
 )
-
-# Geometry of towers that need not be on disk, since checkpoints contain their weights. Other settings have their
-# default values.
-KNOWN_GEOMETRY: dict[str, dict[str, Any]] = {
-    "google/siglip-so400m-patch14-384": {
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "image_size": 384,
-        "patch_size": 14,
-    },
-    "openai/clip-vit-large-patch14-336": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 336,
-        "patch_size": 14,
-        "projection_dim": 768,
-    },
-}
 
 
 def build_vision_tower(config: Any) -> VisionTower:
@@ -111,9 +90,8 @@ def _geometry(name: str, config_class: type[Any], vision_config: dict[str, Any] 
         return config_class.from_dict(dict(vision_config))
     if not Path(name).is_dir():
         # Users' checkpoints name the folder of the tower during their training; its last part identifies the tower.
-        for known, geometry in KNOWN_GEOMETRY.items():
-            if PurePath(name).name == PurePath(known).name:
-                return config_class(**geometry)
+        if (geometry := known_geometry(name)) is not None:
+            return config_class(**geometry)
         if not is_hub_name(name):
             raise ValueError(missing_tower(name))
     try:

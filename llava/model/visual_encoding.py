@@ -17,6 +17,7 @@ import torch
 from llava.encoded_video import EncodedVideo
 from llava.model.anyres import check_merge_type
 from llava.model.compression import Compression
+from llava.model.newline_rule import newline_position
 from llava.model.tower import VisionTower
 from llava.model.tower_steps import through_tower
 from llava.model.vision_batches import fitting_batch_size, map_batches
@@ -199,9 +200,7 @@ class VisualEncoding(Compression):
         """Return where videos get newline tokens; the merge type may switch them off."""
         merge_type, position = self.config.mm_patch_merge_type, self.config.mm_newline_position
         check_merge_type(merge_type)
-        if merge_type == "flat" or (position == "one_token" and "unpad" not in merge_type):
-            return "no_token"
-        return str(position)
+        return newline_position(merge_type, str(position))
 
 
 def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:

@@ -1,5 +1,6 @@
 """The layout of an NVILA checkpoint on disk: a configuration, and three folders with a model each."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ PARTS = ("llm", "vision_tower", "mm_projector")
 def nvila_folder(folder: Path) -> Path | None:
     """Return the folder of an NVILA checkpoint: `folder`, or `model` inside it; None if it is of another kind."""
     return next((place for place in (folder / "model", folder) if _is_nvila(place)), None)
+
+
+def is_nvila(root: Mapping[str, Any]) -> bool:
+    """Tell whether the settings of a config.json are those of an NVILA checkpoint."""
+    is_ours = any(name in ARCHITECTURES for name in root.get("architectures") or ())
+    return is_ours and all(f"{part}_cfg" in root for part in PARTS)
 
 
 def part_folder(folder: Path, root: dict[str, Any], part: str) -> Path:
@@ -38,6 +45,4 @@ def part_folder(folder: Path, root: dict[str, Any], part: str) -> Path:
 def _is_nvila(folder: Path) -> bool:
     if not (folder / "config.json").is_file():
         return False
-    root = read_json(folder / "config.json")
-    is_ours = any(name in ARCHITECTURES for name in root.get("architectures") or ())
-    return is_ours and all(f"{part}_cfg" in root for part in PARTS)
+    return is_nvila(read_json(folder / "config.json"))

@@ -23,12 +23,16 @@ def manifests() -> list["ModelManifest"]:
     at the top. This is also the earliest moment at which our code can make the process end with its launcher.
 
     Raises:
-        SystemExit: If the command line names our model and the launcher of this process has already ended.
+        SystemExit: If the command line names our model, and the launcher of this process has already ended or the run
+            cannot work.
     """
     from lmms_eval.models.registry_v2 import ModelManifest  # noqa: PLC0415
 
     if any(word.endswith(tuple(_CLASSES)) for word in sys.argv):
         end_with_launcher()
+        from lmms_eval_stgridpool.run.check_command import check_command_line  # noqa: PLC0415 - for our models only
+
+        check_command_line(sys.argv[1:])
     return [
         ModelManifest(model_id=name, simple_class_path=f"{__name__}.{class_name}")
         for name, class_name in _CLASSES.items()

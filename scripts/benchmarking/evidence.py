@@ -86,9 +86,9 @@ def _tower(layers: int, device: torch.device, dtype: torch.dtype) -> Any:
     """Build a SigLIP tower with its pooling head."""
     from transformers import SiglipVisionConfig, SiglipVisionModel  # noqa: PLC0415 - loads for seconds
 
+    from llava.model.known_towers import KNOWN_GEOMETRY  # noqa: PLC0415
     from llava.model.pool_head import PoolHead  # noqa: PLC0415
     from llava.model.tower import SiglipTower  # noqa: PLC0415
-    from llava.model.vision import KNOWN_GEOMETRY  # noqa: PLC0415
 
     geometry = {**KNOWN_GEOMETRY["google/siglip-so400m-patch14-384"], "num_hidden_layers": layers + 1}
     config = SiglipVisionConfig(**geometry)

@@ -16,7 +16,8 @@ from stgridpool.adapters.continuing import following
 from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.generation import Restored, check_arguments, shifted_lengths
 from stgridpool.adapters.method import Method
-from stgridpool.adapters.prompt import POLICIES, CompressedPrompt
+from stgridpool.adapters.names import POLICIES
+from stgridpool.adapters.prompt import CompressedPrompt
 from stgridpool.compressor import Compressor
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
 from stgridpool.decoder.steps import CompressedPrompts

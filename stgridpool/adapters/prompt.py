@@ -15,14 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.adapters.adapter import Adapter, Inputs
+from stgridpool.adapters.names import POLICIES
 from stgridpool.adapters.row import Row, row_of
 from stgridpool.adapters.visual_runs import CompressedVisual
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import CompressedPrompts, DecoderSteps
 from stgridpool.options import choice
-
-POLICIES = ("reference", "hf", "survive", "reassign")
-"""Positions of a compressed prompt, see `compress_inputs`."""
 
 
 @dataclass(frozen=True, eq=False)

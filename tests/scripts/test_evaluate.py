@@ -18,7 +18,11 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAND_IN = """#!/usr/bin/env bash
-if [[ "$1" == -c && "$2" == *torch* ]]; then echo "$NUM_GPUS"; exit; fi
+if [[ "$2" == lmms_eval_stgridpool.run.check_command ]]; then
+  [[ -z "$MISTAKE" ]] || { echo "$3: $MISTAKE" >&2; exit 2; }
+  printf '%s\\n' "$NUM_GPUS" "$CLASS" "${TASK:-$8}" folder_of_tasks
+  exit
+fi
 [[ "$1" != -c ]] || exec "$REAL_PYTHON" "$@"
 printf '%s\\n' "$@" >"$NOTES"
 printf 'HF_HOME=%s\\nACCELERATE_USE_CPU=%s\\n' "$HF_HOME" "${ACCELERATE_USE_CPU:-}" >>"$NOTES"
@@ -66,6 +70,8 @@ def start(tmp_path):
             "DEAF": "yes" if more.get("is_deaf") else "",
             "STATUS": str(status),
             "NUM_GPUS": str(num_gpus),
+            "MISTAKE": more.get("mistake", ""),
+            "CLASS": more.get("model", "llava_video"),
             "REAL_PYTHON": sys.executable,
         }
         for earlier in (tmp_path / "out").rglob("*_results.json"):
@@ -117,7 +123,8 @@ def test_defaults_on_a_machine_without_gpus(evaluate, tmp_path):
     assert after(lines, "--model_args") == (
         f"pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,compressor=st_gridpool,resume_dir={tmp_path}/out/answers"
     )
-    assert after(lines, "--include_path") == f"{tmp_path}/repository/custom_tasks"
+    assert after(lines, "--include_path") == "folder_of_tasks"
+    assert after(lines, "--model") == "llava_video"
     assert after(lines, "--num_processes") == "1"
     assert "--multi_gpu" not in lines
     assert f"HF_HOME={tmp_path}/home/.cache/huggingface" in lines
@@ -178,10 +185,22 @@ def test_a_run_that_fails_fails_whatever_it_wrote(evaluate):
     assert "results in" not in done.stdout
 
 
-def test_the_number_of_processes_is_checked(evaluate):
-    done, _ = evaluate("quiz", "checkpoint", "nsp", "two")
-    assert done.returncode == 2
-    assert "NUM_PROCESSES must be a number from 1, got two" in done.stderr
+def test_a_run_that_cannot_work_is_not_started_and_the_cause_is_the_last_line(evaluate):
+    done, lines = evaluate("quiz", mistake="there is no task 'quiz'")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "evaluate.sh: there is no task 'quiz'\n")
+    assert not lines
+
+
+def test_a_native_model_is_started_by_its_own_name(evaluate):
+    _, lines = evaluate("quiz", "checkpoint", model="video_hf")
+    assert after(lines, "--model") == "video_hf"
+
+
+def test_one_folder_of_task_files_is_named_and_stands_last(evaluate):
+    _, lines = evaluate("--include_path", "mine", "quiz", "checkpoint", "nsp", "1", "--", "--include_path", "other")
+    options = lines[lines.index("lmms_eval") :]
+    assert options[options.index("folder_of_tasks") - 1] == "--include_path"
+    assert options.index("folder_of_tasks") > options.index("other")
 
 
 def test_unanswered_questions_are_counted_in_the_last_line(evaluate, tmp_path):
@@ -236,4 +255,5 @@ def test_the_run_ends_with_the_script(start, tmp_path, how, is_deaf):
     assert not alive
     _, stderr = process.communicate(timeout=LONG)
     assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
-    assert how == signal.SIGKILL or f"evaluate.sh: stopped by {how.name}, and the run with it" in stderr
+    said = f"stopped by {how.name}: all answers so far are kept in {tmp_path}/out/answers; give the same command again"
+    assert how == signal.SIGKILL or stderr.splitlines()[-1] == f"evaluate.sh: {said} to go on"

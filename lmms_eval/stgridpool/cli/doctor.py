@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Check a checkpoint: its files, settings, weights.")
 TASK = typer.Option("--task", help="Check the data of a task on this disk; may be repeated.")
-INCLUDE = typer.Option("--include_path", help="A folder of further task files.")
+INCLUDE = typer.Option("--include_path", "--include-path", help="A folder of further task files.")
 QUICK = typer.Option("--quick", help="Neither read the weights nor open the videos.")
 
 

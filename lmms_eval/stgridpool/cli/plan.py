@@ -20,7 +20,11 @@ RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_
 FIT = typer.Option(metavar="TOKENS", help="Also say how many frames fit into this many tokens, newlines included.")
 FPS = typer.Option(help="Frames per second, see the model's argument fps.")
 FORCE = typer.Option("--force_sample", "--force-sample", help="Sample all frames from short videos, too.")
-NEWLINES = typer.Option("--mm_newline_position", help="grid, frame, one_token or no_token; default: the checkpoint's.")
+NEWLINES = typer.Option(
+    "--mm_newline_position",
+    "--mm-newline-position",
+    help="grid, frame, one_token or no_token; default: the checkpoint's.",
+)
 COLUMNS = ("method", "frames", "tokens", "newlines", "layer average", "last layer", "TFLOPs", "KV MB", "fits context")
 
 

@@ -47,6 +47,7 @@ def eval_(
     compressor: Annotated[str, COMPRESSOR] = "st_gridpool",
     processes: Annotated[int | None, PROCESSES] = None,
     output: Annotated[Path | None, OUTPUT] = None,
+    include_path: Annotated[Path | None, INCLUDE] = None,
     launch: Annotated[str, LAUNCH] = "",
     lmms_eval: Annotated[str, FURTHER] = "",
 ) -> None:
@@ -55,30 +56,16 @@ def eval_(
     Answers are kept in OUTPUT/answers as soon as they are known. Relative paths, also those in task files, start at the
     working directory. The last line says where results are, or why there are none.
     """
-    from lmms_eval_stgridpool.run.checks import check_run  # noqa: PLC0415
-    from lmms_eval_stgridpool.run.offline_tasks import offline_tasks, with_tables  # noqa: PLC0415
-
     for word in arguments or []:
         if "=" not in word:
             raise ValueError(f"arguments of the model are KEY=VALUE, got {word!r}")
-    given = ",".join([f"pretrained={checkpoint}", f"compressor={compressor}", *(arguments or [])])
-    if (warning := check_run(task, given, processes)) is not None:
-        typer.echo(f"stgridpool eval: {warning}", err=True)
-    names, tables = with_tables(task)
-    if tables and len(names) > 1:
-        raise ValueError(f"eval runs a table alone, got {task}; stgridpool sweep runs several tasks together")
     script = Path(__file__).parents[1] / "run" / "evaluate.sh"
     command = ["bash", str(script), "--name", "stgridpool eval", "--python", sys.executable]
-    command += ["--include_path", str(*tables or [offline_tasks()]), "--runs", str(Path("logs") / "runs")]
+    command += ["--runs", str(Path("logs") / "runs")]
     command += ["--output", str(output)] if output is not None else []
+    command += ["--include_path", str(include_path)] if include_path is not None else []
     command += ["--launch", launch] if launch else []
-    command += [
-        names[0] if tables else task,
-        checkpoint,
-        compressor,
-        *([str(processes)] if processes is not None else []),
-        *(arguments or []),
-    ]
+    command += [task, checkpoint, compressor, *([str(processes)] if processes is not None else []), *(arguments or [])]
     command += ["--", *shlex.split(lmms_eval)] if lmms_eval else []
     os.execvp(command[0], command)
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmms_eval import utils
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
+from lmms_eval.utils import get_datetime_str
 
 from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
 from lmms_eval_stgridpool.comparison.rows import SHARED_STAGES, Row, summarise
@@ -17,8 +17,9 @@ from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
-from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager, with_tables
+from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
+from lmms_eval_stgridpool.run.table_tasks import with_tables
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool.published import published_for
 from stgridpool.retention import DEFINITIONS
@@ -107,7 +108,7 @@ class Sweep:
         """
         command = self._command(choice)
         tracker = EvaluationTracker(output_path=command.output_path)
-        time = utils.get_datetime_str()
+        time = get_datetime_str()
         files = RunFiles.claim(results_folder(command) or self.output_path, time) if model.rank == 0 else None
         results: dict[str, Any] = simple_evaluate(
             model=model,

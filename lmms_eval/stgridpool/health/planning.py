@@ -2,20 +2,29 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from llava.model.checkpoint import Checkpoint, read_checkpoint
 from llava.model.checkpoint_files import checkpoint_folder
+from llava.model.known_towers import patches_per_side
+from llava.model.newline_rule import newline_position
+from llava.model.own_pooling import pooling_compressor
 from stgridpool import Compressor, Shape
 from stgridpool.compressor import PATCHES, Step, planned_counts, steps_that_renumber
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference, planned_layers, planned_retention
-from stgridpool.newlines import count_newlines
+from stgridpool.newline_counts import count_newlines
 from stgridpool.retention import WITH_NEWLINES
 
 TEXT_TOKENS = 64
 """Tokens of template and question that are added to the video's for cost and context."""
 MOST_FRAMES = 100_000
+_SIZES = (
+    *("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
+    "vocab_size",
+)
+_DEFAULTS = {"mm_spatial_pool_mode": "bilinear", "mm_patch_merge_type": "flat", "mm_newline_position": "one_token"}
+"""Defaults of `LlavaQwenConfig`."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +91,38 @@ class Planner:
         Raises:
             ValueError: If the checkpoint cannot be read, or contradicts itself.
         """
-        found: Checkpoint = read_checkpoint(checkpoint_folder(checkpoint), overwrites=overwrites)
+        from llava.model.checkpoint import read_checkpoint  # noqa: PLC0415 - imports transformers, for seconds
+
+        found = read_checkpoint(checkpoint_folder(checkpoint), overwrites=overwrites)
         config: Any = found.config
         outline = found.outline()
         side = outline.projected_side
         reference = Reference(outline.own_pooling, (side, side), config.num_hidden_layers)
         position = outline.newline_position()
         return cls(reference, DecoderSize.of(config), position, config.tokenizer_model_max_length)
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> "Planner | None":
+        """Read the same from a configuration alone, without transformers and without checking it.
+
+        Args:
+            settings: The settings in config.json, and what takes precedence over them.
+
+        Returns:
+            None if a size is left out, whose default only transformers knows.
+
+        Raises:
+            ValueError: If the vision tower is a folder that cannot be read.
+        """
+        side = patches_per_side(settings)
+        sizes = {name: settings.get(name) for name in ("head_dim", *_SIZES)}
+        if side is None or not all(isinstance(sizes[name], int) for name in _SIZES):
+            return None
+        texts = {name: settings.get(name) or default for name, default in _DEFAULTS.items()}
+        pooling = pooling_compressor(texts["mm_spatial_pool_mode"])
+        own = Reference(pooling, (side, side), int(settings["num_hidden_layers"]))
+        position = newline_position(texts["mm_patch_merge_type"], texts["mm_newline_position"])
+        return cls(own, DecoderSize.of(SimpleNamespace(**sizes)), position, settings.get("tokenizer_model_max_length"))
 
     def plan(self, compressor: Compressor, frames: int) -> Planned:
         """Count what a method makes of `frames` frames.

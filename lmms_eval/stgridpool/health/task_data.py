@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datasets.exceptions import DatasetNotFoundError
-from lmms_eval.tasks import TaskManager
-from lmms_eval.utils import load_yaml_config
 from tenacity import RetryError
 
 from llava.video import VideoReadError
@@ -15,8 +13,12 @@ from llava.video_process import VideoReader
 from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
 from lmms_eval_stgridpool.health.weights import Progress
 from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
-from lmms_eval_stgridpool.questions.video_table import read_table, table_file
-from lmms_eval_stgridpool.run.offline_tasks import task_manager, with_tables
+from lmms_eval_stgridpool.run.arguments import Arguments
+from lmms_eval_stgridpool.run.offline_tasks import task_manager
+from lmms_eval_stgridpool.run.table_tasks import with_tables
+from lmms_eval_stgridpool.run.task_checks import check_table
+from lmms_eval_stgridpool.run.task_files import find_tasks
+from lmms_eval_stgridpool.run.too_many import are_too_many
 
 TIMEOUT_S = 120.0
 SHOWN = 5
@@ -37,8 +39,12 @@ def check_task(name: str, include: Sequence[Path], progress: Progress | None) ->
     except (ValueError, FileNotFoundError) as error:
         yield Finding("task", PROBLEM, str(error), "name a task that exists")
         return
-    if (missing := missing_table(name, manager)) is not None:
-        yield missing
+    try:
+        for task in find_tasks([name], [*tables, *include]):
+            check_table(task)
+    except ValueError as error:
+        text, _, repair = str(error).rpartition(": ")
+        yield Finding("task", PROBLEM, text, repair)
         return
     try:
         shown = videos_of_tasks([name], manager)
@@ -53,37 +59,6 @@ def check_task(name: str, include: Sequence[Path], progress: Progress | None) ->
     yield from check_videos(list(dict.fromkeys(shown)), progress)
 
 
-def missing_table(name: str, manager: TaskManager) -> Finding | None:
-    """Check that the table of a task is where its file says, if that is a folder; None if it is there or elsewhere."""
-    path = manager.task_index[name]["yaml_path"]
-    config = load_yaml_config(path, mode="simple") if path != -1 else {}
-    if isinstance(config.get("task"), list):  # a group
-        found = (missing_table(part, manager) for part in config["task"] if isinstance(part, str))
-        return next((finding for finding in found if finding is not None), None)
-    place = str(config.get("dataset_path") or "")
-    if (config.get("metadata") or {}).get("own_table"):
-        return _own_table(name, place)
-    if not place.startswith((".", "/", "~")) or Path(place).is_dir():
-        return None
-    text = f"{name} reads its table from {place}, and there is no such folder in {Path.cwd()}"
-    hub = (config.get("metadata") or {}).get("hub")
-    if hub is None:
-        return Finding("task", PROBLEM, text, "put its data there, or start in the folder that holds data/")
-    folder = "/".join(Path(place).parts[:2])
-    repair = f"start in the folder that holds data/, or hf download {hub} --repo-type dataset --local-dir {folder}"
-    return Finding("task", PROBLEM, text, f"{repair}, and unpack its archives there")
-
-
-def _own_table(name: str, place: str) -> Finding | None:
-    """Check a user's own table."""
-    try:
-        read_table(table_file(place))
-    except (ValueError, OSError) as error:
-        repair = "mend the table, or name it instead of the task: stgridpool eval TABLE CHECKPOINT"
-        return Finding("task", PROBLEM, f"{name}: {error}", repair)
-    return None
-
-
 def check_videos(videos: Sequence[Path], progress: Progress | None) -> Iterator[Finding]:
     """Check that videos are there, that each can be read, and that none is there twice under two names.
 
@@ -94,12 +69,12 @@ def check_videos(videos: Sequence[Path], progress: Progress | None) -> Iterator[
     missing = [path for path in videos if not path.exists()]
     there = [path for path in videos if path.exists()]
     if missing:
-        state = PROBLEM if len(missing) * 2 >= len(videos) else WARNING
+        state = _state(missing, videos)
         text = f"{len(missing)} of {len(videos)} are missing: {_some(missing)}"
         yield Finding("videos", state, text, f"put them there, or unpack the archives in {missing[0].parent}")
     if progress is not None and there:
         unreadable = unreadable_videos(there, progress)
-        state = PROBLEM if len(unreadable) * 2 >= len(videos) else WARNING
+        state = _state(unreadable, videos)
         for path, reason in unreadable[:SHOWN]:
             yield Finding("videos", state, f"{path}: {reason}", "download it again; its questions stay unanswered")
         if len(unreadable) > SHOWN:
@@ -140,6 +115,11 @@ def duplicates(files: Sequence[Path]) -> list[list[Path]]:
             with path.open("rb") as file:
                 by_content[hashlib.file_digest(file, "sha256").hexdigest()].append(path)
     return [paths for paths in by_content.values() if len(paths) > 1]
+
+
+def _state(failed: Sequence[object], videos: Sequence[Path]) -> str:
+    """Judge missing or unreadable videos as a run with the default `max_failed` does, if each has one question."""
+    return PROBLEM if are_too_many(len(failed), len(videos), Arguments.max_failed) else WARNING
 
 
 def _some(paths: Sequence[Path]) -> str:

@@ -4,14 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from llava.model.checkpoint import Checkpoint, read_checkpoint
-from llava.model.checkpoint_files import StoredTensor, checkpoint_folder, is_hub_name
+from llava.model.checkpoint_files import StoredTensor, local_folder
 from llava.model.finite_weights import read_weights
 from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
 
@@ -53,23 +50,6 @@ def check_checkpoint(name: str, progress: Progress | None) -> Iterator[Finding]:
         state = PROBLEM if not_finite else WARNING if overflowing else OK
         text, _, repair = (not_finite or overflowing or "all are finite, in float16 too").partition(": ")
         yield Finding("weights", state, text, repair)
-
-
-def local_folder(name: str) -> Path | None:
-    """Return the folder of a checkpoint on this disk; None if it is on the hub only.
-
-    Args:
-        name: Folder or hub name; nothing is downloaded.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if Path(name).exists() or not is_hub_name(name):
-        return checkpoint_folder(name)
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Finding:

@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 from loguru import logger
 
-from llava.model.checkpoint_files import is_hub_name
-from lmms_eval_stgridpool.health.weights import local_folder
+from llava.model.checkpoint_files import is_hub_name, local_folder
 from lmms_eval_stgridpool.kept.file_digest import digests_folder, file_digest
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

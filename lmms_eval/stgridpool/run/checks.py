@@ -1,76 +1,151 @@
-"""Checks of a run before anything is loaded: every error that can be known names its cause and repair in one line."""
+"""Checks of a run before anything is loaded: every error that can be known names its cause and repair in one line.
 
-import os
-from collections.abc import Sequence
+Checks that need nothing heavy come first; only compressors need torch. transformers and lmms-eval are not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import torch
-from huggingface_hub.constants import HF_HUB_OFFLINE
-
-from llava.model.checkpoint_files import checkpoint_folder, is_hub_name
-from lmms_eval_stgridpool.health.planning import Planner
-from lmms_eval_stgridpool.health.task_data import missing_table
-from lmms_eval_stgridpool.health.weights import local_folder
-from lmms_eval_stgridpool.run.context_length import length_warning
+from lmms_eval_stgridpool.run.arguments import SPREADING, Arguments
+from lmms_eval_stgridpool.run.checkpoint_checks import LLAVA, NATIVE, model_for, read_checkpoint_settings
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
-from lmms_eval_stgridpool.run.offline_tasks import task_manager, with_tables
+from lmms_eval_stgridpool.run.native_arguments import NativeArguments
+from lmms_eval_stgridpool.run.task_checks import ALL, Asked, check_table, check_videos
+from lmms_eval_stgridpool.run.task_files import find_tasks
+from stgridpool.suggestion import suggestion
+
+ARGUMENTS: Mapping[str, type[Arguments]] = {LLAVA: LlavaArguments, NATIVE: NativeArguments}
+"""The class of the arguments by the name of the model in lmms-eval."""
+_PACKAGES = {
+    ("attn_implementation", "flash_attention_2"): ("flash_attn", "flash-attn", "sdpa"),
+    ("video_decode_backend", "decord"): ("decord", "decord", "pyav"),
+}
+"""Module, package and alternative, by the argument that needs it."""
 
 
-def check_run(task: str, model_args: str, processes: int | None = None, include: Sequence[Path] = ()) -> str | None:
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a run that can start.
+
+    Attributes:
+        model: The lmms-eval model that runs the checkpoint.
+        num_gpus: Number of GPUs that torch can use.
+        warnings: What will not go as expected, a line each.
+    """
+
+    model: str
+    num_gpus: int
+    warnings: tuple[str, ...]
+
+
+def check_run(
+    task: str,
+    model_args: str,
+    processes: int | None = None,
+    include: Sequence[Path] = (),
+    *,
+    model: str | None = None,
+    machines: int = 1,
+    asked: Asked = ALL,
+) -> Checked:
     """Check what a run is asked to do.
 
     Args:
-        task: Name of the task or path of a table, or several separated by commas.
-        model_args: Arguments of llava_video, as for lmms-eval.
-        processes: Number of processes; None for the default.
+        task: Name of the task, or several separated by commas.
+        model_args: Arguments of the model, as for lmms-eval.
+        processes: Number of processes on all machines; None for the default.
         include: Folders of further task files.
-
-    Returns:
-        A warning about videos that are too long for the checkpoint's context, or None.
+        model: Name of the model in lmms-eval; None for the one that runs the checkpoint.
+        machines: Number of machines.
+        asked: Which questions are asked.
 
     Raises:
-        ValueError: If an argument, the compressor, the device, the checkpoint, the task or its table cannot work; the
-            message says why, and what would.
+        ValueError: If an argument, the compressor, the device, the checkpoint, the task, its table or its videos cannot
+            work, or the longest videos do not fit into the context; the message says why, and what would.
         TypeError: If a path is a number.
-        FileNotFoundError: If there is no such table.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"the number of processes must be at least 1, got {processes}")
-    arguments = LlavaArguments.parse(parse_model_args(model_args))
-    check_device(arguments.device or "")
-    names, tables = with_tables(task)
-    manager = task_manager(names, [*tables, *include])
-    for name in names:
-        if (missing := missing_table(name, manager)) is not None:
-            raise ValueError(f"{missing.text}: {missing.repair}")
-    folder = folder_on_disk(arguments.pretrained)
-    return None if folder is None else length_warning(Planner.of(str(folder), arguments.overwrites()), arguments)
+    if model is not None and model not in ARGUMENTS:
+        raise ValueError(f"there is no model {model!r}{suggestion(model, ARGUMENTS)}")
+    given = parse_model_args(model_args)
+    tasks = find_tasks(task.split(","), include)
+    tables = [(one, check_table(one)) for one in tasks]
+    settings: Mapping[str, Any] | None = None
+    if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
+        _, settings = read_checkpoint_settings(given["pretrained"])
+        model = model or model_for(settings, given["pretrained"])
+    arguments = ARGUMENTS[model or LLAVA].parse(given)
+    _check_packages(arguments)
+    _check_spreading(arguments, processes)
+    found = [check_videos(one, table, asked, _most_missing(arguments)) for one, table in tables]
+    num_gpus = check_devices(arguments, processes, machines)
+    if settings is not None and isinstance(arguments, LlavaArguments):
+        _check_length(settings, arguments)
+    return Checked(arguments.MODEL, num_gpus, tuple(warning for warning in found if warning is not None))
 
 
-def check_device(device: str) -> None:
-    """Check that a device, such as "cuda:0", is there; "" is any.
+def check_devices(arguments: Arguments, processes: int | None, machines: int = 1) -> int:
+    """Check that the devices of a run are there, and return the number of GPUs.
+
+    Args:
+        arguments: The arguments of the model.
+        processes: Number of processes on all machines; None for the default.
+        machines: Number of machines.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If a device is not there, or there are more processes than GPUs.
     """
+    import torch  # noqa: PLC0415 - all other checks come first
+
     count = torch.cuda.device_count()
-    if device.startswith("cuda") and (torch.device(device).index or 0) >= count:
-        raise ValueError(f"there is no device {device}: torch sees {count} GPUs; leave device out, or set device=cpu")
+    for device in (arguments.device, arguments.device_map):
+        if (device or "").startswith("cuda") and (torch.device(str(device)).index or 0) >= count:
+            raise ValueError(
+                f"there is no device {device}: torch sees {count} GPUs; leave device out, or set device=cpu"
+            )
+    here = -(-(processes or 1) // machines)
+    if 0 < count < here and arguments.device != "cpu":
+        raise ValueError(f"{here} processes on this machine need as many GPUs, and torch sees {count}: start {count}")
+    return count
 
 
-def folder_on_disk(checkpoint: str) -> Path | None:
-    """Return the folder of a checkpoint; None if it has to be downloaded first.
+def _check_packages(arguments: Arguments) -> None:
+    for (name, value), (module, package, instead) in _PACKAGES.items():
+        if getattr(arguments, name) == value and find_spec(module) is None:
+            raise ValueError(f"{name}={value} needs a package: pip install {package}, or set {name}={instead}")
+
+
+def _check_spreading(arguments: Arguments, processes: int | None) -> None:
+    if arguments.device_map in SPREADING and processes is not None and processes > 1:
+        raise ValueError(
+            f"device_map={arguments.device_map} is for a single process, not {processes}: leave it out so that each "
+            "process loads its own model, or start a single process"
+        )
+
+
+def _most_missing(arguments: Arguments) -> float | None:
+    """Return the fraction of questions whose videos may be missing: any, if features may be in a cache."""
+    return arguments.max_failed if arguments.feature_cache is None else None
+
+
+def _check_length(settings: Mapping[str, Any], arguments: LlavaArguments) -> None:
+    """Check that the longest videos fit into the checkpoint's context.
+
+    Shorter videos have fewer frames, so that a run which could succeed gives the same answers with fewer frames.
 
     Raises:
-        ValueError: If it is a folder that does not exist, or must be downloaded and the network is off.
+        ValueError: If they do not; the message says what would.
     """
-    if Path(checkpoint).exists() or not is_hub_name(checkpoint):
-        return checkpoint_folder(checkpoint)
-    found = local_folder(checkpoint)
-    if found is None and (HF_HUB_OFFLINE or os.sep not in checkpoint):
-        raise ValueError(
-            f"{checkpoint} is no folder in {Path.cwd()} and not in the hub's cache: name a folder, or download it "
-            f"first: hf download {checkpoint}"
-        )
-    return found
+    from lmms_eval_stgridpool.health.planning import Planner  # noqa: PLC0415 - imports torch
+    from lmms_eval_stgridpool.run.context_length import length_warning  # noqa: PLC0415 - imports torch
+
+    planner = Planner.of_settings({**settings, **arguments.overwrites()})
+    if planner is not None and (warning := length_warning(planner, arguments)) is not None:
+        raise ValueError(warning)

@@ -1,22 +1,24 @@
 #!/usr/bin/env bash
 # Evaluates a checkpoint on a task through lmms-eval, on one or several processes.
-# scripts/evaluate.sh and the command `stgridpool eval` call it, with four options in front of the user's:
-#   --name NAME --python PYTHON --include_path FOLDER --runs FOLDER
+# scripts/evaluate.sh and the command `stgridpool eval` call it, with three options in front of the user's:
+#   --name NAME --python PYTHON --runs FOLDER
 set -euo pipefail
 
-(($# >= 8)) && [[ "$1 $3 $5 $7" == "--name --python --include_path --runs" ]] || {
+(($# >= 6)) && [[ "$1 $3 $5" == "--name --python --runs" ]] || {
   echo "evaluate.sh: start scripts/evaluate.sh or stgridpool eval instead" >&2
   exit 2
 }
-name="$2" python="$4" include_path="$6" runs="$8"
-shift 8
+name="$2" python="$4" runs="$6"
+shift 6
 
 usage() {
   cat <<'TEXT'
 Usage: bash scripts/evaluate.sh [OPTION...] TASK [MODEL] [COMPRESSOR] [NUM_PROCESSES] [KEY=VALUE...] [-- LMMS_EVAL_OPTION...]
 
-  TASK            a task of lmms-eval (videomme, longvideobench_val_v, ...) or of custom_tasks/ (videomme_local, ...)
-  MODEL           folder or Hugging Face name of the checkpoint (default lmms-lab/LLaVA-Video-7B-Qwen2)
+  TASK            a task of lmms-eval (videomme, longvideobench_val_v, ...) or of custom_tasks/ (videomme_local, ...),
+                  or your own table (clips.csv)
+  MODEL           folder or Hugging Face name of the checkpoint (default lmms-lab/LLaVA-Video-7B-Qwen2), in
+                  LLaVA-NeXT's format (llava_video runs it) or of a native model of transformers (video_hf runs it)
   COMPRESSOR      st_gridpool (default), nsp, ptg, sttm, st_gridpool+sttm, none, average, bilinear, max
   NUM_PROCESSES   default: the number of visible GPUs, or 1. On a machine without GPUs the processes share the CPU.
   KEY=VALUE       further arguments of the model: max_frames_num=32 torch_dtype=bfloat16 mm_newline_position=no_token ...
@@ -24,6 +26,8 @@ Usage: bash scripts/evaluate.sh [OPTION...] TASK [MODEL] [COMPRESSOR] [NUM_PROCE
 
 Options:
   --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR_KEY=VALUE_... in the repository)
+  --include_path FOLDER
+                  a folder of further task files
   --launch "..."  further options of accelerate launch, separated by blanks; NUM_PROCESSES counts all machines
                   --launch "--num_machines 2 --machine_rank 0 --main_process_ip 10.0.0.1 --main_process_port 29500"
 
@@ -34,8 +38,8 @@ Example: bash scripts/evaluate.sh videomme_local lmms-lab/LLaVA-Video-7B-Qwen2 s
 
 Relative paths, also those in custom_tasks/*.yaml, start at the working directory. HF_HOME, where lmms-eval's own tasks
 look for videos, is set to ~/.cache/huggingface where it is unset. Ends with a non-zero status unless results were written
-and most questions could be answered (max_failed=0.5); the last line says which. When this script ends, also by kill -9,
-its processes end with it.
+and most questions could be answered (max_failed=0.5); the last line says which. Everything that can be checked is checked
+before anything is loaded. When this script ends, also by kill -9, its processes end with it.
 TEXT
 }
 
@@ -45,7 +49,8 @@ fail() {
 }
 
 output=""
-launch_options=()
+include_path=""
+launch=""
 positional=()
 model_args=""
 named=() # options that name the folder
@@ -53,7 +58,8 @@ while (($#)); do
   case "$1" in
     -h | --help) usage; exit 0 ;;
     --output) (($# > 1)) && [[ "$2" =~ [^[:space:]] ]] || fail "--output needs a folder" 2; output="$2"; shift ;;
-    --launch) (($# > 1)) || fail "--launch needs options" 2; read -ra launch_options <<<"$2"; shift ;;
+    --include_path | --include-path) (($# > 1)) && [[ -n "$2" ]] || fail "--include_path needs a folder" 2; include_path="$2"; shift ;;
+    --launch) (($# > 1)) || fail "--launch needs options" 2; launch="$2"; shift ;;
     --) shift; break ;;
     "") fail "an argument is empty; is it a shell variable that is not set?" 2 ;;
     -*) fail "unknown option $1; options of lmms-eval go behind --" 2 ;;
@@ -67,46 +73,60 @@ done
 task="${positional[0]}"
 model="${positional[1]:-lmms-lab/LLaVA-Video-7B-Qwen2}"
 compressor="${positional[2]:-st_gridpool}"
-num_gpus="$("$python" -c 'import torch; print(torch.cuda.device_count())')"
+export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
+checked="$("$python" -m lmms_eval_stgridpool.run.check_command "$name" --launch="$launch" --include_path="$include_path" \
+  --processes="${positional[3]:-}" --runs="$runs" "$task" "$model" "$compressor" "${named[@]}" -- "$@")" || exit
+{ read -r num_gpus && read -r class && read -r task && read -r include_path; } <<<"$checked"
 num_processes="${positional[3]:-$((num_gpus > 0 ? num_gpus : 1))}"
-[[ "$num_processes" =~ ^[1-9][0-9]*$ ]] || fail "NUM_PROCESSES must be a number from 1, got $num_processes" 2
+read -ra launch_options <<<"$launch"
 output="${output:-$runs/${task//,/-}/$("$python" -c 'import sys
 from lmms_eval_stgridpool.kept.paths import folder_name
 print(folder_name(sys.argv[1:]))' "$compressor" "${named[@]}" "$@")}"
 for path in "--output $output" "MODEL $model"; do
   [[ "$path" != *,* ]] || fail "${path%% *} must not hold a comma, got ${path#* }: lmms-eval would take what follows for a further argument; rename it, or name a link to it" 2
 done
-export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
 
-launch=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
-  --mixed_precision no --dynamo_backend no --main_process_port 0) # port 0: any free one
-((num_processes == 1)) || launch+=(--multi_gpu)
-launch+=("${launch_options[@]}") # last, as the last of several values counts
+command=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
+  --mixed_precision no --dynamo_backend no --main_process_port 0 --quiet) # port 0: any free one
+((num_processes == 1)) || command+=(--multi_gpu)
+command+=("${launch_options[@]}") # last, as the last of several values counts
 ((num_gpus > 0)) || export ACCELERATE_USE_CPU=true # without it, accelerate starts a single process on the CPU
 
 # The run has its own process group. A guard ends it if this script dies without notifying the guard, even by kill -9.
+end_group() {
+  kill -TERM -- "-$1" || return 0
+  for ((tenths = 0; tenths < 50; tenths++)); do
+    kill -0 -- "-$1" || return 0
+    sleep 0.1
+  done
+  kill -KILL -- "-$1" || true
+}
 guard() {
   trap '' INT TERM HUP
   read -r && return
-  kill -TERM -- "-$1"
-  for ((tenths = 0; tenths < 50; tenths++)); do
-    kill -0 -- "-$1" || return
-    sleep 0.1
-  done
-  kill -KILL -- "-$1"
+  end_group "$1"
+}
+run=""
+stop() { # ends the run first, so that nothing comes behind the last line
+  [[ -z "$run" ]] || end_group "$run" 2>/dev/null
+  fail "stopped by SIG$1: all answers so far are kept in $answers; give the same command again to go on" "$((128 + $(kill -l "$1")))"
 }
 
-[[ "$model_args" == *,resume_dir=* ]] || model_args=",resume_dir=$output/answers$model_args"
+answers="$output/answers"
+for argument in "${named[@]}"; do
+  [[ "$argument" != resume_dir=* ]] || answers="${argument#*=}"
+done
+[[ "$model_args" == *,resume_dir=* ]] || model_args=",resume_dir=$answers$model_args"
 mkdir -p "$output"
 started="$(mktemp)"
 trap 'rm -f "$started"' EXIT
 for signal in HUP INT TERM; do
-  trap "fail 'stopped by SIG$signal, and the run with it' $((128 + $(kill -l $signal)))" "$signal"
+  trap "stop $signal" "$signal"
 done
 set -m
-"${launch[@]}" -m lmms_eval --model llava_video \
+"${command[@]}" -m lmms_eval --model "$class" \
   --model_args "pretrained=$model,compressor=$compressor$model_args" \
-  --tasks "$task" --include_path "$include_path" --batch_size 1 --log_samples --output_path "$output" "$@" &
+  --tasks "$task" --batch_size 1 --log_samples --output_path "$output" "$@" --include_path "$include_path" &
 run=$!
 coproc GUARD { guard "$run" 2>/dev/null; }
 set +m

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool import options
-from stgridpool.adapters.prompt import POLICIES
+from stgridpool.adapters.names import POLICIES
 
 OWN, LMMS_EVAL = "own", "lmms_eval"
 

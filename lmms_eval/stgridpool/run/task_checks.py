@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmms_eval_stgridpool.questions.video_table import TableQuestion, read_table, table_file
 from lmms_eval_stgridpool.run.task_files import TaskFile
 from lmms_eval_stgridpool.run.task_tables import Table, find_table
 from lmms_eval_stgridpool.run.too_many import are_too_many
@@ -35,6 +36,10 @@ class Asked:
         return rows[self.offset : self.offset + count]
 
 
+ALL = Asked()
+"""Every row."""
+
+
 def check_table(task: TaskFile) -> Table | None:
     """Check that the table of a task is there, with the columns that its file lists in ``metadata``.
 
@@ -47,8 +52,10 @@ def check_table(task: TaskFile) -> Table | None:
     Raises:
         ValueError: If it is not there, cannot be read or lacks a column; the message says what to do.
     """
-    metadata = task.settings.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
+    metadata = _metadata(task)
+    if metadata.get("own_table"):
+        _own_questions(task)
+        return None
     try:
         table = find_table(task.settings, task.path.parent)
     except FileNotFoundError as error:
@@ -65,14 +72,14 @@ def check_table(task: TaskFile) -> Table | None:
     return table
 
 
-def check_videos(task: TaskFile, table: Table, asked: Asked, max_failed: float) -> str | None:
+def check_videos(task: TaskFile, table: Table | None, asked: Asked, max_failed: float | None) -> str | None:
     """Check that the videos of a task with videos on disk are there.
 
     Args:
         task: The task.
-        table: Its table.
+        table: The result of `check_table`.
         asked: Which rows are asked about.
-        max_failed: Largest fraction of questions that may stay unanswered, 0 to 1.
+        max_failed: Largest fraction of questions that may stay unanswered, 0 to 1; None to only warn.
 
     Returns:
         A warning if some videos are missing; None if all are there, or the task finds its videos in another way.
@@ -80,26 +87,53 @@ def check_videos(task: TaskFile, table: Table, asked: Asked, max_failed: float) 
     Raises:
         ValueError: If so many are missing that the run would fail.
     """
-    settings = _video_settings(task)
-    if settings is None:
+    paths = asked.of(_paths(task, table))
+    missing = {path for path in set(paths) if not Path(path).exists()}
+    if not missing:
         return None
+    questions = sum(path in missing for path in paths)
+    first = Path(next(path for path in paths if path in missing))
+    text = (
+        f"{task.name}: {len(missing)} of {len(set(paths))} videos are missing, such as {first}; {questions} of "
+        f"{len(paths)} questions are about them: put the videos there, or unpack the archives in {first.parent}"
+    )
+    if max_failed is not None and are_too_many(questions, len(paths), max_failed):
+        raise ValueError(text)
+    return text
+
+
+def _paths(task: TaskFile, table: Table | None) -> list[str]:
+    """Return the path of the video of each question; none where the task finds its videos in another way."""
+    if _metadata(task).get("own_table"):
+        return [question.video for question in _own_questions(task)]
+    settings = _video_settings(task)
+    if settings is None or table is None:
+        return []
     column = settings["video_field"]
     if column not in table.columns():
         raise ValueError(f"{task.name} needs a column {column!r}, and {table.files[0]} has no such column: add it")
-    names = [str(name) for name in asked.of(table.values(column))]
-    paths = {name: Path(doc_to_visual({column: name}, settings)[0]) for name in dict.fromkeys(names)}
-    missing = {name: path for name, path in paths.items() if not path.exists()}
-    if not missing:
-        return None
-    questions = sum(name in missing for name in names)
-    first = next(iter(missing.values()))
-    text = (
-        f"{task.name}: {len(missing)} of {len(paths)} videos are missing, such as {first}; {questions} of {len(names)} "
-        f"questions are about them: put the videos there, or unpack the archives in {first.parent}"
-    )
-    if are_too_many(questions, len(names), max_failed):
-        raise ValueError(text)
-    return text
+    names = [str(name) for name in table.values(column)]
+    paths = {name: doc_to_visual({column: name}, settings)[0] for name in set(names)}
+    return [paths[name] for name in names]
+
+
+def _own_questions(task: TaskFile) -> list[TableQuestion]:
+    """Read a user's own table.
+
+    Raises:
+        ValueError: If it is not there, or not as it must be.
+    """
+    try:
+        return read_table(table_file(str(task.settings.get("dataset_path"))))
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{task.name}: {error}: mend the table, or name it instead of the task: stgridpool eval TABLE CHECKPOINT"
+        ) from error
+
+
+def _metadata(task: TaskFile) -> Mapping[str, Any]:
+    found = task.settings.get("metadata")
+    return found if isinstance(found, dict) else {}
 
 
 def _video_settings(task: TaskFile) -> Mapping[str, Any] | None:

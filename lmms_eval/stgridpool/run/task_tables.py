@@ -140,7 +140,7 @@ def _read(path: Path, column: str | None) -> list[Any]:
         if path.suffix in (".parquet", ".arrow"):
             return _read_arrow(path, column)
         rows = _rows(path)
-        return list(rows[0]) if column is None and rows else [row.get(column) for row in rows]
+        return list(rows[0] if rows else []) if column is None else [row.get(column) for row in rows]
     except (OSError, ValueError, AttributeError, KeyError) as error:  # pyarrow's errors are both of the first
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}; copy or download it again") from error
 

@@ -11,8 +11,9 @@ from llava.video import VideoReadError
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.task_videos import videos_of_paths, videos_of_tasks
 from lmms_eval_stgridpool.run.model_args import parse_model_args
-from lmms_eval_stgridpool.run.offline_tasks import task_manager, with_tables
+from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
+from lmms_eval_stgridpool.run.table_tasks import with_tables
 from stgridpool.finite import NonFiniteError, all_finite
 from stgridpool.timing import StageTimer
 

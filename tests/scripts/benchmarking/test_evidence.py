@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import pytest
 
-from llava.model import vision
+from llava.model import known_towers
 
 TINY = {
     "hidden_size": 24,
@@ -18,7 +18,7 @@ TINY = {
 
 @pytest.fixture
 def arguments(monkeypatch):
-    monkeypatch.setitem(vision.KNOWN_GEOMETRY, "google/siglip-so400m-patch14-384", TINY)
+    monkeypatch.setitem(known_towers.KNOWN_GEOMETRY, "google/siglip-so400m-patch14-384", TINY)
     return Namespace(layers=13, images=2, device="cpu", dtype="float32", rounds=1)
 
 

@@ -27,7 +27,6 @@ def started(monkeypatch):
     """The command that `eval` becomes."""
     found = []
     monkeypatch.setattr(os, "execvp", lambda file, command: found.append(command))
-    monkeypatch.setattr("lmms_eval_stgridpool.run.checks.check_run", lambda *words: None)
     return found
 
 
@@ -35,34 +34,24 @@ def test_eval_becomes_the_script_of_the_package(started):
     options = ["max_frames_num=8", 'compressor_args={"kernel_size":3}']
     invoke("eval", "videomme_local", "ckpt", *options, "-c", "nsp", "-n", 2)
     [command] = started
-    script, own, given = Path(command[1]), command[2:10], command[10:]
+    script, own, given = Path(command[1]), command[2:8], command[8:]
     assert script.is_file()
     assert own[:4] == ["--name", "stgridpool eval", "--python", sys.executable]
-    assert (Path(own[5]) / "videomme_local.yaml").is_file()
-    assert own[6:] == ["--runs", "logs/runs"]
+    assert own[4:] == ["--runs", "logs/runs"]
     assert given == ["videomme_local", "ckpt", "nsp", "2", *options]
 
 
 def test_eval_passes_options_of_the_launcher_and_of_lmms_eval(started):
-    invoke("eval", "t", "ckpt", "--output", "out", "--launch", "--num_machines 2", "--lmms-eval", "--limit 20")
-    own, given = ["--output", "out", "--launch", "--num_machines 2"], ["t", "ckpt", "st_gridpool"]
-    assert started[0][10:] == [*own, *given, "--", "--limit", "20"]
+    more = ["--launch", "--num_machines 2", "--include-path", "tasks", "--lmms-eval", "--limit 20"]
+    invoke("eval", "t", "ckpt", "--output", "out", *more)
+    own = ["--output", "out", "--include_path", "tasks", "--launch", "--num_machines 2"]
+    given = ["t", "ckpt", "st_gridpool"]
+    assert started[0][8:] == [*own, *given, "--", "--limit", "20"]
 
 
 def test_eval_refuses_a_word_that_is_no_argument(started):
     assert str(invoke("eval", "t", "ckpt", "nsp").exception) == "arguments of the model are KEY=VALUE, got 'nsp'"
     assert not started
-
-
-def test_eval_of_a_table_asks_its_questions(started, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("clips.csv").write_text("video,question\na.mp4,What?\n")
-    assert invoke("eval", "clips.csv", "ckpt").exit_code == 0
-    [command] = started
-    folder = Path(command[command.index("--include_path") + 1])
-    assert json.loads((folder / "my_videos_clips.yaml").read_text())["dataset_path"] == str(tmp_path / "clips.csv")
-    assert command[10:] == ["my_videos_clips", "ckpt", "st_gridpool"]
-    assert str(invoke("eval", "clips.csv,mvbench", "ckpt").exception).startswith("eval runs a table alone, got clips.c")
 
 
 def test_the_script_of_the_package_needs_its_callers():

@@ -1,5 +1,6 @@
 """Tokens that are counted beforehand are those of the running model."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,28 @@ def test_cost_follows_from_the_counts(planner):
     assert none.kv_megabytes == planner.size.kv_bytes(lengths) / 1e6
     decided = planner.plan(STTM(), 4)
     assert (decided.tokens, decided.tflops, decided.kept["last_layer"]) == (64, None, None)
+
+
+@pytest.mark.parametrize("overwrites", [{}, {"mm_newline_position": "no_token", "tokenizer_model_max_length": 77}])
+def test_settings_alone_say_the_same_as_the_checkpoint(overwrites):
+    settings = json.loads(Path(MINIATURE, "config.json").read_text()) | overwrites
+    found, expected = Planner.of_settings(settings), Planner.of(MINIATURE, overwrites)
+    assert vars(found) == vars(expected)
+
+
+def test_released_checkpoints_are_planned_from_their_settings():
+    settings = {"num_hidden_layers": 28, "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4}
+    settings |= {
+        "intermediate_size": 18944,
+        "vocab_size": 152064,
+        "mm_vision_tower": "google/siglip-so400m-patch14-384",
+    }
+    settings |= {"mm_patch_merge_type": "spatial_unpad", "mm_newline_position": "grid", "mm_spatial_pool_mode": None}
+    planner = Planner.of_settings(settings | {"tokenizer_model_max_length": 32768})
+    planned = planner.plan(Bilinear(), 64)
+    assert (planned.tokens, planned.newlines) == (64 * 14 * 14, 64 * 14)
+    assert Planner.of_settings({**settings, "mm_vision_tower": "someone/siglip"}) is None
+    assert Planner.of_settings({**settings, "vocab_size": None}) is None
 
 
 def test_frames_that_fit(planner):

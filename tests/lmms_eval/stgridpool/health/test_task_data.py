@@ -85,7 +85,7 @@ def test_an_unknown_task_is_a_problem():
 
 
 def test_the_task_files_are_found():
-    from lmms_eval_stgridpool.run.offline_tasks import offline_tasks, stock_names
+    from lmms_eval_stgridpool.run.task_files import offline_tasks, stock_names
 
     assert (Path(offline_tasks()) / "videomme_local.yaml").is_file()
     assert {"videomme", "egoschema_subset", "longvideobench_val_v"} <= stock_names()

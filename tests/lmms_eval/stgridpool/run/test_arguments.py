@@ -161,6 +161,26 @@ def test_model_args_with_commas_in_values_name_nothing_twice():
     }
 
 
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a=True,b=false,c=TRUE,d=none",
+        "a=1,b=1.5,c=1e3,d=-2,e=007,f=inf,g=nan_,h=1_000,i=0x10,j=+3",
+        'a={"b":[1,2],"c":"x,y"},d=\'x,y\',e="a,b"',
+        "a=x=y,b= padded ,c=",
+        " a=1 , ,b=2,",
+        "",
+    ],
+)
+def test_values_are_those_of_lmms_eval(text):
+    from lmms_eval.utils import simple_parse_args_string
+
+    found, expected = parse_model_args(text), simple_parse_args_string(text)
+    assert found == expected
+    assert list(map(type, found.values())) == list(map(type, expected.values()))
+
+
 def test_what_lmms_eval_says_does_not_contradict_model_args():
     with pytest.raises(ValueError, match="device is 'cpu' in --model_args and 'cuda:0' in --device: leave one out"):
         LlavaVideo.create_from_arg_string("pretrained=x,device=cpu", {"batch_size": "1", "device": "cuda:0"})

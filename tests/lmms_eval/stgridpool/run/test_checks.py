@@ -1,97 +1,247 @@
-"""Typical mistakes, and the last line that `stgridpool eval` prints about each, before anything is loaded."""
+"""Typical mistakes, and the last line that a run prints about each, before anything is loaded."""
 
-import json
-import shutil
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from datasets import Dataset
 
-from lmms_eval_stgridpool.run.checks import check_run
+from lmms_eval_stgridpool.run import check_command, checkpoint_checks
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
-RIGHT = f"pretrained={MINIATURE},compressor=nsp"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working directory with the table of Video-MME, and checkpoints that are none."""
-    folder = tmp_path_factory.mktemp("workplace")
-    (folder / "data" / "videomme").mkdir(parents=True)
-    Dataset.from_list([{"videoID": "v0"}]).to_parquet(folder / "data" / "videomme" / "test-00000-of-00001.parquet")
-    (folder / "empty").mkdir()
-    shutil.copytree(MINIATURE, folder / "native")
-    config = json.loads((folder / "native" / "config.json").read_text())
-    (folder / "native" / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2VL"]}))
-    (folder / "file.safetensors").touch()
-    (folder / "clips.csv").write_text("video,qestion\na.mp4,What?\n")
-    return folder
+HEAVY = ("torch", "transformers", "lmms_eval", "datasets")
 
 
 @pytest.fixture(autouse=True)
-def _in_folder(folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def _in_workplace(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(checkpoint_checks, "HF_HUB_OFFLINE", True)
 
 
-MISTAKES = [
-    # task and its data
-    ("videome_local", RIGHT, "there is no task 'videome_local', did you mean 'videomme_local'?"),
-    ("videomme_local,mlvu", RIGHT, "there is no task 'mlvu', did you mean"),
-    ("mlvu_dev_local", RIGHT, "mlvu_dev_local reads its table from ./data/mlvu_dev, and there is no such folder in"),
-    ("mvbench_local", RIGHT, "mvbench_local_action_antonym reads its table from ./data/mvbench, and there is no such"),
-    ("clips.csv", RIGHT, "clips.csv has no column 'question', did you mean 'qestion'? Available: video, qestion"),
-    ("my_videos", RIGHT, "my_videos: there is no table ./data/my_videos (working directory: "),
-    # checkpoint
-    ("videomme_local", "pretrained=/no/such/folder", "/no/such/folder does not exist: pass the folder of a checkpoint"),
-    ("videomme_local", "pretrained=file.safetensors", "file.safetensors is a file: pass the folder of the checkpoint"),
-    ("videomme_local", "pretrained=empty", "empty holds no config.json: copy or download it again"),
-    ("videomme_local", "pretrained=native", "native is not a LLaVA checkpoint on Qwen2: native/config.json must have"),
-    ("videomme_local", "pretrained=LLaVA-Video-7B", "LLaVA-Video-7B is no folder in"),
-    ("videomme_local", "pretrained=", "pretrained must be a path, got an empty text; is it a shell variable"),
-    ("videomme_local", "compressor=nsp", "llava_video needs pretrained=FOLDER_OR_NAME in --model_args"),
-    # arguments of the model
-    ("videomme_local", f"{RIGHT},max_frame_num=8", "llava_video has no argument 'max_frame_num', did you mean 'max_f"),
-    ("videomme_local", f"{RIGHT},max_frames_num=0", "max_frames_num must be a whole number from 1 to 100000, got 0"),
-    ("videomme_local", f"{RIGHT},conv_template=qwen_15", "conv_template cannot be 'qwen_15', did you mean 'qwen_1_5'?"),
-    ("videomme_local", f"{RIGHT},torch_dtype=fp8", "torch_dtype cannot be 'fp8'"),
-    ("videomme_local", f"{RIGHT},device=cuda:97", "there is no device cuda:97: torch sees"),
-    ("videomme_local", f"{RIGHT},fps=1,fps=2", "fps is given twice in --model_args: leave one out"),
-    ("videomme_local", f"{RIGHT},max_frames_num", "--model_args must be NAME=VALUE,NAME=VALUE, got 'max_frames_num'"),
-    # compressor and its options
-    ("videomme_local", f"pretrained={MINIATURE},compressor=st_gridpol", "there is no compressor 'st_gridpol', did you"),
-    ("videomme_local", f'{RIGHT},compressor_args={{"kernel":3}}', "nsp has no option 'kernel', did you mean 'kernel_s"),
-    ("videomme_local", f'{RIGHT},compressor_args={{"kernel_size":3', "--model_args: a quote, brace or bracket is not"),
-    ("videomme_local", f"{RIGHT},compressor_args={{kernel_size:3}}", "compressor_args must be JSON, got '{kernel_size"),
-    ("videomme_local", f"pretrained={MINIATURE},compressor=sttm+nsp", "STTM("),
-]
+def words(*arguments, task="videomme_local", model=MINIATURE, compressor="nsp", processes="", include="", launch=""):
+    further = [f"--launch={launch}", f"--include_path={include}", f"--processes={processes}"]
+    frames = [] if any(one.startswith("max_frames_num") for one in arguments) else ["max_frames_num=8"]
+    return [*further, task, model, compressor, *frames, *arguments]
 
 
-@pytest.mark.parametrize(("task", "model_args", "message"), MISTAKES, ids=range(len(MISTAKES)))
-def test_a_mistake_is_named_before_anything_is_loaded(task, model_args, message):
-    with pytest.raises((ValueError, TypeError)) as found:
-        check_run(task, model_args)
-    assert str(found.value).startswith(message)
-    assert "\n" not in str(found.value)
+# "..." stands for any text. Lines that end with the names that are known are cut there.
+MISTAKES = {
+    "typo in the task": (
+        words(task="videome_local"),
+        "there is no task 'videome_local', did you mean 'videomme_local'? Tasks on disk: ...; others: python -m "
+        "lmms_eval --tasks list",
+    ),
+    "one of two tasks": (words(task="videomme_local,mlvu"), "there is no task 'mlvu', did you mean ..."),
+    "no folder of tasks": (
+        words(include="no_tasks"),
+        "--include_path no_tasks is no folder in ...: name the folder of task files",
+    ),
+    "a task file that is no YAML": (
+        words(include="broken_tasks", task="mine"),
+        "broken_tasks/mine.yaml cannot be read as a task file: ...",
+    ),
+    "tasks of two folders": (
+        words(include="tasks", task="mine,videomme_local"),
+        "videomme_local ships with stgridpool and is not in --include_path tasks, and lmms-eval reads one folder only: "
+        "start a run for each",
+    ),
+    "missing folder of the data": (
+        words(task="vnbench_local"),
+        "vnbench_local reads its table from ./data/vnbench, and there is no such folder in ...: put its data there, or "
+        "start in the folder that holds data/",
+    ),
+    "missing folder of a group": (
+        words(task="mvbench_local"),
+        "mvbench_local_action_antonym reads its table from ./data/mvbench, and there is no such folder in ...: start "
+        "in the folder that holds data/, or hf download OpenGVLab/MVBench --revision video --repo-type dataset "
+        "--local-dir data/mvbench, and unpack its archives there",
+    ),
+    "a folder without a table": (
+        words(task="egoschema_subset_local"),
+        "egoschema_subset_local reads its table from ./data/egoschema/Subset, and that folder holds no parquet, JSON "
+        "or CSV file: start in the folder that holds data/, or hf download lmms-eval/egoschema --repo-type dataset "
+        "--local-dir data/egoschema, and unpack its archives there",
+    ),
+    "a table without a column": (
+        words(task="mlvu_dev_local"),
+        "mlvu_dev_local needs a column 'task_type', and data/mlvu_dev/test-00000-of-00001.parquet has video_name, "
+        "question, answer: rename or add it, or download the table again",
+    ),
+    "all videos missing": (
+        words(task="longvideobench_val_v_local"),
+        "longvideobench_val_v_local: 2 of 2 videos are missing, such as data/longvideobench/videos/v0.mp4; 2 of 2 "
+        "questions are about them: put the videos there, or unpack the archives in data/longvideobench/videos",
+    ),
+    "more videos missing than allowed": (
+        words("max_failed=0.3"),
+        "videomme_local: 1 of 3 videos are missing, such as data/videomme/data/v2.mp4; 1 of 3 questions are about "
+        "them: put the videos there, or unpack the archives in data/videomme/data",
+    ),
+    "a table of one's own without a column": (
+        words(task="clips.csv"),
+        "clips.csv has no column 'question', did you mean 'qestion'? Available: video, qestion",
+    ),
+    "a table of one's own whose videos are missing": (
+        words("--runs=runs", task="lost.csv"),
+        "my_videos_lost: 1 of 1 videos are missing, such as .../a.mp4; 1 of 1 questions are about them: put the videos "
+        "there, or unpack the archives in ...",
+    ),
+    "a table and a task": (
+        words("--runs=runs", task="own/clips.csv,videomme_local"),
+        "a table is run alone, got own/clips.csv,videomme_local; stgridpool sweep runs several tasks together",
+    ),
+    "no table": (
+        words(task="my_videos"),
+        "my_videos: there is no table ./data/my_videos (working directory: ...): mend the table, or name it instead of "
+        "the task: stgridpool eval TABLE CHECKPOINT",
+    ),
+    "missing checkpoint": (
+        words(model="/no/such/folder"),
+        "/no/such/folder does not exist: pass the folder of a checkpoint, or a hub name such as owner/name",
+    ),
+    "a file as checkpoint": (
+        words(model="file.safetensors"),
+        "file.safetensors is a file: pass the folder of the checkpoint",
+    ),
+    "an empty checkpoint": (words(model="empty"), "empty holds no config.json: copy or download it again"),
+    "a checkpoint without weights": (
+        words(model="no_weights"),
+        "no_weights holds no weights: neither model.safetensors nor model.safetensors.index.json with its files",
+    ),
+    "a checkpoint of another kind": (
+        words(model="strange"),
+        "strange is not a LLaVA checkpoint on Qwen2: strange/config.json must have architectures "
+        "['LlavaQwenForCausalLM'] and mm_vision_tower, got ['GPT2LMHeadModel'] and ...; and model_type 'gpt2' is none "
+        "of the native models: ...",
+    ),
+    "half of a hub name": (
+        words(model="LLaVA-Video-7B-Qwen2"),
+        "LLaVA-Video-7B-Qwen2 is no folder in ... and not in the hub's cache: name a folder, or download it first: hf "
+        "download LLaVA-Video-7B-Qwen2",
+    ),
+    "no network": (
+        words(model="lmms-lab/no-such-checkpoint"),
+        "lmms-lab/no-such-checkpoint is no folder in ... and not in the hub's cache: name a folder, or download it "
+        "first: hf download lmms-lab/no-such-checkpoint",
+    ),
+    "an empty variable": (
+        words(model=""),
+        "pretrained must be a path, got an empty text; is it a shell variable that is not set?",
+    ),
+    "typo in an argument": (
+        words("max_frames_num=8", "max_frame_num=8"),
+        "llava_video has no argument 'max_frame_num', did you mean 'max_frames_num'? Available: ...",
+    ),
+    "an argument out of range": (
+        words("max_frames_num=0"),
+        "max_frames_num must be a whole number from 1 to 100000, got 0",
+    ),
+    "an argument twice": (words("fps=1", "fps=2"), "fps is given twice in --model_args: leave one out"),
+    "typo in the template": (
+        words("conv_template=qwen_15"),
+        "conv_template cannot be 'qwen_15', did you mean 'qwen_1_5'? Available: ...",
+    ),
+    "a wrong dtype": (
+        words("torch_dtype=fp8"),
+        "torch_dtype cannot be 'fp8'. Available: auto, float16, bfloat16, float32",
+    ),
+    "a package that is not installed": (
+        words("attn_implementation=flash_attention_2"),
+        "attn_implementation=flash_attention_2 needs a package: pip install flash-attn, or set "
+        "attn_implementation=sdpa",
+    ),
+    "typo in the compressor": (
+        words(compressor="st_gridpol"),
+        "there is no compressor 'st_gridpol', did you mean 'st_gridpool'? Available: ...",
+    ),
+    "typo in an option": (
+        words('compressor_args={"kernel":3}'),
+        "nsp has no option 'kernel', did you mean 'kernel_size'? Available: ...",
+    ),
+    "an open brace": (
+        words('compressor_args={"kernel_size":3'),
+        "--model_args: a quote, brace or bracket is not closed in ...",
+    ),
+    "quotes that the shell took": (
+        words("compressor_args={kernel_size:3}"),
+        "compressor_args must be JSON, got '{kernel_size:3}': Expecting property name enclosed in double quotes: ...",
+    ),
+    "methods that cannot be joined": (
+        words(compressor="sttm+nsp"),
+        "... cannot be joined in this order: NSP...",
+    ),
+    "no process": (words(processes="0"), "the number of processes must be at least 1, got 0"),
+    "a word as number of processes": (words(processes="two"), "NUM_PROCESSES must be a number from 1, got two"),
+    "one model on several processes": (
+        words("device_map=auto", processes="2"),
+        "device_map=auto is for a single process, not 2: leave it out so that each process loads its own model, or "
+        "start a single process",
+    ),
+    "no GPU": (
+        words("device=cuda:97"),
+        "there is no device cuda:97: torch sees ... GPUs; leave device out, or set device=cpu",
+    ),
+    # 64 frames of 7 x 7 patches, the newlines of 7 rows each and 64 tokens of text; 34 * (49 + 7) + 64 = 1968
+    "too many frames": (
+        words("max_frames_num=64", model="short", compressor="none"),
+        "64 frames make a prompt of about 3648 tokens, and the checkpoint takes prompts of 2000: questions about long "
+        "videos will fail; use compressor=bilinear, max_frames_num=34, a stronger method, or a longer context with "
+        "max_length=3648",
+    ),
+}
 
 
-def test_methods_that_cannot_be_joined_are_named():
-    with pytest.raises(ValueError, match="cannot be joined in this order: NSP"):
-        check_run("videomme_local", f"pretrained={MINIATURE},compressor=sttm+nsp")
+def last_line(given, monkeypatch, capsys):
+    """Run the command that evaluate.sh calls; return the only line that it prints about a run that cannot work."""
+    monkeypatch.setattr("sys.argv", ["check_command", "evaluate.sh", *given])
+    with pytest.raises(SystemExit) as end:
+        check_command.main()
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    [line] = printed.err.splitlines()
+    return line
 
 
-def test_there_must_be_a_process():
-    with pytest.raises(ValueError, match="the number of processes must be at least 1, got 0"):
-        check_run("videomme_local", RIGHT, 0)
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_named_in_one_line_before_anything_is_loaded(name, monkeypatch, capsys):
+    given, expected = MISTAKES[name]
+    pattern = ".*".join(map(re.escape, f"evaluate.sh: {expected}".split("...")))
+    line = last_line(given, monkeypatch, capsys)
+    assert re.fullmatch(pattern, line), line
 
 
-def test_what_is_right_is_accepted():
-    assert check_run("videomme_local", f"{RIGHT},max_frames_num=8", 2) is None
+def test_a_table_may_name_a_column_that_no_video_has(monkeypatch, capsys):
+    """A column that only the videos need is named, too."""
+    line = last_line(words(task="tempcompass_multi_choice_local"), monkeypatch, capsys)
+    assert line.startswith("evaluate.sh: tempcompass_multi_choice_local needs a column 'dim', and data/tempcompass/")
 
 
-def test_too_many_frames_are_a_warning_that_names_how_many_fit():
-    warning = check_run("videomme_local", f"pretrained={MINIATURE},compressor=none,max_frames_num=5000")
-    assert warning is not None
-    assert warning.startswith("5000 frames make ")
-    fitting = int(warning.split("max_frames_num=")[1].split(",")[0])
-    assert check_run("videomme_local", f"pretrained={MINIATURE},compressor=none,max_frames_num={fitting}") is None
-    assert check_run("videomme_local", f"pretrained={MINIATURE},compressor=none,max_frames_num={fitting + 1}")
+CODE = f"""
+import sys
+from lmms_eval_stgridpool.run import check_command
+sys.argv = ["check_command", "evaluate.sh", *sys.argv[1:]]
+try:
+    check_command.main()
+finally:
+    print([name for name in {HEAVY} if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "loaded"),
+    [("typo in an argument", []), ("a table without a column", []), ("too many frames", ["torch"])],
+)
+def test_checks_import_nothing_heavy_but_torch_for_the_compressor(name, loaded, environment, workplace):
+    # A process of its own: this one has imported these packages.
+    run = subprocess.run(
+        [sys.executable, "-c", CODE, *MISTAKES[name][0]],
+        env=environment,
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == str(loaded), run.stderr
+    assert run.returncode == 2

@@ -7,7 +7,8 @@ import pytest
 from lmms_eval.tasks import get_task_dict
 
 from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
-from lmms_eval_stgridpool.run.offline_tasks import task_manager, with_tables
+from lmms_eval_stgridpool.run.offline_tasks import task_manager
+from lmms_eval_stgridpool.run.table_tasks import with_tables
 from lmms_eval_stgridpool.tasks.my_videos import average, doc_to_text, process_results
 
 WORDS = {"pre_prompt": "<", "post_prompt": ">"}

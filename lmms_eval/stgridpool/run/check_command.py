@@ -1,0 +1,124 @@
+"""Checks for ``evaluate.sh``: prints what it needs to know of a run, or why the run cannot work, in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmms_eval_stgridpool.run.checks import ARGUMENTS, check_run
+from lmms_eval_stgridpool.run.table_tasks import with_tables
+from lmms_eval_stgridpool.run.task_checks import Asked
+from lmms_eval_stgridpool.run.task_files import folder_to_include, index_of
+
+WRONG = 2
+"""Exit status if the run cannot work."""
+
+
+def check(name: str, words: Sequence[str]) -> list[str]:
+    """Check a run; return its number of GPUs, its model and tasks in lmms-eval, and the folder of its task files.
+
+    Args:
+        name: Name of the calling command, for warnings.
+        words: ``--launch``, ``--include_path``, ``--processes`` and ``--runs`` with values that may be empty, the task
+            or table, the checkpoint, the compressor, arguments of the model, and ``--`` with options of lmms-eval.
+
+    Raises:
+        ValueError: If the run cannot work.
+        TypeError: If a path is a number.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for option in ("--launch", "--include_path", "--processes", "--runs"):
+        parser.add_argument(option, default="")
+    for argument in ("task", "checkpoint", "compressor"):
+        parser.add_argument(argument)
+    parser.add_argument("arguments", nargs="*")
+    own = parser.parse_args(list(words[:end]))
+    theirs = lmms_eval_options(words[end + 1 :])
+    given = own.include_path or theirs.include_path
+    include = Path(given) if given else None
+    names, tables = with_tables(own.task, Path(own.runs))
+    if tables and len(names) > 1:
+        raise ValueError(f"a table is run alone, got {own.task}; stgridpool sweep runs several tasks together")
+    folder = tables[0] if tables else folder_to_include(names, include)
+    launch = argparse.ArgumentParser(allow_abbrev=False)
+    launch.add_argument("--num_machines", type=int, default=1)
+    machines, _ = launch.parse_known_args(shlex.split(own.launch))
+    if own.processes and not own.processes.isdecimal():
+        raise ValueError(f"NUM_PROCESSES must be a number from 1, got {own.processes}")
+    checked = check_run(
+        ",".join(names),
+        ",".join([f"pretrained={own.checkpoint}", f"compressor={own.compressor}", *own.arguments]),
+        int(own.processes) if own.processes else None,
+        [*tables, *([] if include is None else [include])],
+        model=theirs.model,
+        machines=machines.num_machines,
+        asked=Asked(theirs.limit, theirs.offset),
+    )
+    for warning in checked.warnings:
+        sys.stderr.write(f"{name}: {warning}\n")
+    return [str(checked.num_gpus), checked.model, ",".join(names), str(folder)]
+
+
+def check_command_line(words: Sequence[str]) -> None:
+    """Check the run that lmms-eval's own command line describes; the first of several ranks does.
+
+    A command line without a model of ours, its arguments and tasks is left to lmms-eval, as one with a configuration
+    file is.
+
+    Args:
+        words: The command line.
+
+    Raises:
+        SystemExit: If the run cannot work; the message, one line, says why.
+    """
+    given = lmms_eval_options(words)
+    if (
+        given.model not in ARGUMENTS
+        or given.model_args is None
+        or not given.tasks
+        or os.environ.get("RANK", "0") != "0"
+    ):
+        return
+    include = None if given.include_path is None else Path(given.include_path)
+    try:
+        tasks, folders = given.tasks.split(","), [] if include is None else [include]
+        checked = check_run(
+            given.tasks, given.model_args, None, folders, model=given.model, asked=Asked(given.limit, given.offset)
+        )
+        own = folder_to_include(tasks, include)
+        if own != include and (missing := [name for name in tasks if name in index_of(own)]):
+            raise ValueError(f"{missing[0]} ships with stgridpool: name its folder, --include_path {own}")
+    except (ValueError, TypeError, OSError) as error:
+        raise SystemExit(f"lmms_eval: {' '.join(str(error).split())}") from error
+    for warning in checked.warnings:
+        sys.stderr.write(f"lmms_eval: {warning}\n")
+
+
+def lmms_eval_options(words: Sequence[str]) -> argparse.Namespace:
+    """Read those options of lmms-eval that the checks need; others are left to lmms-eval."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for option in ("--include_path", "--model", "--model_args", "--tasks"):
+        parser.add_argument(option)
+    parser.add_argument("--limit", type=float)
+    parser.add_argument("--offset", type=int, default=0)
+    return parser.parse_known_args(list(words))[0]
+
+
+def main() -> None:
+    """Check the run that ``NAME ...`` describes; an error is one line on standard error, and status 2."""
+    name, *words = sys.argv[1:]
+    try:
+        lines = check(name, words)
+    except (ValueError, TypeError, OSError) as error:
+        sys.stderr.write(f"{name}: {' '.join(str(error).split())}\n")
+        raise SystemExit(WRONG) from None
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Checks of a run's checkpoint before anything is loaded, by its folder or by its name on the hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.constants import HF_HUB_OFFLINE
+
+from llava.model.checkpoint_files import (
+    local_folder,
+    one_line,
+    read_json,
+    stored_tensors,
+)
+from llava.model.checkpoint_kind import check_original, is_original
+from llava.nvila.layout import PARTS, is_nvila, nvila_folder, part_folder
+from stgridpool.adapters.names import MODEL_TYPES
+
+LLAVA, NATIVE = "llava_video", "video_hf"
+HUB_TIMEOUT_S = 2.0
+"""Time in which the hub must answer whether it has a checkpoint."""
+
+
+def read_checkpoint_settings(name: str) -> tuple[Path | None, Mapping[str, Any]]:
+    """Find a checkpoint and read its settings; weight files must be there and be whole.
+
+    Args:
+        name: Folder or hub name.
+
+    Returns:
+        Its folder, None if it has to be downloaded, and the settings of its config.json.
+
+    Raises:
+        ValueError: If it is neither on this disk nor on the hub, or lacks a file; the message says what to do.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        return None, _settings_of_the_hub(name)
+    nvila = nvila_folder(folder)
+    if nvila is not None:
+        folder = nvila
+    settings = read_json(folder / "config.json")
+    for place in [folder] if nvila is None else [part_folder(folder, settings, part) for part in PARTS]:
+        stored_tensors(place)
+    return folder, settings
+
+
+def model_for(settings: Mapping[str, Any], name: str) -> str:
+    """Return the lmms-eval model that runs a checkpoint: ``llava_video`` or ``video_hf``.
+
+    Args:
+        settings: The settings of its config.json.
+        name: The checkpoint, for messages.
+
+    Raises:
+        ValueError: If no model of this plug-in runs it.
+    """
+    if is_original(settings) or is_nvila(settings):
+        return LLAVA
+    kind = settings.get("model_type")
+    if kind in MODEL_TYPES:
+        return NATIVE
+    try:
+        check_original(settings, Path(name), f"{name}/config.json")
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; and model_type {kind!r} is none of the native models: {', '.join(sorted(MODEL_TYPES))}"
+        ) from error
+    return LLAVA
+
+
+def _settings_of_the_hub(name: str) -> Mapping[str, Any]:
+    """Download the settings of a checkpoint that is not on this disk.
+
+    Raises:
+        ValueError: If the hub does not have it, does not give it, or cannot be reached.
+    """
+    where = f"{name} is no folder in {Path.cwd()} and not in the hub's cache"
+    if HF_HUB_OFFLINE or os.sep not in name:
+        raise ValueError(f"{where}: name a folder, or download it first: hf download {name}")
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - half a second
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415
+
+    try:
+        return read_json(Path(hf_hub_download(name, "config.json", etag_timeout=HUB_TIMEOUT_S)))
+    except GatedRepoError as error:
+        raise ValueError(f"{where}, and asks for consent: give it at hf.co/{name}, then hf auth login") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(f"{where}, and the hub has none of that name: is it spelled right?") from error
+    except OSError as error:
+        raise ValueError(
+            f"{where}, and the hub does not give it ({one_line(error)}): name a folder, or download it where "
+            f"there is a network: hf download {name}"
+        ) from error

@@ -1,0 +1,104 @@
+"""What the checks tell the script, and what they let through."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lmms_eval_stgridpool.run import check_command
+from lmms_eval_stgridpool.run.checks import check_run
+
+MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
+RIGHT = f"pretrained={MINIATURE},compressor=nsp,max_frames_num=8"
+
+
+@pytest.fixture(autouse=True)
+def _in_workplace(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+
+
+def words(*arguments, task="videomme_local", processes="", include=""):
+    options = ["--launch=", f"--include_path={include}", f"--processes={processes}"]
+    return [*options, task, MINIATURE, "nsp", "max_frames_num=8", *arguments]
+
+
+def test_what_is_right_is_told_to_the_script(capsys):
+    lines = check_command.check("evaluate.sh", words("max_failed=0.5", processes="2"))
+    gpus, model, task, include = lines
+    assert gpus.isdecimal()
+    assert (model, task) == ("llava_video", "videomme_local")
+    assert Path(include, "videomme_local.yaml").is_file()
+    assert capsys.readouterr().err == (
+        "evaluate.sh: videomme_local: 1 of 3 videos are missing, such as data/videomme/data/v2.mp4; 1 of 3 questions "
+        "are about them: put the videos there, or unpack the archives in data/videomme/data\n"
+    )
+
+
+def test_a_run_with_a_limit_needs_only_the_videos_that_it_asks_about(capsys):
+    assert check_command.check("evaluate.sh", [*words("max_failed=0.1"), "--", "--limit", "2"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_of_task_files_is_taken_from_the_options_of_lmms_eval_too():
+    for given in (words(task="mine", include="tasks"), [*words(task="mine"), "--", "--include_path", "tasks"]):
+        assert check_command.check("evaluate.sh", given)[3] == "tasks"
+
+
+def test_a_table_becomes_a_task(workplace, tmp_path):
+    given = ["--runs", str(tmp_path), *words(task="own/clips.csv")]
+    *_, task, include = check_command.check("evaluate.sh", given)
+    assert task == "my_videos_clips"
+    assert Path(include).parent == tmp_path / ".tasks"
+    task_file = json.loads((Path(include) / "my_videos_clips.yaml").read_text())
+    assert task_file["dataset_path"] == str(workplace / "own" / "clips.csv")
+
+
+def test_features_in_a_cache_serve_without_videos():
+    checked = check_run("longvideobench_val_v_local", f"{RIGHT},feature_cache=cache")
+    assert "2 of 2 videos are missing" in checked.warnings[0]
+
+
+def test_the_fewest_frames_that_are_refused_are_one_more_than_the_repair_names():
+    short = "pretrained=short,compressor=none,max_frames_num="
+    assert check_run("videomme_local", f"{short}34").model == "llava_video"
+    with pytest.raises(ValueError, match="35 frames make a prompt of about 2024 tokens"):
+        check_run("videomme_local", f"{short}35")
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(ValueError, match="3 processes on this machine need as many GPUs, and torch sees 2: start 2"):
+        check_run("videomme_local", RIGHT, 3)
+    assert check_run("videomme_local", RIGHT, 4, machines=2).num_gpus == 2
+
+
+def test_a_native_model_is_recognised(tmp_path):
+    shutil.copytree(MINIATURE, tmp_path / "native")
+    settings = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl"}
+    (tmp_path / "native" / "config.json").write_text(json.dumps(settings))
+    given = f"pretrained={tmp_path}/native,compressor=nsp"
+    assert check_run("videomme_local", given).model == "video_hf"
+    with pytest.raises(ValueError, match="video_hf has no argument 'conv_template': prompts follow the"):
+        check_run("videomme_local", f"{given},conv_template=qwen_1_5")
+
+
+COMMAND_LINE = ["--model", "llava_video", "--model_args", RIGHT, "--tasks", "videomme_local"]
+
+
+def test_the_command_line_of_lmms_eval_is_checked(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SystemExit, match="lmms_eval: videomme_local ships with stgridpool: name its folder, --in"):
+        check_command.check_command_line(COMMAND_LINE)
+    right = [*COMMAND_LINE, "--include_path", str(check_command.folder_to_include([], None))]
+    check_command.check_command_line(right)
+    wrong = [word.replace("nsp", "nps") for word in right]
+    with pytest.raises(SystemExit, match=r"^lmms_eval: there is no compressor 'nps', did you mean 'nsp'"):
+        check_command.check_command_line(wrong)
+    monkeypatch.setenv("RANK", "1")
+    check_command.check_command_line(wrong)  # rank 0 says it
+
+
+def test_a_command_line_of_other_models_is_left_alone():
+    check_command.check_command_line(["--model", "qwen2_vl", "--model_args", "x", "--tasks", "none"])
+    check_command.check_command_line(["--tasks", "list"])
