@@ -15,6 +15,7 @@ from typing import Any
 
 from loguru import logger
 
+from lmms_eval_stgridpool.kept.summary import summary
 from lmms_eval_stgridpool.run.evaluation import current_evaluation
 from lmms_eval_stgridpool.run.failure import end_with_failure
 from lmms_eval_stgridpool.run.unanswered import Verdict
@@ -82,23 +83,22 @@ class RunFiles:
 
 
 def end_run(record: Mapping[str, Any], verdict: Verdict, files: RunFiles | None) -> None:
-    """Write the record, and arrange for `conclude` to be called at the end of the process.
+    """Log a summary, write the record, and arrange for `conclude` to be called at the end of the process.
 
     Args:
         record: The record, see `run_record`.
         verdict: How many questions are unanswered.
         files: The files of the run, or None to write nothing.
     """
-    if verdict.failed:
-        logger.error(
-            f"{verdict}. Some of lmms-eval's own tasks score a missing answer as a guess; the tasks of custom_tasks "
-            "count it as wrong."
-        )
+    for line in summary(record):
+        logger.info(line)
     if files is not None:
         files.write(record)
     evaluation = current_evaluation()
     if evaluation is not None and evaluation.command_line is not None:
         atexit.register(conclude, verdict, None if files is None else files.results)
+    elif verdict.failed:
+        logger.error(_with_guesses(verdict))
 
 
 def conclude(verdict: Verdict, results: Path | None) -> None:
@@ -113,14 +113,23 @@ def conclude(verdict: Verdict, results: Path | None) -> None:
     if results is not None and not results.exists():
         logger.critical(f"lmms-eval has not written {results}: see its messages above")
         end_with_failure()
-    elif results is not None and (verdict.failed or verdict.damaged_videos):
-        mark(results, verdict)
+    elif results is not None:
+        logger.info(f"results: {results}")
+        if verdict.failed or verdict.damaged_videos:
+            mark(results, verdict)
     if verdict.damaged_videos:
         logger.warning(verdict.damage)
     if verdict.failed:
-        logger.log("CRITICAL" if verdict.run_failed else "ERROR", str(verdict))
+        logger.log("CRITICAL" if verdict.run_failed else "ERROR", _with_guesses(verdict))
     if verdict.run_failed:
         end_with_failure()
+
+
+def _with_guesses(verdict: Verdict) -> str:
+    return (
+        f"{verdict}. Some of lmms-eval's own tasks score a missing answer as a guess; the tasks of custom_tasks count "
+        "it as wrong."
+    )
 
 
 def mark(results: Path, verdict: Verdict) -> None:

@@ -131,8 +131,8 @@ def _check_spreading(arguments: Arguments, processes: int | None) -> None:
 
 
 def _most_missing(arguments: Arguments) -> float | None:
-    """Return the fraction of questions whose videos may be missing: any, if features may be in a cache."""
-    return arguments.max_failed if arguments.feature_cache is None else None
+    """Return the fraction of questions whose videos may be missing; None if a cache may have their features."""
+    return None if arguments.features_of_missing_videos else arguments.max_failed
 
 
 def _check_length(settings: Mapping[str, Any], arguments: LlavaArguments) -> None:

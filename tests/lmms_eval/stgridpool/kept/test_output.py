@@ -5,6 +5,7 @@ from loguru import logger
 
 from lmms_eval_stgridpool.kept import output
 from lmms_eval_stgridpool.kept.output import RunFiles, conclude, end_run
+from lmms_eval_stgridpool.kept.record import RankSums, run_record
 from lmms_eval_stgridpool.run.unanswered import Verdict
 
 HALF = Verdict(4, {"unreadable video": 2}, 0.5)
@@ -74,10 +75,11 @@ def test_a_run_that_ends_early_leaves_no_record(folder, at_exit):
 
 def test_without_the_command_line_nothing_is_done_at_the_end_of_the_process(folder, at_exit, logged):
     files = RunFiles.claim(folder, TIME)
-    end_run({"frames": 8}, MOST, files)
+    record = json.loads(json.dumps(run_record({"compressor": "C()"}, [RankSums(0)], 1.0)))
+    end_run(record, MOST, files)
     assert len(at_exit) == 1  # the removal of an empty record
-    assert json.loads(files.record.read_text()) == {"frames": 8}
-    assert "the run failed: 3 of 4 questions could not be answered" in logged[0]
+    assert json.loads(files.record.read_text()) == record
+    assert "the run failed: 3 of 4 questions could not be answered" in logged[-1]
 
 
 def test_few_unanswered_questions_are_marked_in_the_results(results, endings):
@@ -100,11 +102,12 @@ def test_results_of_a_failed_run_say_so_before_anything_else(results, endings, l
     assert [path.name for path in results.parent.iterdir()] == [results.name]
 
 
-def test_results_of_a_whole_run_stay_as_they_are(results, endings):
+def test_results_of_a_whole_run_stay_as_they_are(results, endings, logged):
     before = results.read_bytes()
     conclude(Verdict(4, {}, 0.5), results)
     assert results.read_bytes() == before
     assert not endings
+    assert f"results: {results}" in logged[-1]
 
 
 def test_a_run_without_results_fails(tmp_path, endings, logged):

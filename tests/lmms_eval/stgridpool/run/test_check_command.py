@@ -55,7 +55,7 @@ def test_a_table_becomes_a_task(workplace, tmp_path):
 
 
 def test_features_in_a_cache_serve_without_videos():
-    checked = check_run("longvideobench_val_v_local", f"{RIGHT},feature_cache=cache")
+    checked = check_run("longvideobench_val_v_local", f"{RIGHT},feature_cache=cache,features_of_missing_videos=True")
     assert "2 of 2 videos are missing" in checked.warnings[0]
 
 
