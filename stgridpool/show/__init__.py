@@ -7,7 +7,8 @@ traces side by side::
     contact_sheet(frames, [Trace.of("nsp", plan, (64, 27, 27))]).save("nsp.png")  # of frames (64, h, w, 3)
 """
 
+from stgridpool.show.page import write_page
 from stgridpool.show.sheet import contact_sheet
 from stgridpool.show.trace import HeatMap, Stage, Trace
 
-__all__ = ["HeatMap", "Stage", "Trace", "contact_sheet"]
+__all__ = ["HeatMap", "Stage", "Trace", "contact_sheet", "write_page"]
