@@ -13,7 +13,10 @@ from llava.image_processing import VisionImageProcessor
 from lmms_eval_stgridpool.answers.prompt_length import check_length
 from lmms_eval_stgridpool.videos.encoding import EncodedMedia, MediaEncoder
 from stgridpool import Compressor
+from stgridpool.adapters.native_model import NativeVideoModel
+from stgridpool.adapters.native_video import from_tensors
 from stgridpool.compressor import Step, early_steps
+from stgridpool.equal_budget import Reference
 from stgridpool.frame_evidence import FramesRead
 from stgridpool.model import last_logits
 from stgridpool.show.trace import Trace
@@ -70,6 +73,24 @@ def trace(encoder: MediaEncoder, video: Path, question: str, compressors: Mappin
     shown = range(0, len(clip.frames), -(-len(clip.frames) // num_frames))
     times = tuple(clip.times[index] for index in shown)
     return TracedVideo(_read_by_tower(clip.frames[list(shown)], encoder.model.recipe), times, tuple(traces))
+
+
+def reference_of(encoder: MediaEncoder, video: Path) -> Reference:
+    """Return what retention is measured against; the frames of a native model are as large as the video decides.
+
+    Raises:
+        VideoReadError: If the video cannot be read.
+    """
+    model = encoder.model
+    if not isinstance(model, NativeVideoModel):
+        return model.reference()
+    encoder.loader.ask([])
+    encoder.loader.expect([video])
+    with torch.inference_mode():
+        features: Any = encoder.encode([str(video)], StageTimer(encoder.device)).videos[0].features
+    visual = from_tensors(features)
+    rows, columns = (visual.tokens if visual.patches is None else visual.patches).shape[1:3]
+    return Reference(model.own_pooling(), (rows, columns), len(model.decoder.layers))
 
 
 def _trace(encoder: MediaEncoder, name: str, method: Watched, encoded: EncodedMedia, question: str) -> Trace:

@@ -12,6 +12,7 @@ from lmms_eval_stgridpool.cli.methods import methods
 from lmms_eval_stgridpool.cli.plan import plan
 from lmms_eval_stgridpool.cli.reproduce import reproduce
 from lmms_eval_stgridpool.cli.runs import compare, eval_, extract, sweep
+from lmms_eval_stgridpool.cli.show import show
 from lmms_eval_stgridpool.cli.submit import submit
 
 NAME = "stgridpool"
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (methods, doctor, plan, ask, eval_, sweep, compare, extract, submit, reproduce):
+for command in (methods, doctor, plan, ask, show, eval_, sweep, compare, extract, submit, reproduce):
     app.command(command.__name__.strip("_"))(command)
 
 

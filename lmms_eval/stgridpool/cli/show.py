@@ -46,17 +46,18 @@ def show(
 
     quiet()
     from llava.video import VideoReadError  # noqa: PLC0415
-    from lmms_eval_stgridpool.answers.tracing import trace  # noqa: PLC0415
+    from lmms_eval_stgridpool.answers.tracing import reference_of, trace  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from stgridpool.show import contact_sheet, write_page  # noqa: PLC0415
 
     _check_files(video, output)
     choices = [Choice.parse(text) for text in compressor or ["st_gridpool"]]
     model = _load(checkpoint, frames, model_args)
-    if retention is not None:
-        choices = [one.at(retention, retention_of, model.model.reference()) for one in choices]
-    methods = {name: one.build() for name, one in zip(_names(choices), choices, strict=True)}
     try:
+        if retention is not None:
+            reference = reference_of(model.encoder, video)
+            choices = [one.at(retention, retention_of, reference) for one in choices]
+        methods = {name: one.build() for name, one in zip(_names(choices), choices, strict=True)}
         traced = trace(model.encoder, video, question, methods)
     except VideoReadError as error:
         raise ValueError(str(error)) from error
@@ -78,14 +79,18 @@ def _check_files(video: Path, output: Sequence[Path]) -> None:
 
 
 def _load(checkpoint: str, frames: int, model_args: str) -> "EvaluatedModel":
-    """Load a checkpoint in LLaVA-NeXT's format, or a native one."""
+    """Load a checkpoint in LLaVA-NeXT's format, or a native one, as its config.json says."""
+    from llava.model.checkpoint_files import checkpoint_folder, read_json  # noqa: PLC0415
     from lmms_eval_stgridpool.llava_video import LlavaVideo  # noqa: PLC0415
     from lmms_eval_stgridpool.run.model_args import parse_model_args  # noqa: PLC0415
     from lmms_eval_stgridpool.video_hf import VideoHf  # noqa: PLC0415
+    from stgridpool.adapters.families import FAMILIES  # noqa: PLC0415
 
+    settings = read_json(checkpoint_folder(checkpoint) / "config.json")
+    is_native = any(settings.get("model_type") in family.model_types for family in FAMILIES)
+    kind = VideoHf if is_native and "mm_vision_tower" not in settings else LlavaVideo
     further = parse_model_args(model_args) if model_args else {}
-    given = {"pretrained": checkpoint, "max_frames_num": frames}
-    return LlavaVideo(**given | {"compressor": "bilinear"} | further)
+    return kind(**{"pretrained": checkpoint, "max_frames_num": frames, "compressor": "none"} | further)
 
 
 def _names(choices: Sequence["Choice"]) -> list[str]:
