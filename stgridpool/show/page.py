@@ -25,7 +25,7 @@ from stgridpool.show.drawing import Drawing
 from stgridpool.show.sheet import check_same_video, summary
 from stgridpool.show.trace import HeatMap, Trace
 
-_SCRIPTS = ("data.js", "draw.js", "page.js")
+_SCRIPTS = ("data.js", "draw.js", "words.js", "page.js")
 _LONGEST_SIDE, _QUALITY = 640, 88  # of the frames in the page: pixels, and JPEG's 0 to 95
 
 
@@ -100,9 +100,7 @@ def _method(trace: Trace, words: _Words) -> dict[str, Any]:
 
 def _arrays(drawing: Any, words: _Words) -> dict[str, Any]:
     values = {field.name: getattr(drawing, field.name) for field in fields(drawing)}
-    return {
-        name: _arrays(value, words) if is_dataclass(value) else words.add(value) for name, value in values.items()
-    }
+    return {name: _arrays(value, words) if is_dataclass(value) else words.add(value) for name, value in values.items()}
 
 
 def _heat_map(heat: HeatMap, words: _Words) -> dict[str, Any]:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 
 VIDEO = typer.Argument(help="A video file, or a folder of pictures.")
-CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="A LLaVA-Video or LLaVA-OneVision checkpoint, or a native one.")
+CHECKPOINT = typer.Option(
+    metavar="FOLDER_OR_NAME", help="A LLaVA-Video or LLaVA-OneVision checkpoint, or a native one."
+)
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens that every method keeps.")
 RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")

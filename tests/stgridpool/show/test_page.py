@@ -33,7 +33,9 @@ def make_traces():
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, driven by Playwright, which downloads nothing."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e .[dev])")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (pip install -e .[dev])"
+    )
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("there is no Chromium (apt-get install chromium)")
@@ -51,7 +53,7 @@ def tab(browser, tmp_path_factory):
     write_page(path, frames, make_traces(), times=[0.0, 1.0, 2.5, 4.0], title=NAME)
     tab = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}).new_page()
     tab.errors, tab.asked = [], []
-    tab.on("pageerror", lambda error: tab.errors.append(error))
+    tab.on("pageerror", lambda error: tab.errors.append(str(error)))
     tab.on("request", lambda request: tab.asked.append(request.url))
     tab.goto(path.as_uri())
     tab.wait_for_selector("body[data-ready=true]")
@@ -202,5 +204,5 @@ def test_the_pictures_play(page):
 
 def test_names_are_text(page):
     assert page.title() == f"Tokens of {NAME}"
-    assert page.locator("#facts").inner_text() == f"{NAME}: 4 frames of 4 × 4 patches"
+    assert page.locator("#facts").inner_text() == f"{NAME}: 4 frames of 4 \u00d7 4 patches"
     assert page.locator("#facts b").count() == 0
