@@ -85,7 +85,7 @@ class EvaluatedModel(lmms):
         self.model.vision_batch_size = self.arguments.fixed_vision_batch_size()
         self._tasks = Tasks(self.task_dict, self.arguments.answer_without_visuals, self.arguments.prompt_style)
         self.encoder = self._make_encoder()
-        self._fingerprints = self._take_fingerprints() if self.rank == 0 else None
+        self._fingerprints = CheckpointFingerprints.of(self.arguments, self.model) if self.rank == 0 else None
         self.run_record: dict[str, Any] | None = None
         self.verdict: Verdict | None = None
         self._ask_tower([self.model.compressor], early_steps(self.model.compressor))
@@ -187,12 +187,6 @@ class EvaluatedModel(lmms):
         pin = self.device.type == "cuda"
         self._loader = self.loader_class(self.model.recipe, self.arguments, self.placement.dtype, pin, cache)
         return MediaEncoder(self.model, self._loader, self.device, cache)
-
-    def _take_fingerprints(self) -> CheckpointFingerprints:
-        """Begin to compute the digests of the files that the model was loaded from."""
-        given = {name: getattr(self.arguments, name, None) for name in ("pretrained", "pool_head", "text_tower")}
-        given["vision_tower"] = self.model.facts().get("vision_tower")
-        return CheckpointFingerprints({name: value for name, value in given.items() if value})
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Answer) -> list[GenerationResult]:
         results = [GenerationResult(no_answer) for _ in instances]  # type: ignore[arg-type]

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from loguru import logger
 
-from llava.model.checkpoint_files import is_hub_name, local_folder
+from llava.model.checkpoint_files import is_hub_name, local_folder, stored_tensors
+from llava.model.geometry import holds_tower
 from lmms_eval_stgridpool.kept.file_digest import digests_folder, file_digest
+from lmms_eval_stgridpool.run.arguments import Arguments
+from stgridpool.model import VideoModel
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 """Files that hold weights; those of the second kind are read only if there are none of the first."""
@@ -34,8 +37,18 @@ class CheckpointFingerprints:
         self._thread = Thread(target=self._read, args=arguments, name="fingerprints", daemon=True)
         self._thread.start()
 
+    @classmethod
+    def of(cls, arguments: Arguments, model: VideoModel) -> Self:
+        """Start with the files that a model was loaded from: its checkpoint, and parts that come from elsewhere."""
+        tower = model.facts().get("vision_tower")
+        parts = {name: getattr(arguments, name, None) for name in ("pretrained", "pool_head", "text_tower")}
+        parts["vision_tower"] = tower_from_outside(arguments.pretrained, tower) if tower else None
+        return cls({name: part for name, part in parts.items() if part is not None})
+
     def result(self) -> dict[str, dict[str, Digests]]:
         """Wait for the thread, and return the digests of "weights" and of "settings" for each checkpoint."""
+        if self._thread.is_alive():
+            logger.info("Waiting for the SHA-256 of the checkpoint's files, which will be remembered")
         self._thread.join()
         return self._digests
 
@@ -45,6 +58,20 @@ class CheckpointFingerprints:
             if place is not None:
                 kinds = {"weights": weight_files(place), "settings": _files(place, SETTINGS)}
                 self._digests[purpose] = {kind: _digests(place, files, folder) for kind, files in kinds.items()}
+
+
+def tower_from_outside(checkpoint: str, tower: str) -> str | None:
+    """Return the vision tower that a checkpoint names if its weights come from there, or else None.
+
+    Args:
+        checkpoint: Folder or hub name of a checkpoint in LLaVA-NeXT's format.
+        tower: Folder or hub name of the tower.
+    """
+    folder = local_folder(checkpoint)
+    try:
+        return tower if folder is not None and not holds_tower(stored_tensors(folder)) else None
+    except ValueError:  # a checkpoint in parts has its tower
+        return None
 
 
 def task_fingerprints(names: Iterable[str], index: Mapping[str, Mapping[str, Any]]) -> dict[str, Digests]:

@@ -2,8 +2,16 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from lmms_eval_stgridpool.kept.fingerprints import CheckpointFingerprints, task_files, task_fingerprints, weight_files
+from lmms_eval_stgridpool.kept.fingerprints import (
+    CheckpointFingerprints,
+    task_files,
+    task_fingerprints,
+    tower_from_outside,
+    weight_files,
+)
 from lmms_eval_stgridpool.kept.identity import frames_digest
 
 
@@ -35,6 +43,16 @@ def test_every_weight_file_and_every_settings_file_has_a_digest(tmp_path):
     }
     assert found["pool_head"] == {"weights": {"model.safetensors": sha256("three")}, "settings": {}}
     assert list(found) == ["pretrained", "pool_head"]
+
+
+def test_a_vision_tower_counts_only_if_its_weights_come_from_outside(tmp_path):
+    tower = "model.vision_tower.vision_tower.vision_model.embeddings.position_embedding.weight"
+    for name, tensors in (("whole", {tower: torch.zeros(1)}), ("rest", {"lm_head.weight": torch.zeros(1)})):
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    write(tmp_path / "parts", config__json="{}")
+    found = {name: tower_from_outside(str(tmp_path / name), "google/tower") for name in ("whole", "rest", "parts")}
+    assert found == {"whole": None, "rest": "google/tower", "parts": None}
 
 
 def test_a_checkpoint_in_parts_has_the_files_of_its_parts(tmp_path):
