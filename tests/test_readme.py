@@ -1,21 +1,24 @@
-"""What the README shows runs, and what it names exists."""
+"""What README.md and the pages of docs/ show runs, and what they name exists."""
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from documents import PAGES, REPOSITORY, TEXT
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from native_models.families import BUILDERS, build, save
 from stgridpool.adapters.families import FAMILIES
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-README = (REPOSITORY / "README.md").read_text()
-ALL_EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+ALL_EXAMPLES = [
+    example
+    for page in PAGES
+    if page.name != "add_a_method.md"  # which has a test of its own
+    for example in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+]
 NATIVE = {  # families of the examples for native models, by the name of the checkpoint there
     "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
     "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl",
@@ -81,16 +84,38 @@ def test_every_expected_example_is_there():
     assert all(any(text in example for example in EXAMPLES) for text in EXPECTED)
 
 
+def test_the_line_in_the_readme_is_one_of_an_example():
+    (lines,) = re.findall(r"^```py\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
+    assert any(lines in example for example in ALL_EXAMPLES)
+
+
 def test_the_named_files_exist():
-    commands = re.findall(r"(?:bash|python) ((?:scripts/)?[\w/]+\.(?:sh|py))", README)
-    links = re.findall(r"\]\(([\w./]+)\)", README)
+    commands = re.findall(r"(?:bash|python) ((?:scripts/)?[\w/]+\.(?:sh|py))", TEXT)
+    named = re.findall(r"`((?:scripts|logs|custom_tasks|stgridpool|llava)/[\w./]+\.\w+)`", TEXT)
     assert commands
-    for name in {*commands, *links}:
+    assert named
+    for name in {*commands, *named}:
         assert (REPOSITORY / name).is_file(), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not link.startswith("https://"):
+            file, _, heading = link.partition("#")
+            target = page.parent / file if file else page
+            assert target.is_file(), link
+            assert not heading or heading in headings(target), link
+
+
+def headings(page):
+    """Anchors of a page's headings, as mkdocs and code hosts write them."""
+    names = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", name.lower()).strip().replace(" ", "-") for name in names]
+
+
 def test_every_native_model_is_in_the_table():
-    rows = README.split("| `model_type` | class")[1].split("\n\n")[0].splitlines()[2:]
+    rows = TEXT.split("| `model_type` | class")[1].split("\n\n")[0].splitlines()[2:]
     cells = [[re.findall(r"`(\w+)`", cell) for cell in row.split(" | ")[:2]] for row in rows]
     named = {name: one for names, classes in cells for name, one in zip(names, classes, strict=True)}
     assert set(named) == {name for family in FAMILIES for name in family.model_types}
@@ -99,12 +124,12 @@ def test_every_native_model_is_in_the_table():
 
 
 def test_every_argument_is_in_the_table():
-    table = README.split("| argument | default")[1].split("\n\n")[0]
+    table = TEXT.split("| argument | default")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) >= {one.name for one in fields(LlavaArguments)} - {"batch_size"}
 
 
 def test_every_argument_that_only_video_hf_has_is_in_its_table():
-    table = README.split("| `video_hf` argument | default")[1].split("\n\n")[0]
+    table = TEXT.split("| `video_hf` argument | default")[1].split("\n\n")[0]
     only = {one.name for one in fields(NativeArguments)} - {one.name for one in fields(LlavaArguments)}
     assert set(re.findall(r"`(\w+)`", table)) >= only | {"sampling", "fps", "max_frames_num"}
     assert only == {"positions", "system_prompt", "min_pixels", "max_pixels"}

@@ -1,24 +1,23 @@
-"""The catalogue of methods, and its agreement with the README's table."""
+"""The catalogue of methods, and its agreement with the table of methods."""
 
 import re
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import pytest
 
+from documents import TEXT
 from stgridpool import COMPRESSORS, Compressor
 from stgridpool.catalogue import describe
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-ROWS = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \|" + r" ?(.*?) ?\|" * 7 + "$", README, flags=re.MULTILINE)}
+ROWS = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \|" + r" ?(.*?) ?\|" * 7 + "$", TEXT, flags=re.MULTILINE)}
 
 
-def test_the_readme_has_a_row_for_each_method_and_no_other():
+def test_the_table_has_a_row_for_each_method_and_no_other():
     assert set(ROWS) == set(COMPRESSORS)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
-def test_the_readme_agrees(name):
+def test_the_table_agrees(name):
     entry, (_, where, question, options, tokens_left, source, _) = describe(name), ROWS[name]
     if name not in ("recycle", "per_segment"):  # "as `method`"
         assert question.split(";")[0] == ("yes" if entry.query_aware else "no")

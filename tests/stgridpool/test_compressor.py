@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from documents import TEXT
 from stgridpool import (
     AOT,
     COMPRESSORS,
@@ -106,12 +107,11 @@ def test_every_method_has_its_file_its_test_and_its_row():
     methods = REPOSITORY / "stgridpool" / "compressors"
     names = {path.stem for path in methods.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert names - {"__init__"} == set(COMPRESSORS)
-    readme = (REPOSITORY / "README.md").read_text()
     for name, method in COMPRESSORS.items():
         module = f"stgridpool.compressors.{name}"
         assert method.__module__ in (module, f"{module}.{name}")  # a method of several files is a folder
         assert list((REPOSITORY / "tests" / "stgridpool" / "compressors").glob(f"**/test_{name}.py"))
-        assert re.search(rf"^\| `{name}` \|", readme, flags=re.MULTILINE), f"README.md has no row for {name}"
+        assert re.search(rf"^\| `{name}` \|", TEXT, flags=re.MULTILINE), f"docs/methods.md has no row for {name}"
 
 
 def test_the_library_imports_only_downwards():

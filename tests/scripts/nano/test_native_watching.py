@@ -1,15 +1,14 @@
 """The miniature in the native format answers from the video as the original one does."""
 
 import re
-from pathlib import Path
 
 import pytest
 
+from documents import TEXT
 from llava.conversion.convert import convert
 
 FRAMES = 16
 CLIPS = 4
-README = Path(__file__).resolve().parents[3] / "README.md"
 ONEVISION = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 
 
@@ -50,7 +49,7 @@ def test_no_video_is_worth_no_more_than_guessing(evaluate, native, videos):
 
 def test_the_readme_example_answers_from_the_video(nano, folder, videos, tmp_path, monkeypatch):
     """The code for LLaVA-OneVision, with the miniature in its place and a question that the miniature understands."""
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
     (example,) = (block for block in blocks if ONEVISION in block)
     (tmp_path / ONEVISION).parent.mkdir()
     (tmp_path / ONEVISION).symlink_to(folder)
