@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import traceback
+import weakref
 from pathlib import Path
 
 import lmms_eval.evaluator  # noqa: F401 - this and the last import are the point
@@ -128,18 +129,26 @@ def remember_stock_tasks(file):
 
 
 def end(status):
-    """End as the interpreter does, but do not free what was imported, which takes longer than most programs."""
+    """End as the interpreter does, but do not free what was imported, which takes as long as a whole program."""
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    ctypes.CDLL(None).exit(status)  # calls what is registered with the C library
+    ctypes.CDLL(None).fflush(None)
+    os._exit(status)
+
+
+def keep_what_was_imported():
+    """Let programs neither collect nor finalise what this process has imported when they end."""
+    gc.freeze()
+    for finalizer in weakref.finalize._registry:
+        finalizer.atexit = False
 
 
 if __name__ == "__main__":
     get_checkpoint_conversion_mapping("llava")  # makes a table that every model needs
     unrecognised(), untested_versions()  # what both read of installed packages is cached
-    gc.freeze()  # programs that collect garbage look at their own
+    keep_what_was_imported()
     program = listen(sys.argv[1])
     if program is not None:
         try:
