@@ -21,9 +21,11 @@ import sys
 import threading
 import traceback
 import weakref
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmms_eval.evaluator  # noqa: F401 - this and the last import are the point
+import yaml
 from filelock import FileLock
 from lmms_eval import tasks
 from lmms_eval.tasks import TaskManager
@@ -119,13 +121,32 @@ def remember_stock_tasks(file):
     """
     with FileLock(f"{file}.lock"):  # several forks want it, once
         if not file.exists():
-            file.write_text(json.dumps(TaskManager().task_index))
+            with read_quickly():
+                file.write_text(json.dumps(TaskManager().task_index))
     known, index, stock = json.loads(file.read_text()), TaskManager._get_task_and_group, Path(tasks.__file__).parent
 
     def find(manager, folder):
         return dict(known) if Path(folder) == stock else index(manager, folder)
 
     TaskManager._get_task_and_group = find
+
+
+@contextmanager
+def read_quickly():
+    """Have the index read its 2,000 files with libyaml, in a sixth of the time; it looks at none of their functions."""
+    plain = yaml.full_load
+    yaml.full_load = functools.partial(yaml.load, Loader=QuickLoader)
+    try:
+        yield
+    finally:
+        yaml.full_load = plain
+
+
+class QuickLoader(yaml.CFullLoader):
+    pass
+
+
+QuickLoader.add_constructor("!function", lambda loader, node: None)
 
 
 def end(status):

@@ -43,21 +43,17 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("max_frames_num", [7, NUM_FRAMES])
-def test_both_backends_read_exactly_the_frames_that_decoding_everything_gives(
-    write_video, tmp_path, name, max_frames_num
-):
+def test_both_backends_read_exactly_the_frames_that_decoding_everything_gives(write_video, tmp_path, name):
     path = write_video(tmp_path / name, **FILES[name])
-    expected = every_frame(path)
+    expected = np.stack(every_frame(path)).astype(int)
     assert len(expected) == NUM_FRAMES
-    clips = [read_video(path, max_frames_num, fps=8, backend=backend) for backend in BACKENDS]
-    assert clips[0].indices == clips[1].indices
-    assert clips[0].times == clips[1].times
-    for clip in clips:
-        assert clip.frames.dtype == np.uint8
-        assert clip.frames.shape == (len(clip.indices), *expected[0].shape)
-        for index, frame in zip(clip.indices, clip.frames, strict=True):
-            assert np.abs(frame.astype(int) - expected[index]).max() <= 1
+    for max_frames_num in (7, NUM_FRAMES):
+        clips = [read_video(path, max_frames_num, fps=8, backend=backend) for backend in BACKENDS]
+        assert clips[0].indices == clips[1].indices
+        assert clips[0].times == clips[1].times
+        for clip in clips:
+            assert clip.frames.dtype == np.uint8
+            np.testing.assert_allclose(clip.frames.astype(int), expected[clip.indices], atol=1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -99,9 +95,9 @@ def test_decord_is_used_where_it_is_exact_and_named_where_it_does_not_manage(
     ],
 )
 def test_only_frames_are_decoded_on_which_a_sampled_one_may_depend(write_video, tmp_path, codec, encoder):
-    path = write_video(tmp_path / "long.mp4", num_frames=500, gop=50, b_frames=3, codec=codec, encoder=encoder)
+    path = write_video(tmp_path / "long.mp4", num_frames=250, gop=50, b_frames=3, codec=codec, encoder=encoder)
     clip = read_video(path, 5, backend="pyav", force_sample=True)
-    assert clip.indices == [0, 124, 249, 374, 499]
+    assert clip.indices == [0, 62, 124, 186, 249]
     frames = every_frame(path)
     np.testing.assert_array_equal(clip.frames, [frames[index] for index in clip.indices])
     assert clip.num_decoded == decoded_for(path, clip.indices)
@@ -173,14 +169,19 @@ def test_duration_is_that_of_the_whole_video(write_video, tmp_path):
     assert read_video(write_video(tmp_path / "clip.mp4"), 1).duration == pytest.approx(2.5)
 
 
+@pytest.fixture(scope="module")
+def long_matroska(write_video, tmp_path_factory):
+    """Bytes of a file of 1.3 MB."""
+    path = tmp_path_factory.mktemp("matroska") / "clip.mkv"
+    return write_video(path, size=(320, 240), noise=True, num_frames=30, encoder={"preset": "ultrafast"}).read_bytes()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    ("kept", "reason"), [(0.4, r"truncated: the last 1\d+ bytes are missing"), (0.0005, "truncated")]
-)
-def test_a_matroska_file_that_ends_early_is_noticed(write_video, tmp_path, kept, reason, backend):
-    path = write_video(tmp_path / "clip.mkv", size=(320, 240), noise=True)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
+@pytest.mark.parametrize(("kept", "reason"), [(0.4, "truncated: the last {} bytes are missing"), (0.0005, "truncated")])
+def test_a_matroska_file_that_ends_early_is_noticed(long_matroska, tmp_path, kept, reason, backend):
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(long_matroska[: int(len(long_matroska) * kept)])
+    reason = reason.format(len(long_matroska) - path.stat().st_size)
     with pytest.raises(VideoReadError, match=reason) as caught:
         read_video(path, backend=backend)
     assert caught.value.path == str(path)

@@ -62,13 +62,26 @@ def test_odd_videos_are_read_as_a_player_shows_them(odd_videos, reader, name):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_unreadable_videos_are_named_with_the_reason(odd_videos, backend):
+    """One process is asked for all: it survives each of them, though a reader would replace it."""
+    process = reading_process.ReadingProcess()
     for name, reason in odd_videos.unreadable.items():
         path = odd_videos.folder / name
         options = {} if path.is_dir() else {"max_frames_num": 60, "fps": 1000, "backend": backend}
-        with pytest.raises(VideoReadError, match=reason) as caught:
-            read_video_apart(path, 60, **options)
-        assert caught.value.path == str(path)
-        assert "\n" not in caught.value.reason
+        request = {"path": str(path), "timeout_s": 60, "memory_bytes": 4 * 10**9, "options": options, "lists": False}
+        answer, frames = process.ask(request | {"resizing": None}, 60)
+        assert frames is None
+        assert re.search(reason, answer["unreadable"]), name
+        assert "\n" not in answer["unreadable"]
+    process.end()
+
+
+@pytest.mark.parametrize("name", ["empty.mp4", "pipe"])
+def test_an_error_has_the_path_and_the_reason(odd_videos, name):
+    path = odd_videos.folder / name
+    with pytest.raises(VideoReadError, match=odd_videos.unreadable[name]) as caught:
+        read_video_apart(path, 60)
+    assert caught.value.path == str(path)
+    assert "\n" not in caught.value.reason
 
 
 def test_a_clip_comes_back_as_it_was_read(odd_videos):
