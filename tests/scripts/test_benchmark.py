@@ -41,7 +41,8 @@ def test_json_rows(run):
 
 
 def test_table(run):
-    table = run("--frames", "4", "--grid", "4", "4", "--width", "8", "--rounds", "1", "--methods", "nsp", "average")
+    sizes = ("--frames", "4", "--grid", "4", "4", "--width", "8", "--rounds", "1", "--dtypes", "float32")
+    table = run(*sizes, "--methods", "nsp", "average")
     assert "4 frames of 4x4 random tokens of width 8" in table
     assert "nsp, unfolded" in table
 
