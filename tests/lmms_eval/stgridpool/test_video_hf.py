@@ -132,18 +132,30 @@ def test_the_times_in_a_prompt_are_those_of_the_frames(make_native, clips):
     assert loaded.times == pytest.approx([index / 8 for index in loaded.frames["frames"].tolist()])
 
 
-def test_questions_of_a_batch_get_the_answers_of_single_ones(make_native, ask):
+@pytest.mark.parametrize(
+    ("compressor", "options", "definition", "retention", "shares"),
+    [
+        ("vidcom2", {}, "entering_llm", 0.25, True),
+        ("sttm", {"layer": 2, "retention": 0.5}, "last_layer", 0.5, True),
+        ("fastv", {"layer": 2, "retention": 0.5}, "last_layer", 0.5, False),
+    ],
+)
+def test_questions_of_a_batch_get_the_answers_of_single_ones(
+    compressor, options, definition, retention, shares, make_native, ask
+):
     documents = [
         {"visuals": [name], "context": one, "gen_kwargs": GENERATION}
         for name in ("v0.mp4", "v1.mp4")
         for one in QUESTIONS
     ]
     answers = []
-    for options in ({}, {"share_prefix": False}):
-        results = ask(make_native("qwen2_5_vl", compressor="vidcom2", **options), "generate_until", documents)
+    for sharing in ({}, {"share_prefix": False}):
+        model = make_native("qwen2_5_vl", compressor=compressor, compressor_args=options, **sharing)
+        assert model._setup["shares_prefix"] is (shares and not sharing)
+        results = ask(model, "generate_until", documents)
         answers.append([unwrap_generation_output(result)[0] for result in results])
         facts = unwrap_generation_output(results[0])[1].to_dict()
-        assert facts["retention"]["entering_llm"] == pytest.approx(0.25, abs=0.02)
+        assert facts["retention"][definition] == pytest.approx(retention, abs=0.03)
         assert facts["failure"] is None
     assert answers[0] == answers[1]
     assert len(set(answers[0])) > 1
