@@ -27,7 +27,10 @@ NEWEST = ("transformers", "lmms-eval", "datasets", "accelerate", "filelock")
 HUGGING_FACE = ("transformers", "huggingface-hub", "tokenizers", "safetensors")  # what another transformers may need
 _TORCH = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
 CONTRACT, ADAPTERS = "contract", "adapters"  # markers of tests
-_FAILED = re.compile(r"^(?:FAILED|ERROR) \S+::test_(\w+)\[(.+?)\](?: - (.*))?$", re.MULTILINE)
+_FAILED = re.compile(
+    r"^(?:FAILED|ERROR) (?P<file>\S+?\.py)(?:::test_(?P<test>\w+))?(?:\[(?P<case>.+?)\])?(?: - (?P<error>.*))?$",
+    re.MULTILINE,
+)
 _ERROR = re.compile(r"^(?:E +)?((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", re.MULTILINE)
 
 
@@ -120,8 +123,9 @@ def run_tests(title: str, versions: Mapping[str, str], marker: str = CONTRACT, o
     causes = sorted(_ERROR.findall(done.stdout), key=lambda text: text.startswith("AssertionError"))  # those say least
     result = done.stdout.strip().splitlines()[-1].strip("= ")
     print(f"{title}: with {_listed(versions)}: {result}{f', first: {causes[0]}' if done.returncode and causes else ''}")
-    for test, case, error in _FAILED.findall(done.stdout) if marker == ADAPTERS else ():
-        print(f"{title}: {case} breaks {test.replace('_', ' ')!r}: {error or 'see above'}")
+    for broken in _FAILED.finditer(done.stdout) if marker == ADAPTERS else ():
+        test = (broken["test"] or "it can be imported").replace("_", " ")
+        print(f"{title}: {broken['case'] or broken['file']} breaks {test!r}: {broken['error'] or 'see above'}")
     return done.returncode
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.vision_utils import get_vision_window_index
 
 from stgridpool.adapters.adapter import HF, IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.mrope import Grid, mrope_positions
@@ -60,6 +59,8 @@ class Qwen2VLAdapter(Adapter):
         config = model.config.vision_config
         window = getattr(config, "window_size", None)
         if window is not None:
+            from transformers.vision_utils import get_vision_window_index  # noqa: PLC0415  # other families need none
+
             grid, merged = inputs[f"{kind}_grid_thw"], config.spatial_merge_size
             order, _ = get_vision_window_index(grid, merged, window, config.patch_size)
             rows = rows.unflatten(0, (len(order), -1))[order.argsort().to(rows.device)].flatten(0, 1)

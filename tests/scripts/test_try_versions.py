@@ -96,6 +96,17 @@ def test_a_family_that_broke_and_its_assumption_are_named(script, tmp_path, monk
     assert broken == "oldest: survive-glm4v breaks 'pruning is masking': ValueError: another shape"
 
 
+def test_a_test_without_cases_and_a_file_that_cannot_be_imported_are_named(script, tmp_path, monkeypatch, capsys):
+    write_tests(tmp_path, "import pytest\n@pytest.mark.adapters\ndef test_one_axis():\n    raise ValueError('two')\n")
+    monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
+    assert script.run_tests("oldest", {"a": "1"}, script.ADAPTERS) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == ["oldest: test_some.py breaks 'one axis': ValueError: two"]
+    write_tests(tmp_path, "from transformers import LlavaThree\n")
+    assert script.run_tests("oldest", {"a": "1"}, script.ADAPTERS)
+    _, broken = capsys.readouterr().out.splitlines()
+    assert broken.startswith("oldest: test_some.py breaks 'it can be imported': ")
+
+
 def test_an_overlay_is_made_once_and_of_nothing_but_the_packages_named(script, pip):
     overlay = script.make_overlay({"filelock": "4.3.1", "datasets": "6.0"})
     assert script.make_overlay({"datasets": "6.0", "filelock": "4.3.1"}) == overlay
