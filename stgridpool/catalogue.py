@@ -108,7 +108,7 @@ def where(method: Compressor) -> str:
 
 
 def budget(method: Compressor) -> str:
-    """Say what sets the number of tokens: the options with their values, or else what is left of `FRAMES`."""
+    """Say what sets the number of tokens: the options with their values, or else the count for `FRAMES`."""
     names = [field.name for field in _options(type(method))]
     given = {name: getattr(method, name) for name in names if name in BUDGETS}
     words = " or ".join(name if value is None else f"{name} ({_short(value)})" for name, value in given.items())

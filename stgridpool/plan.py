@@ -43,6 +43,10 @@ class MadeTables:
     tables: tuple[Tensor, ...]
 
 
+class MergedTokensError(ValueError):
+    """A plan merges tokens where only a selection of them can be used."""
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The decision of a method: the sources of each output token, their weights, and the place of the token.
@@ -190,14 +194,14 @@ class Plan:
         """Return the indices (N,) of the kept tokens, which are all that serving engines need from a pruner.
 
         Raises:
-            ValueError: If the plan does not only select: a row has several sources or a weight other than 1.
+            MergedTokensError: If the plan does not only select: a row has several sources or a weight other than 1.
         """
         flat = self.flatten().rows
         if flat.selects:
             return flat.sources
         selects = len(flat.sources) == len(self) and bool((flat.offsets.diff() == 1).all())
         if not selects or not bool((flat.weights == 1).all()):
-            raise ValueError("this plan merges tokens: no list of kept tokens can represent it")
+            raise MergedTokensError("this plan merges tokens: no list of kept tokens can represent it")
         return flat.sources
 
     def sizes(self) -> Tensor:

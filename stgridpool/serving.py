@@ -21,7 +21,7 @@ from torch import Tensor
 from stgridpool.compressor import Compressor
 from stgridpool.compressors import build_compressor
 from stgridpool.options import number, whole_number
-from stgridpool.plan import Shape
+from stgridpool.plan import MergedTokensError, Shape
 from stgridpool.pruning_rate import RateBudgeted
 
 _MOST = 1_000_000_000
@@ -128,9 +128,7 @@ class VideoPruning:
     def _kept(self, compressor: Compressor, maps: Tensor) -> Tensor:
         try:
             return compressor(maps).plan.kept()
-        except ValueError as error:
-            if "merges tokens" not in str(error):
-                raise
+        except MergedTokensError as error:
             raise ValueError(
                 f"{self.method} merges tokens, which a mask cannot express: give the engine precomputed embeddings"
             ) from error

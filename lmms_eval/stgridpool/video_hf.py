@@ -38,7 +38,8 @@ class VideoHf(EvaluatedModel):
             dtype=self.placement.dtype,
             attn_implementation=arguments.attn_implementation,
         )
-        recipe = NativeRecipe(processor, self._frame_rule(model, processor), self.placement.dtype)
+        rule, lists = self._frame_rule(model, processor), adapter_for(model).lists_per_prompt
+        recipe = NativeRecipe(processor, rule, self.placement.dtype, lists)
         return NativeVideoModel(model, recipe, arguments.system_prompt, arguments.positions)
 
     def _frame_rule(self, model: Any, processor: Any) -> FrameRule:

@@ -1,4 +1,4 @@
-"""Adapter: all that a family of transformers models does in its own way; EncodedVisual: a video behind its vision part.
+"""Adapter: what is specific to a family of transformers models; EncodedVisual: a video that its vision part encoded.
 
 All placeholder layouts follow one rule: the k-th token of a video, in (frame, row, column) order, stands at the video's
 k-th placeholder. Line breaks, time stamps and marks between frames are text and keep their places.
@@ -40,7 +40,7 @@ class EncodedVisual:
         tokens: (T, H, W, D), as the unmodified model would read them.
         levels: DeepStack levels of the same tokens, (T * H * W, D) each.
         kept: (n,) int64, ascending, the tokens that have a placeholder, if the model itself drops some; None for all.
-        patches: (T, P, Q, D), the tokens in front of the model's own pooling; None if it has none.
+        patches: (T, P, Q, D), the tokens before the model's own pooling; None if it has none.
         evidence: What a method asked of the vision part, about the patches, or about the tokens if there are none.
         kind: "video", or "image" for an image that shares the placeholder of videos.
     """
@@ -56,23 +56,24 @@ class EncodedVisual:
 class Adapter:
     """A family of transformers models. The defaults: a placeholder for videos, 1-D positions, features replace.
 
-    A new family is a subclass in a file of its own, named in `stgridpool.adapters.families`. It must say its
-    `model_types` and `video_inputs`, and `encode` videos; the rest has defaults.
+    To add a family, write a subclass in its own file and list it in `stgridpool.adapters.families`. It must set
+    `model_types` and `video_inputs` and define `encode`; everything else has a default.
 
     A compressor at the place "patches" replaces the model's own pooling and sees the `patches` of `EncodedVisual`. A
     model without own pooling has none: there "patches" and "tokens" are the same place.
 
     Attributes:
         model_types: Values of ``config.model_type`` that it serves; class attribute.
-        video_inputs: Inputs of the model that describe videos, the pixels first; used up here; class attribute.
+        video_inputs: Inputs of the model that describe videos, the pixels first; consumed here; class attribute.
         image_inputs: Inputs of the model that describe images, the pixels first; class attribute.
-        row_inputs: (B, L) inputs that the model reads beside the ids and that are rewritten like them; class attribute.
+        row_inputs: (B, L) inputs that the model reads besides the ids, gathered in the same way; class attribute.
         position_inputs: Inputs that the model needs only to compute positions, which it gets from us; class attribute.
         is_one_run: Whether the placeholders of a video follow one another without text in between; class attribute.
         adds: Whether features are added to the embedding of the placeholder instead of replacing it; class attribute.
         attends_both_ways: Whether visual tokens attend to later ones, too, so that no compressor can act inside the
             language model; class attribute.
-        sampling: How many frames the family takes where a checkpoint's processor does not say: "fps", frames per second
+        lists_per_prompt: Whether the processor takes a list of videos for each prompt, not one list; class attribute.
+        sampling: How many frames the family takes if a checkpoint's processor does not say: "fps", frames per second
             of video, or "num_frames"; class attribute.
     """
 
@@ -84,6 +85,7 @@ class Adapter:
     is_one_run: ClassVar[bool] = True
     adds: ClassVar[bool] = False
     attends_both_ways: ClassVar[bool] = False
+    lists_per_prompt: ClassVar[bool] = False
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 32}
 
     def slots(self, model: Any, inputs: Inputs, kind: str = VIDEO) -> Tensor:
@@ -116,18 +118,18 @@ class Adapter:
         raise ValueError(f"images of {model.config.model_type} cannot be compressed; leave out images=True")
 
     def tail(self, model: Any) -> Tensor | None:
-        """Return rows (k, D) that stand behind each video and have placeholders of their own; None without any."""
+        """Return rows (k, D) that follow each video and have their own placeholders; None if there are none."""
         return None
 
     def newline_position(self, model: Any) -> str | None:
-        """Return where newline tokens, the rows of `tail`, stand: one of `NEWLINE_POSITIONS`; None for where they are.
+        """Return where newline tokens, the rows of `tail`, go: one of `NEWLINE_POSITIONS`; None to leave them in place.
 
-        Checkpoints may have been trained on another layout than that of the class that runs them.
+        A checkpoint may have been trained with a different layout from that of the class that runs it.
         """
         return None
 
     def own_pooling(self, model: Any) -> Compressor:
-        """Return the pooling that makes a video's tokens of its patches."""
+        """Return the pooling that turns a video's patches into tokens."""
         return NoCompression()
 
     def positions(self, model: Any, inputs: Inputs, kind: str) -> Tensor | None:
@@ -142,13 +144,13 @@ class Adapter:
         return None
 
     def tower(self, model: Any) -> nn.Module | None:
-        """Return the vision tower, whose attention and keys methods may ask for; None refuses such methods by name."""
+        """Return the vision tower, whose attention and keys methods may need; with None, these methods are refused."""
         return None
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
     ) -> list[Tensor]:
-        """Deal rows of the tower's patches, in the order of its attention, among visuals, a row for each token.
+        """Assign rows of the tower's patches, in the order of its attention, to visuals: one row for each token.
 
         Args:
             model: The model.
@@ -162,11 +164,11 @@ class Adapter:
         return rows_by_visual(rows, visuals)
 
     def prefilling(self, model: Any, prompt: CompressedPrompt) -> AbstractContextManager[None]:
-        """Hand over what does not fit into the inputs, such as DeepStack levels, to the first forward in the block."""
+        """Pass what the inputs cannot hold, such as DeepStack levels, to the first forward in the block."""
         return nullcontext()
 
     def first_layer(self, model: Any) -> int:
-        """Return the first decoder layer in front of which a compressor may act."""
+        """Return the first decoder layer whose input a compressor may change."""
         return 0
 
 

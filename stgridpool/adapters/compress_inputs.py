@@ -27,20 +27,20 @@ def compress_inputs(
     images: bool = False,
     clips: Clips | None = None,
 ) -> CompressedPrompt:
-    """Compress the videos of prompts, and write the prompts anew around them; the model is not changed.
+    """Compress the videos of prompts, and rewrite the prompts around them; the model is not changed.
 
     Args:
         model: A native model of transformers of a supported family.
         inputs: The unmodified output of its processor.
         compressor: The method, its name, or None, which leaves the tokens of the model's own pooling, as "none" does.
         positions: Where the remaining tokens stand. "reference", the default, is what the family was trained with: in
-            models with M-RoPE every token keeps its time, row and column, and text its place behind the video; in
+            models with M-RoPE every token keeps its time, row and column, and text its place after the video; in
             others all tokens are numbered without gaps. "survive" and "reassign" choose one of these, and "hf" takes
             the axes of M-RoPE as the installed transformers computes them.
-        retention: Share of the tokens to leave that the unmodified model would read, above 0 and at most 1; None keeps
-            the method's own budget.
-        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
-        images: Whether to compress images, too.
+        retention: Fraction of the unmodified model's tokens to keep, above 0 and at most 1; None for the method's own
+            budget.
+        of: The definition of retention, one of `stgridpool.retention.DEFINITIONS`.
+        images: Whether to compress images as well.
         clips: See `stgridpool.adapters.adapter.Clips`.
 
     Raises:

@@ -38,17 +38,17 @@ def compress(
     """Compress the videos of all prompts that a native model of transformers gets in a ``with`` block.
 
     In the block ``model.generate(**inputs)`` and ``model(**inputs)`` take the unmodified output of the processor.
-    ``generate`` returns the original prompts with the answers behind them, so that answers are cut off as always; the
-    logits of a forward have the length of the compressed prompts.
+    ``generate`` returns the original prompts followed by the answers, so that answers are cut off as usual; the logits
+    of a forward have the length of the compressed prompts.
 
     Args:
         model: A model of a supported family, see `stgridpool.adapters.families`.
         compressor: The method, its name, or None, which leaves the tokens of the model's own pooling, as "none" does.
-        retention: Share of the tokens to leave that the unmodified model would read, above 0 and at most 1; None keeps
-            the method's own budget.
-        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        retention: Fraction of the unmodified model's tokens to keep, above 0 and at most 1; None for the method's own
+            budget.
+        of: The definition of retention, one of `stgridpool.retention.DEFINITIONS`.
         positions: See `stgridpool.adapters.compress_inputs`.
-        images: Whether to compress images, too; otherwise they stay as they are.
+        images: Whether to compress images as well; otherwise they are left unchanged.
         clips: See `stgridpool.adapters.adapter.Clips`.
         **options: Options of the method, if `compressor` is a name.
 
@@ -152,7 +152,7 @@ class Compressing:
         return output
 
     def _continue(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """Run a forward without videos; if it continues compressed prompts, at the positions behind them."""
+        """Run a forward without videos; if it continues compressed prompts, at the positions after them."""
         cache, prompt = find_cache((), arguments), self.last
         length = 0 if cache is None else cache.get_seq_length()
         if not length:
@@ -165,7 +165,7 @@ class Compressing:
         if self._cache is None or cache is not self._cache():
             raise ValueError(
                 f"{CACHE_ARGUMENT} is not the one of the latest forward with videos in this block, so the positions of "
-                "tokens behind it are unknown; continue that one, or leave the block"
+                "tokens after it are unknown; continue that one, or leave the block"
             )
         with ExitStack() as stack:
             if self._inside is not None and prompt.inside is not None:
@@ -184,7 +184,7 @@ class Compressing:
         return any(arguments.get(name) is not None for name in (*names, "mm_encoder_outputs"))
 
     def _without_inputs(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments that do not describe the prompt; these have been written anew."""
+        """Return the arguments that do not describe the prompt; those have been rewritten."""
         used_up = {*self._adapter.video_inputs, *self._adapter.position_inputs, *self._adapter.image_inputs}
         return {name: value for name, value in arguments.items() if name not in used_up}
 

@@ -1,4 +1,4 @@
-"""Inputs of forwards by hand that continue compressed prompts from their cache.
+"""Inputs of manual forwards that continue compressed prompts from their cache.
 
 Letters: B prompts, L positions before and M after compression, n new positions.
 """
@@ -45,7 +45,7 @@ def _mask(prompt: CompressedPrompt, length: int, new: Tensor, given: Tensor | No
         given = own.new_ones(len(own), after + added)
     if given.shape[1] not in (before + added, after + added):
         raise ValueError(
-            f"attention_mask must cover {before + added} positions, the original prompts and all tokens behind them, "
+            f"attention_mask must cover {before + added} positions, the original prompts and all tokens after them, "
             f"got {given.shape[1]}"
         )
     return torch.cat([own, given[:, given.shape[1] - added :].to(own)], dim=1)

@@ -37,7 +37,7 @@ def adapter_for(model: Any) -> Adapter:
     """Return the adapter for a model of transformers, by ``model.config.model_type``.
 
     Raises:
-        ValueError: If no family serves it, which the message lists, if it wraps a model instead of being one, or if a
+        ValueError: If no family supports it (the message lists those that are), if it only wraps a model, or if a
             `compressor` was assigned to it: native models ignore that, while models of `llava` work that way.
     """
     if "compressor" in getattr(model, "__dict__", {}):

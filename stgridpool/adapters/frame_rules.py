@@ -31,7 +31,7 @@ class Source:
 
 
 class FrameRule(Protocol):
-    """A rule by which frames are chosen, and what becomes of them in front of the processor."""
+    """A rule that chooses frames and prepares them for the processor."""
 
     def choose(self, source: Source) -> list[int]:
         """Return the indices of the frames to read, ascending, at least one."""
@@ -46,7 +46,7 @@ class OwnRule:
 
     Attributes:
         video_processor: The checkpoint's video processor.
-        default: What the family uses where the checkpoint sets neither, "fps" or "num_frames"; see `Adapter.sampling`.
+        default: What the family uses if the checkpoint sets neither "fps" nor "num_frames"; see `Adapter.sampling`.
         fps: Frames per second of video, above 0, instead of the checkpoint's setting; None to follow it.
         max_frames_num: Maximum number of frames, at least 1; from longer videos this many are sampled evenly, the first
             and the last among them. None for the checkpoint's maximum alone.
@@ -58,7 +58,7 @@ class OwnRule:
     max_frames_num: int | None = None
 
     def choose(self, source: Source) -> list[int]:
-        """Return the indices of the frames to read; a video that is shorter than a token's time repeats its first."""
+        """Return the indices of the frames to read; the first is repeated if a video is shorter than a token."""
         shortest: int = getattr(self.video_processor, "temporal_patch_size", None) or 1
         if source.num_frames < shortest:
             return [0] * shortest

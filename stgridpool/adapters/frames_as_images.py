@@ -68,7 +68,7 @@ class FramesAsImagesAdapter(Adapter):
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
     ) -> list[Tensor]:
-        """Assign rows of patches to visuals; a block of them makes a token, behind the class token of a picture."""
+        """Assign rows of patches to visuals; a block of them makes a token, after the class token of a picture."""
         pictures = sum(len(visual.tokens) for visual in visuals)
         patches = math.isqrt(len(rows) // pictures) ** 2
         rows = rows.unflatten(0, (pictures, -1))[:, -patches:].flatten(0, 1)

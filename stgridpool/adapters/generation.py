@@ -1,4 +1,4 @@
-"""Arguments of ``generate`` for compressed prompts, and its output as if the prompts had stayed as they were.
+"""Arguments of ``generate`` for compressed prompts, and its output with the original prompts restored.
 
 Letters: B prompts, R rows of a running generation (a multiple of B), L positions before and M after compression.
 """
@@ -22,7 +22,7 @@ REFUSED: dict[str, str] = {
     "assistant_early_exit": "assisted decoding checks candidates against the ids of the prompt, not its embeddings",
     "prefill_chunk_size": "prefilling in chunks takes the ids of the prompt, not its embeddings",
     "negative_prompt_ids": "classifier-free guidance runs the model on ids alone",
-    "custom_generate": "other people's loops may read the ids of the prompt instead of its embeddings",
+    "custom_generate": "custom loops may read the ids of the prompt instead of its embeddings",
     "position_ids": "the positions of a compressed prompt are computed here",
     "inputs_embeds": "the embeddings of a compressed prompt are computed here",
     "mm_encoder_outputs": "the videos must come as the processor's output",
@@ -57,7 +57,7 @@ def check_arguments(arguments: Mapping[str, Any], *configs: Any) -> None:
 
 
 def shifted_lengths(arguments: Mapping[str, Any], default: Any, prompt: CompressedPrompt) -> dict[str, Any]:
-    """Return the arguments with lengths that count the whole output lowered by what the prompts have lost.
+    """Return the arguments, with lengths of the whole output reduced by the number of positions removed.
 
     Args:
         arguments: Arguments of ``generate``.
@@ -92,7 +92,7 @@ class Restored:
     prompt: CompressedPrompt
 
     def ids(self, ids: Tensor) -> Tensor:
-        """Put the original prompts back in front of the new tokens: (R, M + n) to (R, L + n)."""
+        """Put the original prompts back before the new tokens: (R, M + n) to (R, L + n)."""
         dense = self.prompt.dense_ids.to(ids.device)
         new = ids[:, self.prompt.visual_mask.shape[1] :]
         return torch.cat([dense.repeat_interleave(len(ids) // len(dense), dim=0), new], dim=1)
@@ -122,7 +122,7 @@ class Restored:
         return changed
 
     def _of_row(self, row: int, ids: Tensor) -> Tensor:
-        """Put the original prompt back in front of the ids (M + n,) of a row; `row` may count samples of a prompt."""
+        """Put the original prompt back before the ids (M + n,) of a row; `row` may count samples of a prompt."""
         compressed, width = self.prompt.inputs["input_ids"].to(ids.device), self.prompt.visual_mask.shape[1]
         same = (compressed == ids[:width]).all(dim=1).nonzero().flatten().tolist()
         dense = self.prompt.dense_ids[row if row in same else same[0]].to(ids.device)

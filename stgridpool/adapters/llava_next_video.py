@@ -13,9 +13,9 @@ from stgridpool.adapters.token_blocks import blocks_of_tokens
 
 
 class LlavaNextVideoAdapter(Adapter):
-    """LLaVA-NeXT-Video: frames are pooled to half the side in front of the projector, 24 x 24 to 12 x 12 as released.
+    """LLaVA-NeXT-Video: frames are pooled to half the side before the projector, 24 x 24 to 12 x 12 as released.
 
-    "patches" and "tokens" are the same place, since features in front of the projector are no tokens yet. Images are
+    "patches" and "tokens" are the same place, since features before the projector are not tokens yet. Images are
     tiles with newline tokens between their rows; they stay as they are.
     """
 
@@ -37,7 +37,7 @@ class LlavaNextVideoAdapter(Adapter):
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
     ) -> list[Tensor]:
-        """Deal rows of patches, four of which make a token; the first row of each frame is about its class token."""
+        """Assign rows of patches to visuals; four make a token, and the first row of a frame is its class token's."""
         side = visuals[0].tokens.shape[2]
         patches = math.isqrt(rows.shape[0] // sum(visual.tokens.shape[0] for visual in visuals)) ** 2
         rows = rows.unflatten(0, (-1, patches + 1))[:, 1:].flatten(0, 1)

@@ -18,7 +18,7 @@ from stgridpool.options import choice
 class LlavaOnevisionAdapter(Adapter):
     """LLaVA-OneVision: frames are pooled bilinearly to half the side, and one newline token follows the video.
 
-    A compressor at the place "patches" sees the frames in front of that pooling, 27 x 27 in released checkpoints, and
+    A compressor at the place "patches" sees the frames before that pooling, 27 x 27 in released checkpoints, and
     replaces it. In LLaVA-Video, whose weights this class can run, newlines follow every row or every frame; with
     ``config.mm_newline_position`` they do here, too, and prompts become longer than the class's own. Images are tiles
     with newline tokens between their rows; they stay as they are.

@@ -1,4 +1,4 @@
-"""Method: a compressor for native models, with its budget settled for every video."""
+"""Method: a compressor for a native model, with its budget resolved for each video."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ IN_DECODER = (QueryAttention, RotaryBias)
 
 @dataclass(frozen=True)
 class Method:
-    """A compressor and the share of tokens that it should leave.
+    """A compressor and the fraction of tokens that it should keep.
 
     Attributes:
         compressor: The method; None leaves the tokens of the model's own pooling. Alone, "none" means the same.
-        retention: Share of the unmodified model's tokens to leave, above 0 and at most 1; None keeps the compressor's
-            own budget. It is met for every video, since frames of another size have other counts.
-        of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        retention: Fraction of the unmodified model's tokens to keep, above 0 and at most 1; None for the compressor's
+            own budget. It is met for each video, since videos of different sizes have different counts.
+        of: The definition of retention, one of `stgridpool.retention.DEFINITIONS`.
 
     Raises:
         ValueError: If the options are out of their range, or there is a retention but no compressor.
@@ -74,7 +74,7 @@ class Method:
         if isinstance(compressor, str):
             compressor = build_compressor(compressor, **options)
         elif options:
-            raise ValueError(f"options {sorted(options)} go with the name of a method, got {compressor!r}")
+            raise ValueError(f"options {sorted(options)} need the name of a method, got {compressor!r}")
         if compressor is not None and not isinstance(compressor, Compressor):
             raise TypeError(f"compressor must be a Compressor, a name or None, got {type(compressor).__name__}")
         if isinstance(compressor, NoCompression):
@@ -109,7 +109,7 @@ class Method:
         every = {tuple(step for step in self.steps(adapter, model, run) if step.is_inside) for run in runs or (None,)}
         if len(every) > 1:
             raise ValueError(
-                f"{self.compressor!r} needs another budget inside the language model for each of these videos; pass "
+                f"{self.compressor!r} needs different budgets inside the language model for these videos: pass "
                 "videos of one size together"
             )
         (steps,) = every
@@ -118,7 +118,7 @@ class Method:
         if adapter.attends_both_ways:
             raise ValueError(
                 f"{self.compressor!r} acts inside the language model, which it cannot in {model.config.model_type}: "
-                "there visual tokens attend to one another in both directions. Choose a method that acts in front of it"
+                "there visual tokens attend to one another in both directions. Choose a method that acts before it"
             )
         return DecoderSteps(TransformersDecoder(model.get_decoder(), adapter.first_layer(model)), steps)
 

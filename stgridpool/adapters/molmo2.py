@@ -44,7 +44,7 @@ class Molmo2Adapter(Adapter):
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
     ) -> list[Tensor]:
-        """Deal rows of patches by the table that says which patches each token pools; -1 pads it."""
+        """Assign rows of patches to tokens by the table that says which patches each token pools; -1 pads it."""
         pooled: Tensor = inputs["video_token_pooling"].to(rows.device)  # (N, patches per token)
         flat = rows.flatten(1) if rows.dim() > 1 else rows[:, None]
         weight = (pooled >= 0).to(flat.dtype)[..., None]

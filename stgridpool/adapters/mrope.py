@@ -1,10 +1,10 @@
-"""Positions of M-RoPE, with an axis each for time, row and column, counted as the models were trained.
+"""Positions of M-RoPE, with an axis each for time, row and column, as in training.
 
 Text advances all axes by one. A segment of visual tokens counts its frames, rows and columns from the next free
-position, and the text behind it begins at the maximum over all axes plus one. Time steps are multiplied in floating
+position, and the text after it begins at the maximum over all axes plus one. Time steps are multiplied in floating
 point and rounded down.
 
-transformers 5.3 and later begin the text behind a long video of Qwen2-VL and Qwen2.5-VL earlier, in the middle of the
+transformers 5.3 and later begin the text after a long video of Qwen2-VL and Qwen2.5-VL earlier, in the middle of the
 video's time; the models were trained with the positions computed here.
 
 Source: Qwen2-VL, https://arxiv.org/abs/2409.12191, section 2.1; Qwen2.5-VL, https://arxiv.org/abs/2502.13923.

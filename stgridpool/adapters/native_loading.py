@@ -25,7 +25,7 @@ def load_native(
         attn_implementation: Kind of attention; None for the checkpoint's setting.
 
     Raises:
-        ValueError: If the checkpoint is in LLaVA-NeXT's format, or leaves out weights, which would be random.
+        ValueError: If the checkpoint is in LLaVA-NeXT's format, or lacks weights, which would be random.
     """
     config = Path(checkpoint) / "config.json"
     if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") in ORIGINAL:
@@ -51,12 +51,12 @@ def load_native(
 
 
 def set_pixels(processor: Any, fewest: int | None, most: int | None) -> None:
-    """Set to how many pixels a loaded processor resizes videos.
+    """Set the number of pixels to which a loaded processor resizes videos.
 
     Args:
         processor: It is changed.
-        fewest: Fewest pixels; None leaves the setting.
-        most: Most pixels; None leaves the setting.
+        fewest: Minimum number of pixels; None keeps the setting.
+        most: Maximum number of pixels; None keeps the setting.
 
     Raises:
         ValueError: If the processor does not resize by numbers of pixels.

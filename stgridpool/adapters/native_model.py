@@ -42,8 +42,8 @@ class NativeVideoModel:
     Args:
         model: A model of a supported family, see `stgridpool.adapters.families`.
         recipe: Its processor and the rule by which frames are chosen.
-        system_prompt: A system prompt in front of every question; None leaves it to the chat template.
-        positions: Where tokens stand, see `stgridpool.adapters.compress_inputs`.
+        system_prompt: A system prompt before every question; None leaves it to the chat template.
+        positions: The positions of tokens, see `stgridpool.adapters.compress_inputs`.
 
     Attributes:
         vision_batch_size: None: the vision part of a native model encodes a video as a whole.
@@ -69,7 +69,7 @@ class NativeVideoModel:
 
     @property
     def longest(self) -> int | None:
-        """None: native models cut no prompt; many are used beyond the length that their configuration names."""
+        """None: prompts are never cut, since many models are used beyond the length in their configuration."""
         return None
 
     @property
@@ -90,7 +90,7 @@ class NativeVideoModel:
 
     @property
     def front_steps(self) -> Sequence[Step]:
-        """Steps in front of the language model, including the checkpoint's own pooling."""
+        """Steps before the language model, including the checkpoint's own pooling."""
         front = self._front()
         if any(step.place == PATCHES for step in front):
             return front
@@ -114,7 +114,7 @@ class NativeVideoModel:
         return all(type(layer) is DynamicLayer for layer in layers)
 
     def own_pooling(self) -> Compressor:
-        """Return the pooling that makes a video's tokens of its patches."""
+        """Return the pooling that turns a video's patches into tokens."""
         return self._adapter.own_pooling(self.language_model)
 
     def reference(self) -> Reference:
@@ -128,7 +128,7 @@ class NativeVideoModel:
         )
 
     def own_counts(self, video: Video) -> tuple[int, int]:
-        """Count the tokens that the unmodified model would read, and the rows behind them."""
+        """Count the tokens that the unmodified model would read, and the rows after them."""
         if not isinstance(video, NativeVideo):
             raise TypeError(f"a video of a native model must be a NativeVideo, got {type(video).__name__}")
         return video.own_counts

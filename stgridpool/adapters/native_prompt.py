@@ -39,19 +39,19 @@ def native_prompt(
     answer: str | None = None,
     positions: str = "reference",
 ) -> Prompt:
-    """Write a prompt in the words of the checkpoint's chat template.
+    """Write a prompt with the checkpoint's chat template.
 
     Args:
         adapter: The adapter for `model`.
         model: A native model of transformers.
-        recipe: Writes ids.
+        recipe: Turns text into ids.
         messages: The turns, see `messages_of`.
         videos: The videos in them, in order.
         answer: An answer to append, or None for a prompt that ends where the answer begins.
         positions: See `stgridpool.adapters.compress_inputs`.
 
     Raises:
-        ValueError: If the template writes another beginning in front of an answer than in front of an open one.
+        ValueError: If the template writes a different prompt when an answer follows.
     """
     text, num_answer, num_closing = recipe.text(messages), 0, 0
     records = [video.record for video in videos]
@@ -60,7 +60,7 @@ def native_prompt(
         turn = {"role": ASSISTANT, "content": [{"type": "text", "text": answer}]}
         text = recipe.text([*messages, turn], opens_answer=False)
         if not text.startswith(opened + answer):
-            raise ValueError(f"the chat template does not write an answer behind {opened[-40:]!r}, but {text[-80:]!r}")
+            raise ValueError(f"the chat template does not write an answer after {opened[-40:]!r}, but {text[-80:]!r}")
         length, before = (recipe.prompt(one, records)["input_ids"].shape[1] for one in (text, opened))
         num_answer = length - before
         num_closing = length - recipe.prompt(opened + answer, records)["input_ids"].shape[1]
@@ -81,7 +81,7 @@ def _as_prompt(
     num_answer: int,
     num_closing: int,
 ) -> Prompt:
-    """Cut a prompt of one row into text in front of its video, the video with all text inside it, and text behind."""
+    """Cut a prompt of one row into text before its video, the video with all text inside it, and text after it."""
     embeds: Tensor = prompt.inputs["inputs_embeds"][0]
     spans = prompt.spans[0]
     placed = []

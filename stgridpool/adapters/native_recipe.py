@@ -1,8 +1,8 @@
-"""NativeRecipe: what a processor makes of the frames of a video, and of questions about it without the frames.
+"""NativeRecipe: how a processor turns a video into inputs, and questions about it into prompts without its frames.
 
 A processor writes as many placeholders into a prompt as a video has tokens, with time stamps between them. It needs
-what its video processor has returned for that, but not the pixels. So the video processor runs once per video, and its
-output, with empty tensors in place of the pixels, stands in for it in all prompts about the video.
+the output of its video processor for that, but not the pixels. So the video processor runs once per video, and its
+output, with empty tensors instead of the pixels, is reused in all prompts about the video.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class NativeRecipe:
         processor: The processor of the checkpoint; it is not changed.
         rule: Chooses the frames.
         dtype: Dtype of the pixels.
+        lists_per_prompt: See `Adapter`.
 
     Attributes:
         resizing: Nothing: the processor resizes frames itself, and no other code gives the same pixels.
@@ -40,13 +41,14 @@ class NativeRecipe:
 
     resizing = None
 
-    def __init__(self, processor: Any, rule: FrameRule, dtype: torch.dtype) -> None:
+    def __init__(self, processor: Any, rule: FrameRule, dtype: torch.dtype, lists_per_prompt: bool = False) -> None:
         if processor.chat_template is None:
             raise ValueError(
-                "the checkpoint has no chat template, so that questions cannot be put into its words: add "
+                "the checkpoint has no chat template, so questions cannot be formatted: add "
                 "chat_template.jinja to its folder"
             )
         self.processor, self.rule, self._dtype = processor, rule, dtype
+        self._lists_per_prompt = lists_per_prompt
 
     def inputs(self, frames: NDArray[np.uint8], indices: Sequence[int], source: Source) -> dict[str, Tensor]:
         """Return the model's inputs for a prompt of the video alone, and a record of the video for further prompts.
@@ -97,8 +99,9 @@ class NativeRecipe:
         """Call the processor with another video processor."""
         processor = copy.copy(self.processor)
         processor.video_processor = video_processor
-        nested = type(self.processor).__name__ == "SmolVLMProcessor"  # it alone takes a list for each prompt
-        lists = ([list(videos)], [list(metadata)]) if nested else (list(videos), list(metadata))
+        lists = (list(videos), list(metadata))
+        if self._lists_per_prompt:
+            lists = ([lists[0]], [lists[1]])
         named = dict(zip(("videos", "video_metadata"), lists, strict=True))
         inputs: BatchFeature = processor(text=[text], **named, do_sample_frames=False, return_tensors="pt", **options)
         return inputs
@@ -150,14 +153,14 @@ class _StandIn:
 
 
 def _empty(shapes: Sequence[list[int]]) -> Tensor:
-    """Return a tensor of the size of tensors of these shapes, one behind the other, that takes no memory.
+    """Return a tensor of the size of tensors of these shapes, concatenated, that takes no memory.
 
     Raises:
-        ValueError: If they do not fit behind one another.
+        ValueError: If they cannot be concatenated.
     """
     if len({tuple(shape[1:]) for shape in shapes}) > 1:
         raise ValueError(
-            f"this family takes only videos of equal size and number of frames into a prompt, got {shapes}: choose a "
+            f"this family needs videos of equal size and number of frames in one prompt, got {shapes}: choose a "
             "smaller max_frames_num, so that all have as many"
         )
     return torch.zeros(()).expand(sum(shape[0] for shape in shapes), *shapes[0][1:])

@@ -94,12 +94,12 @@ class NativeVideo:
 
     @property
     def plan(self) -> Plan:
-        """The plan of the steps in front of the language model."""
+        """The plan of the steps before the language model."""
         return self.compressed.plan
 
     @property
     def source_shape(self) -> Shape:
-        """(T, H, W) of the patches, or of the tokens of a model without a pooling of its own."""
+        """(T, H, W) of the patches, or of the tokens of a model without its own pooling."""
         visual = self.compressed.run.visual
         frames, height, width = (visual.tokens if visual.patches is None else visual.patches).shape[:3]
         return frames, height, width

@@ -1,4 +1,4 @@
-"""CompressedPrompt: a processor's output written anew, with fewer visual tokens.
+"""CompressedPrompt: a processor's output, rewritten with fewer visual tokens.
 
 Letters: B prompts, L positions with padding before and M after compression, n visual tokens, D width.
 """
@@ -36,7 +36,7 @@ class CompressedPrompt:
         levels: DeepStack levels of the visual tokens, (n, D_i) each, in the order of `visual_mask`.
         positions: Which positions the tokens have: "reference" or "hf" for the axes of M-RoPE, and "survive" where
             every token keeps the position that it had, or "reassign" where all are numbered again.
-        next_position: (B,) int64, the position of the first token behind each prompt.
+        next_position: (B,) int64, the position of the first token after each prompt.
         inside: The steps inside the language model, or None.
     """
 
@@ -82,7 +82,7 @@ def write_prompt(
     inside: DecoderSteps | None = None,
     images: bool = False,
 ) -> CompressedPrompt:
-    """Write prompts anew around compressed visuals.
+    """Rewrite prompts around compressed visuals.
 
     Args:
         adapter: The adapter for `model`.
@@ -152,14 +152,14 @@ def _named(positions: str, has_axes: bool, visuals: Sequence[CompressedVisual]) 
     policy = positions if positions in ("survive", "reassign") else "survive" if has_axes else "reassign"
     if policy == "survive" and any(visual.run.newlines in ("grid", "frame") for visual in visuals):
         raise ValueError(
-            "positions='survive' has no places for newlines behind rows or frames, which the model's own prompt lacks: "
+            "positions='survive' has no places for newlines after rows or frames, which the model's own prompt lacks: "
             "take positions='reference'"
         )
     return (policy, "hf" if positions == "hf" else "reference") if has_axes else (policy,)
 
 
 def _written(adapter: Adapter, row: Row, embeds: Tensor, tail: Tensor | None) -> Tensor:
-    """Put visual tokens, and the rows behind videos, into the embeddings (M, D) of a prompt."""
+    """Put visual tokens, and the rows after videos, into the embeddings (M, D) of a prompt."""
     shift = len(embeds) - len(row)
     if len(places := row.tail_places()) and tail is not None:
         times = len(places) // len(tail)
@@ -183,7 +183,7 @@ def _positions(batch: _Batch, mask: Tensor, axes: Tensor | None, policy: str) ->
 
 
 def _pad_id(model: Any) -> int:
-    """Return the id that stands in front of shorter prompts; it is masked."""
+    """Return the id that pads shorter prompts on the left; it is masked."""
     config = getattr(model, "generation_config", None)
     pad = getattr(config, "pad_token_id", None)
     return 0 if pad is None else int(pad)

@@ -1,4 +1,4 @@
-"""The question of a prompt: the text behind its videos, as methods that look at the question read it."""
+"""The question of a prompt: the text after its videos, as methods that look at the question read it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _MARKS = tuple(
 
 
 def question_evidence(adapter: Adapter, model: Any, inputs: Inputs, runs: Sequence[VisualRun]) -> Evidence:
-    """Return the embeddings (n, D) of the text behind the last video of a prompt, up to the end of the user's turn.
+    """Return the embeddings (n, D) of the text after the last video of a prompt, up to the end of the user's turn.
 
-    In a prompt without videos it is the text behind the last image. Placeholders of images and marks around visuals and
+    In a prompt without videos it is the text after the last image. Placeholders of images and marks around visuals and
     frames are left out.
 
     Args:
@@ -45,12 +45,12 @@ def question_evidence(adapter: Adapter, model: Any, inputs: Inputs, runs: Sequen
     closing = torch.isin(text, _end_ids(model, text)).nonzero().flatten()
     text = text[: int(closing[0])] if len(closing) else text
     if not len(text):
-        raise ValueError("a method that looks at the question needs text behind the last video or image, got none")
+        raise ValueError("a method that looks at the question needs text after the last video or image, got none")
     return {QUESTION: model.get_input_embeddings()(text)}
 
 
 def _start(model: Any, ids: Tensor, runs: Sequence[VisualRun]) -> int:
-    """Return the position behind the last video and the time stamp of its last frame, or behind the last image."""
+    """Return the position after the last video and the time stamp of its last frame, or after the last image."""
     videos = [run for run in runs if run.kind == VIDEO]
     start = max(int(torch.cat([run.slots, run.tail]).max()) for run in videos or runs) + 1
     closing = getattr(model.config, "video_end_token_id", None)

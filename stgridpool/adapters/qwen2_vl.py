@@ -14,7 +14,7 @@ from stgridpool.adapters.mrope import Grid, mrope_positions
 
 
 class Qwen2VLAdapter(Adapter):
-    """Qwen2-VL and Qwen2.5-VL: four patches were merged into each token, and there is no pooling behind that.
+    """Qwen2-VL and Qwen2.5-VL: four patches were merged into each token, and there is no pooling after that.
 
     "patches" and "tokens" are the same place, the merged grid. Positions have three axes: time, row and column.
     """
@@ -55,7 +55,7 @@ class Qwen2VLAdapter(Adapter):
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]
     ) -> list[Tensor]:
-        """Deal rows of patches, four of which make a token; those of Qwen2.5-VL come window by window."""
+        """Assign rows of patches to visuals; four make a token, and those of Qwen2.5-VL come window by window."""
         config = model.config.vision_config
         window = getattr(config, "window_size", None)
         if window is not None:

@@ -10,7 +10,7 @@ from stgridpool.adapters.qwen2_vl import Qwen2VLAdapter
 
 
 class Qwen3_5Adapter(Qwen2VLAdapter):  # noqa: N801 - the model's own name
-    """Qwen3.5: each frame has a time stamp and a run of placeholders; positions start anew behind each time stamp.
+    """Qwen3.5: each frame has a time stamp and a run of placeholders; positions restart after each time stamp.
 
     Most decoder layers are linear attention, whose state has seen every token: dropping a token is not the same as
     masking it, and no compressor can act inside the language model.

@@ -33,7 +33,7 @@ class Qwen3VLAdapter(Qwen3_5Adapter):
         ]
 
     def first_layer(self, model: Any) -> int:
-        """Return the layer behind the last DeepStack level."""
+        """Return the layer after the last DeepStack level."""
         return len(model.config.vision_config.deepstack_visual_indexes)
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Row: the order of the text and the visual tokens of one prompt after compression.
 
 Every visual token goes to the run of placeholders in which its own placeholder stands, and the tokens of a run keep the
-order that the method gave them. So time stamps between frames stay in front of their frames.
+order that the method gave them. So time stamps between frames stay before their frames.
 
 Letters: L positions of the padded prompt, n without padding, M after compression, D width.
 """
@@ -51,7 +51,7 @@ class Row:
         return self._ordered([visual.tokens.levels[number] for visual in self.visuals])
 
     def tail_places(self) -> Tensor:
-        """Return the new positions (t,) of the rows that stand behind videos."""
+        """Return the new positions (t,) of the rows that follow videos."""
         tails = [visual.run.tail for visual in self.visuals]
         none = self.source.new_zeros(0)
         wanted = torch.cat([none, *tails]).to(self.source.device)
@@ -94,7 +94,7 @@ def row_of(real: Tensor, visuals: Sequence[CompressedVisual]) -> Row:
     slots = torch.cat([text.new_zeros(0), *places])
     source = torch.cat([text, slots])
     token = torch.cat([text.new_full((len(text),), -1), torch.arange(len(slots), device=device)])
-    # text between runs has a number of its own, so a stable sort keeps text and the tokens of each run in order
+    # each text between runs has its own number, so a stable sort keeps text and the tokens of each run in order
     order = torch.cat([2 * is_text.cumsum(0)[text], run[slots]]).argsort(stable=True)
     row = Row(source[order], token[order], visuals)
     first = 0
@@ -105,12 +105,12 @@ def row_of(real: Tensor, visuals: Sequence[CompressedVisual]) -> Row:
 
 
 def _with_newlines(row: Row, visual: CompressedVisual, first: int) -> Row:
-    """Put the newlines of a visual where its layout has them, instead of one behind the visual.
+    """Put the newlines of a visual where its layout has them, instead of one after the visual.
 
     Args:
-        row: The prompt with one newline, the only row of the tail, behind the visual.
+        row: The prompt with one newline, the only row of the tail, after the visual.
         visual: One of its visuals.
-        first: Number of visual tokens in front of it.
+        first: Number of visual tokens before it.
     """
     position = visual.run.newlines
     if position in (None, "one_token"):

@@ -13,9 +13,10 @@ from stgridpool.adapters.frames_as_images import FramesAsImagesAdapter
 
 
 class SmolVLMAdapter(FramesAsImagesAdapter):
-    """SmolVLM: every frame is a picture behind its time stamp, 8 x 8 or 9 x 9 tokens as released."""
+    """SmolVLM: every frame is a picture after its time stamp, 8 x 8 or 9 x 9 tokens as released."""
 
     model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
+    lists_per_prompt: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, float]] = {"fps": 1, "num_frames": 64}
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
 

@@ -41,7 +41,7 @@ def tower_offers(adapter: Adapter, model: Any) -> Collection[type[Need]]:
 
 
 def check_tower_needs(adapter: Adapter, model: Any, needs: Collection[Need]) -> None:
-    """Check that the vision part has the layers that needs name, and no part that released models lack.
+    """Check that the vision part has the layers that needs name, and that they name no part that models lack.
 
     Raises:
         ValueError: If it has not.
@@ -67,7 +67,7 @@ def with_evidence(
         model: A native model of transformers.
         inputs: The output of its processor.
         kind: "video" or "image".
-        needs: The needs of the method; those that the vision part does not give are left out.
+        needs: The needs of the method; those that the vision part cannot provide are ignored.
         encode: Encodes the visuals: a list of `EncodedVisual`.
 
     Raises:
@@ -146,7 +146,7 @@ def _frame_means(visual: EncodedVisual) -> Tensor:
 
 @contextmanager
 def _watching(tower: Any, note: Note) -> Iterator[None]:
-    """Call `note` for every attention of a tower in the block; its implementation is set back afterwards."""
+    """Call `note` for every attention of a tower in the block; its implementation is restored afterwards."""
     own = tower.config._attn_implementation
     name = NAMES.get(own, NAMES["sdpa"])
     AttentionInterface.register(NAMES["sdpa"], _watched_sdpa)

@@ -14,7 +14,7 @@ from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 class VideoLlama3Adapter(Adapter):
     """VideoLLaMA3: each frame has a time stamp; its processor drops tokens that equal those of the frame before.
 
-    What it dropped has no placeholder: methods see the remaining tokens on their places of the lattice.
+    Dropped tokens have no placeholder: methods see the remaining tokens at their places in the lattice.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llama_3",)

@@ -12,7 +12,7 @@ from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 
 
 class VideoLlavaAdapter(Adapter):
-    """Video-LLaVA: the language model reads a class token in front of the patches of every frame.
+    """Video-LLaVA: the language model reads a class token before the patches of every frame.
 
     So the tokens of a frame are one row, 1 x 257 as released, and methods that pool neighbours in two dimensions do
     not know which are neighbours. Images have no class token: 16 x 16.

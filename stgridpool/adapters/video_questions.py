@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers.video_utils import VideoMetadata
 
+from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.frame_rules import OwnRule, Source
 from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.adapters.native_recipe import NativeRecipe
@@ -29,8 +30,8 @@ class VideoQuestions:
         frames: (T, h, w, 3) uint8.
         metadata: What transformers' `load_video` returns beside the frames: the video's length and rate, and the index
             of each frame.
-        compressor: The method, with a budget of its own, or its name. It must not look at the question.
-        positions: Where tokens stand, see `stgridpool.adapters.compress_inputs`.
+        compressor: The method, with its own budget, or its name. It must not look at the question.
+        positions: The positions of tokens, see `stgridpool.adapters.compress_inputs`.
 
     Attributes:
         session: The keys and values that all questions share; None before the first one.
@@ -49,7 +50,8 @@ class VideoQuestions:
         compressor: Compressor | str = "none",
         positions: str = "reference",
     ) -> None:
-        recipe = NativeRecipe(processor, OwnRule(processor.video_processor, {}), model.dtype)
+        rule, lists = OwnRule(processor.video_processor, {}), adapter_for(model).lists_per_prompt
+        recipe = NativeRecipe(processor, rule, model.dtype, lists)
         self._model = NativeVideoModel(model, recipe, positions=positions)
         self._model.compressor = compressor
         if self._model.compressor.query_aware:
@@ -67,14 +69,14 @@ class VideoQuestions:
             self._video = self._model.compress(features, evidence, timer)
 
     def generate(self, questions: Sequence[str], **options: Any) -> list[str]:
-        """Answer questions as one batch; each is a turn of the user, behind the video.
+        """Answer questions as one batch; each is a turn of the user, after the video.
 
         Args:
             questions: At least one.
             **options: Options of transformers' ``generate``, such as ``max_new_tokens``, for one answer each.
 
         Raises:
-            ValueError: If the chat template puts a question in front of the video.
+            ValueError: If the chat template puts a question before the video.
         """
         with torch.inference_mode():
             prompts = [self._model.prompt(question, [self._video], [self._clip]) for question in questions]
@@ -90,4 +92,4 @@ class VideoQuestions:
 
 def _check_prefix(session: VideoSession, prompt: Prompt) -> None:
     if prompt.shared_ids is None or not torch.equal(prompt.embeds[: len(session)], session.prefix):
-        raise ValueError("the chat template puts a question in front of its video, so that questions share no prefix")
+        raise ValueError("the chat template puts a question before its video, so that questions share no prefix")

@@ -57,7 +57,7 @@ class CompressedVisual:
     """A compressed video or image.
 
     Attributes:
-        run: The visual before compression; behind `without_sources` its tensors have no values.
+        run: The visual before compression; after `without_sources` its tensors have no values.
         tokens: The tokens that the language model will read.
         plan: The sources of each of them, among the patches if `from_patches`, otherwise among the model's own tokens.
         place: (N,) int64, ascending within a run of placeholders, the cell of ``run.slots`` at which each token stands.
@@ -116,7 +116,7 @@ def visual_runs(
 def matched_runs(
     adapter: Adapter, model: Any, inputs: Inputs, visuals: Sequence[EncodedVisual], kind: str
 ) -> list[VisualRun]:
-    """Deal the placeholders of prompts, in order, to the visuals of one kind, which have been encoded.
+    """Assign the placeholders of prompts, in order, to the visuals of one kind, which have been encoded.
 
     Args:
         adapter: The adapter for `model`.
@@ -164,7 +164,7 @@ def _num_slots(visual: EncodedVisual) -> int:
 def compress_run(
     adapter: Adapter, model: Any, run: VisualRun, steps: Sequence[Step], evidence: Evidence | None = None
 ) -> CompressedVisual:
-    """Compress a visual by the steps in front of the language model.
+    """Compress a visual by the steps before the language model.
 
     Args:
         adapter: The adapter for `model`.

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from stgridpool import NSP, PTG, Average, Max, NoCompression, Plan, STGridPool, VideoTokens
-from stgridpool.plan import make
+from stgridpool.plan import MergedTokensError, make
 from stgridpool.rows import Rows
 
 
@@ -162,7 +162,7 @@ def test_kept(handmade, make_rows):
     assert through_made.kept().tolist() == [1]
     halved = Plan(make_rows([(2, 0.5)], [(0, 1.0)]), 3, torch.tensor([2, 0]))
     for plan in (handmade, halved, plan_of(Average(), 1, 2, 2, 3)):
-        with pytest.raises(ValueError, match="this plan merges tokens"):
+        with pytest.raises(MergedTokensError, match="this plan merges tokens"):
             plan.kept()
 
 

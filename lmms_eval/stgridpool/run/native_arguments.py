@@ -23,9 +23,9 @@ class NativeArguments(Arguments):
         fps: Frames sampled per second of video, 0.001 to 1000; None for the family's own rate.
         sampling: "own" samples frames as the family's processor does, "lmms_eval" samples and resizes them as
             lmms-eval's models ``qwen2_5_vl``, ``qwen3_vl`` and ``llava_hf`` do.
-        positions: Where tokens stand, see `stgridpool.adapters.compress_inputs`; "hf" takes the positions that the
+        positions: The positions of tokens, see `stgridpool.adapters.compress_inputs`; "hf" takes the positions that the
             installed transformers computes, which differ from those of the training for long videos.
-        system_prompt: A system prompt in front of every question; None leaves it to the chat template.
+        system_prompt: A system prompt before every question; None leaves it to the chat template.
         min_pixels: Fewest pixels that the processor may resize a video to, where it resizes by pixels: those of a
             frame, in Qwen3-VL and later of all frames together. None follows the checkpoint, or lmms-eval's models.
         max_pixels: The same for the most pixels.

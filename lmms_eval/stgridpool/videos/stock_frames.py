@@ -121,7 +121,7 @@ def stock_rule(family: str, processor: Any, arguments: NativeArguments) -> Frame
         return AllFrames(arguments.max_frames_num)
     if family not in QWEN:
         raise ValueError(
-            f"sampling=lmms_eval is there for {', '.join(('llava_onevision', *QWEN))}, not for {family}: leave it out"
+            f"sampling=lmms_eval supports {', '.join(('llava_onevision', *QWEN))}, not {family}: leave it out"
         )
     given = {"shortest_edge": arguments.min_pixels, "longest_edge": arguments.max_pixels}
     pixels = PIXELS | {name: value for name, value in given.items() if value is not None}

@@ -234,7 +234,7 @@ def test_llava_video_refuses_arguments_of_video_hf():
 def test_wrong_checkpoints_are_refused(make_native, checkpoint, folder_of):
     with pytest.raises(ValueError, match="is in LLaVA-NeXT's format: use --model llava_video, or convert it"):
         make_native("qwen3_vl", pretrained=str(checkpoint))
-    with pytest.raises(ValueError, match=r"sampling=lmms_eval is there for .*, not for internvl"):
+    with pytest.raises(ValueError, match=r"sampling=lmms_eval supports .*, not internvl"):
         make_native("internvl", sampling="lmms_eval")
     with pytest.raises(ValueError, match="resizes to a fixed size"):
         make_native("llava_onevision", max_pixels=100)

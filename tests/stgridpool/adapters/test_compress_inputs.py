@@ -58,7 +58,7 @@ def test_retention_without_a_method_or_out_of_range_is_refused():
         stgridpool.compress(model, "none", retention=0.5)
     with pytest.raises(ValueError, match="retention must be"):
         stgridpool.compress(model, "stride", retention=1.5)
-    with pytest.raises(ValueError, match=r"options \['stride'\] go with the name of a method"):
+    with pytest.raises(ValueError, match=r"options \['stride'\] need the name of a method"):
         stgridpool.compress(model, Average(), stride=3)
     with pytest.raises(TypeError, match="compressor must be a Compressor, a name or None, got int"):
         stgridpool.compress(model, 3)

@@ -158,6 +158,33 @@ def test_nothing_stays_after_an_error():
     assert state(model) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "method"), [("qwen3_vl", "fastv"), ("qwen3_vl", "visionzip"), ("qwen2_5_vl", "fastv")]
+)
+def test_nothing_stays_after_generation_that_failed_on_its_way(name, method):
+    """Methods that have hooks in the language model, DeepStack levels to hand over, and a tower to watch."""
+    model, inputs = loaded(name)
+    stock, before = model.generate(**inputs, **GREEDY), state(model)
+    options = {"layer": 2} if method == "fastv" else {}
+    seen = []
+
+    def fail(ids, scores, **kwargs):
+        seen.append(ids)
+        raise KeyError("mine")
+
+    with stgridpool.compress(model, method, **options) as block:
+        for _ in range(2):
+            with pytest.raises(KeyError, match="mine"):
+                model.generate(**inputs, **GREEDY, stopping_criteria=StoppingCriteriaList([fail]))
+        answer = model.generate(**inputs, **GREEDY)
+        assert block.last is not None
+    assert len(seen) == 2
+    assert state(model) == before
+    assert torch.equal(model.generate(**inputs, **GREEDY), stock)
+    with stgridpool.compress(model, method, **options):
+        assert torch.equal(model.generate(**inputs, **GREEDY), answer)
+
+
 def test_what_the_instance_had_is_put_back():
     model, inputs = loaded("qwen2_5_vl")
     model.forward = own = model.forward

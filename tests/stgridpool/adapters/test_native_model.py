@@ -43,8 +43,10 @@ class Late(Compressor):
 
 def make_model(name, compressor="none", positions="reference"):
     model, processor = build(name)
-    rule = OwnRule(processor.video_processor, adapter_for(model).sampling)
-    native = NativeVideoModel(model, NativeRecipe(processor, rule, torch.float32), positions=positions)
+    adapter = adapter_for(model)
+    rule = OwnRule(processor.video_processor, adapter.sampling)
+    recipe = NativeRecipe(processor, rule, torch.float32, adapter.lists_per_prompt)
+    native = NativeVideoModel(model, recipe, positions=positions)
     native.compressor = compressor
     return native
 

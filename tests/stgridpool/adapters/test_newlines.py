@@ -118,5 +118,5 @@ def test_refuses_an_unknown_layout_and_places_that_do_not_exist(both, layout):
     with pytest.raises(ValueError, match=r"mm_newline_position cannot be 'rows'\. Available: grid, frame, one_token"):
         compress_inputs(both.native, inputs_of(both, [5, -200, 6], both.pixels[:2]), None)
     layout("grid")
-    with pytest.raises(ValueError, match="positions='survive' has no places for newlines behind rows or frames"):
+    with pytest.raises(ValueError, match="positions='survive' has no places for newlines after rows or frames"):
         compress_inputs(both.native, inputs_of(both, [5, -200, 6], both.pixels[:2]), None, positions="survive")

@@ -77,5 +77,5 @@ def test_without_a_video_it_is_the_text_behind_the_last_image(name):
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl"])
 def test_a_prompt_that_ends_with_its_video_is_refused(name):
-    with pytest.raises(ValueError, match="needs text behind the last video or image, got none"):
+    with pytest.raises(ValueError, match="needs text after the last video or image, got none"):
         questions(name, ["What happens?", FRAMES])

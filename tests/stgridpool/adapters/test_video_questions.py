@@ -45,5 +45,5 @@ def test_what_cannot_be_shared_is_refused(monkeypatch):
     video = "<|vision_start|><|video_pad|><|vision_end|>"
     template = "{% for part in messages[0].content | reverse %}{{ part.text or '" + video + "' }}{% endfor %}!"
     monkeypatch.setattr(processor, "chat_template", template)
-    with pytest.raises(ValueError, match="puts a question in front of its video"):
+    with pytest.raises(ValueError, match="puts a question before its video"):
         asked.generate(QUESTIONS, **GREEDY)
