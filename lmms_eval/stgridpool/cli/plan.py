@@ -46,24 +46,31 @@ def plan(
     Tokens are counted by every definition of retention (--json shows all). A dash stands where the tokens decide.
     """
     from llava.video import VideoReadError, sampled_indices  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions  # noqa: PLC0415
     from lmms_eval_stgridpool.health.planning import TEXT_TOKENS, Planner  # noqa: PLC0415
+    from lmms_eval_stgridpool.health.several_plans import fit_all, plan_all  # noqa: PLC0415
+    from stgridpool.options import choice  # noqa: PLC0415
+    from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
 
-    planner = Planner.of(
-        checkpoint, {} if mm_newline_position is None else {"mm_newline_position": mm_newline_position}
-    )
+    choice("--retention-of", retention_of, DEFINITIONS)
+    overwrites = {} if mm_newline_position is None else {"mm_newline_position": mm_newline_position}
+    planner = Planner.of(checkpoint, overwrites)
     choices = [Choice.parse(text) for text in compressor or ["st_gridpool"]]
-    if retention:
-        choices = [one.at(share, retention_of, planner.reference) for one in choices for share in retention]
     try:
-        counts = dict.fromkeys(len(sampled_indices(video, most, fps, force_sample)) for most in frames or [64])
+        counts = list(dict.fromkeys(len(sampled_indices(video, most, fps, force_sample)) for most in frames or [64]))
     except VideoReadError as error:
         raise ValueError(str(error)) from error
-    found = [(choice.folder, planner.plan(choice.build(), count)) for choice in choices for count in counts]
-    fitting = {} if fit is None else {choice.folder: planner.fit(choice.build(), fit) for choice in choices}
+    remarks: list[str] = []
+    if retention:
+        choices, remarks = at_retentions(choices, retention, retention_of, planner.reference, max(counts))
+    found, refused = plan_all(planner, choices, counts)
+    fitting, too_large = fit_all(planner, choices, fit)
+    remarks += [*refused, *too_large]
+    if not found:
+        raise ValueError(f"no method could be planned: {'; '.join(remarks)}")
     if as_json:
         plans = [{"name": name} | asdict(planned) for name, planned in found]
-        print_json({"plans": plans, "frames_that_fit": fitting, "text_tokens": TEXT_TOKENS})
+        print_json({"plans": plans, "frames_that_fit": fitting, "text_tokens": TEXT_TOKENS, "remarks": remarks})
         return
     print_table(COLUMNS, (_row(name, planned) for name, planned in found))
     own = ", ".join(f"{planner.reference.own_count(count)} of {count} frames" for count in counts)
@@ -71,6 +78,8 @@ def plan(
     typer.echo(f"TFLOPs and KV cache (16 bits) are estimates for the prefill, with {TEXT_TOKENS} tokens of text")
     for name, count in fitting.items():
         typer.echo(f"{count} frames fit into {fit} tokens with {name}")
+    for remark in remarks:
+        typer.echo(remark)
 
 
 def _row(name: str, planned: "Planned") -> tuple[str, ...]:

@@ -7,20 +7,43 @@ import torch
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava.model.tower import ClipTower, SiglipTower, VisionTower
-from stgridpool import Need, build_compressor
+from stgridpool import Compressor, Need, build_compressor
+from stgridpool.adapters.adapter import Adapter
+from stgridpool.adapters.families import FAMILIES
+from stgridpool.adapters.method import IN_DECODER
+from stgridpool.adapters.question import QUESTION
+from stgridpool.compressor import early_steps
+from stgridpool.evidence import AttentionReceived, FrameVectors, Question, TowerKeys, check_offered
 
 
 def suitable_models(name: str) -> dict[str, str]:
     """Say for each kind of model whether the method called `name` runs there with its default options.
 
-    Evidence about the question and attention inside the language model are offered by every model, so that only the
-    vision tower decides.
+    In LLaVA-NeXT's format the vision tower alone decides, as those models offer everything else.
 
     Returns:
-        "yes", or what is missing and how to get it, by kind of model.
+        "yes", or what is missing and how to get it, by kind of model; native families by their `model_type`.
     """
-    needs = build_compressor(name).needs
-    return {kind: _answer(needs, tower) for kind, tower in _towers().items()}
+    method = build_compressor(name)
+    original = {kind: _answer(method.needs, tower) for kind, tower in _towers().items()}
+    native = {", ".join(family.model_types): native_answer(method, family) for family in FAMILIES}
+    return original | native
+
+
+def native_answer(method: Compressor, family: type[Adapter]) -> str:
+    """Say whether a method runs on a family of native models: "yes", or what is missing."""
+    if early_steps(method):
+        return "no: it acts on frames or in the vision tower, which native models do not allow"
+    if family.attends_both_ways and any(step.is_inside for step in method.steps()):
+        return "no: it acts inside the language model, where visual tokens of this family attend in both directions"
+    watched = {AttentionReceived, TowerKeys} if family.tower is not Adapter.tower else set()
+    try:
+        check_offered(method.needs, {FrameVectors, Question, *IN_DECODER, *watched}, method)
+    except ValueError as error:
+        return f"no: {error}"
+    others = [need for need in method.needs if isinstance(need, FrameVectors | Question)]
+    missing = [need for need in others if need not in (FrameVectors("mean"), QUESTION)]
+    return f"no: native models do not have the part for {missing[0]!r}" if missing else "yes"
 
 
 def _towers() -> dict[str, VisionTower]:

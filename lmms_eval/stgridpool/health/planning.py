@@ -1,6 +1,6 @@
 """What a method makes of a video, counted without running a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -9,7 +9,9 @@ from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.known_towers import patches_per_side
 from llava.model.newline_rule import newline_position
 from llava.model.own_pooling import pooling_compressor
+from lmms_eval_stgridpool.health.largest import NEAR, largest
 from stgridpool import Compressor, Shape
+from stgridpool.budget import BudgetError
 from stgridpool.compressor import PATCHES, Step, planned_counts, steps_that_renumber
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference, planned_layers, planned_retention
@@ -169,11 +171,14 @@ class Planner:
         """Return the largest number of frames of which at most `most_tokens` enter the language model, with newlines.
 
         Raises:
-            ValueError: If one frame has more, or the number of tokens depends on the tokens.
+            ValueError: If the fewest frames that the method takes have more, or the number of tokens depends on the
+                tokens.
         """
 
-        def count(frames: int) -> int:
-            planned = self.plan(compressor, frames)
+        def count(frames: int) -> int | None:
+            planned = self._taken(compressor, frames)
+            if planned is None:
+                return None
             if planned.tokens is None:
                 raise ValueError(
                     f"the number of tokens that {compressor!r} keeps depends on the video: give it a budget, such as "
@@ -181,15 +186,36 @@ class Planner:
                 )
             return planned.tokens + planned.newlines
 
-        if count(1) > most_tokens:
-            raise ValueError(f"one frame has {count(1)} tokens, more than {most_tokens}")
-        return _largest(lambda frames: count(frames) <= most_tokens, MOST_FRAMES)
+        def holds(frames: int) -> bool | None:
+            found = count(frames)
+            return None if found is None else found <= most_tokens
+
+        most = largest(holds, MOST_FRAMES)
+        if most is not None:
+            return most
+        counts = ((frames, count(frames)) for frames in range(1, NEAR + 1))
+        fewest = next(((frames, found) for frames, found in counts if found is not None), None)
+        if fewest is None:
+            raise ValueError(f"{compressor!r} takes no number of frames up to {NEAR}: change its budget")
+        frames, tokens = fewest
+        which = "one frame has" if frames == 1 else f"{frames} frames, the fewest that {compressor!r} takes, have"
+        raise ValueError(f"{which} {tokens} tokens, more than {most_tokens}")
 
     def most_frames(self, compressor: Compressor) -> int | None:
         """Return the largest number of frames whose prompt fits into the checkpoint's context; None if none does."""
-        if self.plan(compressor, 1).fits is not True:
+
+        def holds(frames: int) -> bool | None:
+            planned = self._taken(compressor, frames)
+            return None if planned is None else planned.fits is True
+
+        return largest(holds, MOST_FRAMES)
+
+    def _taken(self, compressor: Compressor, frames: int) -> Planned | None:
+        """Plan a number of frames; None if the method cannot meet its budget with it."""
+        try:
+            return self.plan(compressor, frames)
+        except BudgetError:
             return None
-        return _largest(lambda frames: self.plan(compressor, frames).fits is True, MOST_FRAMES)
 
     def _lattice(self, method: Compressor, frames: int) -> Shape | None:
         """Return the lattice of the tokens that enter the language model; None if they do not fill one."""
@@ -205,12 +231,3 @@ class Planner:
             early = sum(step.is_before_features for step in steps)
             steps[early:early] = self.reference.own_pooling.steps()
         return steps
-
-
-def _largest(holds: Callable[[int], bool], most: int) -> int:
-    """Return the largest number from 1 to `most` for which `holds`, which is true up to some number and then false."""
-    low, high = 1, most + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low

@@ -2,15 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
+from pathlib import Path
 
 import torch
 
 from llava.model.checkpoint import Checkpoint, read_checkpoint
-from llava.model.checkpoint_files import StoredTensor, local_folder
+from llava.model.checkpoint_files import StoredTensor, local_folder, one_line, read_json, stored_tensors
+from llava.model.checkpoint_kind import is_original
 from llava.model.finite_weights import read_weights
+from llava.nvila.layout import nvila_folder
 from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
+from stgridpool.adapters.names import MODEL_TYPES
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 MEMORY_SHARE = 0.9
@@ -36,6 +40,10 @@ def check_checkpoint(name: str, progress: Progress | None) -> Iterator[Finding]:
         yield Finding("checkpoint", WARNING, f"{name} is not on this disk; a run downloads it", f"hf download {name}")
         return
     try:
+        settings = read_json(folder / "config.json") if nvila_folder(folder) is None else {}
+        if settings.get("model_type") in MODEL_TYPES and not is_original(settings):
+            yield from _native(folder, progress)
+            return
         checkpoint = read_checkpoint(folder)
     except ValueError as error:
         yield Finding("checkpoint", PROBLEM, str(error), f"download it again, or mend what is named (in {folder})")
@@ -43,13 +51,48 @@ def check_checkpoint(name: str, progress: Progress | None) -> Iterator[Finding]:
     count = len(checkpoint.tensors)
     yield Finding("checkpoint", OK, f"{folder}: configuration and {count} tensors agree; no weight is missing")
     yield _tokenizer(checkpoint)
-    yield _size(list(checkpoint.tensors.values()))
-    if progress is not None:
-        total = sum(_BYTES.get(tensor.dtype, 1) * prod(tensor.shape) for tensor in checkpoint.tensors.values())
-        not_finite, overflowing = read_weights(checkpoint.tensors, progress("Reading weights", total))
-        state = PROBLEM if not_finite else WARNING if overflowing else OK
-        text, _, repair = (not_finite or overflowing or "all are finite, in float16 too").partition(": ")
-        yield Finding("weights", state, text, repair)
+    yield from _weights(checkpoint.tensors, progress)
+
+
+def _native(folder: Path, progress: Progress | None) -> Iterator[Finding]:
+    """Check the checkpoint of a native model of transformers: its files, its processor and its weights.
+
+    Raises:
+        ValueError: If a file is missing or damaged.
+    """
+    from accelerate import init_empty_weights  # noqa: PLC0415 - transformers' own models are slow to import
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415
+
+    tensors = stored_tensors(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        with init_empty_weights():
+            AutoModelForImageTextToText.from_config(config)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        repair = f"download its config.json again (in {folder})"
+        yield Finding("checkpoint", PROBLEM, f"{folder}: {one_line(error)}", repair)
+        return
+    text = f"{folder}: a native {config.model_type} with {len(tensors)} tensors, which --model video_hf runs"
+    yield Finding("checkpoint", OK, text)
+    try:
+        processor = AutoProcessor.from_pretrained(folder)
+        yield Finding("processor", OK, f"{type(processor).__name__}, {len(processor.tokenizer)} tokens")
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+        repair = "copy its files from the checkpoint this one was made of"
+        yield Finding("processor", PROBLEM, one_line(error), repair)
+    yield from _weights(tensors, progress)
+
+
+def _weights(tensors: Mapping[str, StoredTensor], progress: Progress | None) -> Iterator[Finding]:
+    """Check the size of weights, and, with `progress`, that all are finite."""
+    yield _size(list(tensors.values()))
+    if progress is None:
+        return
+    total = sum(_BYTES.get(tensor.dtype, 1) * prod(tensor.shape) for tensor in tensors.values())
+    not_finite, overflowing = read_weights(tensors, progress("Reading weights", total))
+    state = PROBLEM if not_finite else WARNING if overflowing else OK
+    text, _, repair = (not_finite or overflowing or "all are finite, in float16 too").partition(": ")
+    yield Finding("weights", state, text, repair)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> Finding:

@@ -1,7 +1,6 @@
 """Whether the longest videos of a run fit into the checkpoint's context, and what would."""
 
 import math
-from contextlib import suppress
 
 from lmms_eval_stgridpool.health.planning import Planned, Planner
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
@@ -46,8 +45,7 @@ def _repairs(planner: Planner, arguments: LlavaArguments, planned: Planned) -> s
         if planner.plan(pooled, planned.frames).fits:
             name = "bilinear" if arguments.compressor == "none" else f"{arguments.compressor}+bilinear"
             repairs.append(f"compressor={name}")
-    with suppress(BudgetError):  # some methods need more than a few frames
-        frames = planner.most_frames(method)
-        if frames is not None:
-            repairs.append(f"max_frames_num={frames}")
+    frames = planner.most_frames(method)
+    if frames is not None:
+        repairs.append(f"max_frames_num={frames}")
     return ", ".join([*repairs, f"a stronger method, or a longer context with max_length={planned.positions}"])

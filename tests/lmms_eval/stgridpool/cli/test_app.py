@@ -85,7 +85,20 @@ def test_one_method_is_shown_with_the_models_that_it_runs_on():
     assert "is no SigLIP tower" in found["models"]["LLaVA on CLIP"]
     text = CliRunner().invoke(app, ["methods", "nsp"]).output
     assert "Presets: none" in text
-    assert text.count("yes") == 2  # both kinds of model
+    assert text.count("yes") == 2 + 11  # both kinds of model in LLaVA-NeXT's format, and all native families
+
+
+def test_methods_say_which_native_families_they_run_on():
+    models = json.loads(CliRunner().invoke(app, ["methods", "fastv", "--json"]).output)["models"]
+    assert models["qwen2_vl, qwen2_5_vl"] == "yes"
+    assert models["molmo2"].startswith(
+        "no: it acts inside the language model, where visual tokens of this family attend"
+    )
+    assert all(models[name].startswith("no: ") for name in models if name.startswith("LLaVA")) is False
+    models = json.loads(CliRunner().invoke(app, ["methods", "earlytom_frames", "--json"]).output)["models"]
+    assert models["internvl"] == "no: it acts on frames or in the vision tower, which native models do not allow"
+    models = json.loads(CliRunner().invoke(app, ["methods", "fastvid", "--json"]).output)["models"]
+    assert models["internvl"].startswith("no: FastVID(")
 
 
 def test_doctor_ends_with_status_1_if_a_run_would_break(tmp_path):

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from lmms_eval_stgridpool.answers.asking import ask
 from lmms_eval_stgridpool.cli.app import app
 from lmms_eval_stgridpool.llava_video import LlavaVideo
+from native_models.families import save
 from stgridpool import NSP, Bilinear, CDPruner, FastV, VisionZip, build_compressor
 from stgridpool.finite import NonFiniteError
 
@@ -103,6 +104,18 @@ def test_the_command_prints_json(video):
         (("none.mp4", "Why?"), "there is no video none.mp4"),
         (("none.mp4", "Why?", "-c", "nps"), "nps: there is no compressor 'nps', did you mean 'nsp'?"),
         ((__file__, "Why?"), "cannot read video"),
+        (
+            (__file__, "Why?", "--model_args", "compressor=nsp"),
+            "compressor in --model_args would be ignored: use --compressor",
+        ),
+        (
+            (__file__, "Why?", "--model_args", "max_frames_num=3"),
+            "max_frames_num in --model_args would be ignored: use --frames",
+        ),
+        (
+            (__file__, "Why?", "--model_args", "share_prefix=False"),
+            "share_prefix in --model_args has no effect on stgridpool ask: leave it out",
+        ),
         ((__file__, "Why?", "--model_args", "max_frame_num=3"), "llava_video has no argument 'max_frame_num', did you"),
     ],
 )
@@ -110,6 +123,15 @@ def test_what_cannot_be_answered_is_one_line(words, message):
     error = invoke(*words).exception
     assert isinstance(error, ValueError)
     assert str(error).startswith(message)
+
+
+def test_native_models_answer(video, tmp_path):
+    words = ["ask", str(video), QUESTIONS[0], "--checkpoint", str(save("qwen2_5_vl", tmp_path)), "--frames", "4"]
+    words += ["--model_args", "device=cpu,torch_dtype=float32,max_pixels=4096,min_pixels=1024", "--json"]
+    found = CliRunner().invoke(app, [*words, "-c", "none", "--compare", "average", "--max-new-tokens", "2"])
+    assert found.exception is None
+    none, average = json.loads(found.stdout)["replies"]
+    assert none["visual_tokens"] > average["visual_tokens"] > 0
 
 
 def test_an_answer_from_nan_is_no_answer(encoder, video, monkeypatch):

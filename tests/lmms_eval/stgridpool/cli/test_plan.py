@@ -45,3 +45,25 @@ def test_a_missing_video_is_one_line():
     error = invoke("none.mp4").exception
     assert isinstance(error, ValueError)  # which the command shows as its last line
     assert str(error) == "cannot read video none.mp4: no such file"
+
+
+def test_what_one_method_cannot_do_is_a_remark(video):
+    sweep = ["--retention", "0.5", "--retention", "0.25", "--frames", "4", "--json"]
+    found = json.loads(invoke(video, "-c", "visionzip", "-c", "none", *sweep).output)
+    assert [one["name"] for one in found["plans"]] == ["visionzip@0.5", "visionzip@0.25"]
+    assert [remark.partition(":")[0] for remark in found["remarks"]] == ["none@0.5", "none@0.25"]
+    merge = 'framefusion_merge:{"threshold":0.6}'
+    lines = invoke(video, "-c", merge, "-c", "nsp", "--frames", "4", "--fit", "100").output.splitlines()
+    assert "8 frames fit into 100 tokens with nsp" in lines
+    assert lines[-1].startswith("framefusion_merge_threshold=0.6: the number of tokens that FrameFusionMerge(")
+    error = invoke(video, "-c", "none", "--retention", "0.5").exception
+    assert str(error).startswith("no method could be planned: none@0.5: left out: ")
+
+
+def test_a_definition_is_checked_without_a_retention_too(video):
+    assert str(invoke(video, "--retention-of", "last").exception).startswith("--retention-of cannot be 'last'. Available: ")
+
+
+def test_options_have_forms_with_hyphens(video):
+    found = json.loads(invoke(video, "-c", "nsp", "--mm-newline-position", "no_token", "--json").output)
+    assert found["plans"][0]["newlines"] == 0

@@ -94,6 +94,21 @@ def test_frames_that_fit(planner):
         planner.fit(NSP(), 11)
 
 
+def test_numbers_of_frames_that_a_method_refuses_are_left_out(planner):
+    """dycoke_ttm keeps the first frame whole, so half of one frame cannot be; temporal_average leaves whole frames."""
+    from stgridpool import DyCokeTTM, TemporalAverage
+
+    assert planner.fit(DyCokeTTM(retention=0.5), 16 * 20 + 40 * 4) == 40  # half of 16 tokens a frame, 4 newlines
+    fewest = planner.fit(TemporalAverage(retention=0.1), 20 * 5)
+    assert fewest % 10 == 0  # 20 tokens and newlines for a tenth of the frames
+    assert fewest == 50
+    with pytest.raises(
+        ValueError, match=r"10 frames, the fewest that TemporalAverage.* takes, have 20 tokens, more than 1"
+    ):
+        planner.fit(TemporalAverage(retention=0.1), 19)
+    assert planner.most_frames(DyCokeTTM(retention=0.5)) is not None
+
+
 def test_frames_cannot_fit_where_the_tokens_decide(planner):
     from stgridpool import FrameFusionMerge
 

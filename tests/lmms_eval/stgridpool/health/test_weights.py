@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmms_eval_stgridpool.health.weights import check_checkpoint
+from native_models.families import save
 
 MINIATURE = Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint"
 
@@ -94,3 +95,17 @@ def test_a_model_that_is_too_large_is_a_warning(monkeypatch):
     found, _ = findings(MINIATURE, reads_weights=False)
     assert found["size"].state == "warning"
     assert "bfloat16" in found["size"].repair
+
+
+def test_a_native_model_is_ok(tmp_path):
+    save("qwen2_5_vl", tmp_path)
+    found, _ = findings(tmp_path)
+    assert {name: one.state for name, one in found.items()} == dict.fromkeys(
+        ("checkpoint", "processor", "size", "weights"), "ok"
+    )
+    assert "a native qwen2_5_vl with " in found["checkpoint"].text
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+    assert findings(tmp_path)[0]["processor"].state == "problem"
+    (tmp_path / "model.safetensors").unlink()
+    assert findings(tmp_path)[0]["checkpoint"].state == "problem"

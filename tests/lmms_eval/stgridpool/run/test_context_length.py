@@ -69,9 +69,9 @@ def test_the_arguments_set_the_context():
     assert (planner.longest, planner.newline_position) == (77, "no_token")
 
 
-def test_methods_that_refuse_some_numbers_of_frames_are_only_warned_of():
+def test_methods_may_refuse_some_numbers_of_frames():
     """dycoke_ttm keeps the first frame of a video; temporal_average leaves whole frames, and 6.4 are none."""
     said = warning("dycoke_ttm", 64, longest=4000, compressor_args={"retention": 0.5})
     assert said.startswith("64 frames make a prompt of about 6336 tokens")  # half of 64 * 196, and 64 of text
-    assert "max_frames_num" not in said
+    assert "max_frames_num=40, " in said  # 40 * 98 + 64 = 3984
     assert warning("temporal_average", 64, longest=100, compressor_args={"retention": 0.1}) is None
