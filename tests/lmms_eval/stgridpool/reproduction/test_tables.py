@@ -5,6 +5,7 @@ import pytest
 from lmms_eval_stgridpool.reproduction.tables import WHOLE, cells, cells_for, source_of, table_names
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
+from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from stgridpool import build_compressor
 from stgridpool.published import published
@@ -49,6 +50,9 @@ def test_a_table_of_sttm_has_its_frames_its_presets_and_its_tasks():
     assert find("sttm/llava-video-7b", "dycoke_ttm 30 %", "nextqa").options == {"prune": 0.925}
     assert find("sttm/llava-video-7b", "framefusion 30 %", "nextqa").options == {"layer_average": 0.3}
     assert find("sttm/llava-video-72b", "sttm 50 %", "videomme").published == 71.4
+    cell = find("sttm/qwen2-vl-7b", "sttm 30 %", "vnbench")
+    assert (cell.published, cell.options) == (66.7, {"preset": "qwen2-vl-7b/vnbench/30"})
+    assert (cell.arguments["max_frames_num"], cell.arguments["fps"]) == (360, 2)
 
 
 def test_a_method_gets_the_budget_as_its_source_counts_it():
@@ -73,7 +77,8 @@ def test_every_run_of_a_table_can_be_built_and_every_number_is_there(name):
     found = cells(name)
     for cell in found:
         given = [f"pretrained={cell.checkpoint}", f"compressor={cell.compressor}", *cell.words()]
-        arguments = LlavaArguments.parse(parse_model_args(",".join(given)))
+        kind = NativeArguments if cell.checkpoint.startswith("Qwen/") else LlavaArguments
+        arguments = kind.parse(parse_model_args(",".join(given)))
         assert arguments.build_compressor() == build_compressor(cell.compressor, **cell.options)
     if source_of(name):
         models = {cell.checkpoint.split("/")[1] for cell in found}
