@@ -130,7 +130,7 @@ def _cell(
     method: str,
 ) -> Cell:
     arguments = dict(table["arguments"])
-    for place in (benchmark, method, f"{method}/{benchmark}"):
+    for place in (benchmark, method, row, f"{method}/{benchmark}"):
         arguments |= table.get("at", {}).get(place, {})
     task = _task(benchmark, table.get("tasks"), on_disk)
     return Cell(checkpoint, row, benchmark, task, compressor, options, arguments, accuracy)

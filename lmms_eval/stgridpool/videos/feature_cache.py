@@ -40,6 +40,8 @@ FOLDER = "stgridpool_features"
 """Name of the cache's subfolder in the folder that the user names."""
 ABANDONED_SECONDS = 3600
 """Age at which an unfinished file counts as abandoned: writing one takes seconds."""
+OF_CODE = ("versions", "source")
+"""Parts of a setup that identify the code."""
 _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
 _NAME = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}\.tmp")
@@ -74,7 +76,7 @@ class FeatureCache:
         self.folder = own_folder("feature_cache", make_folder("feature_cache", folder) / FOLDER)
         self._limit_bytes, self._setup, self._parts = limit_bytes, setup, parts or {}
         self.is_writable = True
-        self._has_evicted = False
+        self._has_evicted = self._has_served_others = False
 
     def name(self, video: Path, needs: Collection[Need] = (), steps: Sequence[Step] = ()) -> str:
         """Name the entry for a video and for evidence about it; the name changes if either of them does.
@@ -89,31 +91,42 @@ class FeatureCache:
     def newest(self, video: Path, needs: Collection[Need] = (), steps: Sequence[Step] = ()) -> str | None:
         """Return the name of the newest entry for a path, for a video that is gone; None if there is none.
 
+        Other versions of the code may have made it, as it cannot be made again; a warning says so once.
+
         Args:
             video: Where the video was.
             needs: See `name`.
             steps: See `name`.
         """
+        pointer, code = self._pointer(video, needs, steps)
         try:
-            name = read_regular_file(self._pointer(video, needs, steps)).decode("ascii")
+            name, _, made_by = read_regular_file(pointer).decode("ascii").partition(" ")
         except (OSError, UnicodeDecodeError):
             return None
-        return name if _NAME.fullmatch(name) and self._path(name).is_file() else None
+        if not _NAME.fullmatch(name) or not self._path(name).is_file():
+            return None
+        if made_by != code and not self._has_served_others:
+            self._has_served_others = True
+            logger.warning(f"features of missing videos, such as {video}, were made by other versions of the code")
+        return name
 
     def remember(self, name: str, video: Path, needs: Collection[Need] = (), steps: Sequence[Step] = ()) -> None:
         """Make an entry the newest one for the path of its video, see `newest`; nothing happens without the entry."""
         if not self._path(name).is_file():
             return
-        pointer = self._pointer(video, needs, steps)
+        pointer, code = self._pointer(video, needs, steps)
         try:
-            self._write(pointer, name.encode("ascii"))
+            self._write(pointer, f"{name} {code}".encode("ascii"))
         except OSError as error:
             logger.error(f"{pointer} cannot be written, so {video} must not be removed: {error}")
 
-    def _pointer(self, video: Path, needs: Collection[Need], steps: Sequence[Step]) -> Path:
-        """Return the file that holds the name of the newest entry for a path."""
-        place = answer_key(self._facts(needs, steps) | {"place": os.path.abspath(video)})
-        return self.folder / f"{place}.newest"
+    def _pointer(self, video: Path, needs: Collection[Need], steps: Sequence[Step]) -> tuple[Path, str]:
+        """Return the file that names the newest entry for a path, and a digest of the code that makes entries."""
+        facts = self._facts(needs, steps)
+        code = {name: self._setup.get(name) for name in OF_CODE} | {"methods": facts.pop("methods", None)}
+        facts["setup"] = {name: value for name, value in self._setup.items() if name not in OF_CODE}
+        place = answer_key(facts | {"place": os.path.abspath(video)})
+        return self.folder / f"{place}.newest", answer_key(code)
 
     def _facts(self, needs: Collection[Need], steps: Sequence[Step]) -> dict[str, Any]:
         """Collect what an entry depends on besides its video."""

@@ -67,6 +67,8 @@ def test_an_ablation_has_a_row_for_each_preset_and_no_number_that_we_know():
     assert [(one.row, one.options, one.published) for one in found] == [
         (f"ablation/kernel_{size}", {"preset": f"ablation/kernel_{size}"}, None) for size in (1, 2, 3, 4)
     ]
+    # 64 * 27 * 27 = 46656 tokens without pooling, 64 * 13 * 13 = 10816 with windows of 2.
+    assert [one.arguments.get("max_length") for one in found] == [65536, None, None, None]
     parts = [(one.row, one.compressor) for one in cells("st_gridpool/ablation-parts")]
     assert parts[0] == (WHOLE, "bilinear")
     assert [name for _, name in parts[1:]] == ["st_gridpool"] * 3

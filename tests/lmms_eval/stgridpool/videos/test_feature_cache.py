@@ -276,3 +276,23 @@ def test_a_damaged_pointer_or_one_to_an_evicted_entry_names_nothing(cache, make_
     [pointer] = cache.folder.glob("*.newest")
     pointer.write_text(damage, encoding="latin-1")
     assert cache.newest(video) is None
+
+
+def test_features_of_a_video_that_is_gone_outlive_the_code_that_made_them(make_video, tmp_path, warnings):
+    def cache(**setup):
+        return FeatureCache(tmp_path / "cache", 1e6, {"dtype": "float16", "source": "1", "versions": {}} | setup)
+
+    video = tmp_path / "v.mp4"
+    before = cache()
+    before.add(A, make_video())
+    before.remember(A, video)
+    assert before.newest(video) == A
+    assert not warnings
+    later = cache(source="2", versions={"torch": "9"})
+    assert [later.newest(video), later.newest(video)] == [A, A]
+    [warning] = warnings
+    assert f"features of missing videos, such as {video}, were made by other versions of the code" in warning
+    assert cache(dtype="float32").newest(video) is None
+    later.add(B, make_video(1))
+    later.remember(B, video)
+    assert later.newest(video) == before.newest(video) == B
