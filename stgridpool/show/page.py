@@ -25,7 +25,7 @@ from stgridpool.show.drawing import Drawing
 from stgridpool.show.sheet import check_same_video, summary
 from stgridpool.show.trace import HeatMap, Trace
 
-_SCRIPTS = ("data.js", "draw.js", "words.js", "page.js")
+_SCRIPTS = ("data.js", "draw.js", "words.js", "strips.js", "page.js")
 _LONGEST_SIDE, _QUALITY = 640, 88  # of the frames in the page: pixels, and JPEG's 0 to 95
 
 

@@ -20,8 +20,7 @@ Size = tuple[int, int]
 
 _LOST, _LEAST = 0.2, 0.5  # brightness of lost patches, and of those that reach a token with hardly any weight
 _TINT = 0.6  # share of a group's colour in its patches
-_FRAME = 3  # pixels, the frame of a token of a group
-_INSIDE = (slice(_FRAME, -_FRAME),) * 2
+_WIDEST_FRAME = 3  # pixels, the frame of a token of a group
 _SMALLEST_CELL = 5  # pixels, below which no lines are drawn between cells
 
 
@@ -105,7 +104,7 @@ def _layer(frames: NDArray[np.uint8], tokens: Array, drawing: Drawing, size: Siz
     rank = np.where(token < 0, -1, drawing.colour[token])
     cell = math.sqrt(np.prod(edges[:, 2:] - edges[:, :2], axis=1).mean())
     if cell >= _SMALLEST_CELL:
-        picture = _framed(picture, token, rank)
+        picture = _framed(picture, token, rank, min(max(round(cell / 12), 1), _WIDEST_FRAME))
     home = np.where(rank >= 0, -2, home)
     return _with_lines(picture, home, home >= 0, 0.9)
 
@@ -139,15 +138,15 @@ def _tinted(picture: Array, rank: Array) -> Array:
     return np.where((rank >= 0)[..., None], (1 - _TINT) * picture + _TINT * colours, picture)
 
 
-def _framed(picture: Array, token: Array, rank: Array) -> Array:
-    """Draw dark lines between tokens, and inside each token of a group a frame in the colour of the group."""
+def _framed(picture: Array, token: Array, rank: Array, width: int) -> Array:
+    """Draw dark lines between tokens, and inside each token of a group a frame of `width` pixels in its colour."""
     outer = _edges(token)
     picture = np.where(outer[..., None], 0.4 * picture, picture)
-    inner = np.zeros_like(outer)
-    for shift in range(1, _FRAME + 1):
+    padded, inner = np.pad(token, width, constant_values=-2), np.zeros_like(outer)
+    for shift in range(1, width + 1):
         for axis in (0, 1):
             for by in (shift, -shift):
-                inner |= np.roll(np.pad(token, _FRAME, constant_values=-2), by, axis)[_INSIDE] != token
+                inner |= np.roll(padded, by, axis)[width:-width, width:-width] != token
     colours = np.array(group_colours(), np.float64)[rank % NUM_GROUP_COLOURS]
     return np.where((inner & ~outer & (rank >= 0))[..., None], colours, picture)
 

@@ -7,6 +7,12 @@ let data;
 const method = () => data.methods[state.method];
 const stage = () => method().stages[state.stage];
 
+function shownFrame() {
+  // The frame whose patches are drawn: one with sources of the token under the pointer, if the chosen one has none.
+  if (!state.lit || !state.lit.frames.size || state.lit.frames.has(state.frame)) return state.frame;
+  return [...state.lit.frames].reduce((best, one) => (one[1] > best[1] ? one : best))[0];
+}
+
 function addButton(parent, words, isPressed, press, note = "") {
   const button = document.createElement("button");
   const name = document.createElement("b");
@@ -64,7 +70,7 @@ function prepared(canvas, width) {
 
 function draw() {
   const width = Math.round((element("patches").clientWidth || 600) * Math.min(window.devicePixelRatio || 1, 2));
-  drawFrame(element("patches"), width, state.method, state.frame, state.lit);
+  drawFrame(element("patches"), width, state.method, shownFrame(), state.lit);
   drawTokens(data, stage(), state.frame, prepared(element("tokens"), width), state.lit);
   element("frame").value = state.frame;
   element("clock").textContent = `frame ${state.frame + 1} of ${data.shape[0]}${data.times ? ` · ${clock(state.frame)}` : ""}`;
@@ -76,7 +82,8 @@ function draw() {
 function setTitles() {
   const heat = state.view ? method().heatMaps[state.view - 1] : null;
   const range = heat ? ` from ${heat.low.toPrecision(3)} to ${heat.high.toPrecision(3)}` : "";
-  title("patches-title", heat ? heat.label : "Patches of the frame", heat ? range : "");
+  if (heat && !state.lit) title("patches-title", heat.label, range);
+  else title("patches-title", "Patches", `${data.times ? " at" : " of"} ${clock(shownFrame())}`);
   const count = tokensOfFrame(stage(), state.frame).length;
   title("tokens-title", "What the language model reads here", ` ${plural(count, "token")}`);
 }
@@ -92,46 +99,6 @@ function drawFrame(canvas, width, index, frame, lit) {
   else drawPatches(data, isActive ? one.stages[state.stage] : one.stages.at(-1), frame, context, lit);
 }
 
-function makeStrips() {
-  const [frames] = data.shape;
-  data.methods.forEach((one, index) => {
-    const strip = Object.assign(document.createElement("div"), { className: "strip" });
-    const narrowest = 48;
-    strip.style.gridTemplateColumns = `132px repeat(${frames}, minmax(0, 1fr))`;
-    strip.style.minWidth = `${140 + frames * (narrowest + 5)}px`;
-    const button = Object.assign(document.createElement("button"), { textContent: one.name, title: one.name });
-    button.addEventListener("click", () => chooseMethod(index));
-    strip.append(button);
-    for (let frame = 0; frame < frames; frame += 1) {
-      const canvas = Object.assign(document.createElement("canvas"), { title: clock(frame) });
-      canvas.addEventListener("click", () => {
-        state.frame = frame;
-        if (index === state.method) goTo(frame);
-        else chooseMethod(index);
-      });
-      strip.append(canvas);
-    }
-    element("strips").append(strip);
-  });
-}
-
-function drawStrips() {
-  [...element("strips").children].forEach((strip, index) => {
-    const isActive = index === state.method, lit = isActive ? state.lit : null;
-    strip.classList.toggle("active", isActive);
-    strip.classList.toggle("lighting", Boolean(lit));
-    [...strip.querySelectorAll("canvas")].forEach((canvas, frame) => {
-      const isLit = Boolean(lit && lit.frames.has(frame));
-      canvas.classList.toggle("now", frame === state.frame);
-      canvas.classList.toggle("lit", isLit);
-      const drawn = `${isActive ? `${state.stage},${state.view}` : ""}${isLit ? `,${[...lit.tokens]}` : ""}`;
-      if (canvas.dataset.drawn === drawn) return; // nothing has changed
-      canvas.dataset.drawn = drawn;
-      drawFrame(canvas, 192, index, frame, isLit ? lit : null);
-    });
-  });
-}
-
 function lightTokens(tokens, patch = null) {
   // The sources of tokens, each with its weight as a share of the largest.
   const { offsets, sources, weights } = stage().arrays;
@@ -145,8 +112,7 @@ function lightTokens(tokens, patch = null) {
     }
   }
   const shares = new Map([...found].map(([source, weight]) => [source, weight / largest]));
-  const area = data.shape[1] * data.shape[2];
-  return { tokens: new Set(tokens), sources: shares, weights: found, patch, frames: new Set([...found.keys()].map((one) => Math.floor(one / area))) };
+  return { tokens: new Set(tokens), sources: shares, weights: found, patch, frames: sumsByFrame(found) };
 }
 
 function point(event, canvas) {
@@ -165,7 +131,7 @@ function patchAt(event) {
   const canvas = element("patches"), [x, y] = point(event, canvas), [, rows, columns] = data.shape;
   const row = Math.floor((y / canvas.height) * rows), column = Math.floor((x / canvas.width) * columns);
   if (row < 0 || row >= rows || column < 0 || column >= columns) return null;
-  const patch = (state.frame * rows + row) * columns + column;
+  const patch = (shownFrame() * rows + row) * columns + column;
   const { starts, tokens } = tokensOfPatches(stage());
   return lightTokens([...tokens.subarray(starts[patch], starts[patch + 1])], patch);
 }
@@ -191,7 +157,7 @@ function watch(canvas, find) {
 function report() {
   const { lit } = state, readout = element("readout"), canvas = element("patches");
   const [, rows, columns] = data.shape, area = rows * columns;
-  const here = lit ? [...lit.sources.keys()].filter((one) => Math.floor(one / area) === state.frame) : [];
+  const here = lit ? [...lit.sources.keys()].filter((one) => Math.floor(one / area) === shownFrame()) : [];
   canvas.dataset.lit = here.map((one) => one % area).sort((a, b) => a - b).join(" ");
   element("tokens").dataset.lit = lit ? [...lit.tokens].join(" ") : "";
   readout.classList.toggle("idle", !lit);

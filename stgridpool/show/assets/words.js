@@ -3,15 +3,20 @@
 const clock = (frame) => (data.times ? `${data.times[frame].toFixed(1)} s` : `frame ${frame}`);
 const percent = (share) => `${share >= 0.0995 ? Math.round(100 * share) : (100 * share).toFixed(1)} %`;
 const plural = (count, word, words = `${word}s`) => `${count} ${count === 1 ? word : words}`;
-function aboutToken(token, frame, lit) {
+
+function sumsByFrame(weights) {
+  // The weight that comes from each frame.
   const area = data.shape[1] * data.shape[2], sums = new Map();
-  let total = 0;
-  for (const [source, weight] of lit.weights) {
-    const of = Math.floor(source / area);
-    sums.set(of, (sums.get(of) || 0) + weight);
-    total += weight;
+  for (const [source, weight] of weights) {
+    const frame = Math.floor(source / area);
+    sums.set(frame, (sums.get(frame) || 0) + weight);
   }
-  const parts = [...sums].sort((a, b) => b[1] - a[1]);
+  return sums;
+}
+
+function aboutToken(token, frame, lit) {
+  const parts = [...lit.frames].sort((a, b) => b[1] - a[1]);
+  const total = parts.reduce((sum, [, part]) => sum + part, 0);
   const listed = parts.slice(0, 5).map(([of, sum]) => `${clock(of)} ${percent(sum / total)}`).join(", ");
   const more = parts.length > 5 ? ` and ${plural(parts.length - 5, "more frame")}` : "";
   const made = plural(lit.weights.size, "patch", "patches");

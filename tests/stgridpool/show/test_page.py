@@ -121,7 +121,9 @@ def test_a_mosaic_is_drawn_as_one_and_its_tokens_come_from_other_frames(page):
     tiles = [colour(page, "#tokens", row, column) for row in (0, 2) for column in (0, 2)]
     assert all(near(tile, expected) for tile, expected in zip(tiles, COLOURS, strict=True))
     point(page, "#tokens", 0, 0, click=True)
-    assert (lit(page), frames_lit(page)) == ([], [0])
+    assert (lit(page), frames_lit(page)) == ([0, 1, 4, 5], [0])
+    assert page.locator("#patches-title").inner_text() == "Patches at 0.0 s"  # where the sources are
+    assert near(colour(page, "#patches", 0, 0), COLOURS[0])
     page.locator("#frame").fill("0")  # a click keeps the token
     assert lit(page) == [0, 1, 4, 5]
     page.keyboard.press("Escape")
