@@ -29,7 +29,7 @@ exit_without_own_llava()  # before the imports that would fail
 from rich.console import Console
 
 from lmms_eval_stgridpool.comparison.choice import Choice
-from lmms_eval_stgridpool.comparison.sweeping import Sweep, sweep_folder
+from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder
 from lmms_eval_stgridpool.comparison.table import show
 from lmms_eval_stgridpool.kept.paths import path_argument
 from stgridpool.retention import DEFINITIONS
@@ -106,7 +106,7 @@ def main() -> None:
     try:
         if given["output_path"] is None:
             options = (given[name] for name in ("tasks", "model_args", "retention_of", "limit"))
-            given["output_path"] = sweep_folder(REPOSITORY / "logs" / "runs", *options)
+            given["output_path"] = output_folder(REPOSITORY / "logs" / "runs", "sweep", *options)
         choices = given.pop("compressors") + [choice_argument(word) for word in given.pop("behind_retention")]
         sweep = Sweep(tuple(choices), **given | {"retention": tuple(given["retention"])})
     except (ArgumentTypeError, ValueError) as error:

@@ -5,21 +5,31 @@ Methods that change frames need features of their own, and have the video decode
 
 import copy
 import sys
-from collections.abc import Hashable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from llava.video_opening import VideoReadError
+from lmms_eval_stgridpool.answers.asking import ask
+from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.schedule import Job, in_batches, in_video_order, videos_in_order
 from lmms_eval_stgridpool.run.failure import fatal
+from lmms_eval_stgridpool.video_hf import VideoHf
 from lmms_eval_stgridpool.videos.encoding import MediaEncoder
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from lmms_eval_stgridpool.videos.last_made import LastMade
-from stgridpool import Compressor, Step
+from stgridpool import Compressor, Step, build_compressor
+from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.budget import BudgetError
 from stgridpool.compressor import early_steps
+from stgridpool.cost import DecoderSize
+from stgridpool.equal_budget import Reference
 from stgridpool.timing import StageTimer
 
 
@@ -42,7 +52,7 @@ class SharingEncoder(MediaEncoder):
         return self.last.get(tuple(paths), lambda: super(SharingEncoder, self).features(paths, timer))
 
 
-class SweptModel(LlavaVideo):
+class Swept(EvaluatedModel):
     """One compressor of a sweep; for lmms-eval a model like any other.
 
     The first model that lmms-eval asks answers the questions about each video with all compressors, one after the
@@ -55,11 +65,17 @@ class SweptModel(LlavaVideo):
     Args:
         **arguments: See `Arguments`.
 
+    Attributes:
+        budget_missed: Why this compressor was left out; None if it was not.
+        peak_bytes: Most memory that torch held on a GPU while this compressor answered, weights included, on the rank
+            with the most; None on the CPU.
+
     Raises:
         ValueError: If an argument is unknown or out of range.
     """
 
     let_through = BudgetError
+    encoder: "SharingEncoder"
 
     def __init__(self, **arguments: Any) -> None:
         self.budget_missed: str | None = None
@@ -67,8 +83,45 @@ class SweptModel(LlavaVideo):
         self.encoder = _sharing(self.encoder)
         self._sweep = [self]
         self._found: dict[Hashable, Answered] = {}
+        self.peak_bytes: int | None = None
 
-    def for_each(self, compressors: Sequence[Compressor]) -> list["SweptModel"]:
+    @abstractmethod
+    def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:
+        """Return what retention is measured against, and the number of frames of a long video.
+
+        Args:
+            first_video: Finds the first video of the sweep, where the reference depends on it.
+        """
+
+    @abstractmethod
+    def own_choice(self) -> tuple[str, dict[str, Any]]:
+        """Return name and options of the compressor that leaves the checkpoint as it is."""
+
+    def warm_up(self, video: Path) -> None:
+        """Answer a question about a video, which loads kernels, so that the first compressor is not charged for that.
+
+        Args:
+            video: The video; nothing happens if it cannot be read.
+        """
+        name, options = self.own_choice()
+        try:
+            ask(self.encoder, video, ["What is shown?"], {name: build_compressor(name, **options)}, max_new_tokens=2)
+        except VideoReadError:
+            return
+        finally:
+            self._forget_features()
+
+    def _forget_features(self) -> None:
+        """Free features that were made before `for_each`: they lack the evidence of the compressors."""
+        self.encoder.last.forget()
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Bytes of keys and values that a position takes in all layers of the language model."""
+        size = DecoderSize.of(self.model.language_model.config.get_text_config())
+        return size.kv_bytes([1.0] * size.layers, self.placement.dtype.itemsize)
+
+    def for_each(self, compressors: Sequence[Compressor]) -> list["Swept"]:
         """Create a model for each compressor; all of them share this one's weights in memory.
 
         Those that change frames alike before the vision tower or in it, if at all, also share features.
@@ -80,7 +133,7 @@ class SweptModel(LlavaVideo):
             ValueError: If the model does not offer the evidence that a compressor needs.
         """
         sweep = [copy.copy(self) for _ in compressors]
-        first_of: dict[tuple[Step, ...], SweptModel] = {}
+        first_of: dict[tuple[Step, ...], Swept] = {}
         asked: dict[tuple[Step, ...], list[Compressor]] = {}
         for model, compressor in zip(sweep, compressors, strict=True):
             self.model.compressor = compressor
@@ -164,6 +217,7 @@ class SweptModel(LlavaVideo):
     def _answer_alone(self, jobs: list[Job], no_answer: Answer) -> None:
         """Answer questions about one video with this compressor, then free its tokens and prefix."""
         self.model.compressor = self.compressor
+        self._forget_peak()
         unknown = [self._own(job) for job in jobs if _key(job) not in self._found]
         for batch in in_batches(unknown, self._own_batch):
             results = [Answered(no_answer, SampleFacts())] * len(batch)
@@ -174,6 +228,54 @@ class SweptModel(LlavaVideo):
                     self.budget_missed = str(error)
             self._found |= zip(map(_key, batch), results, strict=True)
         self._answerer.forget()
+        self._note_peak()
+
+    def _forget_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _note_peak(self) -> None:
+        if self.device.type == "cuda":
+            self.peak_bytes = max(self.peak_bytes or 0, torch.cuda.max_memory_allocated(self.device))
+
+    def _finish_record(self) -> None:
+        peaks = [peak for peak in self.exchange.gather(self.peak_bytes) if peak is not None]
+        self.peak_bytes = max(peaks, default=None)
+        super()._finish_record()
+
+
+class SweptModel(Swept, LlavaVideo):
+    """One compressor of a sweep over a checkpoint in LLaVA-NeXT's format."""
+
+    def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:  # noqa: ARG002
+        """See `Swept`; it follows from the checkpoint."""
+        return self.model.reference(), self.arguments.max_frames_num
+
+    def own_choice(self) -> tuple[str, dict[str, Any]]:
+        """See `Swept`."""
+        return self.model.language_model.config.mm_spatial_pool_mode, {}
+
+
+class SweptNative(Swept, VideoHf):
+    """One compressor of a sweep over a native model."""
+
+    model: NativeVideoModel
+
+    def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:
+        """See `Swept`; budgets in windows are chosen for the frames of the first video."""
+        [video] = self.encoder.features([first_video()], StageTimer(self.device))
+        self._forget_features()
+        if isinstance(video.features, torch.Tensor):
+            raise TypeError("features of a native model are tensors by name, got one tensor")
+        return self.model.reference_for(video.features), len(video.times)
+
+    def own_choice(self) -> tuple[str, dict[str, Any]]:
+        """See `Swept`."""
+        return "none", {}
+
+
+SWEPT: Mapping[str, type[Swept]] = {"llava_video": SweptModel, "video_hf": SweptNative}
+"""The models of a sweep, by their names in lmms-eval."""
 
 
 def _sharing(plain: MediaEncoder) -> SharingEncoder:

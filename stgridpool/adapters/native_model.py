@@ -127,6 +127,17 @@ class NativeVideoModel:
             "the tokens of a native model depend on the size of the video: give the compressor its own budget"
         )
 
+    def reference_for(self, features: Mapping[str, Tensor]) -> Reference:
+        """Return what retention of a video is measured against.
+
+        Args:
+            features: The encoded video, as `encode` returns it.
+        """
+        visual = from_tensors(features)
+        rows, columns = (visual.tokens if visual.patches is None else visual.patches).shape[1:3]
+        layers = len(self.language_model.get_decoder().layers)
+        return Reference(self._adapter.own_pooling(self.language_model), (rows, columns), layers)
+
     def own_counts(self, video: Video) -> tuple[int, int]:
         """Count the tokens that the unmodified model would read, and the rows after them."""
         if not isinstance(video, NativeVideo):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lmms_eval_stgridpool.cli.ask import ask
+from lmms_eval_stgridpool.cli.choose import choose
 from lmms_eval_stgridpool.cli.doctor import doctor
 from lmms_eval_stgridpool.cli.methods import methods
 from lmms_eval_stgridpool.cli.plan import plan
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (methods, doctor, plan, ask, show, eval_, sweep, compare, extract, submit, reproduce):
+for command in (methods, doctor, plan, ask, show, eval_, sweep, choose, compare, extract, submit, reproduce):
     app.command(command.__name__.strip("_"))(command)
 
 

@@ -88,7 +88,7 @@ def sweep(
     pooling, however it counts its own budget.
     """
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.sweeping import Sweep, sweep_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.table import show  # noqa: PLC0415
     from stgridpool.options import choice  # noqa: PLC0415
     from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
@@ -96,7 +96,7 @@ def sweep(
     choice("--retention-of", retention_of, DEFINITIONS)
     choices = tuple(map(Choice.parse, compressors))
     if output_path is None:
-        output_path = sweep_folder(Path("logs") / "runs", tasks, model_args, retention_of, limit)
+        output_path = output_folder(Path("logs") / "runs", "sweep", tasks, model_args, retention_of, limit)
     given = Sweep(choices, tasks, model_args, output_path, tuple(retention or ()), retention_of, include_path, limit)
     if processes > 1:
         words = [*compressors, "--tasks", tasks, "--model_args", model_args, "--retention-of", retention_of]
@@ -104,7 +104,7 @@ def sweep(
         words += ["--include_path", str(include_path)] if include_path is not None else []
         words += ["--limit", str(limit)] if limit is not None else []
         words += ["--output_path", str(output_path), *(["--json"] if as_json else [])]
-        _launch(processes, "sweep", words)
+        launch(processes, "sweep", words)
     outcome = given.run()
     if not outcome.is_first:
         return
@@ -124,7 +124,7 @@ def sweep(
         raise ValueError(f"a run failed, see above. Results, marked: {output_path}")
 
 
-def _launch(processes: int, command: str, words: Sequence[str]) -> None:
+def launch(processes: int, command: str, words: Sequence[str]) -> None:
     """Replace this process by accelerate's launcher, which starts a command of `stgridpool` on several processes."""
     import torch  # noqa: PLC0415
 

@@ -6,14 +6,14 @@ questions, without the reading and encoding that the runs of a sweep share; the 
 lmms-eval reports it, with a 95 % interval that counts the questions of one video as one draw.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from lmms_eval_stgridpool.comparison.finished_run import FinishedRun, find_runs, load_run
+from lmms_eval_stgridpool.comparison.finished_run import FinishedRun, Samples, find_runs, load_run
+from lmms_eval_stgridpool.comparison.intervals import clustered_interval
 
 SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
 """Stages that a sweep goes through once for all its runs."""
@@ -82,24 +82,21 @@ def first_metric(task: str, results: Mapping[str, Any]) -> tuple[str, float]:
     raise ValueError(f"the results of {task} hold no number")
 
 
-def clustered_interval(samples: Sequence[Mapping[str, Any]], metric: str, score: float) -> float | None:
-    """Half the width of the 95 % interval of a mean of scores whose draws are videos, not questions.
+def score_interval(samples: Samples, metric: str, score: float) -> float | None:
+    """Return half the width of the 95 % interval of a mean of scores, see `clustered_interval`.
 
-    The residuals of a video's questions are summed before they are squared (the sandwich estimate of a clustered mean).
-    None where a sample's metric has no score, or there is only one video.
+    Questions that the metric does not score do not count. None where it keeps no scores.
     """
-    entries: list[Any] = [sample.get(metric) for sample in samples]
-    if not all(isinstance(entry, dict) and isinstance(entry.get("score"), int | float) for entry in entries):
+    known = [sample for sample in samples if metric in sample]
+    entries: list[Any] = [sample[metric] for sample in known]
+    if not entries or not all(
+        isinstance(entry, dict) and isinstance(entry.get("score"), int | float) for entry in entries
+    ):
         return None
-    average = mean(entry["score"] for entry in entries)
-    residuals: dict[object, float] = {}
-    for sample, entry in zip(samples, entries, strict=True):
-        video = entry.get("videoID", sample["doc_id"])
-        residuals[video] = residuals.get(video, 0.0) + entry["score"] - average
-    if len(residuals) < 2:
-        return None
-    variance = sum(value**2 for value in residuals.values()) * len(residuals) / (len(residuals) - 1)
-    return 1.96 * _unit(score, average) * math.sqrt(variance) / len(entries)
+    videos = [entry.get("videoID", sample["doc_id"]) for sample, entry in zip(known, entries, strict=True)]
+    scores = [entry["score"] for entry in entries]
+    interval = clustered_interval(scores, videos)
+    return None if interval is None else _unit(score, mean(scores)) * interval
 
 
 def scores_by(field: str, samples: Sequence[Mapping[str, Any]], metric: str, score: float) -> dict[str, float]:
@@ -117,7 +114,9 @@ def scores_by(field: str, samples: Sequence[Mapping[str, Any]], metric: str, sco
     """
     kinds: dict[str, list[float]] = {}
     for sample in samples:
-        entry = sample.get(metric)
+        if metric not in sample:  # a question that it does not score
+            continue
+        entry = sample[metric]
         if not isinstance(entry, dict) or field not in entry or "score" not in entry:
             kept = ", ".join(entry) if isinstance(entry, dict) else "nothing"
             raise ValueError(f"{metric} keeps no {field} of a question, but {kept}: give one of these to --by")
@@ -181,6 +180,6 @@ def summarise(
         seconds_per_question=ratio(_own_seconds(record), record["requests"]),
         metric=metric,
         score=score,
-        interval=clustered_interval(samples, metric, score),
+        interval=score_interval(samples, metric, score),
         parts={},
     )

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
 from lmms_eval_stgridpool.comparison.rows import SHARED_STAGES, Row, summarise
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.kept.paths import folder_name
+from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.run.table_tasks import with_tables
-from lmms_eval_stgridpool.sweep import SweptModel
+from lmms_eval_stgridpool.sweep import SWEPT, Swept
 from stgridpool.published import published_for
 from stgridpool.retention import DEFINITIONS
+
+OWN = "uncompressed"
+"""Name of the run of the checkpoint as it is."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class Sweep:
     Attributes:
         choices: The compressors, at least one, each once.
         tasks: Names of tasks, or paths of a user's own tables, separated by commas.
-        model_args: Arguments of llava_video without the compressor, as for lmms-eval.
+        model_args: Arguments of the model without the compressor, as for lmms-eval.
         output_path: Where results go; each compressor gets a folder there.
         retention: Shares of the checkpoint's own tokens to keep, 0 to 1; empty for the options as they are.
         retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
         include_path: Folder of further tasks, or None.
         limit: Most questions per task, or None.
+        model: The lmms-eval model, "llava_video" or "video_hf".
+        has_own: Whether to evaluate the checkpoint as it is first, under the name `OWN`.
 
     Raises:
         ValueError: If there is no compressor, one is named twice, or `model_args` hold one.
@@ -51,6 +57,8 @@ class Sweep:
     retention_of: str = DEFINITIONS[0]
     include_path: Path | None = None
     limit: float | None = None
+    model: str = MODEL
+    has_own: bool = False
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -69,13 +77,20 @@ class Sweep:
 
     def run(self) -> "Outcome":
         """Evaluate all compressors and write their files."""
-        names, tables = with_tables(self.tasks)
+        names, tables = with_tables(self.tasks, self.output_path)
         manager = task_manager(names, [*tables, *([self.include_path] if self.include_path else [])])
-        loaded, choices, remarks = SweptModel(**parse_model_args(self.model_args)), self.choices, list[str]()
+        loaded, choices, remarks = self._load(), list(self.choices), list[str]()
+
+        def first_video() -> Path:
+            return videos_of_tasks(names, manager)[0]
+
+        if self.has_own:
+            loaded.warm_up(first_video())
         if self.retention:
-            reference, frames = loaded.model.reference(), loaded.arguments.max_frames_num
-            found, remarks = at_retentions(choices, self.retention, self.retention_of, reference, frames)
-            choices = tuple(found)
+            reference, frames = loaded.measured_against(first_video)
+            choices, remarks = at_retentions(choices, self.retention, self.retention_of, reference, frames)
+        if self.has_own:
+            choices.insert(0, Choice(*loaded.own_choice(), OWN))
         if not choices:
             return Outcome((), tuple(remarks), 0.0, is_first=loaded.rank == 0)
         log_progress()
@@ -92,9 +107,18 @@ class Sweep:
             shared_seconds([model.run_record for model in models]),
             beside,
             loaded.rank == 0,
+            tuple(choices),
+            loaded.kv_bytes_per_token,
+            {choice.folder: model.peak_bytes for model, choice in zip(models, choices, strict=True)},
         )
 
-    def _evaluate(self, model: SweptModel, choice: Choice, names: list[str], manager: TaskManager) -> list[Row]:
+    def _load(self) -> Swept:
+        """Load the model; native models of some families cannot run the compressor that is otherwise the default."""
+        return SWEPT[self.model](
+            **parse_model_args(self.model_args) | ({} if self.model == MODEL else {"compressor": "none"})
+        )
+
+    def _evaluate(self, model: Swept, choice: Choice, names: list[str], manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.
 
         Args:
@@ -127,8 +151,8 @@ class Sweep:
         if model.budget_missed is not None or record is None or verdict is None:
             files.give_up()
             return []
-        results["config"]["model"] = MODEL
-        tracker.general_config_tracker.log_experiment_args(MODEL, command.model_args, "", "", False)
+        results["config"]["model"] = self.model
+        tracker.general_config_tracker.log_experiment_args(self.model, command.model_args, "", "", False)
         samples = results.pop("samples")
         tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
         for task, of_task in samples.items():
@@ -143,8 +167,8 @@ class Sweep:
 
     def _command(self, choice: Choice) -> Namespace:
         """Return the command line that lmms-eval records for one compressor."""
-        command = Namespace(**vars(self), model=MODEL, process_with_media=False)
-        del command.choices
+        command = Namespace(**vars(self), process_with_media=False)
+        del command.choices, command.has_own
         command.output_path = str(self.output_path / choice.folder)
         command.model_args = f"{self.model_args},{choice.model_args}"
         return command
@@ -160,6 +184,9 @@ class Outcome:
         shared_seconds: Seconds per question of reading and encoding, over all runs.
         published: Accuracies that papers report for the same methods, retentions, tasks and checkpoint.
         is_first: Whether this is rank 0, which alone has rows and writes files.
+        choices: The compressors with the options that they were evaluated with.
+        kv_bytes_per_token: Bytes of keys and values that a position takes in all layers of the language model.
+        peak_bytes: See `Swept`, by the name of the run.
     """
 
     rows: tuple[Row, ...]
@@ -167,6 +194,9 @@ class Outcome:
     shared_seconds: float
     published: tuple[str, ...] = ()
     is_first: bool = True
+    choices: tuple[Choice, ...] = ()
+    kv_bytes_per_token: float = 0.0
+    peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -174,13 +204,16 @@ class Outcome:
         return any(row.failure for row in self.rows)
 
 
-def sweep_folder(runs: Path, tasks: str, model_args: str, retention_of: str, limit: float | None) -> Path:
+def output_folder(
+    runs: Path, kind: str, tasks: str, model_args: str, retention_of: str, limit: float | None = None
+) -> Path:
     """Return where a sweep with these options writes unless told otherwise: sweeps with other options write elsewhere.
 
     lmms-eval adds the checkpoint's name, and each compressor has a folder named by its options and retention.
 
     Args:
         runs: The folder of all runs.
+        kind: The beginning of the folder's name.
         tasks: See `Sweep`, as for the other options.
         model_args: Those that change no answer may be among them.
         retention_of: See `Sweep`.
@@ -190,7 +223,7 @@ def sweep_folder(runs: Path, tasks: str, model_args: str, retention_of: str, lim
     words = [f"{name}={value}" for name, value in given.items() if name not in ("pretrained", "resume_dir")]
     words += [f"retention_of={retention_of}"] if retention_of != DEFINITIONS[0] else []
     words += [f"limit={limit:g}"] if limit is not None else []
-    return runs / folder_name([tasks]) / folder_name(["sweep", *words])
+    return runs / folder_name([tasks]) / folder_name([kind, *words])
 
 
 def published_beside(rows: Sequence[Row], choices: Sequence[Choice], checkpoint: str) -> tuple[str, ...]:

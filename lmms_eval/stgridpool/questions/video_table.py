@@ -6,10 +6,11 @@ left alone.
 
 import csv
 import json
+import os
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,12 @@ def table_file(place: str | Path) -> Path:
     return path
 
 
-def read_table(path: Path) -> list[TableQuestion]:
+def read_table(path: Path, default_questions: Sequence[str] = ()) -> list[TableQuestion]:
     """Read a table; videos are named relative to its folder, with or without their suffix.
 
     Args:
         path: The table, see `table_file`.
+        default_questions: Asked about each video if the table has no column ``question``.
 
     Raises:
         ValueError: If it cannot be read, has no rows, lacks a column or a value, or an answer is none of the options;
@@ -88,6 +90,9 @@ def read_table(path: Path) -> list[TableQuestion]:
     if not rows:
         raise ValueError(f"{path} has no rows")
     columns = list(dict.fromkeys(column for row in rows for column in row))
+    if default_questions and "question" not in columns:
+        rows = [row | {"question": question} for row in rows for question in default_questions]
+        columns.append("question")
     for column in REQUIRED:
         if column not in columns:
             raise ValueError(f"{path} has no column {column!r}{suggestion(column, columns)}")
@@ -96,6 +101,20 @@ def read_table(path: Path) -> list[TableQuestion]:
         if column not in columns and guess.startswith(","):
             logger.warning(f"{path} has no column {column!r}{guess}")
     return [_question(row, path.parent, f"{path}, row {number}") for number, row in enumerate(rows, 1)]
+
+
+def write_table(path: Path, questions: Sequence[TableQuestion]) -> None:
+    """Write a table as JSON lines; any number of ranks may do this at once.
+
+    Args:
+        path: The file.
+        questions: Its rows.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    lines = (json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in questions)
+    unfinished.write_text("".join(lines), encoding="utf-8")
+    unfinished.replace(path)
 
 
 def find_video(folder: Path, name: str) -> Path:

@@ -14,6 +14,8 @@ from lmms_eval_stgridpool.questions.video_table import read_table, table_file
 
 Doc = Mapping[str, Any]
 SPLIT = "test"
+NOT_SCORED = "not_scored"
+"""Name under which a sample shows the answer to a question whose right answer is not known; it is not a metric."""
 
 
 class TableTask(ConfigurableTask):
@@ -77,18 +79,18 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, dict[str, Any
         results: A list with one answer; an empty one is wrong.
 
     Returns:
-        ``accuracy`` if any row of the table has an answer, else ``answered``: ``score`` 0 or 1, None where the right
-        answer is not known; the answer as it was read, the right one, the video and the category.
+        ``accuracy`` where the right answer is known, ``answered`` if it is not known in any row of the table, else
+        `NOT_SCORED`, which is no metric: the answer as it was read, the right one, the video, the category, and for a
+        metric ``score`` 0 or 1.
     """
     read = read_answer(results[0], doc["options"])
-    if not doc["labelled"]:
-        score = float(bool(read))
-    elif not doc["answer"]:
-        score = None
-    else:
-        score = float(read == doc["answer"] if doc["options"] else _contains(read, doc["answer"]))
     known = {"videoID": doc["video"], "category": doc["category"], "answer": doc["answer"], "pred_answer": read}
-    return {"accuracy" if doc["labelled"] else "answered": {"score": score} | known}
+    if not doc["labelled"]:
+        return {"answered": {"score": float(bool(read)), **known}}
+    if not doc["answer"]:
+        return {NOT_SCORED: known}
+    is_right = read == doc["answer"] if doc["options"] else _contains(read, doc["answer"])
+    return {"accuracy": {"score": float(is_right), **known}}
 
 
 def read_answer(answer: str, options: Sequence[str]) -> str:
@@ -104,9 +106,8 @@ def read_answer(answer: str, options: Sequence[str]) -> str:
 
 
 def average(results: Sequence[Doc]) -> float:
-    """Return the mean score of the questions whose answer is known, 0 to 1."""
-    scores = [result["score"] for result in results if result["score"] is not None]
-    return sum(scores) / len(scores) if scores else float("nan")
+    """Return the mean score, 0 to 1."""
+    return float(sum(result["score"] for result in results) / len(results))
 
 
 def _contains(answer: str, right: str) -> bool:

@@ -63,6 +63,19 @@ def test_answers_are_those_of_separate_runs(sweep, ask, make_model):
     assert len({tuple(results) for results in found}) == 3
 
 
+@pytest.mark.parametrize("mode", ["average", "max", "bilinear"])
+def test_the_checkpoint_as_it_is_has_a_name(sweep, monkeypatch, mode):
+    monkeypatch.setattr(sweep[0].model.language_model.config, "mm_spatial_pool_mode", mode)
+    name, options = sweep[0].own_choice()
+    assert build_compressor(name, **options) == sweep[0].model.own_pooling()
+
+
+def test_a_position_takes_keys_and_values_in_every_layer(sweep):
+    config = sweep[0].model.language_model.config
+    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    assert sweep[0].kv_bytes_per_token == 2 * width * config.num_hidden_layers * 4  # float32
+
+
 def test_videos_are_read_and_encoded_once(sweep, ask, counts):
     read, encoded = counts
     documents = [{"visuals": [name]} for name in VIDEOS]

@@ -13,8 +13,10 @@ from llava.video import read_video
 from lmms_eval_stgridpool.kept.identity import frames_digest
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
+from lmms_eval_stgridpool.sweep import SweptNative
 from lmms_eval_stgridpool.video_hf import VideoHf
 from native_models.families import save
+from stgridpool import build_compressor
 from stgridpool.adapters.frame_rules import Source
 
 PIXELS = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
@@ -263,3 +265,21 @@ def test_a_native_run_records_the_digests_of_its_checkpoint_and_of_its_frames(ma
     assert {("weights", "model.safetensors"), ("settings", "tokenizer.json"), ("settings", "config.json")} <= set(names)
     for kind, name in names:
         assert files[kind][name] == hashlib.sha256((folder_of("qwen2_5_vl") / name).read_bytes()).hexdigest()
+
+
+def test_a_sweep_answers_as_separate_runs(folder_of, make_native, ask, clips):
+    """Two methods share what was encoded, after a warm-up whose features lack their evidence."""
+    documents = [{"visuals": [clip], "gen_kwargs": GENERATION} for clip in ("v0.mp4", "v1.mp4", "v0.mp4")]
+    given = {"device": "cpu", "torch_dtype": "float32", "compressor": "none", "max_frames_num": 4, "decode_threads": 1}
+    loaded = SweptNative(pretrained=str(folder_of("qwen2_5_vl")), **given)
+    loaded.warm_up(clips / "v0.mp4")
+    reference, frames = loaded.measured_against(lambda: clips / "v0.mp4")
+    assert (frames, reference.num_layers) == (4, loaded.model.language_model.config.get_text_config().num_hidden_layers)
+    assert reference.own_pooling == loaded.model.own_pooling()
+    options = [("none", {}), ("random", {"retention": 0.5}), ("fastv", {"layer": 1, "retention": 0.5})]
+    swept = loaded.for_each([build_compressor(name, **more) for name, more in options])
+    for model, (name, more) in zip(swept, options, strict=True):
+        alone = make_native("qwen2_5_vl", **given | {"compressor": name, "compressor_args": more})
+        found, expected = (ask(one, "generate_until", documents) for one in (model, alone))
+        assert [one.text for one in found] == [one.text for one in expected]
+        assert [one.token_counts.kept_tokens for one in found] == [one.token_counts.kept_tokens for one in expected]

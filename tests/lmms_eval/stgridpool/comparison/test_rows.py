@@ -69,16 +69,24 @@ def scored(*pairs):
 def test_the_interval_counts_videos_not_questions(comparison):
     # Mean 0.5; the residuals of the two videos sum to 1 and -1, so the variance is 2 * 2 / 1 over 4 squared.
     clustered = scored((1.0, "a"), (1.0, "a"), (0.0, "b"), (0.0, "b"))
-    assert comparison.clustered_interval(clustered, "m", 50.0) == pytest.approx(196 * 4**0.5 / 4)
-    assert comparison.clustered_interval(clustered, "m", 0.5) == pytest.approx(1.96 * 4**0.5 / 4)
+    assert comparison.score_interval(clustered, "m", 50.0) == pytest.approx(196 * 4**0.5 / 4)
+    assert comparison.score_interval(clustered, "m", 0.5) == pytest.approx(1.96 * 4**0.5 / 4)
     # Each question a video of its own: four residuals of a half.
     alone = [{**sample, "m": {"score": sample["m"]["score"]}} for sample in clustered]
-    assert comparison.clustered_interval(alone, "m", 50.0) == pytest.approx(196 * (4 * 0.25 * 4 / 3) ** 0.5 / 4)
+    assert comparison.score_interval(alone, "m", 50.0) == pytest.approx(196 * (4 * 0.25 * 4 / 3) ** 0.5 / 4)
 
 
 def test_without_scores_there_is_no_interval(comparison):
-    assert comparison.clustered_interval([{"doc_id": 0, "m": 1.0}], "m", 1.0) is None
-    assert comparison.clustered_interval(scored((1.0, "a"), (0.0, "a")), "m", 0.5) is None
+    assert comparison.score_interval([{"doc_id": 0, "m": 1.0}], "m", 1.0) is None
+    assert comparison.score_interval(scored((1.0, "a"), (0.0, "a")), "m", 0.5) is None
+
+
+def test_questions_without_a_known_answer_do_not_count(comparison):
+    samples = [*scored((1.0, "a"), (0.0, "b")), {"doc_id": 2, "not_scored": {"videoID": "c"}}]
+    # Residuals of a half and minus a half: the variance is 2 * 0.5 / 1 over 2 squared.
+    assert comparison.score_interval(samples, "m", 0.5) == pytest.approx(1.96 * 1**0.5 / 2)
+    assert comparison.scores_by("videoID", samples, "m", 0.5) == {"a": 1.0, "b": 0.0}
+    assert comparison.score_interval(samples[2:], "m", 0.5) is None
 
 
 def test_unanswered_questions_count_no_tokens_and_stand_beside_the_accuracy(comparison, tmp_path):

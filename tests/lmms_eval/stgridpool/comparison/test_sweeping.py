@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lmms_eval_stgridpool.comparison.sweeping import shared_seconds, sweep_folder
+from lmms_eval_stgridpool.comparison.sweeping import output_folder, shared_seconds
 
 
 def test_reading_and_encoding_count_in_whichever_run_they_were_needed_first():
@@ -27,4 +27,4 @@ def test_runs_without_new_answers_share_no_seconds():
     ],
 )
 def test_sweeps_with_other_options_write_elsewhere(options, folder):
-    assert sweep_folder(Path("runs"), *options) == Path(folder)
+    assert output_folder(Path("runs"), "sweep", *options) == Path(folder)

@@ -1,0 +1,120 @@
+"""``stgridpool choose``: which method and rate suit one's own videos."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    from lmms_eval_stgridpool.comparison.choosing import Chosen
+    from lmms_eval_stgridpool.comparison.settings import Mean, Setting
+
+INPUTS = typer.Argument(metavar="VIDEOS_OR_TABLE...", help="Videos, folders of videos, or a table (clips.csv).")
+CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="A LLaVA-Video, LLaVA-OneVision or native checkpoint.")
+DEFAULT_METHODS = ("st_gridpool", "average", "vidcom2", "random")
+DEFAULT_RETENTION = (0.5, 0.25)
+METHODS = typer.Option(
+    "--methods",
+    "-m",
+    help=f'NAME or NAME:{{"option":value}}; may be repeated. Default: {", ".join(DEFAULT_METHODS)}.',
+)
+RETENTION = typer.Option(help="Share of the model's own tokens to keep; may be repeated. Default: 0.5 and 0.25.")
+RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
+FRAMES = typer.Option("--frames", help="Most frames (max_frames_num).")
+MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further arguments of the model: KEY=VALUE,...")
+TOLERANCE = typer.Option(help="Most loss to accept, 0 to 1; default: 0.02 of accuracy, 0.1 of agreement.")
+SAVE = typer.Option("--save", help="What the setting should save: seconds or cache.")
+OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/INPUT/choose_KEY=VALUE_...")
+PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
+
+COLUMNS = ("setting", "accuracy", "agreement", "loss", "seconds", "cache, MB", "GPU, MB", "best trade-off")
+
+
+def choose(
+    inputs: Annotated[list[Path], INPUTS],
+    checkpoint: Annotated[str, CHECKPOINT],
+    methods: Annotated[list[str] | None, METHODS] = None,
+    retention: Annotated[list[float] | None, RETENTION] = None,
+    retention_of: Annotated[str, RETENTION_OF] = "layer_average",
+    frames: Annotated[int | None, FRAMES] = None,
+    model_args: Annotated[str, MODEL_ARGS] = "",
+    tolerance: Annotated[float | None, TOLERANCE] = None,
+    save: Annotated[str, SAVE] = "seconds",
+    output: Annotated[Path | None, OUTPUT] = None,
+    processes: Annotated[int, PROCESSES] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Run methods at several rates over one's own videos, and recommend one of them.
+
+    A table has the columns video and, where known, question, options and answer; videos without questions are asked a
+    few general ones. Where answers are known, a setting must keep the accuracy, elsewhere the words of the uncompressed
+    model's answers. Intervals are 95 %, and count the questions of one video as one draw.
+    """
+    from lmms_eval_stgridpool.cli.runs import launch  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.choosing import Chooser  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.sweeping import output_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
+
+    given = [f"pretrained={checkpoint}", *([f"max_frames_num={frames}"] if frames is not None else [])]
+    given += [model_args] if model_args else []
+    options = ",".join(given)
+    if output is None:
+        named = inputs[0].stem if len(inputs) == 1 else f"{inputs[0].stem}_and_{len(inputs) - 1}"
+        output = output_folder(Path("logs") / "runs", "choose", named, options, retention_of)
+    methods, retention = methods or list(DEFAULT_METHODS), retention or list(DEFAULT_RETENTION)
+    choices = tuple(map(Choice.parse, methods))
+    _, settings = read_checkpoint_settings(checkpoint)
+    asked = tuple(inputs), model_for(settings, checkpoint), options, choices, tuple(retention), retention_of, output
+    chooser = Chooser(*asked, tolerance, save)
+    if processes > 1:
+        words = [*map(str, inputs), "--checkpoint", checkpoint, "--retention-of", retention_of, "--save", save]
+        words += [word for method in methods for word in ("--methods", method)]
+        words += [word for share in retention for word in ("--retention", str(share))]
+        words += ["--frames", str(frames)] if frames is not None else []
+        words += ["--model_args", model_args] if model_args else []
+        words += ["--tolerance", str(tolerance)] if tolerance is not None else []
+        launch(processes, "choose", [*words, "--output", str(output), *(["--json"] if as_json else [])])
+    found = chooser.run()
+    if found is None:
+        return
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+        typer.echo(f"Results: {output}")
+
+
+def _show(found: "Chosen") -> None:
+    print_table(COLUMNS, map(_row, found.settings))
+    for remark in found.remarks:
+        typer.echo(remark)
+    typer.echo(
+        f"{found.questions} of {found.asked} questions about {found.videos} videos; loss in points; seconds and cache "
+        "(keys and values) per question, without reading and encoding; best trade-off: no other setting is as good in "
+        "loss, seconds and cache."
+    )
+    typer.echo(found.recommendation.sentence)
+
+
+def _row(setting: "Setting") -> tuple[str, ...]:
+    return (
+        setting.run,
+        _text(setting.accuracy, 100, 1, " %"),
+        _text(setting.agreement, 100, 1, " %"),
+        _text(setting.loss, 100, 1),
+        _text(setting.seconds, 1, 3),
+        _text(setting.cache_mb, 1, 2),
+        "" if setting.peak_gpu_mb is None else f"{setting.peak_gpu_mb:.0f}",
+        "yes" if setting.is_on_front else "",
+    )
+
+
+def _text(mean: "Mean | None", factor: int, digits: int, unit: str = "") -> str:
+    """Format a mean with its interval."""
+    if mean is None:
+        return ""
+    interval = "" if mean.interval is None else f" ± {factor * mean.interval:.{digits}f}"
+    return f"{factor * mean.value:.{digits}f}{interval}{unit}"

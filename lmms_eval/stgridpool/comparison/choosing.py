@@ -1,0 +1,158 @@
+"""Choose a compression setting for a user's own videos: sweep, measure, recommend."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from lmms_eval_stgridpool.comparison.choice import Choice
+from lmms_eval_stgridpool.comparison.finished_run import load_run
+from lmms_eval_stgridpool.comparison.recommendation import COSTS, Recommendation, default_tolerance, recommend
+from lmms_eval_stgridpool.comparison.settings import BYTES_PER_MB, Setting, measure
+from lmms_eval_stgridpool.comparison.sweeping import OWN, Outcome, Sweep
+from lmms_eval_stgridpool.questions.task_videos import videos_of_paths
+from lmms_eval_stgridpool.questions.video_table import (
+    TableQuestion,
+    is_table,
+    read_table,
+    table_file,
+    write_table,
+)
+from stgridpool.options import choice, fraction
+
+QUESTIONS = (
+    "What happens in this video? Answer in one sentence.",
+    "Who or what is shown, and where? Answer in one sentence.",
+    "What happens first, and what happens last? Answer in one sentence.",
+)
+"""Asked about each video that comes without questions."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was measured, and what follows.
+
+    Attributes:
+        settings: The uncompressed model first, then each setting.
+        recommendation: One of them.
+        tolerance: Most loss that was accepted, 0 to 1.
+        questions: Number of questions that every setting answered.
+        asked: Number of questions.
+        videos: Number of videos.
+        remarks: Settings that were left out, or miss their retention, and why.
+    """
+
+    settings: tuple[Setting, ...]
+    recommendation: Recommendation
+    tolerance: float
+    questions: int
+    asked: int
+    videos: int
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """The search for a setting.
+
+    Attributes:
+        inputs: A table, see `questions.video_table`; or videos, folders of them, or lists, which are asked `QUESTIONS`.
+        model: The lmms-eval model, "llava_video" or "video_hf".
+        model_args: Its arguments without the compressor.
+        methods: The methods.
+        retention: Shares of the model's own tokens to keep, 0 to 1; empty for the methods' own options.
+        retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        output: Folder for results, answers and the choice; a search that was stopped goes on there.
+        tolerance: Most loss to accept, 0 to 1; None for `default_tolerance`.
+        cost: What to save, one of `COSTS`.
+
+    Raises:
+        ValueError: If an option is out of range, or the output folder has a comma in its path.
+    """
+
+    inputs: tuple[Path, ...]
+    model: str
+    model_args: str
+    methods: tuple[Choice, ...]
+    retention: tuple[float, ...]
+    retention_of: str
+    output: Path
+    tolerance: float | None = None
+    cost: str = "seconds"
+
+    def __post_init__(self) -> None:
+        choice("--save", self.cost, tuple(COSTS))
+        if self.tolerance is not None and self.tolerance != 0:
+            fraction("--tolerance", self.tolerance)
+        for share in self.retention:
+            fraction("--retention", share)
+        if "," in str(self.output):
+            raise ValueError(f"--output must not hold a comma, got {self.output}")
+
+    def run(self) -> Chosen | None:
+        """Evaluate every setting, and recommend one; None on other ranks than the first.
+
+        Raises:
+            FileNotFoundError: If a table or a folder holds nothing.
+            ValueError: If the table is not as it must be, or nothing could be measured.
+        """
+        questions = self._questions()
+        table = self.output / "questions.jsonl"
+        write_table(table, questions)
+        outcome = self._sweep(table).run()
+        if not outcome.is_first:
+            return None
+        if outcome.failed:
+            raise ValueError(next(row.failure for row in outcome.rows if row.failure))
+        found = self._chosen(outcome, questions)
+        text = json.dumps(asdict(found), indent=2, ensure_ascii=False)
+        (self.output / "choice.json").write_text(text + "\n", encoding="utf-8")
+        return found
+
+    def _questions(self) -> list[TableQuestion]:
+        if len(self.inputs) == 1 and is_table(str(self.inputs[0])):
+            return [
+                replace(question, video=str(Path(question.video).resolve()))
+                for question in read_table(table_file(self.inputs[0]), QUESTIONS)
+            ]
+        missing = [path for path in self.inputs if not path.exists()]
+        if missing:
+            raise FileNotFoundError(
+                f"there is no video, folder or table {missing[0]} (working directory: {Path.cwd()})"
+            )
+        videos = [str(path.resolve()) for path in videos_of_paths(self.inputs)]
+        return [TableQuestion(video, question) for video in videos for question in QUESTIONS]
+
+    def _sweep(self, table: Path) -> Sweep:
+        answers = f",resume_dir={self.output / 'answers'}" if "resume_dir=" not in self.model_args else ""
+        return Sweep(
+            self.methods,
+            str(table),
+            self.model_args + answers,
+            self.output,
+            self.retention,
+            self.retention_of,
+            model=self.model,
+            has_own=True,
+        )
+
+    def _chosen(self, outcome: Outcome, questions: Sequence[TableQuestion]) -> Chosen:
+        runs = {}
+        for row in outcome.rows:
+            [runs[row.run]] = load_run(self.output / row.run).samples.values()
+        named = {one.folder: one.model_args for one in outcome.choices}
+        settings = [
+            replace(one, peak_gpu_mb=None if peak is None else peak / BYTES_PER_MB)
+            for one in measure(runs, OWN, named, outcome.kv_bytes_per_token)
+            for peak in [outcome.peak_bytes.get(one.run)]
+        ]
+        tolerance = default_tolerance(settings) if self.tolerance is None else self.tolerance
+        return Chosen(
+            tuple(settings),
+            recommend(settings, tolerance, self.cost),
+            tolerance,
+            settings[0].loss.count,
+            len(questions),
+            len({question.video for question in questions}),
+            outcome.remarks,
+        )
