@@ -104,7 +104,7 @@ def checkpoint(golden, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_model(checkpoint):
-    """Function that builds the lmms-eval model on the CPU; arguments as in --model_args.
+    """Function that builds the lmms-eval model on the CPU, or one of another class; arguments as in --model_args.
 
     One process reads the videos of all models, unless a test has it misbehave: starting it takes longer than reading.
     This thread starts it: one started by a model's thread would end with that thread.
@@ -114,8 +114,8 @@ def make_model(checkpoint):
     idle, plain_worker = [], reading_process.WORKER
     defaults = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
 
-    def make(**arguments):
-        model = LlavaVideo(**defaults | arguments)
+    def make(kind=LlavaVideo, **arguments):
+        model = kind(**defaults | arguments)
         if plain_worker == reading_process.WORKER:
             if not any(process.can_go_on for process in idle):
                 idle.append(reading_process.ReadingProcess())
@@ -166,7 +166,7 @@ def tasks(tmp_path_factory, clips):
 
     `clips` and `clips_choice` ask the same seven questions, `clips_bad_end` fails when it aggregates the answers to
     them, `clips_bad_document` has a question longer than the checkpoint takes, `one_long_video` asks about one of 90 s
-    and 30 of 5 s, `many_videos` asks 20 questions about each of 30, `traps` also about files that FFmpeg opens with a
+    and 30 of 5 s, `many_videos` asks 8 questions about each of 30, `traps` also about files that FFmpeg opens with a
     lot of memory, or never.
     """
     folder = tmp_path_factory.mktemp("tasks")
@@ -178,7 +178,7 @@ def tasks(tmp_path_factory, clips):
         "quiz": QUIZ,
         "quiz_with_a_bad_question": QUIZ,
         "one_long_video": ["long.mp4", *(f"short{index}.mp4" for index in range(30))],
-        "many_videos": [f"many{index // 20}.mp4" for index in range(600)],
+        "many_videos": [f"many{index // 8}.mp4" for index in range(240)],
         "traps": ["v0.mp4", "huge.mp4", "v1.mp4", "waiting.mp4", "v2.mp4"],
     }
     write_traps(folder / "videos")

@@ -180,9 +180,9 @@ def test_a_failure_of_the_aggregation_is_a_failure_of_the_run(run):
     assert list(output.glob("*/*_run.json"))
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_run_that_leaves_too_much_unanswered_marks_its_results_and_fails(run, num_processes):
-    done, output = run("clips", num_processes, f"{SMALL},max_failed=0.1")
+def test_a_run_that_leaves_too_much_unanswered_marks_its_results_and_fails(run):
+    """On one process: in test_sweep.py of the scripts."""
+    done, output = run("clips", 2, f"{SMALL},max_failed=0.1")
     assert 1 in done.statuses
     sentence = "the run failed: 1 of 7 questions could not be answered (unreadable video: 1), more than max_failed=0.1"
     assert sentence in done.stdout.splitlines()[-1]

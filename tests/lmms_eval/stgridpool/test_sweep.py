@@ -27,13 +27,8 @@ def ask_all(ask, model):
 
 
 @pytest.fixture
-def sweep(checkpoint):
-    return SweptModel(
-        pretrained=str(checkpoint),
-        max_frames_num=8,
-        device="cpu",
-        **SETTINGS,
-    ).for_each([build_compressor(name) for name in NAMES])
+def sweep(make_model):
+    return make_model(SweptModel, **SETTINGS).for_each([build_compressor(name) for name in NAMES])
 
 
 @pytest.fixture
@@ -100,11 +95,10 @@ def test_each_model_counts_for_itself(sweep, ask):
     assert "vision" not in sweep[1].run_record["seconds"]
 
 
-def test_a_compressor_that_cannot_meet_its_budget_stops_alone(checkpoint, ask, make_model):
+def test_a_compressor_that_cannot_meet_its_budget_stops_alone(ask, make_model):
     """The videos have 5 and 7 frames of 16 tokens: a fifth is a whole frame of the first only."""
     compressors = [build_compressor("temporal_average", retention=0.2), build_compressor("bilinear")]
-    model = SweptModel(pretrained=str(checkpoint), max_frames_num=8, device="cpu", **SETTINGS)
-    stopped, other = model.for_each(compressors)
+    stopped, other = make_model(SweptModel, **SETTINGS).for_each(compressors)
     documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4", "v0.mp4")]
     assert "" in [result.text for result in ask(stopped, "generate_until", documents)]
     assert "temporal_average leaves whole frames of 16 tokens" in stopped.budget_missed
@@ -125,14 +119,10 @@ def test_memory_holds_one_video_of_one_compressor(sweep, ask):
     assert isinstance(last.features, torch.Tensor)
 
 
-def test_a_cache_on_disk_is_used_as_well(checkpoint, ask, tmp_path, monkeypatch):
+def test_a_cache_on_disk_is_used_as_well(ask, tmp_path, monkeypatch, make_model):
     def make():
-        return SweptModel(
-            pretrained=str(checkpoint),
-            max_frames_num=8,
-            device="cpu",
-            feature_cache=str(tmp_path),
-        ).for_each([build_compressor(name) for name in NAMES[:2]])
+        model = make_model(SweptModel, feature_cache=str(tmp_path))
+        return model.for_each([build_compressor(name) for name in NAMES[:2]])
 
     documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4")]
     expected = [[result.text for result in ask(model, "generate_until", documents)] for model in make()]
@@ -140,10 +130,10 @@ def test_a_cache_on_disk_is_used_as_well(checkpoint, ask, tmp_path, monkeypatch)
     assert [[result.text for result in ask(model, "generate_until", documents)] for model in make()] == expected
 
 
-def journalled(checkpoint, folder):
+def journalled(make_model, folder):
     """The models of a sweep that keeps its answers."""
-    arguments = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "resume_dir": str(folder)}
-    return SweptModel(**arguments, **SETTINGS).for_each([build_compressor(name) for name in NAMES])
+    model = make_model(SweptModel, resume_dir=str(folder), **SETTINGS)
+    return model.for_each([build_compressor(name) for name in NAMES])
 
 
 def counted(model):
@@ -152,10 +142,10 @@ def counted(model):
     return model.run_record["requests"], model.run_record["resumed_requests"]
 
 
-def test_a_killed_sweep_goes_on(checkpoint, ask, tmp_path, make_model, monkeypatch):
+def test_a_killed_sweep_goes_on(ask, tmp_path, make_model, monkeypatch):
     """It stops at the second video's third answer, of the last compressor."""
     documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4")]
-    models = journalled(checkpoint, tmp_path)
+    models = journalled(make_model, tmp_path)
 
     class KilledError(BaseException):
         pass
@@ -169,7 +159,7 @@ def test_a_killed_sweep_goes_on(checkpoint, ask, tmp_path, make_model, monkeypat
     monkeypatch.setattr(models[-1], "_answer_alone", killed)
     with pytest.raises(KilledError):
         ask(models[0], "generate_until", documents)
-    again = journalled(checkpoint, tmp_path)
+    again = journalled(make_model, tmp_path)
     found = [[result.text for result in ask(model, "generate_until", documents)] for model in again]
     for name, texts in zip(NAMES, found, strict=True):
         alone = make_model(compressor=name, **SETTINGS)
@@ -177,11 +167,11 @@ def test_a_killed_sweep_goes_on(checkpoint, ask, tmp_path, make_model, monkeypat
     assert [counted(model) for model in again] == [(0, 2), (0, 2), (1, 1)]
 
 
-def test_a_sweep_continues_separate_runs_and_they_continue_a_sweep(checkpoint, ask, tmp_path, make_model, monkeypatch):
+def test_a_sweep_continues_separate_runs_and_they_continue_a_sweep(ask, tmp_path, make_model, monkeypatch):
     documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4", "v0.mp4")]  # the first is asked twice
     options = {"max_frames_num": 8, "resume_dir": str(tmp_path), **SETTINGS}
     ask(make_model(compressor="bilinear", **options), "generate_until", documents[:2])
-    models = journalled(checkpoint, tmp_path)
+    models = journalled(make_model, tmp_path)
     expected = [[result.text for result in ask(model, "generate_until", documents)] for model in models]
     assert [counted(model) for model in models] == [(3, 0), (1, 2), (3, 0)]
     monkeypatch.setattr(VideoReader, "read", None)

@@ -261,9 +261,10 @@ def test_slow_takes_the_most_similar_of_the_matches_of_one_node():
 @pytest.mark.parametrize("budget", [{"retention": share} for share in (0.5, 0.3, 0.15, 0.05)], ids=str)
 def test_budgets_are_met_exactly(mode, budget):
     compressor = STTM(mode=mode, **budget)
-    for seed in range(10):  # random and smooth videos of each shape
-        frames, height, width = [(8, 14, 14), (16, 7, 7), (1, 14, 14), (5, 9, 13), (6, 5, 4)][seed % 5]
-        tokens = torch.randn(frames, height, width, 16) if seed % 2 else natural(frames, height, width, 16, seed)
+    is_smooth = budget["retention"] in (0.5, 0.15)
+    for seed, (frames, height, width) in enumerate([(8, 14, 14), (16, 7, 7), (1, 14, 14), (5, 9, 13), (6, 5, 4)]):
+        is_smooth = not is_smooth  # each shape is random at two budgets, and smooth at two
+        tokens = natural(frames, height, width, 16, seed) if is_smooth else torch.randn(frames, height, width, 16)
         plan = plan_of(compressor, tokens)
         count = int(budget["retention"] * frames * height * width)
         assert len(plan) == compressor.planned_count((frames, height, width)) == count
@@ -274,7 +275,7 @@ def test_budgets_are_met_exactly(mode, budget):
 @pytest.mark.parametrize("make", [torch.ones, torch.randn], ids=lambda make: make.__name__)
 def test_every_count_can_be_met(mode, make):
     tokens = make(3, 5, 6, 8)
-    for count in range(1, 91, 4):
+    for count in (1, 2, 3, 4, 17, 29, 30, 31, 88, 89, 90):  # 30 tokens a frame
         assert len(plan_of(STTM(mode=mode, tokens=count), tokens)) == count
     assert len(plan_of(STTM(mode=mode, tokens=1000), tokens)) == 90
     assert len(plan_of(STTM(mode=mode, tokens_per_frame=7), tokens)) == 21
