@@ -72,6 +72,7 @@ class Adapter:
         adds: Whether features are added to the embedding of the placeholder instead of replacing it; class attribute.
         attends_both_ways: Whether visual tokens attend to later ones, too, so that no compressor can act inside the
             language model; class attribute.
+        tower_name: The attribute of ``model.model`` that is the vision tower of videos, or None; class attribute.
         lists_per_prompt: Whether the processor takes a list of videos for each prompt, not one list; class attribute.
         sampling: How many frames the family takes if a checkpoint's processor does not say: "fps", frames per second
             of video, or "num_frames"; class attribute.
@@ -85,6 +86,7 @@ class Adapter:
     is_one_run: ClassVar[bool] = True
     adds: ClassVar[bool] = False
     attends_both_ways: ClassVar[bool] = False
+    tower_name: ClassVar[str | None] = None
     lists_per_prompt: ClassVar[bool] = False
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 32}
 
@@ -145,7 +147,8 @@ class Adapter:
 
     def tower(self, model: Any) -> nn.Module | None:
         """Return the vision tower, whose attention and keys methods may need; with None, these methods are refused."""
-        return None
+        tower: nn.Module | None = None if self.tower_name is None else getattr(model.model, self.tower_name)
+        return tower
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

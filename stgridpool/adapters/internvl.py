@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import Inputs
 from stgridpool.adapters.frames_as_images import FramesAsImagesAdapter
@@ -15,14 +15,10 @@ class InternVLAdapter(FramesAsImagesAdapter):
     """InternVL: every frame is a picture, 16 x 16 tokens as released; an image is one picture or several tiles."""
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
+    tower_name: ClassVar[str] = "vision_tower"
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 8}
 
     def pictures(self, model: Any, inputs: Inputs) -> Tensor:
         """Encode all pictures: (F, H * W, D)."""
         pictures: Tensor = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
         return pictures
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower."""
-        tower: nn.Module = model.model.vision_tower
-        return tower

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.token_blocks import blocks_of_tokens
@@ -20,6 +20,7 @@ class LlavaNextVideoAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
+    tower_name: ClassVar[str] = "vision_tower"
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
 
     def encode(self, model: Any, inputs: Inputs, clips: Clips | None = None) -> list[EncodedVisual]:
@@ -28,11 +29,6 @@ class LlavaNextVideoAdapter(Adapter):
         frames = pixels.shape[1]
         features = model.get_video_features(pixels, return_dict=True).pooler_output
         return [EncodedVisual(_lattice(rows.reshape(frames, -1, rows.shape[-1]))) for rows in features]
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower."""
-        tower: nn.Module = model.model.vision_tower
-        return tower
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

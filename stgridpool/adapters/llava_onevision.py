@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.captured import captured_output
@@ -25,6 +25,7 @@ class LlavaOnevisionAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
+    tower_name: ClassVar[str] = "vision_tower"
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "image_sizes_videos")
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")
 
@@ -58,11 +59,6 @@ class LlavaOnevisionAdapter(Adapter):
         if position is not None:
             choice("mm_newline_position", position, NEWLINE_POSITIONS)
         return position
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower."""
-        tower: nn.Module = model.model.vision_tower
-        return tower
 
     def own_pooling(self, model: Any) -> Compressor:
         """Return bilinear pooling with stride 2."""

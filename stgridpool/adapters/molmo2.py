@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 
@@ -17,6 +17,7 @@ class Molmo2Adapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("molmo2",)
+    tower_name: ClassVar[str] = "vision_tower"
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "video_token_pooling", "video_grids")
     image_inputs: ClassVar[tuple[str, ...]] = (
         "pixel_values",
@@ -35,11 +36,6 @@ class Molmo2Adapter(Adapter):
         features = model.model.get_video_features(*arguments, return_dict=True).pooler_output
         shapes = inputs["video_grids"].tolist()
         return [EncodedVisual(rows.unflatten(0, shape)) for rows, shape in zip(features, shapes, strict=True)]
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower."""
-        tower: nn.Module = model.model.vision_tower
-        return tower
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

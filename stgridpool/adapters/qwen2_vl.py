@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import HF, IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.mrope import Grid, mrope_positions
@@ -20,6 +20,7 @@ class Qwen2VLAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl")
+    tower_name: ClassVar[str] = "visual"
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
     sampling: ClassVar[Mapping[str, float]] = {"fps": 2}
@@ -46,11 +47,6 @@ class Qwen2VLAdapter(Adapter):
         grids = inputs.get(f"{kind}_grid_thw")
         side = model.config.vision_config.spatial_merge_size
         return [] if grids is None else [(frames, rows // side, cols // side) for frames, rows, cols in grids.tolist()]
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower."""
-        tower: nn.Module = model.model.visual
-        return tower
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import Inputs
 from stgridpool.adapters.frames_as_images import FramesAsImagesAdapter
@@ -16,6 +16,7 @@ class SmolVLMAdapter(FramesAsImagesAdapter):
     """SmolVLM: every frame is a picture after its time stamp, 8 x 8 or 9 x 9 tokens as released."""
 
     model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
+    tower_name: ClassVar[str] = "vision_model"
     lists_per_prompt: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, float]] = {"fps": 1, "num_frames": 64}
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "pixel_attention_mask")
@@ -26,8 +27,3 @@ class SmolVLMAdapter(FramesAsImagesAdapter):
         features = model.get_image_features(inputs["pixel_values"], masks, return_dict=True).pooler_output
         rows = torch.cat([prompt.flatten(0, -2) for prompt in features])
         return rows.reshape(-1, model.model.image_seq_len, rows.shape[-1])
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower."""
-        tower: nn.Module = model.model.vision_model
-        return tower

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 
@@ -18,6 +18,7 @@ class VideoLlama3Adapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llama_3",)
+    tower_name: ClassVar[str] = "vision_model"
     sampling: ClassVar[Mapping[str, float]] = {"fps": 1}
     video_inputs: ClassVar[tuple[str, ...]] = (
         "pixel_values_videos",
@@ -45,11 +46,6 @@ class VideoLlama3Adapter(Adapter):
         """Encode the images."""
         arguments = [inputs[name] for name in self.image_inputs]
         return _visuals(model.model.get_image_features(*arguments, return_dict=True), *arguments[1:])
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower; it hands on the patches of each token one after the other."""
-        tower: nn.Module = model.model.vision_model
-        return tower
 
 
 def _visuals(output: Any, grids: Tensor, sides: Tensor) -> list[EncodedVisual]:

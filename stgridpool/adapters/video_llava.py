@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 
@@ -19,6 +19,7 @@ class VideoLlavaAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
+    tower_name: ClassVar[str] = "video_tower"
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 8}
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_images",)
 
@@ -34,8 +35,3 @@ class VideoLlavaAdapter(Adapter):
         features = model.model.get_image_features(pixels, return_dict=True).pooler_output  # (n, H * W, D)
         side = math.isqrt(features.shape[1])
         return [EncodedVisual(image.unflatten(1, (side, side))) for image in features.split(1)]
-
-    def tower(self, model: Any) -> nn.Module:
-        """Return the vision tower of videos."""
-        tower: nn.Module = model.model.video_tower
-        return tower
