@@ -203,12 +203,7 @@ def compress_tokens(compressor: Compressor, tokens: VideoTokens, evidence: Evide
     Raises:
         ValueError: If evidence is missing; see also `Compressor.plan`.
     """
-    steps = compressor.steps()
-    has_made = any(isinstance(step.place, EncoderLayer) for step in steps)
-    missing = [need for need in compressor.needs if need not in evidence and not (has_made and need.made_by_steps)]
-    if missing:
-        raise ValueError(f"{compressor!r} needs evidence: {', '.join(sorted(map(repr, missing)))}")
-    return compress_steps(steps, tokens, evidence)[:2]
+    return compress_steps(compressor.steps(), tokens, evidence)[:2]
 
 
 def compress_steps(
@@ -222,11 +217,14 @@ def compress_steps(
         evidence: At least what `needs` of each method names, about these tokens.
 
     Raises:
-        ValueError: See `Compressor.plan`.
+        ValueError: If evidence is missing; see also `Compressor.plan`.
     """
     plans: list[Plan] = []
     for step in steps:
         method = step.compressor
+        missing = [need for need in method.needs if need not in evidence]
+        if missing:
+            raise ValueError(f"{method!r} needs evidence: {', '.join(sorted(map(repr, missing)))}")
         plan = method.plan(tokens, {need: evidence[need] for need in method.needs})
         values = None if plan.reproduces else partial(method.values, shape=tokens.shape, plan=plan)
         before, tokens, evidence = tokens.shape, tokens.through(plan, values), through(evidence, plan)

@@ -57,7 +57,8 @@ class VideoQuestions:
         if self._model.compressor.query_aware:
             raise ValueError(f"{self._model.compressor!r} looks at the question: use stgridpool.compress for each one")
         self.session: VideoSession | None = None
-        rate, indices = float(metadata.fps or 0), [int(index) for index in metadata.frames_indices]
+        named = metadata.frames_indices
+        rate, indices = float(metadata.fps or 0), [] if named is None else [int(index) for index in named]
         if rate <= 0 or len(indices) != len(frames):
             raise ValueError(f"metadata must name the frame rate and an index for each of {len(frames)} frames")
         source = Source(int(metadata.total_num_frames), rate)

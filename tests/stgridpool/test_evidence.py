@@ -118,6 +118,8 @@ def test_each_method_gets_what_it_asked_for_about_the_tokens_that_it_sees():
 def test_evidence_that_is_missing_is_named():
     with pytest.raises(ValueError, match=r"MostAttended\(.* needs evidence: ClassAttention\(layer=-1, joined=False\)"):
         MostAttended(tokens=1)(torch.randn(1, 2, 2, 3))
+    with pytest.raises(ValueError, match=r"MostAttended\(.* needs evidence: ClassAttention"):
+        compress_steps(MostAttended(tokens=1).steps(), VideoTokens.of(torch.randn(1, 2, 2, 3)), {})
     out, _ = MostAttended(tokens=1)(torch.eye(4).view(1, 2, 2, 4), {ClassAttention(): torch.tensor([0.0, 1, 3, 2])})
     assert out.tolist() == [[0, 0, 1, 0]]
 
