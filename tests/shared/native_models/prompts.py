@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.video_utils import VideoMetadata
+
+from native_models.families import build
 
 Pixels = NDArray[np.uint8]
 STRIDE = 12  # source frames from one chosen frame to the next
@@ -41,6 +43,12 @@ def make_inputs(processor: ProcessorMixin, *prompts: Sequence[str | Pixels]) -> 
             arguments[name] = list(chain.from_iterable(arguments[name]))
     texts = [make_text(processor, prompt) for prompt in prompts]
     return processor(text=texts, return_tensors="pt", padding=True, **arguments)
+
+
+def load_with(name: str, *prompts: Sequence[str | Pixels]) -> tuple[PreTrainedModel, BatchFeature]:
+    """Return the model of a family, and prompts as `make_inputs` makes them with its processor."""
+    model, processor = build(name)
+    return model, make_inputs(processor, *prompts)
 
 
 def make_clips(*prompts: Sequence[str | Pixels]) -> list[list[tuple[str, int]]]:

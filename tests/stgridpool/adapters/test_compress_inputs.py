@@ -8,31 +8,20 @@ import torch
 
 import stgridpool
 from native_models.families import build
-from native_models.prompts import make_frames, make_inputs
+from native_models.prompts import load_with, make_frames, make_inputs
 from stgridpool import Average, Chain, build_compressor
 from stgridpool.adapters import adapter_for, compress_inputs, visual_runs
 
 NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
+PROMPT = [make_frames(8, 48, 56), "What happens?"]
 pytestmark = pytest.mark.adapters
-
-
-def loaded(name, *prompts):
-    model, processor = build(name)
-    return model, make_inputs(processor, *(prompts or ([make_frames(8, 48, 56), "What happens?"],)))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_listed_frames_are_refused_by_name(name):
-    model, _ = loaded(name)
-    with pytest.raises(ValueError, match=r"needs ListedFrames.*this model offers"):
-        stgridpool.compress(model, "oracle_frames")
 
 
 @pytest.mark.parametrize("retention", [0.1, 1 / 3, 1.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_retention_is_a_share_of_what_the_unmodified_model_reads(name, retention):
     """OneVision's methods see 49 patches per frame, but the unmodified model reads 16 tokens; these count."""
-    model, inputs = loaded(name, [make_frames(4), "One?"], [make_frames(4, 56, 30, seed=1), "And two?"])
+    model, inputs = load_with(name, [make_frames(4), "One?"], [make_frames(4, 56, 30, seed=1), "And two?"])
     prompt = compress_inputs(model, inputs, "divprune", retention=retention)
     for (visual,) in prompt.visuals:
         assert abs(len(visual.tokens) - retention * math.prod(visual.run.shape)) < 1
@@ -41,7 +30,7 @@ def test_retention_is_a_share_of_what_the_unmodified_model_reads(name, retention
 @pytest.mark.parametrize("name", NAMES)
 def test_retention_over_layers_is_met_inside(name):
     """All tokens in 2 layers and half of them in 2 are 0.75 on average."""
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     with stgridpool.compress(model, build_compressor("fastv", layer=2), retention=0.75, of="layer_average") as block:
         output = model.generate(
             **inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True, output_hidden_states=True
@@ -53,7 +42,7 @@ def test_retention_over_layers_is_met_inside(name):
 
 
 def test_retention_without_a_method_or_out_of_range_is_refused():
-    model, _ = loaded("qwen2_5_vl")
+    model, _ = load_with("qwen2_5_vl", PROMPT)
     with pytest.raises(ValueError, match=r"retention=0.5 needs a compressor to meet it, got none"):
         stgridpool.compress(model, "none", retention=0.5)
     with pytest.raises(ValueError, match="retention must be"):
@@ -65,7 +54,7 @@ def test_retention_without_a_method_or_out_of_range_is_refused():
 
 
 def test_patches_of_onevision_are_those_in_front_of_its_pooling():
-    model, inputs = loaded("llava_onevision")
+    model, inputs = load_with("llava_onevision", PROMPT)
     for compressor, shape in (("nsp", (8, 3, 3)), ("bilinear", (8, 4, 4)), ("adaptive_pool", None)):
         visual = compress_inputs(model, inputs, compressor).visuals[0][0]
         assert visual.from_patches
@@ -81,7 +70,7 @@ def test_patches_of_onevision_are_those_in_front_of_its_pooling():
 
 def test_more_tokens_than_placeholders():
     """Seven by seven tokens a frame stand where the unmodified prompt has four by four; their order stays."""
-    model, inputs = loaded("llava_onevision")
+    model, inputs = load_with("llava_onevision", PROMPT)
     compressor = build_compressor("adaptive_pool", size=7)
     prompt = compress_inputs(model, inputs, compressor)
     assert prompt.num_removed == 8 * (16 - 49)
@@ -91,7 +80,7 @@ def test_more_tokens_than_placeholders():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_plans_go_through_deepstack_levels_and_the_newline_stays(name):
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     prompt = compress_inputs(model, inputs, "average")
     (visual,) = prompt.visuals[0]
     with torch.no_grad():
@@ -107,7 +96,7 @@ def test_plans_go_through_deepstack_levels_and_the_newline_stays(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_compressed_is_freed_before_answers_are_generated(name):
     """A prompt of tokens that keep their values holds no storage as large as those before compression."""
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     with stgridpool.compress(model, "visionzip", retention=0.2) as block:
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
     (visual,) = block.last.visuals[0]
@@ -122,7 +111,7 @@ def test_what_was_compressed_is_freed_before_answers_are_generated(name):
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_images_are_compressed_if_asked_for(name):
     frames = make_frames(4, 48, 40)
-    model, inputs = loaded(name, ["See", frames[0], "and", frames, "What?"])
+    model, inputs = load_with(name, ["See", frames[0], "and", frames, "What?"])
     plain, dense, both = (
         compress_inputs(model, inputs, compressor, images=images)
         for compressor, images in (("stride", False), (None, True), ("stride", True))
@@ -143,7 +132,7 @@ def test_images_are_compressed_if_asked_for(name):
 @pytest.mark.parametrize("retention", [0.75, 0.9])
 def test_retention_over_layers_is_met_inside_for_images_alone(retention):
     """All tokens in 2 layers and a share s of them in 2 are (1 + s) / 2 on average."""
-    model, inputs = loaded("qwen2_5_vl", ["See", make_frames(1, 80, 80)[0], "What is it?"])
+    model, inputs = load_with("qwen2_5_vl", ["See", make_frames(1, 80, 80)[0], "What is it?"])
     options = {"images": True, "layer": 2, "retention": retention}
     with stgridpool.compress(model, "fastv", of="layer_average", **options) as block:
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
@@ -153,13 +142,13 @@ def test_retention_over_layers_is_met_inside_for_images_alone(retention):
 
 def test_images_of_onevision_are_refused():
     frames = make_frames(4)
-    model, inputs = loaded("llava_onevision", ["See", frames[0], "and", frames, "What?"])
+    model, inputs = load_with("llava_onevision", ["See", frames[0], "and", frames, "What?"])
     with pytest.raises(ValueError, match="images of llava_onevision cannot be compressed; leave out images=True"):
         compress_inputs(model, inputs, "stride", images=True)
 
 
 def test_counts_that_do_not_match_are_refused():
-    model, inputs = loaded("qwen2_5_vl", ["A", make_frames(4), "B"], ["C", make_frames(8), "D"])
+    model, inputs = load_with("qwen2_5_vl", ["A", make_frames(4), "B"], ["C", make_frames(8), "D"])
     cut = inputs | {name: inputs[name][:, :-40] for name in ("input_ids", "attention_mask", "mm_token_type_ids")}
     with pytest.raises(ValueError, match=r"placeholders for the tokens of each video, .* have \[30, 60\] tokens"):
         compress_inputs(model, cut, "stride")
@@ -173,7 +162,7 @@ def test_methods_that_act_on_frames_are_refused():
         def steps(self):
             return (stgridpool.Step(self, "frames"),)
 
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     with pytest.raises(ValueError, match="acts on frames or in the vision tower, which only"):
         compress_inputs(model, inputs, Chain((OnFrames(), Average(kernel_size=3))))
 
@@ -197,7 +186,7 @@ def test_half_precision_is_kept_and_stays_exact(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_arguments_are_not_changed(name):
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     before = {key: copy.deepcopy(value) for key, value in inputs.items()}
     with stgridpool.compress(model, "st_gridpool"):
         model.generate(**inputs, max_new_tokens=2, do_sample=False)

@@ -9,18 +9,14 @@ from transformers import DynamicCache, LogitsProcessorList, StaticCache, Stoppin
 
 import stgridpool
 from native_models.families import BUILDERS, build
-from native_models.prompts import make_frames, make_inputs
+from native_models.prompts import load_with, make_frames, make_inputs
 from stgridpool.adapters import adapter_for, compress_inputs
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 
 GREEDY = {"max_new_tokens": 4, "do_sample": False}
 LOGITS = {"output_logits": True, "return_dict_in_generate": True}
+PROMPT = [make_frames(4), "What happens?"]
 pytestmark = pytest.mark.adapters
-
-
-def loaded(name, *prompts):
-    model, processor = build(name)
-    return model, make_inputs(processor, *(prompts or ([make_frames(4), "What happens?"],)))
 
 
 def state(model):
@@ -32,7 +28,7 @@ def state(model):
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     stock = model.generate(**inputs, **GREEDY)  # some towers register hooks of transformers' own when they first run
     before, length = state(model), inputs["input_ids"].shape[1]
     prompt = compress_inputs(model, inputs, "stride", retention=0.5)
@@ -54,7 +50,7 @@ def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
     + [(name, positions) for name in ("llava_onevision", "qwen2_5_vl") for positions in ("survive", "reassign")],
 )
 def test_forwards_by_hand_agree_with_generate(name, positions):
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     with stgridpool.compress(model, "stride", retention=0.5, positions=positions), torch.no_grad():
         expected = model.generate(**inputs, **GREEDY)[0, -4:]
         output, ids = model(**inputs, use_cache=True), []
@@ -91,7 +87,7 @@ def test_forwards_by_hand_know_padding_that_compression_made(name, mask):
 
 
 def test_another_cache_is_refused():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     with stgridpool.compress(model, "stride"), torch.no_grad():
         cache = copy.deepcopy(model(**inputs, use_cache=True)[CACHE_ARGUMENT])
         with pytest.raises(ValueError, match="is not the one of the latest forward with videos"):
@@ -101,7 +97,7 @@ def test_another_cache_is_refused():
 
 
 def test_a_cache_of_an_earlier_prompt_is_refused():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     with stgridpool.compress(model, "stride"), torch.no_grad():
         cache = model(**inputs, use_cache=True)[CACHE_ARGUMENT]
         model.generate(**inputs, **GREEDY)
@@ -110,7 +106,7 @@ def test_a_cache_of_an_earlier_prompt_is_refused():
 
 
 def test_a_conversation_without_videos_goes_on_beside_them():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     first, second = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 8, 9]])
     with torch.no_grad():
         expected = model(input_ids=second).logits[:, -2:]
@@ -132,7 +128,7 @@ def test_a_conversation_without_videos_goes_on_beside_them():
 
 
 def test_features_without_pixels_are_refused():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     given = {"input_ids": inputs["input_ids"], "mm_encoder_outputs": {"video": None}}
     with stgridpool.compress(model, "stride"), pytest.raises(ValueError, match="mm_encoder_outputs"):
         model.generate(**given, **GREEDY)
@@ -145,11 +141,11 @@ def test_a_wrapper_is_refused():
             self.config = model.config
 
     with pytest.raises(ValueError, match="Wrapper is a wrapper; pass the transformers model inside it"):
-        stgridpool.compress(Wrapper(loaded("qwen2_5_vl")[0]), "stride")
+        stgridpool.compress(Wrapper(load_with("qwen2_5_vl", PROMPT)[0]), "stride")
 
 
 def test_nothing_stays_after_an_error():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     before = state(model)
     with pytest.raises(KeyError, match="mine"), stgridpool.compress(model, "stride"):
         raise KeyError("mine")
@@ -163,7 +159,7 @@ def test_nothing_stays_after_an_error():
 )
 def test_nothing_stays_after_generation_that_failed_on_its_way(name, method):
     """Methods that have hooks in the language model, DeepStack levels to hand over, and a tower to watch."""
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     stock, before = model.generate(**inputs, **GREEDY), state(model)
     options = {"layer": 2} if method == "fastv" else {}
     seen = []
@@ -186,7 +182,7 @@ def test_nothing_stays_after_generation_that_failed_on_its_way(name, method):
 
 
 def test_what_the_instance_had_is_put_back():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     model.forward = own = model.forward
     try:
         with stgridpool.compress(model, "stride"):
@@ -197,7 +193,7 @@ def test_what_the_instance_had_is_put_back():
 
 
 def test_nesting_and_entering_again_are_errors():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     block = stgridpool.compress(model, "stride")
     with block:
         with pytest.raises(RuntimeError, match="active already"), block:
@@ -210,7 +206,7 @@ def test_nesting_and_entering_again_are_errors():
 
 
 def test_an_unsupported_model_is_refused_with_the_supported_ones():
-    model, _ = loaded("qwen2_5_vl")
+    model, _ = load_with("qwen2_5_vl", PROMPT)
     with pytest.raises(ValueError, match=r"qwen2_5_vl_text.*supported are .*llava_onevision.*To add a family"):
         stgridpool.compress(model.get_decoder(), "stride")
 
@@ -227,13 +223,13 @@ def test_an_unsupported_model_is_refused_with_the_supported_ones():
     ],
 )
 def test_calls_that_would_be_silently_wrong_are_refused(option, value):
-    model, inputs = loaded("llava_onevision")
+    model, inputs = load_with("llava_onevision", PROMPT)
     with stgridpool.compress(model, "stride"), pytest.raises(ValueError, match=f"{option}.* does not work"):
         model.generate(**inputs, **GREEDY, **{option: value})
 
 
 def test_labels_and_a_used_cache_are_refused():
-    model, inputs = loaded("qwen2_5_vl")
+    model, inputs = load_with("qwen2_5_vl", PROMPT)
     with stgridpool.compress(model, "stride"), torch.no_grad():
         with pytest.raises(ValueError, match="labels have the length of the prompt before compression"):
             model(**inputs, labels=inputs["input_ids"])
@@ -245,7 +241,7 @@ def test_labels_and_a_used_cache_are_refused():
 
 @pytest.mark.parametrize("name", ["llava_onevision", "qwen3_vl"])
 def test_lengths_count_the_original_prompt(name):
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     length = inputs["input_ids"].shape[1]
     config = type(model.generation_config)(max_length=length + 3, do_sample=False)
     with stgridpool.compress(model, "stride"):
@@ -310,7 +306,7 @@ def test_allowed_tokens_of_several_answers_depend_on_the_original_prompt(options
 
 
 def test_guidance_by_the_generation_config_is_refused():
-    model, inputs = loaded("llava_onevision")
+    model, inputs = load_with("llava_onevision", PROMPT)
     config = type(model.generation_config)(guidance_scale=2.0)
     with stgridpool.compress(model, "stride"):
         with pytest.raises(ValueError, match=r"guidance_scale=2\.0 does not work"):
@@ -320,7 +316,7 @@ def test_guidance_by_the_generation_config_is_refused():
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_static_cache_beams_and_samples(name):
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     with stgridpool.compress(model, "stride"):
         expected = model.generate(**inputs, **GREEDY)
         assert torch.equal(model.generate(**inputs, **GREEDY, cache_implementation="static"), expected)
@@ -342,7 +338,7 @@ def test_text_alone_and_images_go_to_the_model_unchanged():
 
 
 def test_a_compressor_assigned_to_a_native_model_is_refused():
-    model, inputs = loaded("llava_onevision")
+    model, inputs = load_with("llava_onevision", PROMPT)
     model.compressor = "nsp"  # as with models of llava; here nothing would read it
     with pytest.raises(ValueError, match=r"ignores the compressor that was assigned to it: `del model\.compressor`"):
         compress_inputs(model, inputs, "stride", retention=0.5)

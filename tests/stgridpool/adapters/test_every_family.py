@@ -8,6 +8,7 @@ import torch
 import stgridpool
 from native_models.families import BUILDERS, DENSE, build
 from native_models.limits import BEAMS, MASKED_TOKENS, OWN_TEXT, TWO_VIDEOS, UNEQUAL, WITH_IMAGE, skip_unless_possible
+from native_models.masking import masking
 from native_models.prompts import make_clips, make_frames, make_inputs
 from stgridpool import Compressor, Plan, Step
 from stgridpool.adapters import adapter_for, compress_inputs
@@ -42,16 +43,9 @@ def check_equals_masking(name, positions, *prompts, images=False):
     pruned, whole = (
         compress_inputs(model, inputs, method, positions=positions, **options) for method in (Half(), None)
     )
-    mask, places = whole.inputs["attention_mask"].clone(), whole.inputs["position_ids"]
-    for visual in (one for row in pruned.visuals for one in row if images or one.run.kind == "video"):
-        kept = visual.run.slots[visual.place]
-        mask[visual.run.row, visual.run.slots[visual.run.slots >= 0]] = 0
-        mask[visual.run.row, kept] = 1
     assert pruned.num_removed > 0
-    if "reassign" in pruned.positions:
-        places = (mask.cumsum(1) - 1).clamp_min(0)
     ids, logits = generate(model, pruned)
-    expected_ids, expected = generate(model, whole, attention_mask=mask, position_ids=places)
+    expected_ids, expected = generate(model, whole, **masking(whole, pruned))
     assert torch.equal(ids, expected_ids)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-import stgridpool
 from native_models.families import build
 from native_models.prompts import make_frames, make_inputs
 from stgridpool import COMPRESSORS, build_compressor
@@ -75,10 +74,3 @@ def test_as_many_tokens_as_planned(name, method, lengths):
     assert planned in (None, len(visual.tokens))
     remaining = inside.plans[0][-1][0].rows if inside else visual.tokens.features
     assert last[0] == text + len(remaining)
-
-
-@pytest.mark.parametrize("method", ["fastvid", "oracle_frames"])
-def test_evidence_that_is_not_there_is_named(name, method):
-    missing = {"fastvid": "PoolHeadAttention|FrameVectors", "oracle_frames": "ListedFrames"}
-    with pytest.raises(ValueError, match=missing[method]), stgridpool.compress(build(name)[0], method):
-        pass

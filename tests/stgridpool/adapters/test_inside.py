@@ -5,7 +5,7 @@ import torch
 
 import stgridpool
 from native_models.families import BUILDERS, DENSE, build
-from native_models.prompts import make_frames, make_inputs
+from native_models.prompts import load_with, make_frames
 from stgridpool import Compressor, Plan, Step
 from stgridpool.adapters import adapter_for, compress_inputs
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
@@ -17,6 +17,7 @@ REFUSED = {
 }
 OPTIONS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 LAYER = 2  # the first behind the DeepStack levels of the tiny Qwen3-VL
+PROMPT = [make_frames(6), "What happens?"]
 pytestmark = pytest.mark.adapters
 
 
@@ -37,15 +38,10 @@ class LateReassigned(Late):
     positions = "reassign"
 
 
-def loaded(name, *prompts):
-    model, processor = build(name)
-    return model, make_inputs(processor, *(prompts or ([make_frames(6), "What happens?"],)))
-
-
 @pytest.mark.parametrize("name", [name for name in DENSE if name not in REFUSED])
 def test_dropping_late_equals_masking_late(name):
     """Layers from LAYER on must not look at dropped tokens; those before it see all of them."""
-    model, inputs = loaded(name, [make_frames(6), "What happens?"], ["Look", make_frames(6, 30, 20, seed=1), "Why?"])
+    model, inputs = load_with(name, [make_frames(6), "What happens?"], ["Look", make_frames(6, 30, 20, seed=1), "Why?"])
     adapter = adapter_for(model)
     dense = compress_inputs(model, inputs, None)
     hidden = torch.zeros_like(inputs["attention_mask"], dtype=torch.bool)
@@ -82,7 +78,7 @@ def test_beams_batches_and_forwards_by_hand_agree(name, compressor):
     options = {}
     if isinstance(compressor, str):
         options = {"fastv": {"layer": LAYER}, "average+sttm": {"sttm": {"layer": LAYER, "retention": 0.3}}}[compressor]
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     with stgridpool.compress(model, compressor, **options) as block, torch.no_grad():
         output = model.generate(**inputs, **OPTIONS)
         expected, ids = torch.stack(output.logits, 1), output.sequences[0, -4:]
@@ -99,13 +95,13 @@ def test_beams_batches_and_forwards_by_hand_agree(name, compressor):
 
 
 def test_layers_with_deepstack_levels_are_refused():
-    model, _ = loaded("qwen3_vl")
+    model, _ = load_with("qwen3_vl", PROMPT)
     with pytest.raises(ValueError, match="layer must be at least 2 and below the model's 4 layers, got 1"):
         stgridpool.compress(model, "fastv", layer=1)
 
 
 def test_a_static_cache_is_refused():
-    model, inputs = loaded("llava_onevision")
+    model, inputs = load_with("llava_onevision", PROMPT)
     with stgridpool.compress(model, Late()), pytest.raises(ValueError, match=r"needs a mask of \(batch, positions\)"):
         model.generate(**inputs, **OPTIONS, cache_implementation="static")
 
@@ -114,7 +110,7 @@ def test_a_static_cache_is_refused():
 def test_a_method_that_looks_at_the_question_depends_on_it(name):
     kept = []
     for question in ("What happens?", "Zzzzzzz!!!!"):
-        model, inputs = loaded(name, [make_frames(6), question])
+        model, inputs = load_with(name, [make_frames(6), question])
         kept.append(compress_inputs(model, inputs, "cdpruner", retention=0.2).visuals[0][0].plan.kept())
     assert not torch.equal(*kept)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from native_models.families import build
+from native_models.masking import masking
 from native_models.prompts import make_frames, make_inputs
 from stgridpool import Random, build_compressor
 from stgridpool.adapters import adapter_for, compress_inputs
@@ -13,27 +14,14 @@ OPTIONS = {"max_new_tokens": 5, "do_sample": False, "output_logits": True, "retu
 pytestmark = pytest.mark.adapters
 
 
-def masked(dense, prompt):
-    """Inputs of the whole prompt in which dropped tokens are masked, and the real positions that are left."""
-    mask = dense.inputs["attention_mask"].clone()
-    for row, visuals in enumerate(prompt.visuals):
-        for visual in visuals:
-            left = visual.run.slots[visual.place]
-            mask[row, visual.run.slots[~torch.isin(visual.run.slots, left)]] = 0
-    changed = {"attention_mask": mask}
-    if prompt.positions[0] == "reassign":
-        counted = (mask.cumsum(1) - 1).clamp_min(0)
-        changed["position_ids"] = counted if len(prompt.positions) == 1 else counted.expand(4, -1, -1)
-    return dense.inputs | changed, mask.bool()
-
-
 def check_against_the_mask(name, compressor, positions, *prompts):
     model, processor = build(name)
     adapter, inputs = adapter_for(model), make_inputs(processor, *prompts)
     dense = compress_inputs(model, inputs, None, positions=positions)
     prompt = compress_inputs(model, inputs, compressor, positions=positions)
     assert prompt.num_removed > 0
-    oracle, left = masked(dense, prompt)
+    oracle = dense.inputs | masking(dense, prompt)
+    left = oracle["attention_mask"].bool()
     with torch.no_grad():
         with dense.prefilling(adapter, model):
             expected = model(**{name: value for name, value in oracle.items() if name != "input_ids"}).logits[left]

@@ -7,21 +7,15 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 import stgridpool
-from native_models.families import build
-from native_models.prompts import make_frames, make_inputs
+from native_models.prompts import load_with, make_frames
 from stgridpool.adapters import adapter_for, tower_evidence, visual_runs
 from stgridpool.adapters.method import check_needs
 from stgridpool.evidence import AttentionReceived, FrameVectors, TowerKeys
 
 NEEDS = [AttentionReceived(), AttentionReceived(-2), AttentionReceived(joined=True), TowerKeys(), FrameVectors("mean")]
 NAMES = ["llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+PROMPT = ["Look", make_frames(4, 43, 48), "and", make_frames(4, 30, 20, seed=1), "Why?"]
 pytestmark = pytest.mark.adapters
-
-
-def loaded(name):
-    model, processor = build(name)
-    videos = [make_frames(4, 43, 48), make_frames(4, 30, 20, seed=1)]
-    return model, make_inputs(processor, ["Look", videos[0], "and", videos[1], "Why?"])
 
 
 def attention_of_last_layer(model, tower, inputs):
@@ -46,7 +40,7 @@ def attention_of_last_layer(model, tower, inputs):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_features_are_those_without_evidence_and_the_tower_is_as_before(name):
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     adapter = adapter_for(model)
     tower = adapter.tower(model)
     with torch.no_grad():
@@ -63,7 +57,7 @@ def test_features_are_those_without_evidence_and_the_tower_is_as_before(name):
 
 @pytest.mark.parametrize("joined", [False, True])
 def test_attention_of_siglip_is_that_of_the_formula(joined):
-    model, inputs = loaded("llava_onevision")
+    model, inputs = load_with("llava_onevision", PROMPT)
     tower = model.model.vision_tower
     with torch.no_grad():
         runs = visual_runs(adapter_for(model), model, inputs, [AttentionReceived(joined=joined)])
@@ -78,7 +72,7 @@ def test_attention_of_siglip_is_that_of_the_formula(joined):
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_rows_of_qwen_towers_stand_at_their_tokens(name):
     """Which token each group of four patches becomes is read off the merger: its rows, and where they end up."""
-    model, inputs = loaded(name)
+    model, inputs = load_with(name, PROMPT)
     merged = []
     handle = model.model.visual.merger.register_forward_hook(lambda module, args, output: merged.append(output))
     with torch.no_grad():
@@ -96,7 +90,7 @@ def test_rows_of_qwen_towers_stand_at_their_tokens(name):
 
 
 def test_nothing_watches_a_tower_that_refuses_to_be_watched(monkeypatch):
-    model, inputs = loaded("qwen2_vl")
+    model, inputs = load_with("qwen2_vl", PROMPT)
     adapter, own = adapter_for(model), model.model.visual.set_attn_implementation
 
     def refuse(name):
@@ -113,7 +107,7 @@ def test_nothing_watches_a_tower_that_refuses_to_be_watched(monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_layers_and_parts_are_refused_by_name(name):
-    model, _ = loaded(name)
+    model, _ = load_with(name, PROMPT)
     adapter = adapter_for(model)
     with pytest.raises(ValueError, match=r"AttentionReceived\(layer=-4.*the vision tower of .* runs 3 layers"):
         check_needs(adapter, model, stgridpool.AOT(shallow=-4, deep=-1))
