@@ -242,8 +242,10 @@ class EvaluatedModel(lmms):
             return Job(self.rank, request, name, videos, decoding)
 
     def _pictures(self, request: Request, videos: tuple[str, ...] | None) -> Sequence[object]:
-        """Identify what a request shows instead of videos, for the journal."""
-        return self._tasks.pictures(request) if self._journal.is_on and videos is None else ()
+        """Identify what a request shows instead of videos: pictures, or features of files that are gone."""
+        if not self._journal.is_on:
+            return ()
+        return self._tasks.pictures(request) if videos is None else self._loader.entries_of_missing(videos)
 
     def _kept(self, job: Job) -> Answered | None:
         """Return the answer of an earlier run, or None."""

@@ -135,6 +135,10 @@ class VideoLoader:
         reader = VideoReader(self._arguments.decode_timeout_s, self._arguments.decode_memory_gb)
         return reader.read(path, **self._options(path))
 
+    def entries_of_missing(self, paths: Iterable[str]) -> list[str | None]:
+        """Name the entries of the cache that stand in for videos whose files are gone, if they may; see `newest`."""
+        return [self._newest(Path(path)) for path in paths if self._may_stand_in(Path(path))]
+
     def close(self) -> None:
         """Forget all expected videos and end the reading processes; loads that are running still finish."""
         self._forget_all()
@@ -163,9 +167,9 @@ class VideoLoader:
             return self._decode(path, None)
         started = time.perf_counter()
         name = self._cache.name(path, self.needs, self.steps)
-        is_gone = self._arguments.features_of_missing_videos and not path.exists()
+        is_gone = self._may_stand_in(path)
         if is_gone:
-            name = self._cache.newest(path, self.needs, self.steps) or name
+            name = self._newest(path) or name
         kept = self._cache.get(name, self.needs)
         if kept is None and is_gone:
             raise VideoReadError(str(path), "no such file, and the feature cache has no such features of it")
@@ -176,6 +180,13 @@ class VideoLoader:
         seconds = {"read_features": time.perf_counter() - started}
         facts = (kept.times, kept.duration, name, seconds, kept.num_damaged, evidence)
         return LoadedVideo(features, True, *facts, indices=kept.indices)
+
+    def _may_stand_in(self, path: Path) -> bool:
+        """Return whether the cache may serve a video whose file is gone."""
+        return self._arguments.features_of_missing_videos and not path.exists()
+
+    def _newest(self, path: Path) -> str | None:
+        return None if self._cache is None else self._cache.newest(path, self.needs, self.steps)
 
     def _decode(self, path: Path, name: str | None) -> LoadedVideo:
         started = time.perf_counter()

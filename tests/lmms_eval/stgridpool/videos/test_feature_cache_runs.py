@@ -1,6 +1,7 @@
 """A run that finds features in the cache neither decodes nor encodes."""
 
 import copy
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import SiglipVisionModel
 
 from llava.video import VideoReadError
 from llava.video_process import VideoReader
+from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 from stgridpool import NoCompression
 from stgridpool.evidence import (
     AttentionReceived,
@@ -182,6 +184,23 @@ def test_features_serve_after_the_videos_are_gone_if_that_is_allowed(make_model,
         assert reason is not None
         assert "no such file" in reason
         assert ("the feature cache has no such features of it" in reason) == (settings is not cached)
+
+
+def test_an_answer_from_other_features_of_a_missing_video_is_not_resumed(make_model, ask, tmp_path):
+    allowed = {"feature_cache": str(tmp_path / "cache"), "features_of_missing_videos": True}
+    settings = allowed | {"resume_dir": str(tmp_path / "answers"), "compressor": "nsp"}
+    video, documents = tmp_path / "v.mp4", [{"visuals": [str(tmp_path / "v.mp4")]}]
+    resumed = []
+    for seed in (0, 0, 1):
+        model = make_model(**settings)
+        cache, tower = model.encoder.cache, model.model.language_model.get_vision_tower()
+        features = torch.full((3, tower.num_patches, tower.hidden_size), float(seed))
+        name = hashlib.sha256(str(seed).encode()).hexdigest()
+        cache.add(name, VideoFeatures(features, (0.0, 1.0, 2.0), 3.0))
+        cache.remember(name, video)
+        assert ask(model, "generate_until", documents)[0].token_counts.failure is None
+        resumed.append(model._sums.resumed_requests)
+    assert resumed == [0, 1, 0]
 
 
 def test_without_a_cache_nothing_serves_for_a_missing_video(make_model):
