@@ -2,14 +2,17 @@
 
 import copy
 
+import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import DynamicCache, LogitsProcessorList, StaticCache, StoppingCriteriaList, TextStreamer
+from transformers.video_utils import load_video
 
 import stgridpool
 from native_models.families import BUILDERS, build
-from native_models.prompts import load_with, make_frames, make_inputs
+from native_models.prompts import load_with, make_frames, make_inputs, make_text
 from stgridpool.adapters import adapter_for, compress_inputs
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 
@@ -325,6 +328,25 @@ def test_static_cache_beams_and_samples(name):
         beams = model.generate(**inputs, max_new_tokens=4, do_sample=False, num_beams=3, num_return_sequences=2)
         assert beams.shape == (2, expected.shape[1])
         assert torch.equal(beams[:, :-4], inputs["input_ids"].expand(2, -1))
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+def test_videos_as_tensors_pictures_and_files_get_the_answer_for_their_frames(name, tmp_path):
+    model, processor = build(name)
+    with av.open(str(tmp_path / "video.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=2, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        for frame in make_frames(8, 48, 64):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    frames, metadata = load_video(str(tmp_path / "video.mp4"), num_frames=4, backend="pyav")
+    forms = [frames, torch.from_numpy(frames).permute(0, 3, 1, 2), [Image.fromarray(frame) for frame in frames]]
+    text, answers = make_text(processor, [frames, "What happens?"]), []
+    with stgridpool.compress(model, "visionzip", retention=0.3):
+        for video in forms:
+            told = {"video_metadata": [copy.deepcopy(metadata)], "do_sample_frames": False, "return_tensors": "pt"}
+            answers.append(model.generate(**processor(text=[text], videos=[video], **told), **GREEDY))
+    assert all(torch.equal(answer, answers[0]) for answer in answers)
 
 
 def test_text_alone_and_images_go_to_the_model_unchanged():
