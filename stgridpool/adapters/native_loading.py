@@ -28,7 +28,8 @@ def load_native(
         ValueError: If the checkpoint is in LLaVA-NeXT's format, or lacks weights, which would be random.
     """
     config = Path(checkpoint) / "config.json"
-    if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("model_type") in ORIGINAL:
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if settings.get("model_type") in ORIGINAL or settings.get("mm_vision_tower"):  # released ones may say "llava"
         raise ValueError(
             f"{checkpoint} is in LLaVA-NeXT's format: use --model llava_video, or convert it with "
             "scripts/convert_checkpoint.py"

@@ -26,6 +26,10 @@ fi
 [[ "$1" != -c ]] || exec "$REAL_PYTHON" "$@"
 printf '%s\\n' "$@" >"$NOTES"
 printf 'HF_HOME=%s\\nACCELERATE_USE_CPU=%s\\n' "$HF_HOME" "${ACCELERATE_USE_CPU:-}" >>"$NOTES"
+for ((index = 1; index < $#; index++)); do
+  next=$((index + 1))
+  [[ -z "$CAUSES" || "${!index}" != --output_path ]] || printf "$CAUSES" >>"${!next}/.cause_of_failure"
+done
 if [[ -n "$RESULTS" ]]; then
   mkdir -p "$(dirname "$RESULTS")"
   echo "$WRITES" >"$RESULTS"
@@ -71,6 +75,7 @@ def start(tmp_path):
             "STATUS": str(status),
             "NUM_GPUS": str(num_gpus),
             "MISTAKE": more.get("mistake", ""),
+            "CAUSES": more.get("causes", ""),
             "CLASS": more.get("model", "llava_video"),
             "REAL_PYTHON": sys.executable,
         }
@@ -221,7 +226,17 @@ def test_a_failed_run_says_why_in_the_last_line(evaluate, status):
 
 def test_a_run_that_ends_badly_says_so_in_the_last_line(evaluate):
     done, _ = evaluate("quiz", results=None, status=3)
-    assert done.stderr.splitlines()[-1] == "evaluate.sh: the run ended with status 3; its messages above say why"
+    assert done.stderr.splitlines()[-1] == "evaluate.sh: the run ended with status 3: its messages above say why"
+
+
+def test_the_first_cause_that_a_rank_notes_is_the_last_line(evaluate, tmp_path):
+    causes = "rank 1, document 3: KeyError\\nrank 0 timed out\\n"
+    done, _ = evaluate("quiz", results=None, status=1, causes=causes)
+    assert done.stderr.splitlines()[-1] == "evaluate.sh: the run ended with status 1: rank 1, document 3: KeyError"
+    done, _ = evaluate("quiz", results=None, causes=causes)
+    last = f"evaluate.sh: the run wrote no results below {tmp_path}/out: rank 1, document 3: KeyError"
+    assert done.stderr.splitlines()[-1] == last
+    assert not (tmp_path / "out" / ".cause_of_failure").exists()
 
 
 @pytest.mark.parametrize(("words", "name"), [(("quiz", "my,model"), "MODEL"), (("quiz",), "--output")])

@@ -74,10 +74,14 @@ def plan(
         return
     print_table(COLUMNS, (_row(name, planned) for name, planned in found))
     own = ", ".join(f"{planner.reference.own_count(count)} of {count} frames" for count in counts)
+    fits = (f"{count} frames fit into {fit} tokens with {name}" for name, count in fitting.items())
+    _explain(own, TEXT_TOKENS, [*fits, *remarks])
+
+
+def _explain(own: str, text_tokens: int, remarks: list[str]) -> None:
+    """Print what stands below the table."""
     typer.echo(f"tokens enter the language model; the checkpoint's own pooling leaves {own}, without newlines")
-    typer.echo(f"TFLOPs and KV cache (16 bits) are estimates for the prefill, with {TEXT_TOKENS} tokens of text")
-    for name, count in fitting.items():
-        typer.echo(f"{count} frames fit into {fit} tokens with {name}")
+    typer.echo(f"TFLOPs and KV cache (16 bits) are estimates for the prefill, with {text_tokens} tokens of text")
     for remark in remarks:
         typer.echo(remark)
 

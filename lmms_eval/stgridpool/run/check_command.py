@@ -31,23 +31,13 @@ def check(name: str, words: Sequence[str]) -> list[str]:
         TypeError: If a path is a number.
     """
     end = words.index("--") if "--" in words else len(words)
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    for option in ("--launch", "--include_path", "--processes", "--runs"):
-        parser.add_argument(option, default="")
-    for argument in ("task", "checkpoint", "compressor"):
-        parser.add_argument(argument)
-    parser.add_argument("arguments", nargs="*")
-    own = parser.parse_args(list(words[:end]))
-    theirs = lmms_eval_options(words[end + 1 :])
+    own, theirs = _own_options(words[:end]), lmms_eval_options(words[end + 1 :])
     given = own.include_path or theirs.include_path
     include = Path(given) if given else None
     names, tables = with_tables(own.task, Path(own.runs))
     if tables and len(names) > 1:
         raise ValueError(f"a table is run alone, got {own.task}; stgridpool sweep runs several tasks together")
     folder = tables[0] if tables else folder_to_include(names, include)
-    launch = argparse.ArgumentParser(allow_abbrev=False)
-    launch.add_argument("--num_machines", type=int, default=1)
-    machines, _ = launch.parse_known_args(shlex.split(own.launch))
     if own.processes and not own.processes.isdecimal():
         raise ValueError(f"NUM_PROCESSES must be a number from 1, got {own.processes}")
     checked = check_run(
@@ -56,12 +46,30 @@ def check(name: str, words: Sequence[str]) -> list[str]:
         int(own.processes) if own.processes else None,
         [*tables, *([] if include is None else [include])],
         model=theirs.model,
-        machines=machines.num_machines,
+        machines=_machines(own.launch),
         asked=Asked(theirs.limit, theirs.offset),
     )
     for warning in checked.warnings:
         sys.stderr.write(f"{name}: {warning}\n")
     return [str(checked.num_gpus), checked.model, ",".join(names), str(folder)]
+
+
+def _own_options(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for option in ("--launch", "--include_path", "--processes", "--runs"):
+        parser.add_argument(option, default="")
+    for argument in ("task", "checkpoint", "compressor"):
+        parser.add_argument(argument)
+    parser.add_argument("arguments", nargs="*")
+    return parser.parse_args(list(words))
+
+
+def _machines(launch: str) -> int:
+    """Return the number of machines in options of accelerate's launcher."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--num_machines", type=int, default=1)
+    machines: int = parser.parse_known_args(shlex.split(launch))[0].num_machines
+    return machines
 
 
 def check_command_line(words: Sequence[str]) -> None:

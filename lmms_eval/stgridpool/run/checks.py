@@ -72,16 +72,13 @@ def check_run(
     """
     if processes is not None and processes < 1:
         raise ValueError(f"the number of processes must be at least 1, got {processes}")
-    if model is not None and model not in ARGUMENTS:
-        raise ValueError(f"there is no model {model!r}{suggestion(model, ARGUMENTS)}")
     given = parse_model_args(model_args)
     tasks = find_tasks(task.split(","), include)
     tables = [(one, check_table(one)) for one in tasks]
     settings: Mapping[str, Any] | None = None
     if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
         _, settings = read_checkpoint_settings(given["pretrained"])
-        model = model or model_for(settings, given["pretrained"])
-    arguments = ARGUMENTS[model or LLAVA].parse(given)
+    arguments = _class_for(model, given, settings).parse(given)
     _check_packages(arguments)
     _check_spreading(arguments, processes)
     found = [check_videos(one, table, asked, _most_missing(arguments)) for one, table in tables]
@@ -89,6 +86,20 @@ def check_run(
     if settings is not None and isinstance(arguments, LlavaArguments):
         _check_length(settings, arguments)
     return Checked(arguments.MODEL, num_gpus, tuple(warning for warning in found if warning is not None))
+
+
+def _class_for(model: str | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None) -> type[Arguments]:
+    """Return the class of the arguments of the model that runs the checkpoint.
+
+    Raises:
+        ValueError: If there is no model of that name, or another one runs the checkpoint.
+    """
+    if model is not None and model not in ARGUMENTS:
+        raise ValueError(f"there is no model {model!r}{suggestion(model, ARGUMENTS)}")
+    runs = None if settings is None else model_for(settings, given["pretrained"])
+    if model is not None and runs is not None and model != runs:
+        raise ValueError(f"--model {model} does not run {given['pretrained']}: use --model {runs}")
+    return ARGUMENTS[model or runs or LLAVA]
 
 
 def check_devices(arguments: Arguments, processes: int | None, machines: int = 1) -> int:

@@ -119,7 +119,9 @@ done
 [[ "$model_args" == *,resume_dir=* ]] || model_args=",resume_dir=$answers$model_args"
 mkdir -p "$output"
 started="$(mktemp)"
-trap 'rm -f "$started"' EXIT
+cause="$output/.cause_of_failure" # the ranks add lines
+: >"$cause"
+trap 'rm -f "$started" "$cause"' EXIT
 for signal in HUP INT TERM; do
   trap "stop $signal" "$signal"
 done
@@ -146,7 +148,9 @@ print(marks.get("run_failed") or (unanswered and "{questions} of {of} questions 
 ' "$file")"
   [[ "$note" != "the run failed"* ]] || fail "$note; marked results in $file" "$((status ? status : 1))"
 done
-((status == 0)) || fail "the run ended with status $status; its messages above say why" "$status"
+reason=""
+read -r reason <"$cause" || true
+((status == 0)) || fail "the run ended with status $status: ${reason:-its messages above say why}" "$status"
 [[ ! "${launch_options[*]}" =~ --machine_rank[=\ ][1-9] ]] || exit 0 # the first machine writes the results
-((${#results[@]})) || fail "the run wrote no results below $output; its messages above say why"
+((${#results[@]})) || fail "the run wrote no results below $output: ${reason:-its messages above say why}"
 printf '%s: results in %s\n' "$name" "${results[*]}${note:+; $note}"

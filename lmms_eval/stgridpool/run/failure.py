@@ -13,6 +13,7 @@ other ranks, the process sets an alarm, which the kernel delivers regardless of 
 import ast
 import ctypes
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,6 +27,8 @@ from torch import distributed
 if TYPE_CHECKING:
     from loguru import Message, Record
 
+CAUSE = ".cause_of_failure"
+"""File in the output folder that gets the causes of a failure, a line each."""
 GRACE_SECONDS = 5
 """Time that a failed process has for an orderly exit."""
 
@@ -80,7 +83,9 @@ def fatal(where: str, let_through: type[Exception] | tuple[type[Exception], ...]
     except let_through:
         raise
     except Exception as error:  # any error: lmms-eval would print it and end with status 0
-        logger.opt(exception=True).critical(f"{where}: {type(error).__name__}: {error}")
+        cause = f"{where}: {type(error).__name__}: {error}"
+        logger.opt(exception=True).critical(cause)
+        note_cause(cause)
         raise _ending() from error
 
 
@@ -111,7 +116,22 @@ def _says(module: str, name: str, beginning: str) -> bool:
     return any(isinstance(text, str) and text.startswith(beginning) for text in texts)
 
 
-def _leave(message: "Message") -> NoReturn:  # noqa: ARG001 - the other handlers print it
+def note_cause(cause: str) -> None:
+    """Tell evaluate.sh why the run failed; of several ranks the first counts.
+
+    The script puts an empty file into the folder of ``--output_path`` and ends with its first line as the last of its
+    own, below the tracebacks of the launcher. Without that file nothing is written.
+    """
+    words = sys.argv
+    folder = words[words.index("--output_path") + 1] if "--output_path" in words[:-1] else None
+    if folder is not None and (path := Path(folder, CAUSE)).is_file():
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{' '.join(cause.split())}\n")
+
+
+def _leave(message: "Message") -> NoReturn:
+    cause, _, _ = message.record["message"].partition(". Please set `--verbosity")
+    note_cause(cause)  # the other handlers print the message
     raise _ending()
 
 

@@ -233,7 +233,10 @@ def test_llava_video_refuses_arguments_of_video_hf():
         LlavaVideo(pretrained="x", system_prompt="Be brief.")
 
 
-def test_wrong_checkpoints_are_refused(make_native, checkpoint, folder_of):
+def test_wrong_checkpoints_are_refused(make_native, checkpoint, folder_of, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llava", "mm_vision_tower": "google/siglip"}')
+    with pytest.raises(ValueError, match="is in LLaVA-NeXT's format: use --model llava_video, or convert it"):
+        make_native("qwen3_vl", pretrained=str(tmp_path))
     with pytest.raises(ValueError, match="is in LLaVA-NeXT's format: use --model llava_video, or convert it"):
         make_native("qwen3_vl", pretrained=str(checkpoint))
     with pytest.raises(ValueError, match=r"sampling=lmms_eval supports .*, not internvl"):

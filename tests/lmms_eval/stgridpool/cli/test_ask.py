@@ -137,5 +137,5 @@ def test_native_models_answer(video, tmp_path):
 def test_an_answer_from_nan_is_no_answer(encoder, video, monkeypatch):
     weight = encoder.model.language_model.get_output_embeddings().weight
     monkeypatch.setattr(weight, "data", weight.data * float("nan"))
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match="NaN or infinity"):
         ask(encoder, video, QUESTIONS[:1], {"own": Bilinear(2)}, 2)

@@ -129,6 +129,14 @@ MISTAKES = {
         words(model=""),
         "pretrained must be a path, got an empty text; is it a shell variable that is not set?",
     ),
+    "typo in the model": (
+        [*words(), "--", "--model", "lava_video"],
+        "there is no model 'lava_video', did you mean 'llava_video'? Available: llava_video, video_hf",
+    ),
+    "the model for other checkpoints": (
+        [*words(), "--", "--model", "video_hf"],
+        "--model video_hf does not run ...: use --model llava_video",
+    ),
     "typo in an argument": (
         words("max_frames_num=8", "max_frame_num=8"),
         "llava_video has no argument 'max_frame_num', did you mean 'max_frames_num'? Available: ...",

@@ -3,7 +3,13 @@ from lmms_eval.loggers.evaluation_tracker import EvaluationTracker
 from loguru import logger
 
 from lmms_eval_stgridpool.run import failure
-from lmms_eval_stgridpool.run.failure import exit_when_lmms_eval_gives_up, fatal, missing_reports
+from lmms_eval_stgridpool.run.failure import (
+    CAUSE,
+    exit_when_lmms_eval_gives_up,
+    fatal,
+    missing_reports,
+    note_cause,
+)
 
 
 @pytest.fixture
@@ -94,6 +100,27 @@ def test_a_fatal_error_is_logged_with_its_place_and_ends_the_process(logged):
     assert "rank 3, task videomme, document 17: KeyError: 'no such column'" in logged[0]
     with pytest.raises(KeyboardInterrupt), fatal("here"):
         raise KeyboardInterrupt
+
+
+def test_the_causes_of_a_failure_are_noted_for_the_script(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["lmms_eval", "--output_path", str(tmp_path), "--log_samples"])
+    with pytest.raises(SystemExit), fatal("rank 1"):
+        raise KeyError("two\nlines")
+    assert not list(tmp_path.iterdir())  # no script waits for it
+    (tmp_path / CAUSE).touch()
+    with pytest.raises(SystemExit), fatal("rank 1"):
+        raise ValueError("two\nlines")
+    note_cause("rank 0: later")
+    assert (tmp_path / CAUSE).read_text() == "rank 1: ValueError: two lines\nrank 0: later\n"
+
+
+@pytest.mark.usefixtures("listening")
+def test_the_cause_that_lmms_eval_reports_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["lmms_eval", "--output_path", str(tmp_path)])
+    (tmp_path / CAUSE).touch()
+    with pytest.raises(SystemExit, match="1"):
+        cli_evaluate("Error during evaluation: no disk. Please set `--verbosity=DEBUG` to get more information.")
+    assert (tmp_path / CAUSE).read_text() == "Error during evaluation: no disk\n"
 
 
 STUCK = """

@@ -161,7 +161,7 @@ def test_what_is_damaged_is_encoded_anew_and_replaced(make_model, ask, tmp_path)
 def test_a_video_that_cannot_be_read_leaves_nothing(make_model, clips, tmp_path):
     model = make_model(feature_cache=str(tmp_path / "cache"))
     for name in ("broken.mp4", "missing.mp4"):
-        with pytest.raises(VideoReadError):
+        with pytest.raises(VideoReadError, match=f"cannot read video .*{name}"):
             model._answerer.encoder.encode([str(clips / name)], StageTimer("cpu"))
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
