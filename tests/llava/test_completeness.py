@@ -20,15 +20,15 @@ def boxes(data):
         at += size
 
 
-@pytest.mark.parametrize("kept", [0.3, 0.6, 0.95, 0.999])
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.webm", "clip.mp4", "fast.mp4"])
-def test_a_file_cut_anywhere_is_truncated(write_video, tmp_path, name, kept):
+def test_a_file_cut_anywhere_is_truncated(write_video, tmp_path, name):
     muxer = {"movflags": "faststart"} if name == "fast.mp4" else {}
     path = write_video(tmp_path / name, codec="libvpx" if name.endswith("webm") else "libx264", muxer=muxer)
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)].replace(b"DURATION", b"DURATIOX"))
-    with pytest.raises(VideoReadError, match="truncated"):
-        read_video(path)
+    for kept in (0.3, 0.6, 0.95, 0.999):
+        path.write_bytes(data[: int(len(data) * kept)].replace(b"DURATION", b"DURATIOX"))
+        with pytest.raises(VideoReadError, match="truncated"):
+            read_video(path)
 
 
 @pytest.mark.parametrize("tag", [b"DURATION", b"DURATIOX"])
@@ -47,16 +47,16 @@ def test_a_matroska_file_of_unknown_size_that_ends_early_is_truncated(write_vide
 
 
 @pytest.mark.parametrize("is_live", [False, True])
-@pytest.mark.parametrize("start", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize(("name", "codec"), [("clip.mkv", "libx264"), ("clip.webm", "libvpx-vp9")])
-def test_a_matroska_file_with_a_hole_is_truncated(write_video, tmp_path, name, codec, start, is_live):
+def test_a_matroska_file_with_a_hole_is_truncated(write_video, tmp_path, name, codec, is_live):
     path = write_video(tmp_path / name, codec=codec, noise=True, muxer={"live": "1"} if is_live else {})
     data = path.read_bytes()
     assert read_video(path).duration == pytest.approx(2.5, abs=0.1)
-    first, length = int(len(data) * start), len(data) // 8
-    path.write_bytes(data[:first] + bytes(length) + data[first + length :])
-    with pytest.raises(VideoReadError, match="truncated: a hole at byte"):
-        read_video(path)
+    for start in (0.2, 0.5, 0.8):
+        first, length = int(len(data) * start), len(data) // 8
+        path.write_bytes(data[:first] + bytes(length) + data[first + length :])
+        with pytest.raises(VideoReadError, match="truncated: a hole at byte"):
+            read_video(path)
 
 
 def test_what_follows_a_matroska_segment_does_not_matter(write_video, tmp_path):

@@ -165,7 +165,7 @@ def test_a_prefix_that_steps_shorten_is_shared(model, prompts, layer, positions,
     steps = DecoderSteps(TransformersDecoder(model), [Step(build_compressor("bilinear"), layer, positions, decode_gap)])
     session = VideoSession(model, prefix, steps, [span])
     assert session.compressed.kept[0].sum() == 4 + 4 * 2 * 2  # 3x3 tokens of a frame become 2x2
-    options = {"do_sample": False, "max_new_tokens": 10}
+    options = {"do_sample": False, "max_new_tokens": 5}
 
     def unshared(suffix):
         with steps.prompts([[span]]):
