@@ -149,14 +149,24 @@ class QuickLoader(yaml.CFullLoader):
 QuickLoader.add_constructor("!function", lambda loader, node: None)
 
 
+_status = [0]
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+def _leave(_):
+    """End the process in front of what was registered before it: that frees what was imported."""
+    ctypes.CDLL(None).fflush(None)
+    os._exit(_status[0])
+
+
 def end(status):
     """End as the interpreter does, but do not free what was imported, which takes as long as a whole program."""
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    ctypes.CDLL(None).fflush(None)
-    os._exit(status)
+    _status[0] = status
+    ctypes.CDLL(None).exit(status)  # calls what the program has registered with the C library, and then `_leave`
 
 
 def keep_what_was_imported():
@@ -172,6 +182,7 @@ if __name__ == "__main__":
     keep_what_was_imported()
     program = listen(sys.argv[1])
     if program is not None:
+        ctypes.CDLL(None).__cxa_atexit(ctypes.cast(_leave, ctypes.c_void_p), None, None)
         try:
             become(program)
         except SystemExit as ending:
