@@ -3,7 +3,7 @@
 A token is compared with the means of the video's and of its frame's tokens by Gaussian kernels of five widths. Tokens
 far from both means say something of their own.
 
-Everything follows from three reads of the features, frame by frame and in float32: how much each channel varies, the
+Everything follows from three reads of the features, block by block and in float32: how much each channel varies, the
 mean directions, and the distances from them.
 
 Letters: T frames of at most R tokens, N tokens, D width.
@@ -27,7 +27,8 @@ from stgridpool.video_tokens import VideoTokens
 WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Of the kernels ``exp(-d^2 / (2 w))``, over squared distances of unit vectors."""
 TEMPERATURE = 0.01
-_ENTRIES_ON_GPU = 1 << 25
+_ENTRIES_ON_CPU, _ENTRIES_ON_GPU = 3 << 18, 1 << 25
+"""Most features of a block, as far as one token or one frame allows: what a core's cache holds, or keeps a GPU busy."""
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -59,21 +60,21 @@ def typicality(tokens: VideoTokens) -> Typicality:
         variance = _variances(frames)
     chosen = torch.zeros_like(variance)  # (D,)
     chosen[variance.argsort(stable=True)[: max(1, len(variance) // 2)]] = 1
-    inverse, sums = [], []
-    for block, _ in frames.blocks():
-        cut = torch.mul(block, chosen, out=frames.space[: len(block)])
-        lengths = torch.linalg.vector_norm(cut, dim=2)  # (t, R)
+    inverse, sums = [], torch.zeros_like(chosen).repeat(len(frames.sizes), 1)  # (T, D)
+    for block, part, _ in frames.blocks():
+        cut = torch.mul(block, chosen, out=frames.space[: len(block), : block.shape[1]])
+        lengths = torch.linalg.vector_norm(cut, dim=2)  # (t, r)
         inverse.append(torch.where(lengths > 0, 1 / lengths, 0))
-        sums.append((inverse[-1][:, None] @ cut)[:, 0])  # (t, D)
-    frame_sum, scale = torch.cat(sums), torch.cat(inverse)[:, :, None]
-    frame_mean = frame_sum / frames.sizes.clamp_min(1)[:, None]
-    video_mean = frame_sum.sum(0) / frames.sizes.sum()
+        sums[part] += (inverse[-1][:, None] @ cut)[:, 0]
+    frame_mean = sums / frames.sizes.clamp_min(1)[:, None]
+    video_mean = sums.sum(0) / frames.sizes.sum()
     products = [
-        torch.stack([block @ video_mean, (block @ frame_mean[part, :, None])[:, :, 0]], dim=2)  # (t, R, 2)
-        for block, part in frames.blocks()
+        torch.stack([block @ video_mean, (block @ frame_mean[part, :, None])[:, :, 0]], dim=2)  # (t, r, 2)
+        for block, part, _ in frames.blocks()
     ]
+    scale = frames.joined(inverse)[:, :, None]
     squares = torch.stack([video_mean.square().sum().expand(len(frame_mean)), frame_mean.square().sum(1)], dim=1)
-    distances = (scale > 0) + squares[:, None] - 2 * torch.cat(products) * scale  # squared, (T, R, 2)
+    distances = (scale > 0) + squares[:, None] - 2 * frames.joined(products) * scale  # squared, (T, R, 2)
     both = frames.of_each_token(_kernels(distances))  # (N, 2)
     return Typicality(both[:, 0], both[:, 1], chosen.bool())
 
@@ -103,7 +104,8 @@ class _Frames:
         features: (T, R, D) as they are, or (N, D) if frames differ in size.
         sets: Which tokens belong to each frame; None if they fill the lattice.
         sizes: (T,) int64.
-        space: A block of float32 to compute in: fresh memory costs more than the arithmetic.
+        space: (t, r, D), a block of float32 to compute in: fresh memory costs more than the arithmetic. On the CPU a
+            block is part of a frame, on a GPU it is several.
         copied: Another one for features that are not float32, or not as they are; None if there is no need.
         scale: What the features are divided by.
     """
@@ -121,7 +123,9 @@ class _Frames:
         sets = None if tokens.cell is None else Sets.within(tokens, "frame")
         longest = int(sets.sizes.max()) if sets else height * width
         step = max(1, _ENTRIES_ON_GPU // (longest * features.shape[1])) if features.is_cuda else 1
-        space = features.new_empty(min(step, frames), longest, features.shape[1], dtype=torch.float32)
+        parts = 1 if features.is_cuda else -(-longest * features.shape[1] // _ENTRIES_ON_CPU)
+        size = min(step, frames), -(-longest // parts), features.shape[1]
+        space = features.new_empty(size, dtype=torch.float32)
         sizes = torch.full((frames,), longest) if sets is None else sets.sizes
         rows = features if sets else features.view(frames, longest, -1)
         copied = torch.empty_like(space) if sets or features.dtype != torch.float32 else None
@@ -132,22 +136,38 @@ class _Frames:
         largest = float(torch.stack(self.features.aminmax()).abs().max()) or 1.0
         return replace(self, copied=torch.empty_like(self.space), scale=min(largest, _LARGEST))
 
-    def blocks(self) -> Iterator[tuple[Tensor, slice]]:
-        """Yield (t, R, D) float32, with zeros where no token is, and which frames they are.
+    def blocks(self) -> Iterator[tuple[Tensor, slice, slice]]:
+        """Yield (t, r, D) float32, with zeros where no token is, its frames, and its places; frame after frame.
 
         A block holds until the next one, which may be in the same memory.
         """
-        step = len(self.space)
+        step, width = self.space.shape[:2]
         for start in range(0, len(self.sizes), step):
             part = slice(start, min(start + step, len(self.sizes)))
-            rows = self.features[part] if self.sets is None else self.features[self.sets.index[part]]
-            if self.copied is not None:
-                rows = self.copied[: len(rows)].copy_(rows)
-                if self.sets is not None:
-                    rows *= self.sets.is_there[part, :, None]
-                if self.scale != 1:
-                    rows.clamp_(-_LARGEST, _LARGEST).div_(self.scale)  # a sum may have overflowed before
-            yield rows, part
+            for place in range(0, self.longest, width):
+                places = slice(place, place + width)
+                yield self._block(part, places), part, places
+
+    def _block(self, part: slice, places: slice) -> Tensor:
+        rows = self.features[part, places] if self.sets is None else self.features[self.sets.index[part, places]]
+        if self.copied is None:
+            return rows
+        rows = self.copied[: rows.shape[0], : rows.shape[1]].copy_(rows)
+        if self.sets is not None:
+            rows *= self.sets.is_there[part, places, None]
+        if self.scale != 1:
+            rows.clamp_(-_LARGEST, _LARGEST).div_(self.scale)  # a sum may have overflowed before
+        return rows
+
+    @property
+    def longest(self) -> int:
+        """Return R, the tokens of the largest frame."""
+        return self.features.shape[1] if self.sets is None else self.sets.index.shape[1]
+
+    def joined(self, found: list[Tensor]) -> Tensor:
+        """Join what was computed for each block (t, r, ...) to (T, R, ...)."""
+        each = -(-self.longest // self.space.shape[1])
+        return torch.cat([torch.cat(found[start : start + each], 1) for start in range(0, len(found), each)])
 
     def of_each_token(self, values: Tensor) -> Tensor:
         """Return the rows (N, d) of values (T, R, d) in the order of the tokens."""
@@ -161,12 +181,12 @@ class _Frames:
 def _variances(frames: _Frames) -> Tensor:
     """Return the variance (D,) of each channel over the video."""
     sums, squares, shift = [], [], None
-    for block, part in frames.blocks():
-        is_there = torch.arange(block.shape[1], device=block.device) < frames.sizes[part, None]
-        ones = is_there.float()[:, None]  # (t, 1, R)
+    for block, part, places in frames.blocks():
+        number = torch.arange(places.start, places.start + block.shape[1], device=block.device)
+        ones = (number < frames.sizes[part, None]).float()[:, None]  # (t, 1, r)
         # Variances do not depend on the origin, and near the tokens squares are accurate.
         shift = block[0, 0].clone() if shift is None else shift
-        moved = torch.sub(block, shift, out=frames.space[: len(block)])
+        moved = torch.sub(block, shift, out=frames.space[: len(block), : block.shape[1]])
         sums.append((ones @ moved)[:, 0])
         squares.append((ones @ moved.square_())[:, 0])
     count = frames.sizes.sum()

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from stgridpool import VidCom2, VideoTokens
+from stgridpool.algorithms import typicality as typicality_module
 from stgridpool.algorithms.typicality import frame_scales, typicality
 
 
@@ -140,6 +141,17 @@ def test_frames_of_different_sizes_equal_frames_alone():
         kept = VidCom2(preset=preset, tokens=7).plan(tokens, {}).kept()
         assert len(kept) == 7
     assert VidCom2(retention=1.0).plan(tokens, {}).kept().tolist() == list(range(11))
+
+
+@pytest.mark.parametrize("cell", [None, torch.arange(24).roll(5)[:19]])
+def test_frames_of_many_blocks_equal_those_of_one(cell, monkeypatch):
+    """Six tokens of a frame in blocks of four, so that the last is smaller."""
+    features = torch.randn(24 if cell is None else len(cell), 10, generator=torch.Generator().manual_seed(0))
+    tokens = VideoTokens(features, (4, 2, 3), cell)
+    whole = typicality(tokens)
+    monkeypatch.setattr(typicality_module, "_ENTRIES_ON_CPU", 40)
+    for one, other in zip(whole, typicality(tokens), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
 def test_budgets_and_bad_options():
