@@ -11,6 +11,7 @@ from lmms_eval_stgridpool.cli.choose import choose
 from lmms_eval_stgridpool.cli.doctor import doctor
 from lmms_eval_stgridpool.cli.methods import methods
 from lmms_eval_stgridpool.cli.plan import plan
+from lmms_eval_stgridpool.cli.report import report
 from lmms_eval_stgridpool.cli.reproduce import reproduce
 from lmms_eval_stgridpool.cli.runs import compare, eval_, extract, sweep
 from lmms_eval_stgridpool.cli.show import show
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (methods, doctor, plan, ask, show, eval_, sweep, choose, compare, extract, submit, reproduce):
+for command in (methods, doctor, plan, ask, show, eval_, sweep, choose, compare, report, extract, submit, reproduce):
     app.command(command.__name__.strip("_"))(command)
 
 

@@ -40,15 +40,23 @@ def find_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     Raises:
         FileNotFoundError: If a folder holds no run, or a run is incomplete.
     """
+    return [replace(load_run(folder), name=name) for name, folder in find_folders(folders)]
+
+
+def find_folders(folders: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return names and folders of the runs below folders, see `find_runs`."""
     holders: dict[Path, Path] = {}
     for folder in folders:
         holders |= _runs_below(folder.resolve())
-    names = _distinct(list(holders))
-    return [replace(load_run(holder), name=name) for name, holder in zip(names, holders.values(), strict=True)]
+    return list(zip(_distinct(list(holders)), holders.values(), strict=True))
 
 
-def load_run(folder: Path) -> FinishedRun:
+def load_run(folder: Path, record: Mapping[str, Any] | None = None) -> FinishedRun:
     """Load the newest run below `folder`.
+
+    Args:
+        folder: An output folder.
+        record: Stands in for the record, which models of lmms-eval do not write; None to read it.
 
     Raises:
         FileNotFoundError: If there is no results file, or no record or samples beside it.
@@ -58,7 +66,8 @@ def load_run(folder: Path) -> FinishedRun:
         raise FileNotFoundError(f"no *{RESULTS_ENDING} below {folder}: did the run fail?")
     stem = str(found[-1]).removesuffix(RESULTS_ENDING)
     results = json.loads(found[-1].read_text(encoding="utf-8"))["results"]
-    record = json.loads(Path(f"{stem}_run.json").read_text(encoding="utf-8"))
+    if record is None:
+        record = json.loads(Path(f"{stem}_run.json").read_text(encoding="utf-8"))
     beginning = f"{Path(stem).name}_samples_"
     samples = {
         path.name.removeprefix(beginning).removesuffix(".jsonl"): [
