@@ -95,6 +95,9 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--output_path", type=path_argument, help="where results go (default: logs/runs/TASKS/sweep_KEY=VALUE_...)"
     )
+    parser.add_argument(
+        "--uncompressed", dest="has_own", action="store_true", help="also evaluate the checkpoint as it is"
+    )
     parser.set_defaults(behind_retention=[])
     return parser
 

@@ -2,12 +2,18 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
+from stgridpool import Bilinear
+from stgridpool.equal_budget import Reference, planned_retention
+from stgridpool.retention import DEFINITIONS
 
 EMPTY_PATHS = [
     ("sweep", "--tasks", "x", "--model_args", "pretrained=x", "none", "--output_path", ""),
@@ -94,6 +100,21 @@ def test_a_folder_that_no_demo_made_stays_as_it_is(demo, tmp_path):
     assert done.returncode == 1
     assert f"demo.sh: {tmp_path}/demo holds files that no demo made" in done.stderr
     assert [path.name for path in (tmp_path / "demo").rglob("*")] == ["data", "interviews.mp4"]
+
+
+def test_the_methods_of_the_demo_leave_equally_many_tokens():
+    """The miniature has 7x7 patches, of which its own pooling leaves 16, and five layers."""
+    text = (REPOSITORY / "scripts" / "demo.sh").read_text()
+    words = shlex.split(re.search(r"^compressors=\((.*)\)$", text, re.MULTILINE)[1])
+    assert [word.partition(":")[0] for word in words] == [
+        *("bilinear", "st_gridpool", "random", "downsample", "visionzip", "sttm"),
+    ]
+    shares = [float(share) for share in re.findall(r"--retention (\S+?)\b(?=[ )])", text)]
+    reference = Reference(Bilinear(2), (7, 7), 5)
+    found, remarks = at_retentions(list(map(Choice.parse, words)), shares, DEFINITIONS[0], reference, 16)
+    assert not remarks
+    left = [planned_retention(choice.build(), 16, reference) for choice in found]
+    assert left == [dict.fromkeys(DEFINITIONS, share) for share in (9 / 16, 4 / 16) for _ in words]
 
 
 def test_a_demo_replaces_only_what_demos_make(demo, tmp_path):

@@ -30,6 +30,7 @@ COMPRESSORS = typer.Argument(metavar="COMPRESSOR...", help='NAME or NAME:{"optio
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 to 1; may be repeated.")
 RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
 LIMIT = typer.Option(help="Most questions per task, for a trial run.")
+UNCOMPRESSED = typer.Option("--uncompressed", help="Also evaluate the checkpoint as it is, without --retention.")
 SWEEP_PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
 SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Default: logs/runs/TASKS/sweep_KEY=VALUE_...")
 
@@ -79,6 +80,7 @@ def sweep(
     include_path: Annotated[Path | None, INCLUDE] = None,
     limit: Annotated[float | None, LIMIT] = None,
     output_path: Annotated[Path | None, SWEEP_OUTPUT] = None,
+    uncompressed: Annotated[bool, UNCOMPRESSED] = False,
     processes: Annotated[int, SWEEP_PROCESSES] = 1,
     as_json: AsJson = False,
 ) -> None:
@@ -97,12 +99,14 @@ def sweep(
     choices = tuple(map(Choice.parse, compressors))
     if output_path is None:
         output_path = output_folder(Path("logs") / "runs", "sweep", tasks, model_args, retention_of, limit)
-    given = Sweep(choices, tasks, model_args, output_path, tuple(retention or ()), retention_of, include_path, limit)
+    options = tuple(retention or ()), retention_of, include_path, limit
+    given = Sweep(choices, tasks, model_args, output_path, *options, has_own=uncompressed)
     if processes > 1:
         words = [*compressors, "--tasks", tasks, "--model_args", model_args, "--retention-of", retention_of]
         words += [word for share in retention or () for word in ("--retention", str(share))]
         words += ["--include_path", str(include_path)] if include_path is not None else []
         words += ["--limit", str(limit)] if limit is not None else []
+        words += ["--uncompressed"] if uncompressed else []
         words += ["--output_path", str(output_path), *(["--json"] if as_json else [])]
         launch(processes, "sweep", words)
     outcome = given.run()

@@ -10,6 +10,7 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.loggers import EvaluationTracker
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import get_datetime_str
+from loguru import logger
 
 from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
 from lmms_eval_stgridpool.comparison.rows import SHARED_STAGES, Row, summarise
@@ -96,8 +97,10 @@ class Sweep:
         log_progress()
         models = loaded.for_each([choice.build() for choice in choices])
         rows: list[Row] = []
-        for model, choice in zip(models, choices, strict=True):
+        for number, (model, choice) in enumerate(zip(models, choices, strict=True), 1):
             rows += self._evaluate(model, choice, names, manager)
+            if loaded.rank == 0:
+                logger.info(f"Scored: {number}/{len(models)}, {choice.folder}")
             if model.budget_missed is not None:
                 remarks.append(f"{choice.folder}: left out: {model.budget_missed}")
         beside = published_beside(rows, choices, loaded.arguments.pretrained)

@@ -74,8 +74,9 @@ def test_a_sweep_gets_its_options(monkeypatch):
         "Reading and encoding, all compressors together: 0.250 seconds per question.",
         "Results: out",
     ]
-    invoke(*words, "--limit", 3)
+    invoke(*words, "--limit", 3, "--uncompressed")
     assert seen[1].output_path == Path("logs/runs/quiz/sweep_limit=3")
+    assert [one.has_own for one in seen] == [False, True]
     assert json.loads(invoke(*words, "--json").output)["shared_seconds"] == 0.25
 
 
@@ -115,7 +116,8 @@ def test_a_sweep_on_several_processes_is_launched_with_the_same_options(monkeypa
 
     monkeypatch.setattr("os.execvpe", launched)
     words = ["nsp", "none", "--tasks", "quiz", "--model_args", "pretrained=x", "--retention-of", "kv_read"]
-    words += ["--retention", "0.5", "--retention", "0.25", "--limit", "3.0", "--output_path", "out", "--json"]
+    words += ["--retention", "0.5", "--retention", "0.25", "--limit", "3.0"]
+    words += ["--uncompressed", "--output_path", "out", "--json"]
     result = invoke("sweep", *words, "--processes", 2)
     assert isinstance(result.exception, LaunchedError)
     [command] = result.exception.args
