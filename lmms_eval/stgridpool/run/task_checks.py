@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmms_eval_stgridpool.questions.local_video import local_video
 from lmms_eval_stgridpool.questions.video_table import TableQuestion, read_table, table_file
 from lmms_eval_stgridpool.run.task_files import TaskFile
 from lmms_eval_stgridpool.run.task_tables import Table, find_table
 from lmms_eval_stgridpool.run.too_many import are_too_many
-from lmms_eval_stgridpool.tasks.local import doc_to_visual
 
 _FINDS_VIDEO = "lmms_eval_stgridpool.tasks.local.doc_to_visual"
 
@@ -113,7 +113,7 @@ def _paths(task: TaskFile, table: Table | None) -> list[str]:
     if column not in table.columns():
         raise ValueError(f"{task.name} needs a column {column!r}, and {table.files[0]} has no such column: add it")
     names = [str(name) for name in table.values(column)]
-    paths = {name: doc_to_visual({column: name}, settings)[0] for name in set(names)}
+    paths = {name: str(local_video(settings["video_dir"], name)) for name in set(names)}
     return [paths[name] for name in names]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from loguru import logger as eval_logger
 
-from lmms_eval_stgridpool.questions.video_table import VIDEO_SUFFIXES
+from lmms_eval_stgridpool.questions.local_video import local_video
 
 NO_ANSWER = -1
 """Index that means "no answer" in EgoSchema's results; it is never written to a submission."""
@@ -39,11 +39,8 @@ def doc_to_visual(doc: Mapping[str, Any], lmms_eval_specific_kwargs: Mapping[str
         A list with the path of the video. If there is no such file, it is the path at which the video was expected, so
         the model can report which video failed and continue.
     """
-    video_dir = Path(lmms_eval_specific_kwargs["video_dir"]).expanduser()
     name = str(doc[lmms_eval_specific_kwargs["video_field"]])
-    candidates = [video_dir / name] + [video_dir / f"{name}{suffix}" for suffix in VIDEO_SUFFIXES]
-    expected = candidates[0] if candidates[0].suffix in VIDEO_SUFFIXES else candidates[1]
-    return [str(next((path for path in candidates if path.is_file()), expected))]
+    return [str(local_video(lmms_eval_specific_kwargs["video_dir"], name))]
 
 
 def longvideobench_process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, dict[str, Any]]:
