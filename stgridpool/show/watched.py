@@ -25,6 +25,7 @@ from stgridpool.evidence import (
 from stgridpool.model import Video, VideoModel
 from stgridpool.plan import Plan, Shape, to_device
 from stgridpool.provenance import plan_of_frames
+from stgridpool.rows import Rows
 from stgridpool.show.trace import HeatMap, Stage, Trace, on_patches, owners
 from stgridpool.video_tokens import VideoTokens
 
@@ -122,7 +123,7 @@ def traced(name: str, watched: Watched, model: VideoModel, video: Video, evidenc
         num_encoded: Number of frames that left the vision tower.
     """
     sights = iter(watched.seen)
-    shape, stage = _beginning(watched.method, video, evidence, num_encoded)
+    shape, stage = _beginning(watched.method, model, video, evidence, num_encoded)
     heat_maps: list[HeatMap] = []
     for step in _front(model, video):
         if isinstance(step.compressor, Watched):
@@ -140,12 +141,12 @@ def traced(name: str, watched: Watched, model: VideoModel, video: Video, evidenc
     return Trace(name, shape, tuple(stages), repr(watched), tuple(heat_maps))
 
 
-def _beginning(method: Compressor, video: Video, evidence: Evidence, num_encoded: int) -> tuple[Shape, Stage]:
+def _beginning(
+    method: Compressor, model: VideoModel, video: Video, evidence: Evidence, num_encoded: int
+) -> tuple[Shape, Stage]:
     """Return the lattice of the patches, and the tokens that the first step behind the vision tower sees."""
-    if isinstance(video, NativeVideo) and not video.compressed.from_patches:
-        shape, kept = video.compressed.run.shape, video.compressed.run.visual.kept
-        stage = Stage.start(shape)
-        return shape, stage if kept is None else stage.then(stage.label, Plan.keep(kept.cpu(), math.prod(shape)))
+    if isinstance(video, NativeVideo):
+        return _native_beginning(model, video)
     shape, early = video.source_shape, early_steps(method)
     stage = Stage.start(shape)
     if not early:
@@ -154,6 +155,39 @@ def _beginning(method: Compressor, video: Video, evidence: Evidence, num_encoded
     about = to_device(dict(evidence), torch.device("cpu"))
     _, plan = plan_of_frames(early, about, VideoTokens(torch.zeros(math.prod(encoded), 1), encoded))
     return shape, stage.then(stage.label, plan)
+
+
+def _native_beginning(model: VideoModel, video: NativeVideo) -> tuple[Shape, Stage]:
+    """Return the same for a native model, whose own pooling runs before methods that do not replace it."""
+    visual, shape = video.compressed.run.visual, video.source_shape
+    stage = Stage.start(shape)
+    if visual.patches is not None:
+        pooled = stage.then(stage.label, _plan_of_pooling(model.own_pooling(), shape))
+        return shape, stage if video.compressed.from_patches else pooled
+    if visual.kept is not None:
+        return shape, stage.then(stage.label, Plan.keep(visual.kept.cpu(), math.prod(shape)))
+    side = math.isqrt(shape[2] - 1)
+    if shape[1] == 1 and side > 1 and side**2 == shape[2] - 1:
+        return _behind_class_tokens(shape[0], side)
+    return shape, stage
+
+
+def _behind_class_tokens(frames: int, side: int) -> tuple[Shape, Stage]:
+    """Return the same where a class token stands in front of the square of patches of every frame, as in Video-LLaVA.
+
+    A class token is drawn as the mean of its frame.
+    """
+    area = side * side
+    own = torch.arange(area)
+    first = torch.arange(frames)[:, None] * area  # (T, 1)
+    row = torch.cat([torch.zeros_like(own), own + 1])  # of a frame: its class token, and its patches
+    row = (torch.arange(frames)[:, None] * (area + 1) + row).flatten()
+    sources = (first + own.repeat(2)).flatten()
+    weights = torch.ones(2, area) / torch.tensor([[area], [1]])
+    rows = Rows.of_entries(row, sources, weights.flatten().repeat(frames), frames * (area + 1))
+    anchor = torch.cat([first, first + own], dim=1).flatten()
+    shape = (frames, side, side)
+    return shape, Stage.start(shape).then("patches", Plan(rows, frames * area, anchor))
 
 
 def _front(model: VideoModel, video: Video) -> list[Step]:

@@ -8,7 +8,10 @@ import torch
 from lmms_eval_stgridpool.answers.asking import ask
 from lmms_eval_stgridpool.answers.tracing import trace
 from lmms_eval_stgridpool.llava_video import LlavaVideo
+from lmms_eval_stgridpool.video_hf import VideoHf
+from native_models.families import save
 from stgridpool import COMPRESSORS, build_compressor
+from stgridpool.show.trace import entries
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
 QUESTION = "What colour is the moving shape?"
@@ -73,6 +76,40 @@ def test_norms_are_those_of_the_tokens_that_a_method_saw(encoder, video):
     embeds = encoder.compress(encoded, QUESTION, timer()).visuals[0].embeds
     places = torch.arange(8 * 7 * 8).view(8 * 7, 8)[:, :7].flatten()  # every eighth is a newline
     torch.testing.assert_close(heat.values, embeds[places].norm(dim=-1).float())
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory):
+    """Function that returns the encoder of a tiny native model."""
+
+    def make(name):
+        folder = save(name, tmp_path_factory.mktemp("native") / name)
+        settings = {"compressor": "none", "max_frames_num": 2, "device": "cpu", "torch_dtype": "float32"}
+        return VideoHf(pretrained=str(folder), **settings).encoder
+
+    return make
+
+
+def test_methods_before_and_behind_a_models_own_pooling_stand_on_the_same_patches(native, video):
+    """Frames of 7x7 patches, pooled to 4x4 or 3x3; half of the 16 tokens are kept."""
+    methods = {"nsp": build_compressor("nsp"), "evs": build_compressor("evs", retention=0.5)}
+    nsp, evs = trace(native("llava_onevision"), video, QUESTION, methods).traces
+    assert nsp.shape == evs.shape == (2, 7, 7)
+    assert (len(nsp.stages[-1].plan), len(evs.stages[-1].plan)) == (2 * 9, 16)
+    assert evs.stages[-1].lattice == (2, 4, 4)
+    assert evs.heat_maps[0].values.shape == (2 * 49,)
+
+
+def test_class_tokens_are_drawn_as_their_frames(native, video):
+    """Video-LLaVA puts a class token in front of the 4x4 patches of a frame; it chooses the frames, which are eight."""
+    (one,) = trace(native("video_llava"), video, QUESTION, {"evs": build_compressor("evs", retention=1.0)}).traces
+    rows = entries(one.stages[-1].plan)
+    frames = one.shape[0]
+    assert one.shape[1:] == (4, 4)
+    assert len(rows) == frames * 17
+    assert rows.offsets.diff().view(frames, 17).tolist() == [[16] + [1] * 16] * frames
+    assert rows.sources[:32].tolist() == [*range(16), *range(16)]
+    assert rows.weights[:32].tolist() == [1 / 16] * 16 + [1] * 16
 
 
 def timer():
