@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli.loading import load_checkpoint
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.answers.asking import Replies
-    from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 
 VIDEO = typer.Argument(help="A video file, or a folder of pictures.")
 QUESTIONS = typer.Argument(metavar="QUESTION...", help="Questions about it; they share one prefix.")
@@ -19,18 +19,6 @@ COMPARE = typer.Option("--compare", help="Answer with this method, too, side by 
 FRAMES = typer.Option("--frames", help="Most frames (max_frames_num).")
 LONGEST = typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further arguments of the model: KEY=VALUE,...")
-
-OWN_OPTIONS = {
-    "pretrained": "--checkpoint",
-    "max_frames_num": "--frames",
-    **dict.fromkeys(("compressor", "compressor_args"), "--compressor"),
-}
-"""Options of this command by the argument of the model that they set."""
-WITHOUT_EFFECT = (
-    *("share_prefix", "questions_per_batch", "deterministic", "prompt_style", "max_failed", "answer_without_visuals"),
-    *("resume_dir", "resume_any_version", "allow_use_cache", "barrier_timeout_s", "batch_size"),
-)
-"""Arguments of the model about runs of lmms-eval."""
 
 
 def ask(
@@ -61,7 +49,7 @@ def ask(
     choices = [Choice.parse(name or "st_gridpool") for name in names]
     if not video.exists():
         raise ValueError(f"there is no video {video} (working directory: {Path.cwd()})")
-    model = _load(checkpoint, frames, model_args)
+    model = load_checkpoint(checkpoint, frames, model_args, "ask")
     methods = {choice.folder: choice.build() for choice in choices}
     try:
         replies = answer(model.encoder, video, questions, methods, max_new_tokens)
@@ -71,32 +59,6 @@ def ask(
         print_json(replies)
     else:
         _show(replies)
-
-
-def _load(checkpoint: str, frames: int, model_args: str) -> "EvaluatedModel":
-    """Load the model that runs a checkpoint.
-
-    Raises:
-        ValueError: If the checkpoint or an argument cannot work, or an argument would have no effect here.
-    """
-    from lmms_eval_stgridpool.run.checkpoint_checks import NATIVE, model_for, read_checkpoint_settings  # noqa: PLC0415
-    from lmms_eval_stgridpool.run.model_args import parse_model_args  # noqa: PLC0415
-
-    further = parse_model_args(model_args)
-    for name in further:
-        if name in OWN_OPTIONS:
-            raise ValueError(f"{name} in --model_args would be ignored: use {OWN_OPTIONS[name]}")
-        if name in WITHOUT_EFFECT:
-            raise ValueError(f"{name} in --model_args has no effect on stgridpool ask: leave it out")
-    given = {"pretrained": checkpoint, "max_frames_num": frames, **further}
-    _, settings = read_checkpoint_settings(checkpoint)
-    if model_for(settings, checkpoint) == NATIVE:
-        from lmms_eval_stgridpool.video_hf import VideoHf  # noqa: PLC0415
-
-        return VideoHf(compressor="none", **given)
-    from lmms_eval_stgridpool.llava_video import LlavaVideo  # noqa: PLC0415
-
-    return LlavaVideo(compressor="bilinear", **given)
 
 
 def _show(replies: "Replies") -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli.loading import load_checkpoint
+
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.choice import Choice
-    from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 
 VIDEO = typer.Argument(help="A video file, or a folder of pictures.")
-CHECKPOINT = typer.Option(
-    metavar="FOLDER_OR_NAME", help="A LLaVA-Video or LLaVA-OneVision checkpoint, or a native one."
-)
+CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its format decides which model runs it.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens that every method keeps.")
 RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
@@ -54,7 +53,7 @@ def show(
 
     _check_files(video, output)
     choices = [Choice.parse(text) for text in compressor or ["st_gridpool"]]
-    model = _load(checkpoint, frames, model_args)
+    model = load_checkpoint(checkpoint, frames, model_args, "show")
     try:
         if retention is not None:
             reference = reference_of(model.encoder, video)
@@ -78,21 +77,6 @@ def _check_files(video: Path, output: Sequence[Path]) -> None:
     for path in output:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"--output must end with {' or '.join(SUFFIXES)}, got {path}")
-
-
-def _load(checkpoint: str, frames: int, model_args: str) -> "EvaluatedModel":
-    """Load a checkpoint in LLaVA-NeXT's format, or a native one, as its config.json says."""
-    from llava.model.checkpoint_files import checkpoint_folder, read_json  # noqa: PLC0415
-    from lmms_eval_stgridpool.llava_video import LlavaVideo  # noqa: PLC0415
-    from lmms_eval_stgridpool.run.model_args import parse_model_args  # noqa: PLC0415
-    from lmms_eval_stgridpool.video_hf import VideoHf  # noqa: PLC0415
-    from stgridpool.adapters.families import FAMILIES  # noqa: PLC0415
-
-    settings = read_json(checkpoint_folder(checkpoint) / "config.json")
-    is_native = any(settings.get("model_type") in family.model_types for family in FAMILIES)
-    kind = VideoHf if is_native and "mm_vision_tower" not in settings else LlavaVideo
-    further = parse_model_args(model_args) if model_args else {}
-    return kind(**{"pretrained": checkpoint, "max_frames_num": frames, "compressor": "none"} | further)
 
 
 def _names(choices: Sequence["Choice"]) -> list[str]:
