@@ -30,6 +30,7 @@ EXAMPLES = [example for example in ALL_EXAMPLES if not any(name in example for n
 EXPECTED = {  # what an example prints, by a text in it
     "planned_count": "torch.Size([10816, 896])",
     "answer = model.generate": "visual tokens and",
+    "write_page(": "page.html and picture.png show 2704 tokens",  # 16 frames of 13x13
     "VideoSession(": "from a prefix of",
     "VideoPruning(": "1881 tokens planned, 1881 kept\nthe server has not pruned",
 }
