@@ -7,14 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from llava.frame_resizing import FrameResizing
-from llava.frame_sampling import largest_distance, sample_frames, sample_frames_at_rate, sample_frames_by_time
+from llava.frame_sampling import (
+    largest_distance,
+    sample_frames,
+    sample_frames_at_rate,
+    sample_frames_by_time,
+    sample_nearest_frames,
+)
 from llava.video_decoding import BACKENDS
 from llava.video_opening import printable
 from llava.video_packets import PacketList
 
 logger = logging.getLogger(__name__)
 
-SAMPLINGS = ("index", "time")
+INDEX, TIME, NEAREST = "index", "time", "nearest"
+SAMPLINGS = (INDEX, TIME, NEAREST)
 _LARGEST_DISTANCE = 1.0  # s between frames sampled by index and by time, above which we warn
 
 
@@ -37,7 +44,7 @@ def check_options(
         backend: "pyav" or "decord", which must be installed.
         frame_rate: Pictures per second of a folder.
         resizing: Resizing of frames.
-        sampling: "index" or "time".
+        sampling: One of `SAMPLINGS`.
         indices: Frames to read.
 
     Raises:
@@ -49,6 +56,8 @@ def check_options(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if sampling not in SAMPLINGS:
         raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
+    if sampling == NEAREST and (fps is not None or force_sample):
+        raise ValueError("sampling=nearest always takes max_frames_num frames: leave fps and force_sample out")
     if backend == "decord":
         importlib.import_module("decord")
     if indices is not None and (not indices or min(indices) < 0 or list(indices) != sorted(indices)):
@@ -62,7 +71,9 @@ def choose_shown(
     shown: PacketList, max_frames_num: int, fps: float | None, force_sample: bool, sampling: str
 ) -> list[int]:
     """Choose frames of a file by index, or at even times up to the limit if it declares no rate."""
-    if sampling == "time":
+    if sampling == NEAREST:
+        return sample_nearest_frames(len(shown.times), 1.0, max_frames_num)[0]
+    if sampling == TIME:
         return sample_frames_by_time(shown.times, shown.duration, max_frames_num, fps, force_sample)
     num_frames, rate = len(shown.times), shown.frame_rate
     if rate is None:

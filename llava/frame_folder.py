@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from llava.frame_choice import choose_frames
+from llava.frame_choice import INDEX, NEAREST, choose_frames
 from llava.frame_resizing import FrameResizing
+from llava.frame_sampling import sample_nearest_frames
 from llava.video_clip import VideoClip
 from llava.video_opening import VideoReadError
 
@@ -34,6 +35,7 @@ def read_frame_folder(
     force_sample: bool = False,
     frame_rate: float = 3.0,
     resizing: FrameResizing | None = None,
+    sampling: str = INDEX,
     indices: Sequence[int] | None = None,
 ) -> VideoClip:
     """Read a video from a folder with one picture per frame, in the order of the file names.
@@ -45,6 +47,7 @@ def read_frame_folder(
         force_sample: Always take exactly `max_frames_num` frames, evenly spread.
         frame_rate: Pictures per second of video; 3 is that of TVQA, the part of MVBench which comes as pictures.
         resizing: Resize every picture as soon as it is read; None keeps its size.
+        sampling: "nearest" spreads `max_frames_num` frames as `sample_nearest_frames` does; else the rules above hold.
         indices: The pictures to read, ascending, instead of those that the rules above choose.
 
     Raises:
@@ -53,10 +56,12 @@ def read_frame_folder(
     """
     name = fsdecode(folder)
     files = pictures(name)
-    if indices is None:
+    if indices is None and sampling == NEAREST:
+        chosen, _ = sample_nearest_frames(len(files), frame_rate, max_frames_num)
+    elif indices is None:
         chosen, _ = choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
     else:
-        chosen = [min(index, len(files) - 1) for index in indices]
+        chosen = [min(index, len(files) - 1) for index in indices or ()]
     times = [index / frame_rate for index in chosen]
     frames, sizes = [], set()
     try:

@@ -54,7 +54,8 @@ def read_video(
         resizing: Resize every frame as soon as it is decoded; None keeps its size.
         sampling: "index" counts frames and uses the rate that the file declares, like LLaVA-Video; "time" chooses the
             frames that are shown at even times, see `sample_frames_by_time`. If the two differ by more than a second,
-            "index" logs a warning. Files that declare no rate are sampled by time.
+            "index" logs a warning. Files that declare no rate are sampled by time. "nearest" is the rule of
+            `sample_nearest_frames`, without `fps` and `force_sample`.
         indices: The frames to read, ascending, instead of those that the rules above choose; they may repeat. If the
             file turns out to have fewer frames than `list_frames` says, the last one stands in for those behind it.
 
@@ -99,7 +100,7 @@ def sampled_indices(
         max_frames_num: See `read_video`, also for the others.
         fps: Frames to take per second of video.
         force_sample: Whether to take exactly `max_frames_num` frames.
-        sampling: "index" or "time".
+        sampling: See `read_video`.
 
     Raises:
         VideoReadError: If the file is missing, is not a video, is truncated, or has no frame.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from torch import Tensor
 
 from stgridpool.evidence import Evidence, Need, through
-from stgridpool.frame_evidence import left_behind
+from stgridpool.frame_evidence import frames_through, left_behind
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
@@ -228,6 +228,8 @@ def compress_steps(
         plan = method.plan(tokens, {need: evidence[need] for need in method.needs})
         values = None if plan.reproduces else partial(method.values, shape=tokens.shape, plan=plan)
         before, tokens, evidence = tokens.shape, tokens.through(plan, values), through(evidence, plan)
+        if not step.is_before_features:
+            evidence = frames_through(evidence, plan, before)
         if isinstance(step.place, EncoderLayer):
             evidence = {**evidence, **left_behind(plan, before, tokens, evidence)}
         plans.append(replace(plan, known=None))

@@ -50,12 +50,14 @@ class Need:
     Attributes:
         query_aware: Whether the tensor depends on the question; class attribute.
         per_token: Whether the tensor has a row for each token; class attribute.
+        frame_axes: Number of its leading axes that are the frames; class attribute.
         from_file: Whether the tensor stands in a file of the user's, so that no model is asked; class attribute.
         made_by_steps: Whether steps of the method in the vision tower leave it behind; class attribute.
     """
 
     query_aware: ClassVar[bool] = False
     per_token: ClassVar[bool] = True
+    frame_axes: ClassVar[int] = 0
     from_file: ClassVar[bool] = False
     made_by_steps: ClassVar[bool] = False
 
@@ -143,6 +145,7 @@ class FrameVectors(Need):
     """
 
     per_token: ClassVar[bool] = False
+    frame_axes: ClassVar[int] = 1
 
     source: str = "mean"
 

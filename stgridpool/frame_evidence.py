@@ -34,6 +34,7 @@ class FrameSources(Need):
     """
 
     per_token: ClassVar[bool] = False
+    frame_axes: ClassVar[int] = 1
     made_by_steps: ClassVar[bool] = True
 
 
@@ -45,6 +46,7 @@ class FrameCosines(Need):
     """
 
     per_token: ClassVar[bool] = False
+    frame_axes: ClassVar[int] = 2
     made_by_steps: ClassVar[bool] = True
 
 
@@ -58,6 +60,28 @@ def frame_weights(plan: Plan, shape: Shape) -> Tensor:
     frames, area = shape[0], shape[1] * shape[2]
     of_token = torch.arange(plan.num_sources, device=plan.anchor.device) // area
     return plan.apply(F.one_hot(of_token, frames).float())[::area]
+
+
+def frames_through(evidence: Evidence, plan: Plan, before: Shape) -> Evidence:
+    """Return evidence where what belongs to frames is averaged over the frames that became one.
+
+    Args:
+        evidence: Evidence about the source frames of `plan`.
+        plan: The plan that was applied to their tokens.
+        before: (T, H, W) of these tokens.
+    """
+    if plan.shape is None or plan.shape[0] == before[0] or not any(need.frame_axes for need in evidence):
+        return evidence
+    of_token = torch.arange(plan.num_sources, device=plan.anchor.device) // (before[1] * before[2])
+    weights = plan.mean(F.one_hot(of_token, before[0]).float()).unflatten(0, (plan.shape[0], -1)).mean(1)  # (T', T)
+
+    def carried(value: Tensor, axes: int) -> Tensor:
+        moved = value.to(weights)
+        for axis in range(axes):
+            moved = torch.tensordot(weights, moved, dims=([1], [axis])).movedim(0, axis)
+        return moved.to(value)
+
+    return {need: carried(value, need.frame_axes) if need.frame_axes else value for need, value in evidence.items()}
 
 
 def left_behind(plan: Plan, before: Shape, left: VideoTokens, evidence: Evidence) -> dict[Need, Tensor]:

@@ -66,7 +66,7 @@ def published() -> tuple[Published, ...]:
                         benchmark,
                         tasks[benchmark],
                         retention,
-                        source.get("retention_of"),
+                        None if retention is None else source.get("retention_of"),
                         accuracy,
                         whole,
                         source["name"],

@@ -3,10 +3,9 @@
 from typing import Any
 
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
+from llava.nvila.layout import VIDEO
 from llava.nvila.tiles import DYNAMIC, DYNAMIC_S2
 
-VIDEO, FRAMES = "video", "frames"
-VIDEO_ENCODINGS = (VIDEO, FRAMES)
 RESIZE, PAD = "resize", "pad"
 ASPECT_RATIOS = (RESIZE, PAD, DYNAMIC, DYNAMIC_S2)
 

@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llava.frame_choice import INDEX, NEAREST
 from llava.model.checkpoint_files import read_json
 
 ARCHITECTURES = ("LlavaLlamaModel", "VILAForCausalLM")
 PARTS = ("llm", "vision_tower", "mm_projector")
+DEFAULT_FRAMES = 64
+"""Most frames of a video for checkpoints that do not say."""
+VIDEO, FRAMES = "video", "frames"
+VIDEO_ENCODINGS = (VIDEO, FRAMES)
+"""Ways of a video through the model, see `NvilaConfig`."""
 
 
 def nvila_folder(folder: Path) -> Path | None:
@@ -19,6 +25,15 @@ def is_nvila(root: Mapping[str, Any]) -> bool:
     """Tell whether the settings of a config.json are those of an NVILA checkpoint."""
     is_ours = any(name in ARCHITECTURES for name in root.get("architectures") or ())
     return is_ours and all(f"{part}_cfg" in root for part in PARTS)
+
+
+def nvila_parts(folder: Path) -> list[Path]:
+    """Return the folders besides `folder` that an NVILA checkpoint consists of; none if it is of another kind."""
+    nvila = nvila_folder(folder)
+    if nvila is None:
+        return []
+    root = read_json(nvila / "config.json")
+    return [*([nvila] if nvila != folder else []), *(part_folder(nvila, root, part) for part in PARTS)]
 
 
 def part_folder(folder: Path, root: dict[str, Any], part: str) -> Path:
@@ -40,6 +55,13 @@ def part_folder(folder: Path, root: dict[str, Any], part: str) -> Path:
             "download it again"
         )
     return found
+
+
+def own_settings(root: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an evaluation that a checkpoint decides, by the settings of its config.json."""
+    if not is_nvila(root):
+        return {"max_frames_num": DEFAULT_FRAMES, "sampling": INDEX, "conv_template": "qwen_1_5"}
+    return {"max_frames_num": root.get("num_video_frames") or 8, "sampling": NEAREST, "video_encoding": VIDEO}
 
 
 def _is_nvila(folder: Path) -> bool:

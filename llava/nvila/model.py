@@ -8,8 +8,9 @@ from llava.encoded_video import EncodedVideo
 from llava.model.compression import Visual
 from llava.model.language_model.llava_qwen import LlavaQwenForCausalLM
 from llava.model.projector import DOWNSAMPLING
-from llava.nvila.configuration import FRAMES, NvilaConfig
+from llava.nvila.configuration import NvilaConfig
 from llava.nvila.dynamic_s2 import join_scales, scale_blocks, stitched
+from llava.nvila.layout import FRAMES
 from llava.nvila.own_pooling import BlockAverage
 from llava.nvila.tiles import DYNAMIC_S2, s2_blocks
 from llava.nvila.token_layout import TokenLayout

@@ -10,10 +10,9 @@ from llava.model.settings import overwritten
 from llava.nvila.configuration import (
     ASPECT_RATIOS,
     RESIZE,
-    VIDEO_ENCODINGS,
     NvilaConfig,
 )
-from llava.nvila.layout import part_folder
+from llava.nvila.layout import VIDEO_ENCODINGS, part_folder
 from llava.nvila.tiles import DYNAMIC_S2
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ def read_nvila_settings(folder: Path, overwrites: Mapping[str, Any]) -> tuple[di
     settings |= {
         "model_type": NvilaConfig.model_type,
         "architectures": ["NvilaForCausalLM"],
-        "mm_vision_tower": "siglip",
+        "mm_vision_tower": str(part_folder(folder, root, "vision_tower")),
         "vision_config": tower,
         "mm_tunable_parts": "mm_vision_tower",  # the checkpoint holds its weights
         "mm_projector_type": projector.get("mm_projector_type"),

@@ -66,7 +66,9 @@ class NvilaVideoModel(LlavaVideoModel):
 
     def facts(self) -> Mapping[str, Any]:
         """Return facts about the model for the record of a run."""
-        return {**super().facts(), "video_encoding": self.language_model.config.video_encoding}
+        model = self.language_model
+        own = {"video_encoding": model.config.video_encoding, "own_pooling": repr(model.own_pooling)}
+        return {**super().facts(), **own}
 
     def _question(self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes]) -> str:
         return self._prompts.asked(context, visuals, clips)

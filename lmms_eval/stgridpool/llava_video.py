@@ -1,8 +1,10 @@
-"""The lmms-eval model ``llava_video``: LLaVA-Video and LLaVA-OneVision with any compressor of visual tokens."""
+"""The lmms-eval model ``llava_video``: LLaVA-Video, LLaVA-OneVision and NVILA with any compressor of visual tokens."""
 
 from loguru import logger
 
 from llava.loading import load_video_model
+from llava.model.checkpoint_files import checkpoint_folder, read_json
+from llava.nvila.layout import nvila_folder
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run.context_length import length_warning
@@ -11,7 +13,7 @@ from stgridpool.model import VideoModel
 
 
 class LlavaVideo(EvaluatedModel):
-    """A checkpoint in LLaVA-NeXT's format, evaluated with a compressor.
+    """A checkpoint in LLaVA-NeXT's format, or one of NVILA, evaluated with a compressor.
 
     Args:
         **arguments: See `LlavaArguments`.
@@ -24,7 +26,9 @@ class LlavaVideo(EvaluatedModel):
     arguments: LlavaArguments
 
     def _load_model(self) -> VideoModel:
-        arguments = self.arguments
+        folder = checkpoint_folder(self.arguments.pretrained)
+        settings = read_json((nvila_folder(folder) or folder) / "config.json")
+        arguments = self.arguments = self.arguments.for_checkpoint(settings)
         if self.rank == 0:
             warning = length_warning(Planner.of(arguments.pretrained, arguments.overwrites()), arguments)
             if warning is not None:

@@ -47,6 +47,7 @@ from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiff
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
+from stgridpool.compressors.table_presets import table_presets, with_table_preset
 from stgridpool.compressors.temporal_average import TemporalAverage
 from stgridpool.compressors.tome import ToMe
 from stgridpool.compressors.ts_llava import TSLLaVA
@@ -119,6 +120,7 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     method = COMPRESSORS.get(name) or find_method(name)
     if method is None:
         raise ValueError(f"there is no compressor {name!r}{suggestion(name, [*COMPRESSORS, *installed_names()])}")
+    options = with_table_preset(name, options)
     known = [field.name for field in fields(method) if field.init]
     for option in options:
         if option not in known:
@@ -134,7 +136,7 @@ def presets(name: str) -> tuple[str, ...]:
     """
     if name not in COMPRESSORS:
         raise ValueError(f"there is no compressor {name!r}{suggestion(name, COMPRESSORS)}")
-    return tuple(getattr(COMPRESSORS[name], "PRESETS", ()))
+    return (*getattr(COMPRESSORS[name], "PRESETS", ()), *table_presets(name))
 
 
 def _build_chain(names: str, options: Mapping[str, Any]) -> Chain:

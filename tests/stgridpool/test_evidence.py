@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from stgridpool import Average, Max, Plan, Scorer, VideoTokens
-from stgridpool.compressor import compress_steps
+from stgridpool import Average, Max, Plan, Scorer, Step, VideoTokens, build_compressor
+from stgridpool.compressor import PATCHES, TOKENS, compress_steps
 from stgridpool.evidence import (
     AttentionReceived,
     ClassAttention,
@@ -20,6 +20,7 @@ from stgridpool.evidence import (
     check_offered,
     through,
 )
+from stgridpool.frame_evidence import FrameCosines
 
 
 @pytest.mark.parametrize(
@@ -133,3 +134,16 @@ def test_a_model_refuses_what_it_does_not_offer():
         check_offered([TowerKeys(), Question()], {Question, ClassAttention}, "me")
     with pytest.raises(ValueError, match="this model offers tokens alone"):
         check_offered([Question()], set(), "me")
+
+
+def test_vectors_of_frames_follow_frames_that_become_one():
+    """Frames 0 and 1 become one, and frame 2 alone; a matrix between frames is averaged along both axes."""
+    tokens = VideoTokens.of(torch.rand(3, 2, 2, 4))
+    vectors, matrix = torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([[1.0, 3, 5], [3, 1, 7], [5, 7, 1]])
+    given = {FrameVectors(): vectors, FrameCosines(): matrix}
+    step = Step(build_compressor("temporal_average", group=2), TOKENS)
+    _, _, about = compress_steps([step], tokens, given)
+    torch.testing.assert_close(about[FrameVectors()], torch.tensor([[2.0], [7.0]]))
+    torch.testing.assert_close(about[FrameCosines()], torch.tensor([[2.0, 6], [6, 1]]))
+    same = compress_steps([Step(build_compressor("average"), PATCHES)], tokens, given)[2]
+    assert same[FrameVectors()] is vectors

@@ -15,6 +15,8 @@ def test_numbers_of_the_papers():
     assert (one.accuracy, one.whole, one.retention_of) == (60.6, 59.0, "last_layer")
     [one] = published_for("flashvid", "models/LLaVA-Video-7B-Qwen2/", "videomme_local", 0.1)
     assert (one.accuracy, one.whole, one.retention_of) == (60.9, 64.2, "layer_average")
+    [one] = published_for("framefusion", "Efficient-Large-Model/NVILA-8B-Video", "egoschema", 0.3)
+    assert (one.accuracy, one.whole, one.retention_of) == (51.3, 52.9, "layer_average")
     [one] = published_for("st_gridpool", VIDEO, "longvideobench_val_v", None)
     assert (one.accuracy, one.whole) == (60.1, 58.2)
     assert str(one) == (

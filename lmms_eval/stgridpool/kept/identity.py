@@ -14,6 +14,7 @@ from PIL import Image
 import llava
 import lmms_eval_stgridpool
 import stgridpool
+from llava.nvila.layout import nvila_parts
 from lmms_eval_stgridpool.run.versions import package_version
 
 CODE = ("stgridpool", "transformers", "torch")
@@ -58,7 +59,8 @@ def visual_identity(visual: object) -> object:
 def checkpoint_version(folder_or_name: str, revision: str | None) -> str | None:
     """Identify the version of a checkpoint by a digest of its files, or by its commit on the hub.
 
-    The digest covers every file in the folder except hidden ones: weights, settings, and the tokenizer in any format.
+    The digest covers every file in the folder except hidden ones: weights, settings, and the tokenizer in any format;
+    also those in the folders of which an NVILA checkpoint consists.
 
     Args:
         folder_or_name: The checkpoint as the user named it.
@@ -67,7 +69,8 @@ def checkpoint_version(folder_or_name: str, revision: str | None) -> str | None:
     folder = Path(folder_or_name)
     if not folder.is_dir():
         return revision
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    places = [folder, *nvila_parts(folder)]
+    files = sorted(file for place in places for file in place.iterdir() if file.is_file() and file.name[0] != ".")
     return answer_key({"files": [file_identity(file) for file in files]})
 
 

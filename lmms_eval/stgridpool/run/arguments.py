@@ -47,7 +47,7 @@ class Arguments:
         pretrained: Folder or Hugging Face name of a checkpoint.
         max_frames_num: Maximum number of frames of a video, 1 to 100,000; None for the checkpoint's own maximum.
         fps: Frames sampled per second of video, 0.001 to 1000; None for the rule that `sampling` names.
-        sampling: The rule by which frames are sampled, one of `SAMPLINGS`.
+        sampling: The rule by which frames are sampled, one of `SAMPLINGS`; None for the checkpoint's own.
         damaged_videos: "answer" answers questions about videos with signs of damage, and names the videos in the record
             of the run and below the score; "fail" leaves the questions unanswered. VP8, VP9, AV1 and Motion JPEG rarely
             show damage, HEVC only if frames are missing.
@@ -106,7 +106,7 @@ class Arguments:
     pretrained: str
     max_frames_num: int | None = None
     fps: float | None = None
-    sampling: str = ""
+    sampling: str | None = None
     damaged_videos: str = "answer"
     device: str | None = None
     device_map: str | None = None
@@ -139,7 +139,8 @@ class Arguments:
         for name in ("pretrained", "feature_cache", "resume_dir"):
             self._check_path(name)
         options.choice("video_decode_backend", self.video_decode_backend, BACKENDS)
-        options.choice("sampling", self.sampling, self.SAMPLINGS)
+        if self.sampling is not None:
+            options.choice("sampling", self.sampling, self.SAMPLINGS)
         options.choice("damaged_videos", self.damaged_videos, DAMAGED_VIDEOS)
         options.choice("torch_dtype", self.torch_dtype, ("auto", "float16", "bfloat16", "float32"))
         options.choice("attn_implementation", self.attn_implementation, ATTENTION)

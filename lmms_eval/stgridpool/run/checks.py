@@ -79,6 +79,8 @@ def check_run(
     if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
         _, settings = read_checkpoint_settings(given["pretrained"])
     arguments = _class_for(model, given, settings).parse(given)
+    if settings is not None and isinstance(arguments, LlavaArguments):
+        arguments = arguments.for_checkpoint(settings)
     _check_packages(arguments)
     _check_spreading(arguments, processes)
     found = [check_videos(one, table, asked, _most_missing(arguments)) for one, table in tables]

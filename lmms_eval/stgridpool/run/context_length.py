@@ -24,7 +24,7 @@ def length_warning(planner: Planner, arguments: LlavaArguments) -> str | None:
         ValueError: If the model is not deep enough for the compressor, or there are too few tokens for its options.
     """
     try:
-        planned = planner.plan(arguments.build_compressor(), arguments.max_frames_num)
+        planned = planner.plan(arguments.build_compressor(), arguments.most_frames)
     except BudgetError:
         return None
     if planned.fits is not False:

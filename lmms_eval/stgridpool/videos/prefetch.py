@@ -214,10 +214,8 @@ class VideoLoader:
     def _options(self, path: Path) -> dict[str, Any]:
         """Return the options with which to read a video."""
         arguments = self._arguments
-        options = arguments.frame_options()
-        if not path.is_dir():
-            options |= {"backend": arguments.video_decode_backend, "sampling": arguments.sampling}
-        return options
+        options = arguments.frame_options() | {"sampling": arguments.sampling}
+        return options if path.is_dir() else options | {"backend": arguments.video_decode_backend}
 
     def _read(self, path: Path) -> VideoClip:
         arguments = self._arguments

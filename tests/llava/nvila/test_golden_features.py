@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from llava.mm_utils import process_images
-from llava.nvila.configuration import FRAMES
 from llava.nvila.encoders import MediaEncoder
+from llava.nvila.layout import FRAMES
 from stgridpool import build_compressor
 
 NAMES = ("video", "base", "lite")

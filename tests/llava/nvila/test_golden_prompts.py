@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.encoded_video import EncodedVideo
 from llava.frame_sampling import sample_nearest_frames
-from llava.nvila.configuration import FRAMES, VIDEO
+from llava.nvila.layout import FRAMES, VIDEO
 from llava.nvila.tokenizer import VIDEO_TOKEN, rendered, stop_ids
 from llava.nvila.video_model import NvilaVideoModel
 from stgridpool.finite import LogitsWatch

@@ -1,8 +1,9 @@
 """No compression."""
 
+import pytest
 import torch
 
-from stgridpool import NoCompression, Plan, VideoTokens
+from stgridpool import NoCompression, Plan, VideoTokens, build_compressor
 
 
 def test_every_token_in_order():
@@ -24,3 +25,10 @@ def test_tokens_that_fill_no_lattice():
 def test_nothing_is_copied():
     tokens = torch.randn(3, 2, 4, 5)
     assert NoCompression()(tokens).tokens.data_ptr() == tokens.data_ptr()
+
+
+def test_it_leaves_the_own_pooling_if_asked_to():
+    assert [step.place for step in build_compressor("none").steps()] == ["patches"]
+    assert [step.place for step in build_compressor("none", own_pooling=True).steps()] == ["tokens"]
+    with pytest.raises(ValueError, match="own_pooling must be True or False"):
+        build_compressor("none", own_pooling=1)

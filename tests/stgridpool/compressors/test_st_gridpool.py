@@ -107,8 +107,10 @@ ABLATIONS |= {
 
 
 def test_every_ablation_changes_one_thing():
-    assert presets("st_gridpool") == tuple(STGridPool.PRESETS)
-    assert sorted(presets("st_gridpool")) == sorted(["released", "paper", *(f"ablation/{name}" for name in ABLATIONS)])
+    assert presets("st_gridpool") == (*STGridPool.PRESETS, "nvila/30")
+    assert sorted(presets("st_gridpool")) == sorted(
+        ["released", "paper", "nvila/30", *(f"ablation/{name}" for name in ABLATIONS)]
+    )
     for name, (count, options) in ABLATIONS.items():
         method = build_compressor("st_gridpool", preset=f"ablation/{name}")
         assert method.preset == f"ablation/{name}"
