@@ -249,7 +249,7 @@ class SweptModel(Swept, LlavaVideo):
 
     def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:  # noqa: ARG002
         """See `Swept`; it follows from the checkpoint."""
-        return self.model.reference(), self.arguments.max_frames_num
+        return self.model.reference(), self.arguments.most_frames
 
     def own_choice(self) -> tuple[str, dict[str, Any]]:
         """See `Swept`."""

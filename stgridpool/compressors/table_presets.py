@@ -1,7 +1,7 @@
 """Presets that several methods share: the budgets of a published comparison.
 
-`nvila/30` and `nvila/50` are those of the comparison on NVILA, at 30 % and 50 % of the tokens: methods that act in front
-of the language model keep that share, and those that act inside it keep it in the mean over its layers.
+`nvila/30` and `nvila/50` are those of the comparison on NVILA, at 30 % and 50 % of the tokens: methods that act in
+front of the language model keep that share, and those that act inside it keep it in the mean over its layers.
 ST-GridPool stands at 30 % there with its released windows, which leave a quarter of the tokens of a frame; there is no
 row of it at 50 %.
 

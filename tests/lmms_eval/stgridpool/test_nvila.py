@@ -7,6 +7,7 @@ from lmms_eval.api.instance import unwrap_generation_output
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
+from llava.model.checkpoint_files import read_json
 from llava.video import read_video
 from lmms_eval_stgridpool.kept.identity import checkpoint_version
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
@@ -54,15 +55,16 @@ def texts(results):
     ],
 )
 def test_the_checkpoint_decides_what_no_argument_does(golden, name, given, expected):
-    arguments = LlavaArguments(pretrained=str(golden / name), **given).for_checkpoint(golden / name)
+    settings = read_json(golden / name / "config.json")
+    arguments = LlavaArguments(pretrained=str(golden / name), **given).for_checkpoint(settings)
     names = ("sampling", "max_frames_num", "conv_template", "video_encoding")
     assert tuple(getattr(arguments, name) for name in names) == expected
 
 
 def test_arguments_that_do_not_suit(golden):
-    folder = golden / "llava" / "ckpt-video"
-    with pytest.raises(ValueError, match=r"video_encoding=frames is for NVILA checkpoints, and .*ckpt-video is none"):
-        LlavaArguments(pretrained="x", video_encoding="frames").for_checkpoint(folder)
+    settings = read_json(golden / "llava" / "ckpt-video" / "config.json")
+    with pytest.raises(ValueError, match="video_encoding=frames is for NVILA checkpoints, and x is none"):
+        LlavaArguments(pretrained="x", video_encoding="frames").for_checkpoint(settings)
     with pytest.raises(ValueError, match="video_encoding cannot be 'pictures'"):
         LlavaArguments(pretrained="x", video_encoding="pictures")
     with pytest.raises(ValueError, match="sampling=nearest always takes max_frames_num frames"):
