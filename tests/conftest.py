@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -61,6 +62,21 @@ def _golden_root() -> Path:
     """Numbers computed by the original code: a copy beside the checkout is preferred, the shipped one is equal."""
     beside = REPOSITORY.parent / "shared" / "golden"
     return beside if beside.is_dir() else REPOSITORY / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, driven by Playwright, which downloads nothing."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (pip install -e .[dev])"
+    )
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("there is no Chromium (apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

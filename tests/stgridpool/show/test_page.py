@@ -1,7 +1,5 @@
 """The page in Chromium: what lights up, what the slider and the switches change, and that it needs no network."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
@@ -28,21 +26,6 @@ def make_traces():
     pruned = stage.then("from layer 2 on", Plan.keep(torch.tensor([0, 17]), 32))
     heat = HeatMap("norm", torch.arange(64.0))
     return [ptg, merged, Trace("pruned", SHAPE, (stage, pruned), "Pruned(layer=2)", (heat,))]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium, driven by Playwright, which downloads nothing."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (pip install -e .[dev])"
-    )
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("there is no Chromium (apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
