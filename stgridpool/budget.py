@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,6 +15,7 @@ from stgridpool.plan import Shape
 
 MOST_TOKENS = 1_000_000_000
 """Largest number of tokens that an option may name."""
+_MOST_NAMED_FRAMES, _MOST_NAMED_RUNS = 64, 4
 
 
 class BudgetError(ValueError):
@@ -61,6 +62,22 @@ class Budget:
         if self.tokens_per_frame is not None:
             return min(self.tokens_per_frame * shape[0], total)
         return None
+
+
+def frames_where(is_met: Callable[[int], bool]) -> str:
+    """Say with how many frames, of 1 to 64, a budget can be met: "this budget works with 4, 7 to 9 frames".
+
+    Args:
+        is_met: Whether it can be met with that many frames.
+    """
+    works = [frames for frames in range(1, _MOST_NAMED_FRAMES + 1) if is_met(frames)]
+    starts = [frames for frames in works if frames - 1 not in works]
+    ends = [frames for frames in works if frames + 1 not in works]
+    runs = [str(one) if one == other else f"{one} to {other}" for one, other in zip(starts, ends, strict=True)]
+    if not runs:
+        return f"this budget works with no number of frames up to {_MOST_NAMED_FRAMES}"
+    named = [*runs[:_MOST_NAMED_RUNS], *(["..."] if len(runs) > _MOST_NAMED_RUNS else [])]
+    return f"this budget works with {', '.join(named)} frames"
 
 
 def exact_part(ratio: float, total: int) -> int:

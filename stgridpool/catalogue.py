@@ -52,7 +52,7 @@ class Entry:
         summary: What it does, in one sentence.
         idea: The paragraphs of its docstring that follow.
         source: Paper or specification; empty for baselines of ours.
-        where: Where it acts: "pooling" (in place of the checkpoint's own), "tokens" (behind it), or decoder layers.
+        where: Where it acts, see `where`.
         query_aware: Whether it looks at the question.
         needs: The evidence that it asks a model for, with its default options.
         budget: What sets its number of tokens.
@@ -98,13 +98,21 @@ def describe(name: str) -> Entry:
 
 
 def where(method: Compressor) -> str:
-    """Name where a method acts: "pooling", "tokens", "layer 2", "tokens, layer 20" and so on."""
+    """Name where a method acts, for example "tokens, layer 20".
+
+    "frames" is in front of the vision tower, "tower layers -5, -3" behind layers of it, counted back from the one that
+    is used as features, "pooling" in place of the checkpoint's own, "tokens" behind it, and "layer 20" in front of that
+    layer of the language model.
+    """
     places = [step.place for step in method.steps()]
     outside = dict.fromkeys(_PLACES.get(place, place) for place in places if isinstance(place, str))
-    outside |= dict.fromkeys([str(place) for place in places if isinstance(place, EncoderLayer)])
-    layers = [str(place) for place in places if isinstance(place, int)]
-    inside = [f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}"] if layers else []
-    return ", ".join([*outside, *inside])
+    in_tower = _layers("tower layer", [place.layer for place in places if isinstance(place, EncoderLayer)])
+    inside = _layers("layer", [place for place in places if isinstance(place, int)])
+    return ", ".join([*in_tower, *outside, *inside])
+
+
+def _layers(word: str, layers: list[int]) -> list[str]:
+    return [f"{word}{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"] if layers else []
 
 
 def budget(method: Compressor) -> str:

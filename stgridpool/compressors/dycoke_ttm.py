@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.temporal_similarity import cosines_to_earlier
-from stgridpool.budget import BudgetError
+from stgridpool.budget import BudgetError, frames_where
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
@@ -80,10 +81,16 @@ class DyCokeTTM(Budgeted):
         if count < least:
             raise BudgetError(
                 f"dycoke_ttm keeps the first of every {WINDOW} frames whole, {least} of {math.prod(shape)} tokens, so "
-                f"that {count} cannot be met: ask for at least {least} or choose another method"
+                f"that {count} cannot be met: ask for at least {least} or choose another method; "
+                + frames_where(self._is_met(shape))
             )
         sizes = torch.full((shape[0],), area).where(~is_first, 0)
         return equal_shares(sizes, count - least).where(~is_first, area)
+
+    def _is_met(self, shape: Shape) -> Callable[[int], bool]:
+        """Return whether the budget is enough for a number of frames as large as those of `shape`."""
+        area = shape[1] * shape[2]
+        return lambda frames: (self.budget.count((frames, *shape[1:])) or 0) >= -(-frames // WINDOW) * area
 
     def _as_released(self, kept: Tensor, area: int) -> Tensor:
         frames = len(kept)

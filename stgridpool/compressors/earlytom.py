@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.compressor import Compressor, Step
-from stgridpool.compressors.earlytom_frames import EarlyTomFrames
+from stgridpool.compressors.earlytom_frames import EarlyTomFrames, FrameMerging
 from stgridpool.compressors.holitom.inner import HoliTomInner
 from stgridpool.evidence import AttentionReceived, Evidence, Need
 from stgridpool.frame_evidence import FrameCosines, FrameSources
@@ -21,7 +21,7 @@ from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class EarlyTom(TwoHalves):
+class EarlyTom(FrameMerging, TwoHalves):
     """Merge like frames behind three layers of the vision tower, select tokens of what remains, and merge inside.
 
     In the tower frames are merged as in `earlytom_frames`.
@@ -35,32 +35,20 @@ class EarlyTom(TwoHalves):
     equally, but no more than the tokens of the frames left. A fraction is of the tokens of all frames that entered the
     tower. The code also garbles LLaVA-Video's newline tokens; the model inserts them here.
 
-    Attributes:
-        preset: "corrected" or "released", see above.
-        layers, threshold, longest, momentum, mixing: See `EarlyTomFrames`.
-
     Raises:
         ValueError: If an option is out of its range, or two budgets are given.
     """
 
-    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
     released_layer: ClassVar[tuple[int, int]] = (18, 28)
 
-    preset: str = "corrected"
-    layers: tuple[int, ...] = (-20, -5, -3)
-    threshold: float = 0.6
-    longest: int = 8
-    momentum: float = 0.9
-    mixing: str = "pairs"
-
     def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "layers", self.frames.layers)
+        TwoHalves.__post_init__(self)
+        FrameMerging.__post_init__(self)
 
     @property
     def frames(self) -> EarlyTomFrames:
         """The half inside the vision tower."""
-        return EarlyTomFrames(**{field.name: getattr(self, field.name) for field in fields(EarlyTomFrames)})
+        return EarlyTomFrames(**{field.name: getattr(self, field.name) for field in fields(FrameMerging)})
 
     @property
     def front_needs(self) -> frozenset[Need]:

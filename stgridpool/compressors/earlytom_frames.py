@@ -25,37 +25,23 @@ Group = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class EarlyTomFrames(Compressor):
-    """Merge like frames behind layers of the vision tower, so that later layers run on fewer of them.
-
-    A group begins with frame s and goes on while a running mean, ``momentum`` times the mean cosine of the tokens of s
-    and of the next frame plus the rest of it so far, is at least `threshold`, for at most `longest` - 1 frames. Its
-    first and last frame stay. Neighbours in the middle whose cosine c exceeds that of the first and last frame, and the
-    cosine d of the next two, become one: ``c / (c + d)`` of the first, the rest of the second.
-
-    Alone, the half of `earlytom` that can be joined with other methods: ``earlytom_frames+st_gridpool+fastv``. The
-    video decides how many frames are left, so there is no budget to meet.
-
-    Source: EarlyTom, arXiv 2605.30010. ``corrected``, the default, differs from its released code, which ``released``
-    equals: the code loses the last middle frame of every group of four or more, since nothing follows; here it stays,
-    or makes an even pair. Threshold, layers and lengths were tuned for each benchmark and rate; the defaults are those
-    of the code.
+class FrameMerging:
+    """The options of `EarlyTomFrames`, which `EarlyTom` has, too.
 
     Attributes:
         preset: "corrected" or "released", see above.
         layers: Layers of the vision tower behind which frames are merged, ascending, counted back from the one that is
             used as features, see `EncoderLayer`; the defaults are 6, 21 and 23 of 26. At least one.
-        threshold: See above, -1 to 1; published: 0.3 to 0.8.
-        longest: See above, 2 to 1000; published: 6.
+        threshold: Smallest running mean at which a group of like frames goes on, -1 to 1; published: 0.3 to 0.8.
+        longest: Most frames of a group, 2 to 1000; published: 6.
         momentum: Part of the newest cosine in the running mean, 0 to 1.
-        mixing: "pairs" as above, or "mean": the middle frames of a group become their mean.
+        mixing: "pairs" merges neighbours, as above, "mean" the middle frames of a group.
 
     Raises:
         ValueError: If an option is out of its range.
     """
 
     PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
-    without_budget: ClassVar[str] = "the video decides how many frames are left; use earlytom, or join another method"
 
     preset: str = "corrected"
     layers: tuple[int, ...] = (-20, -5, -3)
@@ -74,6 +60,30 @@ class EarlyTomFrames(Compressor):
         whole_number("longest", self.longest, 2, 1000)
         number("momentum", self.momentum, 0, 1)
         choice("mixing", self.mixing, ("pairs", "mean"))
+
+
+@dataclass(frozen=True)
+class EarlyTomFrames(FrameMerging, Compressor):
+    """Merge like frames behind layers of the vision tower, so that later layers run on fewer of them.
+
+    A group begins with frame s and goes on while a running mean, ``momentum`` times the mean cosine of the tokens of s
+    and of the next frame plus the rest of it so far, is at least `threshold`, for at most `longest` - 1 frames. Its
+    first and last frame stay. Neighbours in the middle whose cosine c exceeds that of the first and last frame, and the
+    cosine d of the next two, become one: ``c / (c + d)`` of the first, the rest of the second.
+
+    Alone, the half of `earlytom` that can be joined with other methods: ``earlytom_frames+st_gridpool+fastv``. The
+    video decides how many frames are left, so there is no budget to meet.
+
+    Source: EarlyTom, arXiv 2605.30010. ``corrected``, the default, differs from its released code, which ``released``
+    equals: the code loses the last middle frame of every group of four or more, since nothing follows; here it stays,
+    or makes an even pair. Threshold, layers and lengths were tuned for each benchmark and rate; the defaults are those
+    of the code.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    without_budget: ClassVar[str] = "the video decides how many frames are left; use earlytom, or join another method"
 
     def steps(self) -> tuple[Step, ...]:
         """Return where it acts: behind layers of the vision tower."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.temporal_similarity import chains, cosines_to_previous
-from stgridpool.budget import BudgetError
+from stgridpool.budget import BudgetError, frames_where
 from stgridpool.evidence import Evidence
 from stgridpool.options import number
 from stgridpool.plan import Plan
@@ -59,9 +60,16 @@ class FrameFusionMerge(Budgeted):
         if count < least:
             raise BudgetError(
                 f"framefusion_merge keeps the first token of every place, {least} of {len(tokens)}, so that {count} "
-                f"cannot be met: ask for at least {least} or choose another method"
+                f"cannot be met: ask for at least {least} or choose another method{self._frames_that_work(tokens)}"
             )
         return merge_chains(tokens, is_most_alike(similarity, len(tokens) - count))
+
+    def _frames_that_work(self, tokens: VideoTokens) -> str:
+        """Say with how many frames the budget can be met, if tokens fill their lattice."""
+        area = math.prod(tokens.shape[1:])
+        if tokens.cell is not None:
+            return ""
+        return "; " + frames_where(lambda frames: (self.budget.count((frames, *tokens.shape[1:])) or 0) >= area)
 
 
 def is_most_alike(similarity: Tensor, count: int) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stgridpool.budget import BudgetError
+from stgridpool.budget import BudgetError, frames_where
 from stgridpool.evidence import Evidence
 from stgridpool.frames.groups import even_groups, groups_of, pool_over_time
 from stgridpool.frames.layout import resident
@@ -62,9 +62,13 @@ class TemporalAverage(Budgeted):
             near = f"tokens={low} or tokens={low + area}" if low else f"tokens={area}"
             raise BudgetError(
                 f"temporal_average leaves whole frames of {area} tokens, and a budget of {count} tokens is "
-                f"{count / area:.2f} frames; ask for {near}"
+                f"{count / area:.2f} frames; ask for {near}; {self._frames_that_work(shape)}"
             )
         return count // area, shape[1], shape[2]
+
+    def _frames_that_work(self, shape: Shape) -> str:
+        area = math.prod(shape[1:])
+        return frames_where(lambda frames: (self.budget.count((frames, *shape[1:])) or 1) % area == 0)
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
         """Return the tokens of K frames."""

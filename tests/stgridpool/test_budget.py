@@ -1,12 +1,13 @@
 """Budgets: counts, shares of frames and segments, averages over layers."""
 
 import math
+import re
 
 import pytest
 import torch
 
-from stgridpool import Budget
-from stgridpool.budget import exact_part, share_equally, share_out, split_layer_average
+from stgridpool import Budget, build_compressor
+from stgridpool.budget import BudgetError, exact_part, frames_where, share_equally, share_out, split_layer_average
 
 
 def test_budget_counts():
@@ -213,3 +214,25 @@ def test_averages_over_layers(average, lengths, relative, expected):
 def test_averages_that_cannot_be(average, lengths, relative, message):
     with pytest.raises(ValueError, match=message):
         split_layer_average(average, lengths, relative)
+
+
+def test_numbers_of_frames_at_which_a_budget_can_be_met():
+    assert frames_where(lambda frames: frames in (4, 7, 8, 9)) == "this budget works with 4, 7 to 9 frames"
+    assert frames_where(lambda frames: frames > 1) == "this budget works with 2 to 64 frames"
+    assert frames_where(lambda frames: frames % 4 == 0) == "this budget works with 4, 8, 12, 16, ... frames"
+    assert frames_where(lambda frames: False) == "this budget works with no number of frames up to 64"
+
+
+@pytest.mark.parametrize(
+    ("name", "retention", "frames", "works"),
+    [
+        ("dycoke_ttm", 0.5, 1, "2 to 64"),  # one whole frame of every four
+        ("dycoke_ttm", 0.3, 5, "4, 7 to 8, 10 to 12, 14 to 64"),
+        ("temporal_average", 0.25, 1, "4, 8, 12, 16, ..."),
+        ("framefusion_merge", 0.25, 2, "4 to 64"),  # a whole frame
+    ],
+)
+def test_a_budget_that_cannot_be_met_names_the_numbers_of_frames_that_work(name, retention, frames, works):
+    method = build_compressor(name, retention=retention)
+    with pytest.raises(BudgetError, match=f"this budget works with {re.escape(works)} frames"):
+        method(torch.randn(frames, 4, 5, 3))

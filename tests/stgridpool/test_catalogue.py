@@ -63,6 +63,9 @@ def test_what_sets_the_number_of_tokens():
 def test_where_methods_act():
     assert describe("sparsevlm").where == "layers 3, 7, 16"
     assert describe("flashvid").where == "tokens, layer 20"
+    assert describe("image_grid").where == "frames"
+    assert describe("earlytom_frames").where == "tower layers -20, -5, -3"
+    assert describe("earlytom").where == "tower layers -20, -5, -3, tokens, layer 18"
 
 
 @dataclass(frozen=True)
