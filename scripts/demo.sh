@@ -8,8 +8,9 @@ Usage: bash scripts/demo.sh
 
 Installs the project into .venv where needed (scripts/setup.sh), makes H.264 clips with eight questions each that the
 miniature Video LLM in scripts/nano/checkpoint has never seen, evaluates six compressors at two equal budgets through
-lmms-eval on two processes, and prints tokens, accuracy and time. Takes under four minutes on two CPU cores after the
-installation; it says which step it is at, and the longest one, which asks the questions, how much time it has left.
+lmms-eval on two processes, prints tokens, accuracy and time, and writes two pages about them. Takes about four minutes
+on two CPU cores after the installation; it says which step it is at, and the longest one, which asks the questions, how
+much time it has left.
 All output is written to demo/. It replaces the output of an earlier demo, but refuses a folder demo/ of another origin.
 TEXT
 }
@@ -46,6 +47,12 @@ step() {
   ((status == 0)) || { cat steps.log >&2; exit "$status"; }
 }
 
+pages() {
+  "$python" -m lmms_eval_stgridpool.cli report runs --baseline uncompressed --output report.html
+  "$python" -m lmms_eval_stgridpool.cli show data/videomme/data/nano0000.mp4 --frames "$max_frames" --retention 0.5625 \
+    --checkpoint "$root/scripts/nano/checkpoint" -c st_gridpool -c visionzip -c 'sttm:{"layer":0}' --output provenance.html
+}
+
 mkdir -p "$demo"
 touch "$marker"
 bash "$root/scripts/setup.sh"
@@ -54,26 +61,29 @@ cd "$demo" # custom_tasks/videomme_local.yaml reads data/videomme in the working
 : >steps.log
 export HF_HOME="$demo/cache" HF_HUB_OFFLINE=1
 
-step "1 of 4: making $num_clips clips" "$python" "$root/scripts/nano/make_data.py" data --clips "$num_clips" --needles 1
-step "2 of 4: asking 8 questions about each clip, with the checkpoint as it is and 6 compressors at 2 budgets" \
+step "1 of 5: making $num_clips clips" "$python" "$root/scripts/nano/make_data.py" data --clips "$num_clips" --needles 1
+step "2 of 5: asking 8 questions about each clip, with the checkpoint as it is and 6 compressors at 2 budgets" \
   "$python" -m lmms_eval_stgridpool.cli sweep "${compressors[@]}" "${budgets[@]}" --uncompressed --processes 2 \
   --tasks videomme_local --model_args "pretrained=$root/scripts/nano/checkpoint,max_frames_num=$max_frames" \
   --output_path runs </dev/null
-step "3 of 4: converting the checkpoint to transformers' own format" \
+step "3 of 5: converting the checkpoint to transformers' own format" \
   "$python" "$root/scripts/convert_checkpoint.py" "$root/scripts/nano/checkpoint" native >>steps.log
-step "4 of 4: asking the converted model about 8 clips" \
+step "4 of 5: asking the converted model about 4 clips" \
   "$python" "$root/scripts/nano/evaluate.py" --data data --checkpoint native --frames "$max_frames" --no-controls \
-  --limit 8 --methods 'bilinear (own)' 'st_gridpool released'
+  --limit 4 --methods 'bilinear (own)' 'st_gridpool released'
+step "5 of 5: writing pages about the runs, and about where tokens of one clip came from" pages >>steps.log
 cat <<TEXT
 
 The last table is about the same weights as a LlavaOnevisionForConditionalGeneration of transformers, inside
-stgridpool.compress, on eight of the clips. The demo took $SECONDS seconds.
+stgridpool.compress, on four of the clips. The demo took $SECONDS seconds, and wrote two pages:
+  $demo/report.html: differences with intervals, kinds of questions, accuracy over tokens and seconds
+  $demo/provenance.html: where every token of a clip came from, for three methods
 
 What the first table shows: all methods at equal numbers of tokens, 9 and 4 per frame of the 16 that the checkpoint's own
 pooling leaves ("uncompressed"), in every layer; sttm's are counted before it merges them, so that only its retention
-shows it. "random" is what any method must beat. The miniature
-in scripts/nano was trained here, on clips of this kind, to answer these eight kinds of question: its answers depend on
-what it sees, so a compressor that loses something loses points.
+shows it. "random" is what any method must beat. The miniature in scripts/nano was trained here, on clips of this kind, to
+answer these eight kinds of question: its answers depend on what it sees, so a compressor that loses something loses
+points.
 What it cannot show: how the methods rank on real models and videos. The miniature was trained on tokens that its own
 pooling makes, 7x7 patches are few for methods that choose among them, and intervals over $num_clips clips are wide.
 TEXT
