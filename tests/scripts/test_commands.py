@@ -109,7 +109,8 @@ def test_the_methods_of_the_demo_leave_equally_many_tokens():
     assert [word.partition(":")[0] for word in words] == [
         *("bilinear", "st_gridpool", "random", "downsample", "visionzip", "sttm"),
     ]
-    shares = [float(share) for share in re.findall(r"--retention (\S+?)\b(?=[ )])", text)]
+    budgets = re.search(r"^budgets=\((.*)\)$", text, re.MULTILINE)[1]
+    shares = [float(word) for word in budgets.split() if not word.startswith("--")]
     reference = Reference(Bilinear(2), (7, 7), 5)
     found, remarks = at_retentions(list(map(Choice.parse, words)), shares, DEFINITIONS[0], reference, 16)
     assert not remarks
