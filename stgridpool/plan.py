@@ -12,20 +12,21 @@ Letters: S source tokens, N output tokens, D width; T frames of H x W tokens.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.device_transfer import to_device
+from stgridpool.plan_file import plan_fields, save_plan
 from stgridpool.rows import Rows, stacked
 
-_Value = TypeVar("_Value")
+__all__ = ["MadeTables", "MergedTokensError", "Plan", "Shape", "made_sizes", "make", "to_device"]
+
 Shape = tuple[int, int, int]
 """(T, H, W) of a lattice of tokens: frames, rows, columns."""
 
@@ -216,18 +217,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a safetensors file."""
-        from safetensors.torch import save_file  # noqa: PLC0415  # only here
-
-        tensors = {"anchor": self.anchor}
-        for name, rows in {
-            "rows": self.rows,
-            **{f"made.{level}": rows for level, rows in enumerate(self.made)},
-        }.items():
-            for part in ("sources", "offsets", "weights"):
-                tensors[f"{name}.{part}"] = getattr(rows, part)
-        facts = {"num_sources": self.num_sources, "shape": self.shape, "reproduces": self.reproduces}
-        stored = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}  # two names may share memory
-        save_file(stored, path, {"stgridpool.plan": json.dumps(facts)})
+        save_plan(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -236,21 +226,7 @@ class Plan:
         Raises:
             ValueError: If the file does not contain a plan.
         """
-        from safetensors import safe_open  # noqa: PLC0415  # only here
-
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("stgridpool.plan", "null"))
-            if facts is None:
-                raise ValueError(f"{path} does not contain a plan written by stgridpool")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
-
-        def rows(name: str) -> Rows:
-            return Rows(*(tensors[f"{name}.{part}"] for part in ("sources", "offsets", "weights")))
-
-        num_levels = sum(name.startswith("made.") for name in tensors) // 3
-        made = tuple(rows(f"made.{level}") for level in range(num_levels))
-        shape = facts["shape"] and tuple(facts["shape"])
-        return cls(rows("rows"), facts["num_sources"], tensors["anchor"], made, shape, facts["reproduces"])
+        return cls(**plan_fields(path))
 
     def _draw(self, tokens: Tensor) -> Tensor:
         table = self._table(tokens)
@@ -282,27 +258,3 @@ def made_sizes(num_sources: int, levels: Sequence[Rows]) -> list[int]:
 def _shifted(rows: Rows, num_sources: int, shift: int) -> Rows:
     """Add `shift` to the addresses of made rows."""
     return rows.moved(torch.where(rows.sources < num_sources, rows.sources, rows.sources + shift))
-
-
-def to_device(value: _Value, device: torch.device) -> _Value:
-    """Return `value` with every tensor in it on `device`.
-
-    Args:
-        value: A tensor, or a tuple, mapping or dataclass that contains tensors at any depth.
-        device: The target device.
-    """
-    moved: _Value = _moved(value, device)
-    return moved
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        # Copies to a GPU need not block. Copies to the CPU must: it would read the tensor before the copy has ended.
-        return value.to(device, non_blocking=device.type != "cpu")
-    if isinstance(value, tuple):
-        return tuple(_moved(item, device) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
-    return value
