@@ -5,6 +5,7 @@ Unsupported architectures, towers and options are errors, and so is every weight
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,12 +94,7 @@ def load_pretrained_model(
             kind, contradicts itself, lacks files or weights, or contains weights that are not finite.
     """
     del model_name
-    kwargs.pop("multimodal", None)
-    unknown = sorted(set(kwargs) - set(_LOADING_OPTIONS))
-    if unknown:
-        raise ValueError(
-            f"unknown options {unknown}; besides the named ones there are {_LOADING_OPTIONS} and multimodal"
-        )
+    _check_names(kwargs)
     if isinstance(compressor, str):
         compressor = build_compressor(compressor)  # before the weights, so that a typing mistake costs no time
     if pool_head is not None:
@@ -106,10 +102,7 @@ def load_pretrained_model(
     if text_tower is not None:
         check_text_tower(text_tower)
     dtype = _dtype(torch_dtype)
-    folder = None if model_base is not None else checkpoint_folder(model_path)
-    if folder is None or (folder / "adapter_config.json").exists():
-        raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
-    checkpoint = read_checkpoint(folder, customized_config, overwrite_config)
+    checkpoint = read_checkpoint(_folder(model_path, model_base), customized_config, overwrite_config)
     config = checkpoint.config
     tokenizer = checkpoint.tokenizer()
     model, info = checkpoint.load(
@@ -128,6 +121,23 @@ def load_pretrained_model(
         model.get_vision_tower().load_text_tower(text_tower)
     model.compressor = compressor  # which may need these parts
     return tokenizer, model, model.get_vision_tower().image_processor, _context_length(config)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """Leave the options of `load_pretrained_model` that have no name of their own, and refuse unknown ones."""
+    options.pop("multimodal", None)
+    unknown = sorted(set(options) - set(_LOADING_OPTIONS))
+    if unknown:
+        raise ValueError(
+            f"unknown options {unknown}; besides the named ones there are {_LOADING_OPTIONS} and multimodal"
+        )
+
+
+def _folder(model_path: str, model_base: str | None) -> Path:
+    folder = None if model_base is not None else checkpoint_folder(model_path)
+    if folder is None or (folder / "adapter_config.json").exists():
+        raise NotImplementedError("LoRA checkpoints and model_base are not supported: merge the weights first")
+    return folder
 
 
 def _dtype(torch_dtype: str | torch.dtype) -> torch.dtype | str:

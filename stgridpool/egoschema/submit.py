@@ -73,7 +73,30 @@ def submit(
         SubmissionError: If the URL or the file is not in order, or no scores came back.
     """
     check_url(url)
-    questions = questions or (CACHED_QUESTIONS if CACHED_QUESTIONS.is_file() else None)
+    answers = _checked_answers(file, questions or (CACHED_QUESTIONS if CACHED_QUESTIONS.is_file() else None))
+    if output:
+        check_output(output)
+    if dry_run:
+        return
+    progress.sent = f"{len(answers)} answers were posted to {url}, and no answer has come"
+    answer = post(url, json.dumps(answers).encode(), attempts, wait)
+    progress.sent = f"{len(answers)} answers were posted to {url}, which answered with status {answer.status}"
+    record = {"file": str(file), "url": url, "status": answer.status, "whole": answer.is_whole, "answer": answer.text}
+    save(output, record)  # before anything can fail: the server may have accepted the submission
+    scores = read_scores(answer.text) if answer.status == 200 else {}
+    say(f"{url} answered with status {answer.status}")
+    report(scores, answer)
+    save(output, record | {"scores": scores})
+    if not scores:
+        raise SubmissionError("the server gave no scores; its answer is printed above, and the submission is unchanged")
+
+
+def _checked_answers(file: Path, questions: Path | None) -> dict[str, int]:
+    """Read the answers of a submission, check them against the list of questions if there is one, and say so.
+
+    Raises:
+        SubmissionError: If they are not in order.
+    """
     expected = read_question_ids(questions) if questions else None
     content = read_json(file)
     try:
@@ -82,22 +105,7 @@ def submit(
         raise SubmissionError(f"{file}: {error}") from error
     against = f"against {questions}" if questions else "ids not checked: no list of questions"
     say(f"{file}: {len(answers)} answers, in order ({against})")
-    if output:
-        check_output(output)
-    if dry_run:
-        return
-    progress.sent = f"{len(answers)} answers were posted to {url}, and no answer has come"
-    answer = post(url, json.dumps(answers).encode(), attempts, wait)
-    progress.sent = f"{len(answers)} answers were posted to {url}, which answered with status {answer.status}"
-    record = {"file": str(file), "url": url, "status": answer.status, "whole": answer.is_whole}
-    record["answer"] = answer.text
-    save(output, record)  # before anything can fail: the server may have accepted the submission
-    scores = read_scores(answer.text) if answer.status == 200 else {}
-    say(f"{url} answered with status {answer.status}")
-    report(scores, answer)
-    save(output, record | {"scores": scores})
-    if not scores:
-        raise SubmissionError("the server gave no scores; its answer is printed above, and the submission is unchanged")
+    return answers
 
 
 def check_url(url: str) -> None:
