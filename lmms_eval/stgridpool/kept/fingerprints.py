@@ -54,7 +54,7 @@ class CheckpointFingerprints:
 
     def _read(self, checkpoints: Mapping[str, str], folder: Path) -> None:
         for purpose, name in checkpoints.items():
-            place = local_folder(name) if Path(name).is_dir() or is_hub_name(name) else None
+            place = _folder(name)
             if place is not None:
                 kinds = {"weights": weight_files(place), "settings": _files(place, SETTINGS)}
                 self._digests[purpose] = {kind: _digests(place, files, folder) for kind, files in kinds.items()}
@@ -67,11 +67,16 @@ def tower_from_outside(checkpoint: str, tower: str) -> str | None:
         checkpoint: Folder or hub name of a checkpoint in LLaVA-NeXT's format.
         tower: Folder or hub name of the tower.
     """
-    folder = local_folder(checkpoint)
+    folder = _folder(checkpoint)
     try:
         return tower if folder is not None and not holds_tower(stored_tensors(folder)) else None
     except ValueError:  # a checkpoint in parts has its tower
         return None
+
+
+def _folder(checkpoint: str) -> Path | None:
+    """Return where a checkpoint's files are; None for a model that was made and not loaded."""
+    return local_folder(checkpoint) if Path(checkpoint).is_dir() or is_hub_name(checkpoint) else None
 
 
 def task_fingerprints(names: Iterable[str], index: Mapping[str, Mapping[str, Any]]) -> dict[str, Digests]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers.utils import ModelOutput
 
 import stgridpool
 from native_models.families import build
@@ -21,6 +22,8 @@ pytestmark = [
 def on_cpu(value):
     if isinstance(value, torch.Tensor):
         return value.cpu()
+    if isinstance(value, ModelOutput):
+        return replace(value, **{key: on_cpu(one) for key, one in value.items()})
     return type(value)(map(on_cpu, value)) if isinstance(value, list | tuple) else value
 
 
@@ -32,10 +35,8 @@ def test_a_vision_part_on_another_device_than_the_language_model(name):
     inputs = make_inputs(processor, ["See", frames[0], "and", frames, "What happens?"]).to("cuda")
     with stgridpool.compress(model, "stride", retention=0.5):
         expected = model.generate(**inputs, **GREEDY)
-        tower = model.model.visual if name == "qwen3_vl" else model.model.vision_model
-        moved = tower.register_forward_hook(
-            lambda module, args, output: replace(output, **{key: on_cpu(value) for key, value in output.items()})
-        )
+        last = model.model.visual if name == "qwen3_vl" else model.model.projector  # of the vision part
+        moved = last.register_forward_hook(lambda module, args, output: on_cpu(output))
         try:
             assert torch.equal(model.generate(**inputs, **GREEDY), expected)
         finally:
