@@ -209,7 +209,16 @@ def _table(rows: list[Row], arguments: argparse.Namespace) -> Table:
         title=f"{arguments.frames} frames of {rows[0]['grid']} random tokens of width {arguments.width}, "
         f"{rows[0]['device']}, torch {torch.__version__}; best of {arguments.rounds} rounds"
     )
-    columns = ["method", "dtype", "ms", "ratio to average", "MiB moved", "share of copy bandwidth", "extra memory"]
+    columns = [
+        "method",
+        "dtype",
+        "ms",
+        "ratio to average",
+        "reads",
+        "MiB moved",
+        "share of copy bandwidth",
+        "extra memory",
+    ]
     if any("decoder_layer_ratio" in row for row in rows):
         columns.append(f"ratio to a {arguments.decoder_layer or LAYER} decoder layer")
     for column in columns:
@@ -221,6 +230,7 @@ def _table(rows: list[Row], arguments: argparse.Namespace) -> Table:
             str(row["dtype"]),
             f"{row['ms']:.1f}",
             f"{row['ratio_to_average']:.2f}",
+            "" if row["reads"] is None else str(row["reads"]),
             f"{row['bytes_moved'] / MIB:.0f}",  # type: ignore[operator]
             f"{row['copy_bandwidth_share']:.0%}",
             "unknown" if extra is None else f"{extra:.0%} of the input",

@@ -16,6 +16,14 @@ from stgridpool import Compressed, build_compressor
 
 Row = dict[str, object]
 
+READS = {
+    **dict.fromkeys(("average", "norm_topk", "evs", "dycoke_ttm", "framefusion", "framefusion_merge", "st_simdiff"), 1),
+    "nsp": 2,
+    "vidcom2": 3,
+}
+"""How often some methods must read all features, where each read needs the one before: VidCom2 the variance of channels
+to choose half of them, then the means of tokens cut to those, then the distances from the means."""
+
 
 class Case(NamedTuple):
     """One method on one kind of tokens."""
@@ -71,6 +79,7 @@ def time_methods(cases: list[Case], tokens: torch.Tensor, dtype: str, timing: Ti
                 "dtype": dtype,
                 "ms": round(ms, 3),
                 "calls": timing.rounds if case.name in best else 1,
+                "reads": READS.get(case.name),
                 "ratio_to_average": round(ms / (average_ms if case.name != "average" else ms), 3),
                 "bytes_moved": first.moved,
                 "copy_bandwidth_share": round((first.moved / ms) / (2 * size / copy_ms), 3),

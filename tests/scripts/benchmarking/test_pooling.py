@@ -32,6 +32,7 @@ def test_methods_that_would_take_too_long_are_left_out_of_the_next_grid(benchmar
     options = "pooling --device cpu --methods average nsp --frames 2 --grid 2 2 --grid 4 4 --width 8 --rounds 1"
     arguments = parser.parse_args([*options.split(), "--dtypes", "float32", "--most-seconds", "0"])
     rows = pooling.benchmark_pooling(arguments)
+    assert [row["reads"] for row in rows[:3]] == [1, 2, None]  # unfolding windows copies them
     assert [row["grid"] for row in rows] == ["2x2"] * 3 + ["4x4"] * 3
     assert [row.get("left_out") for row in rows] == [None] * 3 + ["would take about 0 s"] * 3
     pooling.print_pooling(rows, arguments)
