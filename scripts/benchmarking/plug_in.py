@@ -34,6 +34,7 @@ class MadeModel(LlavaVideo):
         super().__init__(pretrained="random weights", **arguments)
 
     def _load_model(self) -> LlavaVideoModel:
+        self.arguments = self.arguments.for_checkpoint(self._parts.model.config.to_dict())
         return LlavaVideoModel(self._parts.model, self._parts.tokenizer, self._parts.image_processor)
 
 
