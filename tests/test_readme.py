@@ -124,6 +124,13 @@ def test_every_native_model_is_in_the_table():
         assert type(build(name)[0]).__name__ == f"{named[name]}ForConditionalGeneration"
 
 
+def test_the_number_of_families_is_right():
+    texts = [TEXT, (REPOSITORY / "CHANGELOG.md").read_text(), (REPOSITORY / "docs" / "tour.ipynb").read_text()]
+    counts = [re.findall(r"(\d+) families", text) for text in texts]
+    assert all(counts)
+    assert {int(count) for found in counts for count in found} == {len(FAMILIES)}
+
+
 def test_every_argument_is_in_the_table():
     table = TEXT.split("| argument | default")[1].split("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", table)) >= {one.name for one in fields(LlavaArguments)} - {"batch_size"}

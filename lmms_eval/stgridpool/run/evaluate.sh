@@ -20,6 +20,7 @@ Usage: bash scripts/evaluate.sh [OPTION...] TASK [MODEL] [COMPRESSOR] [NUM_PROCE
   MODEL           folder or Hugging Face name of the checkpoint (default lmms-lab/LLaVA-Video-7B-Qwen2), in
                   LLaVA-NeXT's format (llava_video runs it) or of a native model of transformers (video_hf runs it)
   COMPRESSOR      st_gridpool (default), nsp, ptg, sttm, st_gridpool+sttm, none, average, bilinear, max
+                  or another one that `stgridpool methods` lists
   NUM_PROCESSES   default: the number of visible GPUs, or 1. On a machine without GPUs the processes share the CPU.
   KEY=VALUE       further arguments of the model: max_frames_num=32 torch_dtype=bfloat16 mm_newline_position=no_token ...
   -- ...          further options of lmms-eval: -- --limit 20 --verbosity DEBUG
