@@ -56,12 +56,12 @@ def read_frame_folder(
     """
     name = fsdecode(folder)
     files = pictures(name)
-    if indices is None and sampling == NEAREST:
+    if indices is not None:
+        chosen = [min(index, len(files) - 1) for index in indices]
+    elif sampling == NEAREST:
         chosen, _ = sample_nearest_frames(len(files), frame_rate, max_frames_num)
-    elif indices is None:
-        chosen, _ = choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
     else:
-        chosen = [min(index, len(files) - 1) for index in indices or ()]
+        chosen, _ = choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
     times = [index / frame_rate for index in chosen]
     frames, sizes = [], set()
     try:

@@ -184,7 +184,7 @@ class LlavaVideoModel:
         ]
 
     def _image_settings(self, num_images: int) -> Any:
-        """Return the settings by which so many images of one prompt become pixels."""
+        """Return the settings by which `num_images` images of one prompt become pixels."""
         config = copy.copy(self.language_model.config)
         if num_images > 1:
             config.image_aspect_ratio = "pad"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 from stgridpool.budget import split_layer_average
 from stgridpool.compressor import PATCHES, Compressor, planned_counts
@@ -83,11 +82,8 @@ class Reference:
         return min(candidates, key=lambda one: abs((one.planned_count(frame) or 0) - wanted))
 
 
-@lru_cache(maxsize=256)
 def meet(compressor: Compressor, retention: float, of: str, reference: Reference) -> Compressor:
     """Return the method with options that leave a share of the checkpoint's own tokens; see `Compressor.at_retention`.
-
-    Options found once are kept: some methods try hundreds of them, and native models ask again for every prompt.
 
     Args:
         compressor: The method.

@@ -96,9 +96,8 @@ def _possible_rate(fps: float, source: Source) -> float:
     count = int(source.num_frames / source.frame_rate * fps)
     if 1 <= count <= source.num_frames:
         return fps
-    return (
-        (min(max(count, 1), source.num_frames) + 0.5) * source.frame_rate / source.num_frames
-    )  # rounded down to count
+    possible = min(max(count, 1), source.num_frames)
+    return (possible + 0.5) * source.frame_rate / source.num_frames  # the processor rounds the count down
 
 
 def spread(num_frames: int, count: int) -> list[int]:

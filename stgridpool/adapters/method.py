@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stgridpool.adapters.adapter import Adapter
@@ -40,6 +40,7 @@ class Method:
     compressor: Compressor | None
     retention: float | None = None
     of: str = DEFINITIONS[0]
+    _met: dict[Reference, Compressor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         choice("of", self.of, DEFINITIONS)
@@ -98,7 +99,10 @@ class Method:
             return ()
         if self.retention is None or run is None:
             return self.compressor.steps()
-        return meet(self.compressor, self.retention, self.of, reference(adapter, model, run)).steps()
+        target = reference(adapter, model, run)
+        if target not in self._met:  # some methods try hundreds of options, and every prompt asks again
+            self._met[target] = meet(self.compressor, self.retention, self.of, target)
+        return self._met[target].steps()
 
     def inside(self, adapter: Adapter, model: Any, runs: Sequence[VisualRun]) -> DecoderSteps | None:
         """Return the steps inside the language model, which all videos share; None if there are none.

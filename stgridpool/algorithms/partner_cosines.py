@@ -41,8 +41,8 @@ def cosines_in_frames(frames: Tensor, partners: Tensor, frames_back: int, places
     Args:
         frames: (T, N, D) of any floating dtype.
         partners: (T, N, K) int64, the numbers of tokens, counted in (frame, place) order; -1 for none.
-        frames_back: Partners stand at most so many frames before a token.
-        places_back: Their places are at most so many before that of the token, and none is behind it.
+        frames_back: Largest number of frames by which a partner precedes its token.
+        places_back: Largest number of places by which it does; no partner has a later place than its token.
     """
     if frames.is_cuda or frames.dtype == torch.float32:
         return partner_cosines(frames.flatten(0, 1), partners.flatten(0, 1)).view(partners.shape)

@@ -108,8 +108,7 @@ class DyCokeTTM(Budgeted):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Keep what is least like an earlier frame of the window."""
         maps = tokens.maps().flatten(1, 2)  # (T, N, D)
-        difference = -cosines_to_earlier(
-            maps, torch.tensor(COMPARED)[torch.arange(len(maps)) % WINDOW]
-        )  # inf in firsts
+        frames_back = torch.tensor(COMPARED)[torch.arange(len(maps)) % WINDOW]
+        difference = -cosines_to_earlier(maps, frames_back)  # infinite in the first frame of a window
         kept = self._kept(tokens.shape)
         return Plan.keep(highest_per_group(difference.flatten(), tokens.frames(), kept), len(tokens))

@@ -20,7 +20,8 @@ CELLS = torch.cat([torch.arange(3, 12), torch.tensor([24]), torch.arange(36, 48)
 """Tokens on a lattice of (4, 3, 4): frames of 9, 0, 1 and 12."""
 
 
-LARGEST = ((9, 7, 7), (64, 3, 3))
+DECIDED_TWICE = ((9, 7, 7), (64, 3, 3))
+"""The largest of `SHAPES`, on which a method must decide the same again."""
 
 
 def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
@@ -37,7 +38,7 @@ def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
         assert plan.shape is None or math.prod(plan.shape) == len(plan), shape
         assert torch.equal(tokens, clip(shape)), "it changed its input"
         assert all(torch.equal(value, evidence[need]) for need, value in invented(compressor, shape).items())
-        if shape in LARGEST:
+        if shape in DECIDED_TWICE:
             assert torch.equal(out, compressor(tokens, evidence).tokens), "it decides differently the second time"
 
 

@@ -15,6 +15,7 @@ from stgridpool.show.trace import Trace
 
 _MARGIN, _GAP, _HEADER = 24, 6, 46  # pixels
 _LABELS = 96  # pixels, the column of words
+_NARROWEST = 16  # pixels of a frame
 
 
 def contact_sheet(
@@ -36,12 +37,15 @@ def contact_sheet(
         width: Of the picture, in pixels.
 
     Raises:
-        ValueError: If the traces are of different videos, or the frames are not those of the traces.
+        ValueError: If the traces are of different videos, the frames are not theirs, or the width has no room for them.
     """
     check_same_video(frames, traces)
     count = min(most_frames, len(frames))
     chosen = np.linspace(0, len(frames) - 1, count).round().astype(int).tolist()
     tile_width = (width - 2 * _MARGIN - _LABELS - _GAP * (count - 1)) // count
+    if tile_width < _NARROWEST:
+        most = (width - 2 * _MARGIN - _LABELS + _GAP) // (_NARROWEST + _GAP)
+        raise ValueError(f"a picture {width} pixels wide has room for {most} frames, got {count}: show fewer")
     size = max(round(tile_width * frames.shape[1] / frames.shape[2]), 1), tile_width
     parts = [_words_above(chosen, times, size, width)]
     for trace in traces:
@@ -73,9 +77,10 @@ def check_same_video(frames: NDArray[np.uint8], traces: Sequence[Trace]) -> None
 def summary(trace: Trace, drawing: Drawing) -> str:
     """Say in a line how many tokens are left, of how many patches, and where."""
     lost = float((drawing.owner < 0).mean())
+    share = f"{lost:.0%}" if lost >= 0.005 else "less than 1%"
     where = "" if len(trace.stages) == 1 else f", {trace.stages[-1].label}"
     return f"{len(drawing)} tokens of {len(drawing.owner)} patches{where}; " + (
-        f"{lost:.0%} of the patches are lost" if lost else "no patch is lost"
+        f"{share} of the patches are lost" if lost else "no patch is lost"
     )
 
 

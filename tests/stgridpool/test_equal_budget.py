@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from stgridpool import COMPRESSORS, Average, FastV, PyramidDrop, Scorer, Step, build_compressor
+from stgridpool import COMPRESSORS, Average, Compressor, FastV, PyramidDrop, Scorer, Step, build_compressor
 from stgridpool.equal_budget import Reference, meet, planned_layers, planned_retention
 from stgridpool.retention import DEFINITIONS
 
@@ -74,6 +74,29 @@ def test_a_method_in_place_of_the_pooling_counts_from_the_patches():
     method = meet(FirstPatches(), 0.25, "entering_llm", OWN)
     assert method.retention == 49 / 784
     assert planned_layers(method, 3, OWN) == [147] * 28
+
+
+def test_options_that_are_lists_do_not_matter():
+    """A fifth of 196 tokens, by a method that has another one's options as they came from JSON."""
+    method = build_compressor("recycle", method="stride", options={"spatial": [2, 2]})
+    assert meet(method, 0.25, "entering_llm", OWN).method == "stride"
+
+
+def test_methods_that_count_as_equal_keep_their_own_options():
+    """Without fields of its own, every object of a class equals every other one."""
+
+    class Named(Compressor):
+        def __init__(self, name):
+            self.name = name
+
+        def plan(self, tokens, evidence):
+            raise NotImplementedError
+
+        def at_retention(self, share, of, reference):
+            return self
+
+    assert Named("a") == Named("b")
+    assert [meet(Named(name), 0.25, "entering_llm", OWN).name for name in "ab"] == ["a", "b"]
 
 
 CANNOT = {  # what these methods leave at these places is no option of theirs

@@ -45,6 +45,19 @@ def test_the_summary_counts_tokens_and_lost_patches():
     assert summary(trace, Drawing.of(trace.stages[-1], SHAPE)) == "12 tokens of 48 patches; 75% of the patches are lost"
 
 
+def test_a_lost_patch_is_not_none():
+    trace = Trace.of("a", Plan.keep(torch.arange(1, 1000), 1000), (10, 10, 10))
+    drawing = Drawing.of(trace.stages[-1], (10, 10, 10))
+    assert summary(trace, drawing) == "999 tokens of 1000 patches; less than 1% of the patches are lost"
+
+
+def test_a_picture_without_room_for_its_frames_is_refused(frames):
+    """Twelve frames of 16 pixels and the gaps between them take 258, margins and words 144."""
+    assert contact_sheet(frames, [make("a")], most_frames=12, width=402).width == 402
+    with pytest.raises(ValueError, match="a picture 401 pixels wide has room for 11 frames, got 12: show fewer"):
+        contact_sheet(frames, [make("a")], most_frames=12, width=401)
+
+
 def test_traces_must_be_of_the_video(frames):
     other = Trace.of("b", Plan.keep(torch.tensor([0]), 8), (2, 2, 2))
     with pytest.raises(ValueError, match=r"the same patches of one video, got traces of \[\(2, 2, 2\), \(12, 2, 2\)\]"):
