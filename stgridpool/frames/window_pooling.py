@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from stgridpool.compressor import Compressor
 from stgridpool.equal_budget import Reference, window_sides
-from stgridpool.frames.patterns import Windows, pooling_windows
+from stgridpool.frames.patterns import Windows, pooling_windows, window_starts
 from stgridpool.options import LONGEST_SIDE, Pair, flag, pair
 from stgridpool.plan import Shape
 
@@ -50,7 +50,9 @@ class WindowPooling(Compressor):
 
     def planned_shape(self, shape: Shape) -> Shape:
         """Return (T, H', W'): the same number of frames, with one token per window."""
-        return (shape[0], *self.windows(shape).pattern.size)
+        sides = zip(shape[1:], *self._pairs(), strict=True)
+        rows, columns = (len(window_starts(*side, self.ceil_mode)[0]) for side in sides)
+        return shape[0], rows, columns
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
         """Choose the windows, of any sides, that come nearest; they do not overlap. See `Compressor.at_retention`."""
