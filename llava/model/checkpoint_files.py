@@ -76,6 +76,9 @@ def checkpoint_folder(name: str) -> Path:
 def local_folder(name: str) -> Path | None:
     """Return the folder of a checkpoint on this disk; None if it is on the hub only.
 
+    Only the files that `checkpoint_folder` downloads must be there; older versions of huggingface_hub also return a
+    folder to which some of them have yet to be downloaded.
+
     Args:
         name: Folder or hub name; nothing is downloaded.
 
@@ -85,7 +88,7 @@ def local_folder(name: str) -> Path | None:
     if Path(name).exists() or not is_hub_name(name):
         return checkpoint_folder(name)
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
 

@@ -71,7 +71,7 @@ def load_run(folder: Path, record: Mapping[str, Any] | None = None) -> FinishedR
     beginning = f"{Path(stem).name}_samples_"
     samples = {
         path.name.removeprefix(beginning).removesuffix(".jsonl"): [
-            json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()
+            json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line
         ]
         for path in sorted(found[-1].parent.glob(f"{beginning}*.jsonl"))
     }

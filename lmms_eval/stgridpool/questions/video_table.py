@@ -140,7 +140,7 @@ def _rows(path: Path) -> list[Row]:
             return rows
         text = path.read_text(encoding="utf-8-sig")
         whole = path.suffix.lower() == ".json" and text.lstrip().startswith("[")
-        rows = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
     except (csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     for number, row in enumerate(rows, 1):

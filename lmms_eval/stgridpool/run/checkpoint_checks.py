@@ -31,7 +31,7 @@ def read_checkpoint_settings(name: str) -> tuple[Path | None, Mapping[str, Any]]
         name: Folder or hub name.
 
     Returns:
-        Its folder, None if it has to be downloaded, and the settings of its config.json.
+        Its folder, None if all or part of it has to be downloaded, and the settings of its config.json.
 
     Raises:
         ValueError: If it is neither on this disk nor on the hub, or lacks a file; the message says what to do.
@@ -39,6 +39,20 @@ def read_checkpoint_settings(name: str) -> tuple[Path | None, Mapping[str, Any]]
     folder = local_folder(name)
     if folder is None:
         return None, _settings_of_the_hub(name)
+    try:
+        return _whole_checkpoint(folder)
+    except ValueError:
+        if Path(name).is_dir() or HF_HUB_OFFLINE:
+            raise
+        return None, _settings_of_the_hub(name)  # part of it is in the hub's cache, and the run downloads the rest
+
+
+def _whole_checkpoint(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """Return the folder with the settings, and the settings.
+
+    Raises:
+        ValueError: If a file is missing or damaged.
+    """
     nvila = nvila_folder(folder)
     if nvila is not None:
         folder = nvila

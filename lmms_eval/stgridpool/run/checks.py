@@ -83,11 +83,11 @@ def check_run(
         arguments = arguments.for_checkpoint(settings)
     _check_packages(arguments)
     _check_spreading(arguments, processes)
-    found = [check_videos(one, table, asked, _most_missing(arguments)) for one, table in tables]
+    warnings = check_videos(tables, asked, _most_missing(arguments))
     num_gpus = check_devices(arguments, processes, machines)
     if settings is not None and isinstance(arguments, LlavaArguments):
         _check_length(settings, arguments)
-    return Checked(arguments.MODEL, num_gpus, tuple(warning for warning in found if warning is not None))
+    return Checked(arguments.MODEL, num_gpus, warnings)
 
 
 def _class_for(model: str | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None) -> type[Arguments]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 
 from lmms_eval_stgridpool.questions.video_table import is_table, read_table, table_file
@@ -10,6 +11,8 @@ from lmms_eval_stgridpool.run.task_files import offline_tasks
 
 OWN_TABLE = "my_videos"
 """The task that reads a user's own table."""
+DIGITS = 6
+"""Digits of the digest in the name of a table's task."""
 
 
 def with_tables(names: str, runs: Path = Path("logs") / "runs") -> tuple[list[str], list[Path]]:
@@ -33,10 +36,16 @@ def with_tables(names: str, runs: Path = Path("logs") / "runs") -> tuple[list[st
             continue
         table = table_file(name)
         read_table(table)
-        found.append(f"{OWN_TABLE}_{re.sub(r'[^A-Za-z0-9]+', '_', table.stem)}")
+        found.append(_name(table))
         folders.append(runs / ".tasks" / found[-1])
         write_table_task(folders[-1], found[-1], table)
     return found, folders
+
+
+def _name(table: Path) -> str:
+    """Name the task of a table by its file and a digest of its path, as tables in other folders may have its name."""
+    digest = sha256(str(table.resolve()).encode()).hexdigest()[:DIGITS]
+    return f"{OWN_TABLE}_{re.sub(r'[^A-Za-z0-9]+', '_', table.stem)}_{digest}"
 
 
 def write_table_task(folder: Path, name: str, table: Path) -> None:

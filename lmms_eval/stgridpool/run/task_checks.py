@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ class Asked:
     """Which rows of a table a run asks about.
 
     Attributes:
-        limit: As lmms-eval's ``--limit``: a number of rows from 1, a share of them below 1; None for all.
+        limit: As lmms-eval's ``--limit``: a number of rows from 1, a share of them below 1, rounded up; None, 0 and -1
+            for all.
         offset: Rows that are left out at the beginning.
     """
 
@@ -30,9 +32,9 @@ class Asked:
 
     def of(self, rows: list[Any]) -> list[Any]:
         """Return the rows that are asked about."""
-        if self.limit is None or self.limit < 0:
+        if not self.limit or self.limit < 0:
             return rows[self.offset :]
-        count = int(len(rows) * self.limit) if self.limit < 1 else int(self.limit)
+        count = math.ceil(len(rows) * self.limit) if self.limit < 1 else int(self.limit)
         return rows[self.offset : self.offset + count]
 
 
@@ -72,43 +74,56 @@ def check_table(task: TaskFile) -> Table | None:
     return table
 
 
-def check_videos(task: TaskFile, table: Table | None, asked: Asked, max_failed: float | None) -> str | None:
-    """Check that the videos of a task with videos on disk are there.
+def check_videos(
+    tasks: Sequence[tuple[TaskFile, Table | None]], asked: Asked, max_failed: float | None
+) -> tuple[str, ...]:
+    """Check that the videos of tasks with videos on disk are there.
 
     Args:
-        task: The task.
-        table: The result of `check_table`.
-        asked: Which rows are asked about.
-        max_failed: Largest fraction of questions that may stay unanswered, 0 to 1; None to only warn.
+        tasks: The tasks of the run, each with the result of `check_table`.
+        asked: Which rows of each table are asked about.
+        max_failed: Largest fraction of the run's questions that may stay unanswered, 0 to 1; None to only warn.
 
     Returns:
-        A warning if some videos are missing; None if all are there, or the task finds its videos in another way.
+        A warning for each task some of whose videos are missing.
 
     Raises:
         ValueError: If so many are missing that the run would fail.
     """
-    paths = asked.of(_paths(task, table))
-    missing = {path for path in set(paths) if not Path(path).exists()}
-    if not missing:
-        return None
-    questions = sum(path in missing for path in paths)
+    failed, total, texts, is_counted = 0, 0, dict[str, str](), True
+    for task, table in tasks:
+        paths = _paths(task, table)
+        if paths is None:
+            is_counted = False
+            continue
+        paths = asked.of(paths)
+        missing = {path for path in set(paths) if not Path(path).exists()}
+        total += len(paths)
+        if missing:
+            failed += sum(path in missing for path in paths)
+            texts[task.name] = _missing_text(task, paths, missing)
+    if texts and is_counted and max_failed is not None and are_too_many(failed, total, max_failed):
+        first, *others = texts
+        raise ValueError(texts[first] + (f"; videos of {', '.join(others)} are missing, too" if others else ""))
+    return tuple(texts.values())
+
+
+def _missing_text(task: TaskFile, paths: Sequence[str], missing: Set[str]) -> str:
     first = Path(next(path for path in paths if path in missing))
-    text = (
-        f"{task.name}: {len(missing)} of {len(set(paths))} videos are missing, such as {first}; {questions} of "
-        f"{len(paths)} questions are about them: put the videos there, or unpack the archives in {first.parent}"
+    return (
+        f"{task.name}: {len(missing)} of {len(set(paths))} videos are missing, such as {first}; "
+        f"{sum(path in missing for path in paths)} of {len(paths)} questions are about them: put the videos there, or "
+        f"unpack the archives in {first.parent}"
     )
-    if max_failed is not None and are_too_many(questions, len(paths), max_failed):
-        raise ValueError(text)
-    return text
 
 
-def _paths(task: TaskFile, table: Table | None) -> list[str]:
-    """Return the path of the video of each question; none where the task finds its videos in another way."""
+def _paths(task: TaskFile, table: Table | None) -> list[str] | None:
+    """Return the path of the video of each question; None where only lmms-eval can tell."""
     if _metadata(task).get("own_table"):
         return [question.video for question in _own_questions(task)]
     settings = _video_settings(task)
-    if settings is None or table is None:
-        return []
+    if settings is None or table is None or task.settings.get("process_docs") is not None:
+        return None
     column = settings["video_field"]
     if column not in table.columns():
         raise ValueError(f"{task.name} needs a column {column!r}, and {table.files[0]} has no such column: add it")

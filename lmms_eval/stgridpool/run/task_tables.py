@@ -62,6 +62,8 @@ def find_table(settings: Mapping[str, Any], folder: Path) -> Table | None:
     place, split = str(settings.get("dataset_path") or ""), str(settings.get("test_split") or "test")
     options = settings.get("dataset_kwargs") or {}
     if place in BUILDERS and isinstance(options, dict):
+        if options.keys() - {"data_files"}:  # options of the reader, such as field or delimiter
+            return None
         return _named(options.get("data_files"), split, folder)
     if not place.startswith((".", "/", "~")):
         return None
@@ -140,8 +142,10 @@ def _read(path: Path, column: str | None) -> list[Any]:
         if path.suffix in (".parquet", ".arrow"):
             return _read_arrow(path, column)
         rows = _rows(path)
-        return list(rows[0] if rows else []) if column is None else [row.get(column) for row in rows]
-    except (OSError, ValueError, AttributeError, KeyError) as error:  # pyarrow's errors are both of the first
+        if column is None:
+            return list(dict.fromkeys(name for row in rows for name in row))
+        return [row.get(column) for row in rows]
+    except (OSError, ValueError, AttributeError, KeyError, csv.Error) as error:  # pyarrow's are of the first two
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}; copy or download it again") from error
 
 
@@ -161,11 +165,11 @@ def _read_arrow(path: Path, column: str | None) -> list[Any]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a JSON or CSV file, as `datasets` does: a list of objects, or an object per line."""
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         rows = json.loads(text)
     else:
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     return [dict(row) for row in rows]

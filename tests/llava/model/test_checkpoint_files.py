@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from llava.model import checkpoint_files
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint_files import checkpoint_folder, stored_tensors
+from llava.model.checkpoint_files import checkpoint_folder, local_folder, stored_tensors
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb\nsize 12345\n"
 SHARD = "model-00002-of-00003.safetensors"
@@ -50,6 +50,15 @@ def test_a_checkpoint_on_the_hub_is_downloaded_first(llava_golden, monkeypatch, 
     assert model.config._commit_hash == commit
     weights = load_file(llava_golden / "ckpt-ov" / "model-00001-of-00003.safetensors")
     torch.testing.assert_close(model.model.image_newline.data, weights["model.image_newline"], rtol=0, atol=0)
+
+
+def test_a_checkpoint_is_on_this_disk_if_all_files_are_that_would_be_downloaded(monkeypatch):
+    """README.md and other files that nobody downloads are not missed."""
+    asked = []
+    monkeypatch.setattr(checkpoint_files, "snapshot_download", lambda _, **options: asked.append(options) or "folder")
+    checkpoint_folder("owner/name")
+    local_folder("owner/name")
+    assert asked[1] == asked[0] | {"local_files_only": True}
 
 
 def test_what_the_hub_says_becomes_one_line(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from loguru import logger
 from pyarrow import parquet
 
-from lmms_eval_stgridpool.questions.video_table import TableQuestion, is_table, read_table, table_file
+from lmms_eval_stgridpool.questions.video_table import TableQuestion, is_table, read_table, table_file, write_table
 
 QUESTIONS = (("a.mp4", "What moves?", ["red, or so", "blue"], "B", "motion"), ("b", "Why?", None, "it is late", ""))
 COLUMNS = ("video", "question", "options", "answer", "category")
@@ -137,3 +137,9 @@ def test_what_is_no_table_is_refused(tmp_path):
         table_file(write(tmp_path / "t.xls", ""))
     assert is_table("clips.CSV")
     assert not is_table("videomme_local")
+
+
+def test_a_text_may_hold_what_unicode_calls_a_new_line(tmp_path):
+    question = TableQuestion(str(tmp_path / "a.mp4"), "one\u2028two\x85three")
+    write_table(tmp_path / "t.jsonl", [question])
+    assert read_table(tmp_path / "t.jsonl") == [question]

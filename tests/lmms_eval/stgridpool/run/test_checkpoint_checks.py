@@ -56,3 +56,17 @@ def test_the_settings_of_the_hub_say_which_model_runs_a_checkpoint(hub, tmp_path
     folder, found = read_checkpoint_settings(NAME)
     assert folder is None
     assert model_for(found, NAME) == "video_hf"
+
+
+def test_a_checkpoint_with_a_part_in_the_cache_is_downloaded_further(hub, tmp_path, monkeypatch):
+    """The check itself puts config.json there; a download that was stopped leaves more."""
+    settings = {"architectures": ["InternVLForConditionalGeneration"], "model_type": "internvl"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(checkpoint_checks, "local_folder", lambda _: tmp_path)
+    hub(str(tmp_path / "config.json"))
+    assert read_checkpoint_settings(NAME) == (None, settings)
+    with pytest.raises(ValueError, match="holds no weights"):
+        read_checkpoint_settings(str(tmp_path))
+    monkeypatch.setattr(checkpoint_checks, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match="holds no weights"):
+        read_checkpoint_settings(NAME)

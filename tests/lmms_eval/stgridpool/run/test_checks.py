@@ -84,8 +84,8 @@ MISTAKES = {
     ),
     "a table of one's own whose videos are missing": (
         words("--runs=runs", task="lost.csv"),
-        "my_videos_lost: 1 of 1 videos are missing, such as .../a.mp4; 1 of 1 questions are about them: put the videos "
-        "there, or unpack the archives in ...",
+        "my_videos_lost_...: 1 of 1 videos are missing, such as .../a.mp4; 1 of 1 questions are about them: put the "
+        "videos there, or unpack the archives in ...",
     ),
     "a table and a task": (
         words("--runs=runs", task="own/clips.csv,videomme_local"),

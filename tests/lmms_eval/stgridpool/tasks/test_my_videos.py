@@ -1,6 +1,7 @@
 """The task of a user's own table: prompts, scores, and the questions that lmms-eval builds from it."""
 
 import json
+import re
 
 import pytest
 from lmms_eval.tasks import get_task_dict
@@ -65,7 +66,8 @@ def table(tmp_path, monkeypatch):
 
 def test_lmms_eval_asks_the_questions_of_a_table(table):
     names, folders = with_tables("my clips.json")
-    assert names == ["my_videos_my_clips"]
+    [name] = names
+    assert re.fullmatch("my_videos_my_clips_[0-9a-f]{6}", name)
     manager = task_manager(names, folders)
     assert [path.name for path in videos_of_tasks(names, manager)] == ["v0.mp4", "v1.mp4", "v0.mp4"]
     task = get_task_dict(names, manager, "simple")[names[0]]
@@ -75,6 +77,14 @@ def test_lmms_eval_asks_the_questions_of_a_table(table):
     assert contexts == [choice, choice, "Why?"]
     assert task.process_results(task.eval_docs[1], ["B"])["accuracy"]["score"] == 1
     assert task.config.task == names[0]
+
+
+def test_tables_of_one_name_in_two_folders_are_two_tasks(table):
+    (table.parent / "other").mkdir()
+    (table.parent / "other" / table.name).write_text(table.read_text())
+    names, folders = with_tables("my clips.json,other/my clips.json")
+    assert len(set(names)) == len(set(folders)) == 2
+    assert with_tables(str(table))[0] == names[:1]
 
 
 def test_the_task_without_a_table_of_its_own_reads_the_data_folder(table):
