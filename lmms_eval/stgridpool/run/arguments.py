@@ -83,8 +83,8 @@ class Arguments:
             path; otherwise its questions stay unanswered.
         deterministic: Whether to use fixed seeds and deterministic kernels only, and to answer questions one by one, so
             that a run can be repeated bit for bit.
-        triton_kernels: Whether to pool with Triton kernels on a GPU; off by default until they reach the bandwidth that
-            their tests require.
+        triton_kernels: Whether to pool with Triton kernels on a GPU; off by default, because they have run on one kind
+            of card only and save under 1 % of an evaluation.
         max_failed: Largest fraction of the questions that may stay unanswered, 0 to 1. If more or all are unanswered,
             the run has failed and ends with a non-zero status.
         answer_without_visuals: Whether to answer a question if its task shows nothing; otherwise its video counts as
