@@ -47,7 +47,6 @@ from stgridpool.compressors.st_gridpool import STGridPool
 from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiff
 from stgridpool.compressors.stride import Stride
 from stgridpool.compressors.sttm.sttm import STTM
-from stgridpool.compressors.table_presets import table_presets, with_table_preset
 from stgridpool.compressors.temporal_average import TemporalAverage
 from stgridpool.compressors.tome import ToMe
 from stgridpool.compressors.ts_llava import TSLLaVA
@@ -55,6 +54,7 @@ from stgridpool.compressors.vidcom2 import VidCom2
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.elsewhere import find_method, installed_names
 from stgridpool.suggestion import suggestion
+from stgridpool.table_presets import table_presets, with_table_preset
 
 COMPRESSORS: dict[str, type[Compressor]] = {
     "none": NoCompression,

@@ -19,7 +19,7 @@ def test_the_table_has_a_row_for_each_method_and_no_other():
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_the_table_agrees(name):
     entry, (_, where, question, options, tokens_left, source, _) = describe(name), ROWS[name]
-    if name not in ("recycle", "per_segment"):  # "as `method`"
+    if name not in ("recycle", "per_segment", "none"):  # "as `method`"; and an option decides
         assert question.split(";")[0] == ("yes" if entry.query_aware else "no")
         for place in ("pooling", "tokens", "layer"):
             assert (place in where) == (place in entry.where), place

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from llava.frame_choice import INDEX
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
@@ -89,7 +90,7 @@ def check_frames(folder: str, arguments: LlavaArguments) -> None:
     if found is None:
         raise ValueError(f"the folder of features must be called F-NUMBER_fps-RATE, such as F-128_fps-1, got {folder}")
     most, fps = int(found[1]), float(found[2])
-    if (arguments.max_frames_num, arguments.fps) != (most, fps) or arguments.sampling != "index":
+    if (arguments.max_frames_num, arguments.fps) != (most, fps) or arguments.sampling not in (None, INDEX):
         raise ValueError(f"{folder} holds frames of max_frames_num={most},fps={fps:g}: give these in --model_args")
 
 

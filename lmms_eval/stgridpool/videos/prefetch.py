@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from llava.frame_choice import INDEX
 from llava.video import VideoClip, VideoReadError
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.run.arguments import Arguments
@@ -214,7 +215,7 @@ class VideoLoader:
     def _options(self, path: Path) -> dict[str, Any]:
         """Return the options with which to read a video."""
         arguments = self._arguments
-        options = arguments.frame_options() | {"sampling": arguments.sampling}
+        options = arguments.frame_options() | {"sampling": arguments.sampling or INDEX}
         return options if path.is_dir() else options | {"backend": arguments.video_decode_backend}
 
     def _read(self, path: Path) -> VideoClip:

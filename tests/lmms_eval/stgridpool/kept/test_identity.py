@@ -65,12 +65,12 @@ def test_pictures_are_known_by_their_pixels(tmp_path):
 )
 def test_every_file_of_a_checkpoint_counts(tmp_path, name):
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / name).write_text("1")
+    (tmp_path / name).write_text('{"a": 1}')
     before = checkpoint_version(str(tmp_path), None)
     (tmp_path / "answers").mkdir()
     (tmp_path / ".gitattributes").touch()
     assert checkpoint_version(str(tmp_path), None) == before
-    (tmp_path / name).write_text("12")
+    (tmp_path / name).write_text('{"a": 12}')
     assert checkpoint_version(str(tmp_path), None) != before
 
 

@@ -101,7 +101,7 @@ def test_published_numbers_are_labelled(runs):
     report = make_report(runs, sources=["st-gridpool"])
     (table,) = (table for table in report.tables if table.title == "videomme: runs")
     published = [table.rows[row] for row in sorted(table.published)]
-    assert len(published) == 2  # two checkpoints
+    assert len(published) == 8  # two checkpoints, and six methods on NVILA
     assert published[1][0].startswith("published: st_gridpool, LLaVA-Video-7B-Qwen2 (ST-GridPool")
     assert published[1][6] == "64.2 (63.3 whole)"
     with pytest.raises(ValueError, match="--published nobody: no such source, but ST-GridPool"):

@@ -84,10 +84,10 @@ def asking(*needs):
 
 
 @dataclass(frozen=True)
-class Asking(NoCompression):
+class Asking(need=NoCompression):
     """Needs evidence, and keeps every token."""
 
-    need: Need
+    need: Need = RECEIVED
 
     @property
     def needs(self):
@@ -124,9 +124,9 @@ def test_evidence_is_computed_once_and_kept(make_model, clips, tmp_path, forbid,
 def test_what_the_tower_cannot_give_is_refused_before_any_video(make_model):
     model = make_model()
     with pytest.raises(ValueError, match=r"ClassAttention.*this model offers"):
-        model.model.compressor = Asking(ClassAttention())
+        model.model.compressor = Asking(need=ClassAttention())
     with pytest.raises(ValueError, match="load the model with the option pool_head"):
-        model.model.compressor = Asking(FrameVectors("pool_head"))
+        model.model.compressor = Asking(need=FrameVectors("pool_head"))
 
 
 def test_the_pooling_head_is_loaded_and_told_apart(make_model, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from stgridpool import STGridPool, build_compressor, presets
-from stgridpool.compressors.table_presets import TABLE_PRESETS
+from stgridpool.table_presets import TABLE_PRESETS
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
