@@ -84,7 +84,7 @@ def asking(*needs):
 
 
 @dataclass(frozen=True)
-class Asking(need=NoCompression):
+class Asking(NoCompression):
     """Needs evidence, and keeps every token."""
 
     need: Need = RECEIVED
