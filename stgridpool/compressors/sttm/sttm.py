@@ -68,7 +68,7 @@ class STTM(Compressor):
         slow: Whether to use the released "most similar destination" (`drop_repeated_neighbours`), in mode ``released``
             only; similarity over time then ignores `head_dim`.
         positions: How merged tokens get their positions in the language model, ``reassign``, ``survive`` or ``merge``,
-            see `stgridpool.compressor.Step`. In mode ``released`` generated tokens keep the released gap.
+            see `stgridpool.step.Step`. In mode ``released`` generated tokens keep the released gap.
         weighted_positions: With positions ``merge``, whether to average over tokens instead of over children and nodes.
         retention: Fraction of the tokens to keep, above 0 and at most 1, see `Budget.ratio`.
         tokens, tokens_per_frame: See `Budget`.
