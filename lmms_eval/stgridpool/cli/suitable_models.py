@@ -1,10 +1,11 @@
 """On which kinds of models a method runs: what it needs against what they offer."""
 
 from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import CLIPVisionConfig, SiglipVisionConfig
+from transformers import CONFIG_MAPPING, CLIPVisionConfig, SiglipVisionConfig
 
 from llava.model.tower import ClipTower, SiglipTower, VisionTower
 from stgridpool import Compressor, Need, build_compressor
@@ -34,9 +35,10 @@ def native_answer(method: Compressor, family: type[Adapter]) -> str:
     """Say whether a method runs on a family of native models: "yes", or what is missing."""
     if early_steps(method):
         return "no: it acts on frames or in the vision tower, which native models do not allow"
-    if family.attends_both_ways and any(step.is_inside for step in method.steps()):
-        return "no: it acts inside the language model, where visual tokens of this family attend in both directions"
-    watched = {AttentionReceived, TowerKeys} if family.tower is not Adapter.tower else set()
+    layers = [step.place for step in method.steps() if isinstance(step.place, int)]
+    if layers and (problem := _problem_inside(family, min(layers))):
+        return f"no: it acts inside the language model, {problem}"
+    watched = {AttentionReceived, TowerKeys} if family.tower_name is not None else set()
     try:
         check_offered(method.needs, {FrameVectors, Question, *IN_DECODER, *watched}, method)
     except ValueError as error:
@@ -44,6 +46,17 @@ def native_answer(method: Compressor, family: type[Adapter]) -> str:
     others = [need for need in method.needs if isinstance(need, FrameVectors | Question)]
     missing = [need for need in others if need not in (FrameVectors("mean"), QUESTION)]
     return f"no: native models do not have the part for {missing[0]!r}" if missing else "yes"
+
+
+def _problem_inside(family: type[Adapter], layer: int) -> str:
+    """Say why no method can act in front of a decoder layer of a family with its default settings; "" if one can."""
+    if family.attends_both_ways:
+        return "where visual tokens of this family attend in both directions"
+    settings = CONFIG_MAPPING[family.model_types[0]]()
+    if not set(getattr(settings.get_text_config(), "layer_types", None) or ()) <= {"full_attention"}:
+        return "most of whose layers are linear attention in this family"
+    first = family().first_layer(SimpleNamespace(config=settings))
+    return f"where this family allows it from layer {first} on: choose it in the options" if layer < first else ""
 
 
 def _towers() -> dict[str, VisionTower]:

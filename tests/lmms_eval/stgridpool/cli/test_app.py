@@ -95,6 +95,14 @@ def test_methods_say_which_native_families_they_run_on():
         "no: it acts inside the language model, where visual tokens of this family attend"
     )
     assert all(models[name].startswith("no: ") for name in models if name.startswith("LLaVA")) is False
+    assert models["qwen3_5, qwen3_5_moe"].startswith("no: it acts inside the language model, most of whose layers are")
+    assert "from layer 3 on" in models["qwen3_vl, qwen3_vl_moe"]  # behind three DeepStack levels; fastv acts at 2
+    refusing = ["qwen3_vl, qwen3_vl_moe", "qwen3_5, qwen3_5_moe", "molmo2"]
+    assert [name for name, answer in models.items() if answer != "yes"] == refusing
+    models = json.loads(CliRunner().invoke(app, ["methods", "pyramid_drop", "--json"]).output)["models"]
+    assert models["qwen3_vl, qwen3_vl_moe"] == "yes"  # it acts from a quarter of the depth on
+    models = json.loads(CliRunner().invoke(app, ["methods", "visionzip", "--json"]).output)["models"]
+    assert set(models.values()) == {"yes"}  # every family has a vision tower whose attention and keys can be read
     models = json.loads(CliRunner().invoke(app, ["methods", "earlytom_frames", "--json"]).output)["models"]
     assert models["internvl"] == "no: it acts on frames or in the vision tower, which native models do not allow"
     models = json.loads(CliRunner().invoke(app, ["methods", "fastvid", "--json"]).output)["models"]
