@@ -36,7 +36,7 @@ def nvila_parts(folder: Path) -> list[Path]:
     return [*([nvila] if nvila != folder else []), *(part_folder(nvila, root, part) for part in PARTS)]
 
 
-def part_folder(folder: Path, root: dict[str, Any], part: str) -> Path:
+def part_folder(folder: Path, root: Mapping[str, Any], part: str) -> Path:
     """Return the folder of one of `PARTS`.
 
     Args:
@@ -55,6 +55,12 @@ def part_folder(folder: Path, root: dict[str, Any], part: str) -> Path:
             "download it again"
         )
     return found
+
+
+def with_parts(folder: Path, root: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a checkpoint with the configurations of its parts in place of their copies or paths."""
+    found = {f"{part}_cfg": read_json(part_folder(folder, root, part) / "config.json") for part in PARTS}
+    return {**root, **found}
 
 
 def own_settings(root: Mapping[str, Any]) -> dict[str, Any]:

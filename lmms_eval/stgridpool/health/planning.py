@@ -9,6 +9,8 @@ from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.known_towers import patches_per_side
 from llava.model.newline_rule import newline_position
 from llava.model.own_pooling import pooling_compressor
+from llava.nvila.counts import VideoCounts
+from llava.nvila.layout import is_nvila
 from lmms_eval_stgridpool.health.largest import NEAR, largest
 from stgridpool import Compressor, Shape
 from stgridpool.budget import BudgetError
@@ -114,17 +116,26 @@ class Planner:
             None if a size is left out, whose default only transformers knows.
 
         Raises:
-            ValueError: If the vision tower is a folder that cannot be read.
+            ValueError: If the vision tower is a folder that cannot be read, or an encoder of NVILA is not supported.
         """
-        side = patches_per_side(settings)
-        sizes = {name: settings.get(name) for name in ("head_dim", *_SIZES)}
-        if side is None or not all(isinstance(sizes[name], int) for name in _SIZES):
+        if is_nvila(settings):
+            return cls._of_nvila(settings)
+        side, size = patches_per_side(settings), _decoder_size(settings)
+        if side is None or size is None:
             return None
         texts = {name: settings.get(name) or default for name, default in _DEFAULTS.items()}
-        pooling = pooling_compressor(texts["mm_spatial_pool_mode"])
-        own = Reference(pooling, (side, side), int(settings["num_hidden_layers"]))
+        own = Reference(pooling_compressor(texts["mm_spatial_pool_mode"]), (side, side), size.layers)
         position = newline_position(texts["mm_patch_merge_type"], texts["mm_newline_position"])
-        return cls(own, DecoderSize.of(SimpleNamespace(**sizes)), position, settings.get("tokenizer_model_max_length"))
+        return cls(own, size, position, settings.get("tokenizer_model_max_length"))
+
+    @classmethod
+    def _of_nvila(cls, settings: Mapping[str, Any]) -> "Planner | None":
+        counts = VideoCounts.of(settings)
+        size = None if counts is None else _decoder_size(settings["llm_cfg"])
+        if counts is None or size is None:
+            return None
+        own = Reference(counts.own_pooling, (counts.side, counts.side), size.layers)
+        return cls(own, size, counts.newline_position, counts.longest)
 
     def plan(self, compressor: Compressor, frames: int) -> Planned:
         """Count what a method makes of `frames` frames.
@@ -231,3 +242,9 @@ class Planner:
             early = sum(step.is_before_features for step in steps)
             steps[early:early] = self.reference.own_pooling.steps()
         return steps
+
+
+def _decoder_size(settings: Mapping[str, Any]) -> DecoderSize | None:
+    """Return the size of a language model by its settings; None if one is left out."""
+    sizes = {name: settings.get(name) for name in ("head_dim", *_SIZES)}
+    return DecoderSize.of(SimpleNamespace(**sizes)) if all(isinstance(sizes[name], int) for name in _SIZES) else None

@@ -16,7 +16,7 @@ from llava.model.checkpoint_files import (
     stored_tensors,
 )
 from llava.model.checkpoint_kind import check_original, is_original
-from llava.nvila.layout import PARTS, is_nvila, nvila_folder, part_folder
+from llava.nvila.layout import PARTS, is_nvila, nvila_folder, part_folder, with_parts
 from stgridpool.adapters.names import MODEL_TYPES
 
 LLAVA, NATIVE = "llava_video", "video_hf"
@@ -31,7 +31,8 @@ def read_checkpoint_settings(name: str) -> tuple[Path | None, Mapping[str, Any]]
         name: Folder or hub name.
 
     Returns:
-        Its folder, None if all or part of it has to be downloaded, and the settings of its config.json.
+        Its folder, None if all or part of it has to be downloaded, and the settings of its config.json; those of an
+        NVILA checkpoint on this disk with the configurations of its parts.
 
     Raises:
         ValueError: If it is neither on this disk nor on the hub, or lacks a file; the message says what to do.
@@ -54,12 +55,13 @@ def _whole_checkpoint(folder: Path) -> tuple[Path, Mapping[str, Any]]:
         ValueError: If a file is missing or damaged.
     """
     nvila = nvila_folder(folder)
-    if nvila is not None:
-        folder = nvila
-    settings = read_json(folder / "config.json")
-    for place in [folder] if nvila is None else [part_folder(folder, settings, part) for part in PARTS]:
-        stored_tensors(place)
-    return folder, settings
+    settings = read_json((nvila or folder) / "config.json")
+    if nvila is None:
+        stored_tensors(folder)
+        return folder, settings
+    for part in PARTS:
+        stored_tensors(part_folder(nvila, settings, part))
+    return nvila, with_parts(nvila, settings)
 
 
 def model_for(settings: Mapping[str, Any], name: str) -> str:

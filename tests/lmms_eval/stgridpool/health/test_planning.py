@@ -8,7 +8,8 @@ import torch
 
 from llava.model.builder import load_pretrained_model
 from lmms_eval_stgridpool.health.planning import Planner
-from stgridpool import NSP, STTM, Average, Bilinear, FastV, VisionZip
+from lmms_eval_stgridpool.run.checkpoint_checks import read_checkpoint_settings
+from stgridpool import NSP, STTM, Average, Bilinear, FastV, NoCompression, VisionZip
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
 
@@ -83,6 +84,63 @@ def test_released_checkpoints_are_planned_from_their_settings():
     assert (planned.tokens, planned.newlines) == (64 * 14 * 14, 64 * 14)
     assert Planner.of_settings({**settings, "mm_vision_tower": "someone/siglip"}) is None
     assert Planner.of_settings({**settings, "vocab_size": None}) is None
+
+
+@pytest.mark.parametrize("name", ["video", "base", "lite"])
+@pytest.mark.parametrize(
+    "overwrites",
+    [
+        {},
+        {"video_encoding": "frames"},
+        {"mm_newline_position": "no_token", "tokenizer_model_max_length": 77, "max_position_embeddings": 77},
+    ],
+)
+def test_settings_of_nvila_say_the_same_as_the_checkpoint(golden, name, overwrites):
+    folder = str(golden / "nvila" / f"ckpt-{name}")
+    _, settings = read_checkpoint_settings(folder)
+    found, expected = Planner.of_settings({**settings, **overwrites}), Planner.of(folder, overwrites)
+    assert vars(found) == vars(expected)
+
+
+TSP = {"_target_": "llava.model.encoders.TSPVideoEncoder", "pool_sizes": [[8, 1, 1]]}
+NVILA = {
+    "architectures": ["LlavaLlamaModel"],
+    "llm_cfg": {
+        **{"num_hidden_layers": 28, "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4},
+        **{"intermediate_size": 18944, "vocab_size": 151648, "max_position_embeddings": 32768},
+    },
+    "vision_tower_cfg": {"image_size": 448, "patch_size": 14},
+    "mm_projector_cfg": {"mm_projector_type": "mlp_downsample_2x2_fix"},
+    "video_encoder": TSP,
+}
+LITE = {"mm_projector_cfg": {"mm_projector_type": "mlp_downsample_3x3_fix"}, "video_encoder": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "frames", "counts", "fits"),
+    [
+        ({}, FastV(), 64, (8 * 256, 8), True),
+        ({}, FastV(), 256, (32 * 256, 32), True),
+        ({}, NoCompression(), 64, (64 * 256, 64), True),
+        ({}, NoCompression(), 256, (256 * 256, 256), False),
+        ({"video_encoding": "frames"}, FastV(), 256, (256 * 256, 256), False),
+        ({}, NSP(), 64, (64 * 64, 64), True),
+        (LITE, NoCompression(), 256, (256 * 121, 256), True),
+        (LITE, NSP(), 64, (64 * 25, 64), True),
+        ({"video_encoder": {**TSP, "end_tokens": None}}, FastV(), 64, (8 * 256, 0), True),
+    ],
+)
+def test_nvila_is_planned_from_its_settings(changes, method, frames, counts, fits):
+    """16 x 16 tokens of a frame, 11 x 11 of NVILA-Lite, and a newline; eight frames become one."""
+    planned = Planner.of_settings(NVILA | changes).plan(method, frames)
+    assert (planned.tokens, planned.newlines) == counts
+    assert planned.fits is fits
+
+
+def test_nvila_is_not_planned_without_its_sizes():
+    assert Planner.of_settings(NVILA | {"llm_cfg": "llm"}) is None
+    assert Planner.of_settings(NVILA | {"llm_cfg": {}}) is None
+    assert Planner.of_settings(NVILA | {"video_encoder": {**TSP, "pool_sizes": [[8, 1, 1], [1, 4, 4]]}}) is None
 
 
 def test_frames_that_fit(planner):

@@ -10,6 +10,7 @@ import pytest
 from lmms_eval_stgridpool.run import check_command, checkpoint_checks
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
+NVILA = Path(__file__).resolve().parents[3] / "golden" / "nvila" / "ckpt-base"
 HEAVY = ("torch", "transformers", "lmms_eval", "datasets")
 
 
@@ -196,6 +197,13 @@ MISTAKES = {
         "64 frames make a prompt of about 3648 tokens, and the checkpoint takes prompts of 2000: questions about long "
         "videos will fail; use compressor=bilinear, max_frames_num=34, a stronger method, or a longer context with "
         "max_length=3648",
+    ),
+    # 2 x 2 tokens of a frame and a newline: 2000 * 5 + 64; pooled to one token 2000 * 2 + 64; 806 * 5 + 64 = 4094
+    "too many frames for NVILA": (
+        words("max_frames_num=2000", model=str(NVILA), compressor="none"),
+        "2000 frames make a prompt of about 10064 tokens, and the checkpoint takes prompts of 4096: questions about "
+        "long videos will fail; use compressor=bilinear, max_frames_num=806, a stronger method, or a longer context "
+        "with max_length=10064",
     ),
 }
 
