@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from llava.model.checkpoint_files import INDEX, StoredTensor, read_json, stored_tensors
+from llava.model.checkpoint_files import INDEX, StoredTensor, stored_tensors
 from llava.model.geometry import check_geometry
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.llava_checkpoint import Checkpoint
@@ -20,7 +20,7 @@ from llava.nvila.configuration import NvilaConfig
 from llava.nvila.encoders import MediaEncoder
 from llava.nvila.layout import PARTS, part_folder
 from llava.nvila.model import NvilaForCausalLM
-from llava.nvila.settings import read_nvila_settings
+from llava.nvila.settings import read_nvila_settings, read_root
 from llava.nvila.tokenizer import load_nvila_tokenizer, stop_ids
 
 RENAMED = {r"^vision_model\.": "model.vision_tower.vision_tower.vision_model.", r"^layers\.": "model.mm_projector."}
@@ -33,14 +33,17 @@ class NvilaCheckpoint(Checkpoint):
 
     Attributes:
         tensors: The tensors in its weight files that the model has, by their names in the model.
+        root: The settings of its config.json, with what takes precedence over them.
     """
 
     model_class: ClassVar[type[LlavaQwenForCausalLM]] = NvilaForCausalLM
 
+    root: Mapping[str, Any]
+
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        root = read_json(self.folder / "config.json")
-        return load_nvila_tokenizer(part_folder(self.folder, root, "llm"), self.config, root.get("chat_template"))
+        folder = part_folder(self.folder, self.root, "llm")
+        return load_nvila_tokenizer(folder, self.config, self.root.get("chat_template"))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the tokenizer, see `load_nvila_tokenizer`."""
@@ -81,8 +84,8 @@ def read_nvila(folder: Path, overwrites: Mapping[str, Any]) -> NvilaCheckpoint:
     Raises:
         ValueError: If the checkpoint contradicts itself, or lacks files or weights.
     """
-    settings, source = read_nvila_settings(folder, overwrites)
-    root = read_json(folder / "config.json")
+    root = read_root(folder, overwrites)
+    settings, source = read_nvila_settings(folder, root, overwrites)
     tensors: dict[str, StoredTensor] = {}
     for part in PARTS:
         for name, tensor in stored_tensors(part_folder(folder, root, part)).items():
@@ -93,7 +96,7 @@ def read_nvila(folder: Path, overwrites: Mapping[str, Any]) -> NvilaCheckpoint:
     if folder.parent.name == "snapshots":  # in the hub's cache, folders are named after commits
         config._commit_hash = folder.name
     check_geometry(config, tensors, source)
-    checkpoint = NvilaCheckpoint(folder, config, tensors, source)
+    checkpoint = NvilaCheckpoint(folder, config, tensors, source, root)
     _set_tokens(config, root, checkpoint.tokenizer(), source)
     return checkpoint
 

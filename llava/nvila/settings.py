@@ -19,24 +19,55 @@ logger = logging.getLogger(__name__)
 
 _UNSUPPORTED = ("s2", "ps3")
 _REQUIRED = {"mm_vision_select_layer": -2, "mm_vision_select_feature": "cls_patch"}
+_ROOT = (
+    *(*_UNSUPPORTED, *_REQUIRED, "image_aspect_ratio", "min_tiles", "max_tiles", "video_max_tiles", "fps"),
+    *("dynamic_s2", "s2_scales", "s2_resize_output_to_scale_idx", "num_video_frames"),
+    *("image_encoder", "video_encoder", "chat_template"),
+)
+"""Settings of the root that may be overwritten."""
+_WITHOUT_EFFECT = (
+    *(f"{kind}_{place}_ids" for kind in ("image", "video") for place in ("start", "end")),
+    *("tile_end_ids", "video_sep_ids", "pool_sizes", "mm_spatial_pool_mode", "mm_spatial_pool_stride"),
+)
 _PREPROCESSING = {"resample": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 _IGNORED = ("architectures", "model_type", "_name_or_path", "auto_map", "transformers_version", "model_max_length")
 
 
-def read_nvila_settings(folder: Path, overwrites: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def read_root(folder: Path, overwrites: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the root's settings, of which some may be overwritten.
+
+    Args:
+        folder: The checkpoint.
+        overwrites: Settings that take precedence; those that only other settings decide are refused.
+
+    Raises:
+        ValueError: If the file cannot be read, or a setting cannot be overwritten.
+    """
+    for name in _WITHOUT_EFFECT:
+        if name in overwrites:
+            raise ValueError(
+                f"overwrite_config: {name} has no effect on NVILA, whose image_encoder and video_encoder decide: "
+                "overwrite these"
+            )
+    return read_json(folder / "config.json") | {name: overwrites[name] for name in _ROOT if name in overwrites}
+
+
+def read_nvila_settings(
+    folder: Path, root: Mapping[str, Any], overwrites: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
     """Read the settings of a checkpoint, and return them with their source for messages.
 
     The configurations of the parts count, not their copies in the root's. Python files are never run.
 
     Args:
         folder: The checkpoint.
-        overwrites: Settings that take precedence, in LLaVA's terms.
+        root: The result of `read_root`.
+        overwrites: Settings that take precedence; those of the root have done so.
 
     Raises:
         ValueError: If a file cannot be read, or a setting is invalid or not supported.
     """
     source = str(folder / "config.json")
-    root = read_json(folder / "config.json")
     llm, tower, projector = (
         read_json(part_folder(folder, root, part) / "config.json") for part in ("llm", "vision_tower", "mm_projector")
     )
@@ -61,7 +92,8 @@ def read_nvila_settings(folder: Path, overwrites: Mapping[str, Any]) -> tuple[di
         **{name: root[name] for name in _REQUIRED},
         **_image_settings(root, tower, source),
     }
-    settings, source = overwritten(settings, overwrites, source)
+    further = {name: value for name, value in overwrites.items() if name not in _ROOT}
+    settings, source = overwritten(settings, further, source)
     encoding = settings.get("video_encoding", NvilaConfig.video_encoding)
     if encoding not in VIDEO_ENCODINGS:
         raise ValueError(f"video_encoding must be one of {', '.join(VIDEO_ENCODINGS)}, got {encoding!r}")

@@ -163,6 +163,24 @@ def test_overwritten_settings(nvila_golden):
         read_checkpoint(nvila_golden / "ckpt-video", customized="x")
 
 
+def test_settings_of_the_root_are_overwritten_and_checked(nvila_golden):
+    folder, encoder = nvila_golden / "ckpt-video", {"_target_": "x.TSPVideoEncoder", "pool_sizes": [[2, 1, 1]]}
+    checkpoint = read_checkpoint(folder, overwrites={"video_encoder": encoder, "image_aspect_ratio": "dynamic"})
+    assert checkpoint.config.pool_sizes == [[2, 1, 1]]
+    assert checkpoint.config.image_aspect_ratio == "dynamic"
+    assert checkpoint.outline().own_counts(8) == (36, 4)
+    with pytest.raises(ValueError, match=r"image_aspect_ratio must be one of resize, .*, got 'anyres'"):
+        read_checkpoint(folder, overwrites={"image_aspect_ratio": "anyres"})
+    with pytest.raises(ValueError, match="chat_template must be null or one of qwen2, got 'vicuna'"):
+        read_checkpoint(folder, overwrites={"chat_template": "vicuna"})
+
+
+@pytest.mark.parametrize("name", ["pool_sizes", "video_end_ids", "mm_spatial_pool_mode"])
+def test_overwritten_settings_without_an_effect_are_refused(nvila_golden, name):
+    with pytest.raises(ValueError, match=f"overwrite_config: {name} has no effect on NVILA, whose image_encoder and"):
+        read_checkpoint(nvila_golden / "ckpt-video", overwrites={name: [[8, 1, 1]]})
+
+
 def test_a_built_in_chat_template(copied, load_nvila):
     tokenizer = load_nvila(copied("base", root={"chat_template": "qwen2"})).tokenizer
     text = tokenizer.apply_chat_template(
