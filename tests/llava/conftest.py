@@ -99,3 +99,49 @@ def copied(llava_golden, tmp_path):
         return folder
 
     return copy
+
+
+MEMORY_PROBE = """
+import sys, threading, time
+from llava.model.builder import load_pretrained_model
+
+def private_bytes():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+def load(folder):
+    return load_pretrained_model(folder, None, "x", torch_dtype="float16", attn_implementation="sdpa")[1]
+
+load(sys.argv[1])
+before, peak, done = private_bytes(), 0, threading.Event()
+def watch():
+    global peak
+    while not done.is_set():
+        peak = max(peak, private_bytes())
+        time.sleep(0.0005)
+watcher = threading.Thread(target=watch)
+watcher.start()
+model = load(sys.argv[2])
+done.set()
+watcher.join()
+weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+print((peak - before) / weights)
+"""
+
+
+@pytest.fixture
+def memory_of_loading(run_python):
+    """Function that returns the peak of private memory while a large checkpoint loads, as a multiple of its weights.
+
+    Its files are float32 and what is loaded float16, so that every weight takes private memory. Mapped pages of the
+    files can be dropped and are no copy. A small checkpoint of the same kind is loaded first.
+    """
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc")
+
+    def memory_of_loading(small, large):
+        run = run_python("-c", MEMORY_PROBE, small, large)
+        assert run.returncode == 0, run.stderr
+        return float(run.stdout.split()[-1])
+
+    return memory_of_loading

@@ -9,17 +9,14 @@ from safetensors.torch import load_file
 from llava.mm_utils import process_images
 from llava.nvila.encoders import MediaEncoder
 from llava.nvila.layout import FRAMES
-from stgridpool import build_compressor
+from llava.nvila.tiles import s2_blocks
 
 NAMES = ("video", "base", "lite")
 
 
 @pytest.fixture(scope="module")
 def expected(nvila_golden):
-    return {
-        name: load_file(nvila_golden / f"{name}.safetensors")
-        for name in ("preprocess", "features", "media", "stgridpool")
-    }
+    return {name: load_file(nvila_golden / f"{name}.safetensors") for name in ("preprocess", "features", "media")}
 
 
 def close(got, wanted, atol):
@@ -68,10 +65,15 @@ def test_features_and_projected_features(expected, checkpoints, pixels, name):
 
 @pytest.mark.parametrize("image", ["wide", "tall", "square", "odd"])
 @torch.no_grad()
-def test_an_image_at_several_scales(expected, checkpoints, pictures, image):
+def test_an_image_at_several_scales(expected, nvila_golden, checkpoints, pictures, image):
     checkpoint, picture = checkpoints["base"], pictures[image]
+    counts = json.loads((nvila_golden / "text_tables.json").read_text())["dynamic_s2_images"][image]
     shown = process_images([picture], checkpoint.processor, checkpoint.model.config)
+    assert shown[0].shape[0] == counts["tiles"]
+    config = checkpoint.model.config
+    assert list(s2_blocks(picture.size, config.s2_scales, config.max_tiles)) == counts["block_size_h_w"]
     [tokens] = checkpoint.model.encode_visuals(shown, ("image",), [picture.size])
+    assert len(tokens) == counts["tokens"] + 1
     close(tokens[:-1], expected["features"][f"ckpt-base.dynamic_s2.{image}"], 1e-4)
 
 
@@ -133,24 +135,3 @@ def test_frames_as_images_are_not_pooled_over_time(expected, checkpoints, pixels
     with settings(model.config, video_encoding=FRAMES):
         close(model.encode_video(shown).embeds, expected["media"]["video.tsp_1_1_1"], 1e-4)
         assert model.own_counts(8) == (72, 8)
-
-
-@torch.no_grad()
-def test_st_gridpool_in_place_of_the_pooling_over_time(expected, nvila_golden, checkpoints, pixels):
-    options = {
-        "video.released": {"name": "st_gridpool"},
-        "video.f_1_2_4": {"name": "st_gridpool", "preset": "paper"},
-        "video.nsp": {"name": "nsp"},
-        "lite.nsp": {"name": "nsp"},
-    }
-    assert options.keys() == json.loads((nvila_golden / "stgridpool_cases.json").read_text())["cases"].keys()
-    for case, option in options.items():
-        name = case.partition(".")[0]
-        model, shown = checkpoints[name].model, [pixels(name, "frames_a")[: {"lite": 4}.get(name, 16)]]
-        shown += [pixels("video", "frames_b")] if name == "video" else []
-        model.compressor = build_compressor(**option)
-        try:
-            got = model.encode_video(torch.cat(shown)).embeds
-        finally:
-            model.compressor = None
-        close(got, expected["stgridpool"][f"{case}.media"], 1e-4)
