@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
+from loguru import logger
 from PIL import Image
 
-from llava.video import read_video
+from llava.video import VideoReadError, read_video
+from lmms_eval_stgridpool.questions.video_table import VIDEO_SUFFIXES
 from lmms_eval_stgridpool.report.runs import TaskRun
 
 HEIGHT = 90  # of a picture, in pixels
@@ -25,7 +27,7 @@ class Example:
         truth: The right answer.
         answers: Answer by run, the baseline's first.
         scores: Score by run.
-        pictures: JPEG files of frames of the video, none if it was not found.
+        pictures: JPEG files of frames of the video, none if it was not found or cannot be read.
         video: The video.
     """
 
@@ -47,14 +49,15 @@ def find_examples(runs: Sequence[TaskRun], baseline: str | None, count: int, vid
         runs: The runs.
         baseline: Name of the run that others are compared with; None for the first one.
         count: Most examples.
-        videos: Folder below which the videos lie, named by the task's "videoID"; None for no pictures.
+        videos: Folder below which the videos lie, named by the task's "videoID", which may be a path; None for no
+            pictures.
 
     Raises:
         ValueError: If `videos` is no folder.
     """
     if videos is not None and not videos.is_dir():
         raise ValueError(f"--videos {videos}: there is no such folder")
-    files = {path.stem: path for path in sorted(videos.rglob("*")) if path.is_file()} if videos else {}
+    files = {path.stem: path for path in sorted(videos.rglob("*")) if path.suffix in VIDEO_SUFFIXES} if videos else {}
     found: dict[tuple[str, str], list[Example]] = {}
     for run in runs:
         own = next((one for one in runs if one.task == run.task and baseline in (None, one.run)), None)
@@ -69,7 +72,7 @@ def find_examples(runs: Sequence[TaskRun], baseline: str | None, count: int, vid
                 found[run.run, video] = []
             found[run.run, video].append(_example(own, run, document, video))
     turns = [example for examples in zip_longest(*found.values()) for example in examples if example is not None]
-    return [_with_pictures(example, files.get(example.video)) for example in turns[:count]]
+    return [_with_pictures(one, files.get(one.video) or files.get(Path(one.video).stem)) for one in turns[:count]]
 
 
 def _example(own: TaskRun, run: TaskRun, document: object, video: str) -> Example:
@@ -88,7 +91,11 @@ def _example(own: TaskRun, run: TaskRun, document: object, video: str) -> Exampl
 def _with_pictures(example: Example, file: Path | None) -> Example:
     if file is None:
         return example
-    clip = read_video(str(file), max_frames_num=PICTURES, force_sample=True)
+    try:
+        clip = read_video(str(file), max_frames_num=PICTURES, force_sample=True)
+    except VideoReadError as error:
+        logger.warning(f"an example has no pictures: {error}")
+        return example
     pictures = []
     for frame in clip.frames:
         picture = Image.fromarray(frame)

@@ -13,8 +13,10 @@ import yaml
 
 from stgridpool.suggestion import suggestion
 
-_STOCK_NAME = re.compile(r"""^\s*(?:(?:task|group|tag)\s*:|-)\s*["']?([\w.-]+)["']?\s*(?:#.*)?$""", re.MULTILINE)
-_IS_FILE = re.compile(r"""^(?:task|group)\s*:\s*["']?([\w.-]+)["']?\s*(?:#.*)?$""", re.MULTILINE)
+_STOCK_NAME = re.compile(
+    r"""^\s*(?:["']?(?:task|group|tag)["']?\s*:|-)\s*["']?([\w.+-]+)["']?\s*(?:#.*)?$""", re.MULTILINE
+)
+_IS_FILE = re.compile(r"""^["']?(?:task|group)["']?\s*:\s*["']?([\w.+-]+)["']?\s*(?:#.*)?$""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -150,23 +152,24 @@ def folder_to_include(names: Sequence[str], include: Path | None) -> Path:
 
 def stock_files() -> dict[str, Path]:
     """Return the files of lmms-eval's own tasks and groups by name. Only lines that name them are read, for speed."""
-    paths = _stock_paths()
+    paths = _stock_paths("*.yaml")
     return {name: path for path in paths for name in _IS_FILE.findall(path.read_text(encoding="utf-8"))}
 
 
 def stock_names() -> set[str]:
     """Return the names of lmms-eval's own tasks, groups and tags, and a few other words of its task files.
 
-    Its index takes many seconds, as it loads every file; here only lines that may name a task are read.
+    Its index takes many seconds, as it loads every file; here only lines that may name a task are read,
+    also those of templates such as _default_template_yaml.
     """
-    return {name for path in _stock_paths() for name in _STOCK_NAME.findall(path.read_text(encoding="utf-8"))}
+    return {name for path in _stock_paths("*yaml") for name in _STOCK_NAME.findall(path.read_text(encoding="utf-8"))}
 
 
-def _stock_paths() -> Iterator[Path]:
-    """List the files of lmms-eval's own tasks, without importing it."""
+def _stock_paths(pattern: str) -> Iterator[Path]:
+    """List those files of lmms-eval's own tasks whose names fit a pattern, without importing it."""
     package = find_spec("lmms_eval")
     for place in (package and package.submodule_search_locations) or []:
-        yield from Path(place, "tasks").rglob("*.yaml")
+        yield from Path(place, "tasks").rglob(pattern)
 
 
 def _tasks_of(task: TaskFile, index: Mapping[str, TaskFile]) -> list[TaskFile]:

@@ -89,3 +89,5 @@ def test_the_task_files_are_found():
 
     assert (Path(offline_tasks()) / "videomme_local.yaml").is_file()
     assert {"videomme", "egoschema_subset", "longvideobench_val_v"} <= stock_names()
+    quoted_keys, sign, in_template = {"mmlu_anatomy", "mmlu_stem_tasks"}, {"refcoco+"}, {"vstar_bench"}
+    assert quoted_keys | sign | in_template <= stock_names()

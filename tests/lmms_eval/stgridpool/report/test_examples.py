@@ -46,6 +46,13 @@ def test_pictures_are_frames_of_the_video(runs, tmp_path):
     assert second.pictures == ()  # there is no c.mp4
 
 
+def test_a_video_that_cannot_be_read_has_no_pictures(runs, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    (tmp_path / "c.srt").write_text("1")  # Video-MME's subtitles have the names of its videos
+    found = find_examples(runs, None, 2, tmp_path)
+    assert [(one.video, one.pictures) for one in found] == [("a", ()), ("c", ())]
+
+
 def test_a_folder_that_is_missing(runs, tmp_path):
     with pytest.raises(ValueError, match=r"--videos .*nowhere: there is no such folder"):
         find_examples(runs, None, 2, tmp_path / "nowhere")
