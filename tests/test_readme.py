@@ -6,8 +6,10 @@ from dataclasses import fields
 import av
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from documents import PAGES, REPOSITORY, TEXT
+from lmms_eval_stgridpool.cli.app import app
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from native_models.families import BUILDERS, build, save
@@ -97,6 +99,29 @@ def test_the_named_files_exist():
     assert named
     for name in {*commands, *named}:
         assert (REPOSITORY / name).is_file(), name
+
+
+COMMANDS = {
+    name: {option for parameter in command.params for option in parameter.opts}
+    for name, command in get_command(app).commands.items()
+}
+SHOWN = re.findall(
+    r"^stgridpool ([a-z]+)([^#\n]*)|`stgridpool ([a-z]+)([^`]*)`", TEXT.replace("\\\n", " "), flags=re.MULTILINE
+)
+
+
+def test_commands_and_options_exist():
+    shown = [(line or span, options + more) for line, options, span, more in SHOWN]
+    assert {name for name, _ in shown} == set(COMMANDS)
+    for name, words in shown:
+        assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", re.sub(r'"[^"]*"', "", words))) <= COMMANDS[name] | {
+            "--help"
+        }
+
+
+def test_commands_without_json_are_named():
+    (named,) = re.findall(r"`--json` prints the same for programs; only (.*) do not have it", TEXT)
+    assert set(re.findall(r"`(\w+)`", named)) == {name for name, options in COMMANDS.items() if "--json" not in options}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

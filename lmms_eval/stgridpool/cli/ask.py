@@ -16,7 +16,7 @@ QUESTIONS = typer.Argument(metavar="QUESTION...", help="Questions about it; they
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its format decides which model runs it.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}.')
 COMPARE = typer.Option("--compare", help="Answer with this method, too, side by side; may be repeated.")
-FRAMES = typer.Option("--frames", help="Most frames (max_frames_num).")
+FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num).")
 LONGEST = typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further arguments of the model: KEY=VALUE,...")
 

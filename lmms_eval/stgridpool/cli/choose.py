@@ -1,4 +1,4 @@
-"""``stgridpool choose``: which method and rate suit one's own videos."""
+"""``stgridpool choose``: which method and rate suit a user's own videos."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.settings import Mean, Setting
 
 INPUTS = typer.Argument(metavar="VIDEOS_OR_TABLE...", help="Videos, folders of videos, or a table (clips.csv).")
-CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="A LLaVA-Video, LLaVA-OneVision or native checkpoint.")
+CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="A LLaVA-Video, LLaVA-OneVision, NVILA or native checkpoint.")
 DEFAULT_METHODS = ("st_gridpool", "average", "vidcom2", "random")
 DEFAULT_RETENTION = (0.5, 0.25)
 METHODS = typer.Option(
@@ -21,10 +21,10 @@ METHODS = typer.Option(
     help=f'NAME or NAME:{{"option":value}}; may be repeated. Default: {", ".join(DEFAULT_METHODS)}.',
 )
 RETENTION = typer.Option(help="Share of the model's own tokens to keep; may be repeated. Default: 0.5 and 0.25.")
-RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
-FRAMES = typer.Option("--frames", help="Most frames (max_frames_num).")
+RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")
+FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num).")
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further arguments of the model: KEY=VALUE,...")
-TOLERANCE = typer.Option(help="Most loss to accept, 0 to 1; default: 0.02 of accuracy, 0.1 of agreement.")
+TOLERANCE = typer.Option(help="Largest loss to accept, 0 to 1; default: 0.02 of accuracy, 0.1 of agreement.")
 SAVE = typer.Option("--save", help="What the setting should save: seconds or cache.")
 OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/INPUT/choose_KEY=VALUE_...")
 PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
@@ -46,7 +46,7 @@ def choose(
     processes: Annotated[int, PROCESSES] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Run methods at several rates over one's own videos, and recommend one of them.
+    """Run methods at several rates over your own videos, and recommend one of them.
 
     A table has the columns video and, where known, question, options and answer; videos without questions are asked a
     few general ones. Where answers are known, a setting must keep the accuracy, elsewhere the words of the uncompressed

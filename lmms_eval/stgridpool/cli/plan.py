@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 VIDEO = typer.Argument(help="A video file.")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its settings and headers are read, not its weights.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
-FRAMES = typer.Option("--frames", help="Most frames (max_frames_num); may be repeated.")
+FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num); may be repeated.")
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep; may be repeated.")
-RETENTION_OF = typer.Option(help="entering_llm, layer_average, last_layer or kv_read.")
+RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")
 FIT = typer.Option(metavar="TOKENS", help="Also say how many frames fit into this many tokens, newlines included.")
 FPS = typer.Option(help="Frames per second, see the model's argument fps.")
-FORCE = typer.Option("--force_sample", "--force-sample", help="Sample all frames from short videos, too.")
+FORCE = typer.Option("--force_sample", "--force-sample", help="Sample that many frames from short videos, too.")
 NEWLINES = typer.Option(
     "--mm_newline_position",
     "--mm-newline-position",

@@ -15,7 +15,7 @@ OUTPUT = typer.Option("--output", "-o", help=".html, .md, .tex, or .png (one fil
 BASELINE = typer.Option(help="Name of the run that the others are compared with; default: the first.")
 BY = typer.Option("--by", metavar="FIELD", help="Score by kinds of questions, such as duration; may be repeated.")
 PUBLISHED = typer.Option("--published", metavar="SOURCE", help='Lay published numbers beside: "STTM"; may be repeated.')
-EXAMPLES = typer.Option("--examples", min=0, help="Most questions to show on which runs disagree.")
+EXAMPLES = typer.Option("--examples", min=0, help="Maximum number of questions to show on which runs disagree.")
 VIDEOS = typer.Option("--videos", help="Folder with the videos of the examples, named by the task's videoID.")
 SUFFIXES = (".html", ".md", ".tex", ".png")
 

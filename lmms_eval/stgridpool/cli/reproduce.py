@@ -19,7 +19,7 @@ ARGUMENTS = typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the mode
 CHECKPOINT = typer.Option("--checkpoint", help="Folder or hub name in place of the published checkpoint.")
 DATA = typer.Option("--data", help="Folder with data/; lmms-eval's own tasks then give way to those for data on disk.")
 BENCHMARKS = typer.Option("--benchmark", "-b", help="Only this column; may be repeated.")
-ROWS = typer.Option("--row", "-r", help="Only rows whose name begins so, such as sttm; may be repeated.")
+ROWS = typer.Option("--row", "-r", help="Only rows whose names begin with this, such as sttm; may be repeated.")
 OUTPUT = typer.Option("--output", "-o", help="Folder of the runs; default: logs/runs/reproduce/TABLE.")
 PROCESSES = typer.Option("--processes", "-n", min=1, help="Processes of a run; default: the visible GPUs, or 1.")
 FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--limit 20".')
