@@ -52,10 +52,11 @@ class NvilaCheckpoint(Checkpoint):
     def load(self, **options: Any) -> tuple[LlavaQwenForCausalLM, dict[str, Any]]:
         """Load the weights of all parts, tensor by tensor; see `Checkpoint.load`.
 
-        transformers gets one index for the files of all three folders, so that nothing is copied. The generation
-        settings in them have no effect, as in the original.
+        transformers gets one index for the files of all three folders, so that nothing is copied. Links stay: those of
+        the hub's cache point to files without the ending by which transformers knows their format. The generation
+        settings in the folders have no effect, as in the original.
         """
-        index = {tensor.name: str(tensor.path.resolve()) for tensor in self.tensors.values()}
+        index = {tensor.name: str(tensor.path.absolute()) for tensor in self.tensors.values()}
         with TemporaryDirectory() as folder:
             Path(folder, INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}), encoding="utf-8")
             model, info = self._load_from(
@@ -93,8 +94,9 @@ def read_nvila(folder: Path, overwrites: Mapping[str, Any]) -> NvilaCheckpoint:
     last = f"model.vision_tower.vision_tower.vision_model.encoder.layers.{_last_layer(settings)}."
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(last)}  # never run
     config = make_config(settings, tensors, source, NvilaConfig)
-    if folder.parent.name == "snapshots":  # in the hub's cache, folders are named after commits
-        config._commit_hash = folder.name
+    for place in (folder, folder.parent):  # in the hub's cache, folders are named after commits
+        if place.parent.name == "snapshots":
+            config._commit_hash = place.name
     check_geometry(config, tensors, source)
     checkpoint = NvilaCheckpoint(folder, config, tensors, source, root)
     _set_tokens(config, root, checkpoint.tokenizer(), source)

@@ -1,6 +1,7 @@
 """Reading an NVILA checkpoint: its layout, what is refused, and what has no effect."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -27,6 +28,23 @@ def test_the_tree_may_lie_in_a_folder_called_model(copied, load_nvila, tmp_path)
     folder.mkdir()
     copied("lite").rename(folder / "model")
     assert type(load_nvila(folder).model) is NvilaForCausalLM
+
+
+@pytest.mark.parametrize(("name", "inside"), [("base", "."), ("lite", "model")])
+def test_a_snapshot_in_the_cache_of_the_hub(checkpoints, nvila_golden, load_nvila, tmp_path, name, inside):
+    """Its files are relative links to files that are named after their content, without an ending."""
+    source, snapshot = nvila_golden / f"ckpt-{name}", tmp_path / "models--x--y" / "snapshots" / "1a2b"
+    blobs = tmp_path / "models--x--y" / "blobs"
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(file for file in source.rglob("*") if file.is_file()):
+        shutil.copyfile(file, blobs / str(number))
+        link = snapshot / inside / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blobs / str(number), link.parent))
+    model, expected = load_nvila(snapshot).model, checkpoints[name].model.state_dict()
+    assert model.config._commit_hash == "1a2b"
+    assert model.state_dict().keys() == expected.keys()
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
 def test_remote_code_is_never_run(copied, load_nvila):
