@@ -21,7 +21,7 @@ case "${1:-}" in
   *) usage >&2; exit 2 ;;
 esac
 
-num_clips=24
+num_clips=16
 max_frames=16
 # 9 and 4 of the 16 tokens per frame that the checkpoint's own pooling leaves: windows of 2x2 and 3x3, so that those that
 # pool in whole windows meet them exactly, too.
