@@ -16,6 +16,7 @@ from lmms_eval_stgridpool.run.task_files import folder_to_include, index_of
 
 WRONG = 2
 """Exit status if the run cannot work."""
+_TRUE = ("y", "yes", "t", "true", "on", "1")  # as accelerate reads its own variables
 
 
 def check(name: str, words: Sequence[str]) -> list[str]:
@@ -47,6 +48,7 @@ def check(name: str, words: Sequence[str]) -> list[str]:
         [*tables, *([] if include is None else [include])],
         model=theirs.model,
         machines=_machines(own.launch),
+        on_cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in _TRUE,
         asked=Asked(theirs.limit, theirs.offset),
     )
     for warning in checked.warnings:

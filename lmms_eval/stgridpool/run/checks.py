@@ -52,6 +52,7 @@ def check_run(
     *,
     model: str | None = None,
     machines: int = 1,
+    on_cpu: bool = False,
     asked: Asked = ALL,
 ) -> Checked:
     """Check what a run is asked to do.
@@ -63,6 +64,7 @@ def check_run(
         include: Folders of further task files.
         model: Name of the model in lmms-eval; None for the one that runs the checkpoint.
         machines: Number of machines.
+        on_cpu: Whether several processes are to run on the CPU in any case.
         asked: Which questions are asked.
 
     Raises:
@@ -84,7 +86,7 @@ def check_run(
     _check_packages(arguments)
     _check_spreading(arguments, processes)
     warnings = check_videos(tables, asked, _most_missing(arguments))
-    num_gpus = check_devices(arguments, processes, machines)
+    num_gpus = check_devices(arguments, processes, machines, on_cpu)
     if settings is not None and isinstance(arguments, LlavaArguments):
         _check_length(settings, arguments)
     return Checked(arguments.MODEL, num_gpus, warnings)
@@ -104,13 +106,14 @@ def _class_for(model: str | None, given: Mapping[str, Any], settings: Mapping[st
     return ARGUMENTS[model or runs or LLAVA]
 
 
-def check_devices(arguments: Arguments, processes: int | None, machines: int = 1) -> int:
+def check_devices(arguments: Arguments, processes: int | None, machines: int = 1, on_cpu: bool = False) -> int:
     """Check that the devices of a run are there, and return the number of GPUs.
 
     Args:
         arguments: The arguments of the model.
         processes: Number of processes on all machines; None for the default.
         machines: Number of machines.
+        on_cpu: See `check_run`.
 
     Raises:
         ValueError: If a device is not there, or there are more processes than GPUs.
@@ -124,7 +127,7 @@ def check_devices(arguments: Arguments, processes: int | None, machines: int = 1
                 f"there is no device {device}: torch sees {count} GPUs; leave device out, or set device=cpu"
             )
     here = -(-(processes or 1) // machines)
-    if 0 < count < here and arguments.device != "cpu":
+    if 0 < count < here and not on_cpu and arguments.device != "cpu":
         raise ValueError(f"{here} processes on this machine need as many GPUs, and torch sees {count}: start {count}")
     return count
 

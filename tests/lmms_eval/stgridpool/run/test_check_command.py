@@ -73,6 +73,15 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     assert check_run("videomme_local", RIGHT, 4, machines=2).num_gpus == 2
 
 
+def test_processes_on_the_cpu_need_no_gpus(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    with pytest.raises(ValueError, match="2 processes on this machine need as many GPUs, and torch sees 1"):
+        check_command.check("evaluate.sh", words(processes="2"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    assert check_command.check("evaluate.sh", words(processes="2"))[0] == "1"
+
+
 def test_a_native_model_is_recognised(tmp_path):
     shutil.copytree(MINIATURE, tmp_path / "native")
     settings = {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl"}
