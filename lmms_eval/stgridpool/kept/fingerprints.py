@@ -117,10 +117,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """Return files of a checkpoint: those in its folder, and those of its parts if it has no weights of its own."""
+    """Return files of a checkpoint: those in its folder, and those of its parts if it has no weights of its own.
+
+    The parts of some NVILA checkpoints lie in a folder called model.
+    """
     holders = [folder]
     if not any(file for pattern in WEIGHTS for file in folder.glob(pattern)):
-        holders += [part for part in folder.iterdir() if part.is_dir() and not part.name.startswith(".")]
+        places = [place for place in (folder, folder / "model") if place.is_dir()]
+        parts = [part for place in places for part in place.iterdir() if part.is_dir()]
+        holders += [part for part in parts if not part.name.startswith(".")]
     return sorted(file for holder in holders for pattern in patterns for file in holder.glob(pattern))
 
 

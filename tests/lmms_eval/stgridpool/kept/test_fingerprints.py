@@ -68,6 +68,14 @@ def test_a_checkpoint_in_parts_has_the_files_of_its_parts(tmp_path):
     assert found["settings"] == {"config.json": sha256("{}"), "llm/tokenizer.json": sha256("t")}
 
 
+def test_the_parts_may_lie_in_a_folder_called_model(tmp_path):
+    write(tmp_path / "model", config__json="c")
+    write(tmp_path / "model" / "llm", config__json="l", model__safetensors="one")
+    found = CheckpointFingerprints({"pretrained": str(tmp_path)}, tmp_path / ".kept").result()["pretrained"]
+    assert found["weights"] == {"model/llm/model.safetensors": sha256("one")}
+    assert found["settings"] == {"model/config.json": sha256("c"), "model/llm/config.json": sha256("l")}
+
+
 def test_a_tower_in_the_old_format_counts_where_there_is_no_other(tmp_path):
     write(tmp_path, pytorch_model__bin="old", training_args__bin="x")
     assert [file.name for file in weight_files(tmp_path)] == ["pytorch_model.bin"]
