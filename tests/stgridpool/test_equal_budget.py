@@ -77,9 +77,9 @@ def test_a_method_in_place_of_the_pooling_counts_from_the_patches():
 
 
 def test_options_that_are_lists_do_not_matter():
-    """A fifth of 196 tokens, by a method that has another one's options as they came from JSON."""
-    method = build_compressor("recycle", method="stride", options={"spatial": [2, 2]})
-    assert meet(method, 0.25, "entering_llm", OWN).method == "stride"
+    """Options of another method are kept as JSON has them."""
+    method = meet(build_compressor("recycle", method="stride", options={"spatial": [2, 2]}), 0.5, "entering_llm", OWN)
+    assert planned_retention(method, 8, OWN)["entering_llm"] == 0.5
 
 
 def test_methods_that_count_as_equal_keep_their_own_options():
