@@ -16,6 +16,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from processes import left_running
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAND_IN = """#!/usr/bin/env bash
 if [[ "$2" == lmms_eval_stgridpool.run.check_command ]]; then
@@ -264,7 +266,7 @@ def test_the_run_ends_with_the_script(start, tmp_path, how, is_deaf):
         os.sched_yield()
     run = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
     process.send_signal(how)
-    _, alive = psutil.wait_procs(run, LONG)
+    alive = left_running(run, LONG)
     for one in alive:
         one.kill()
     assert not alive

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from processes import left_running
+
 IMPORTS = """
 import os, sys, threading
 from lmms_eval_stgridpool.run.launcher import end_with_launcher
@@ -69,7 +71,7 @@ def test_a_single_process_of_accelerate_ends_with_it(launch, tmp_path, how):
     launcher, ranks = launch(stand_in(tmp_path, "accelerate"))
     launcher.send_signal(how)
     launcher.wait(LONG)
-    _, alive = psutil.wait_procs(ranks, LONG)
+    alive = left_running(ranks, LONG)
     assert not alive
 
 
@@ -82,7 +84,7 @@ def test_a_process_that_imports_while_its_launcher_ends_ends_as_soon_as_it_can(l
     launcher.wait(LONG)
     if rank.is_running() and rank.ppid() != 1 and psutil.Process(rank.ppid()).name() != "systemd":
         pytest.skip("orphans are adopted by an unusual process here")
-    _, alive = psutil.wait_procs([rank], LONG)
+    alive = left_running([rank], LONG)
     assert not alive
 
 
@@ -101,7 +103,7 @@ def test_a_rank_ends_with_accelerate_that_is_killed(launch):
     launcher, ranks = launch("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1", "--cpu")
     launcher.kill()
     launcher.wait(LONG)
-    _, alive = psutil.wait_procs(ranks, LONG)
+    alive = left_running(ranks, LONG)
     assert not alive
 
 
@@ -117,7 +119,7 @@ def test_ranks_end_with_torchrun_that_is_killed(start_programs, tmp_path):
     ranks = [psutil.Process(int(file.stem)) for file in ready]
     os.kill(started.processes[0], signal.SIGKILL)
     assert started.wait().statuses == [-signal.SIGKILL]
-    _, alive = psutil.wait_procs(ranks, LONG)
+    alive = left_running(ranks, LONG)
     for rank in alive:
         rank.kill()
     assert not alive
