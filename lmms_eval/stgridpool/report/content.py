@@ -114,7 +114,7 @@ def _runs_table(runs: Sequence[TaskRun], baseline: TaskRun, beside: Sequence[Pub
 
 def _run_cells(run: TaskRun, baseline: TaskRun) -> list[str]:
     unit = _unit(run)
-    accuracy = "failed" if run.failure else _plus_minus(run.score, run.interval)
+    accuracy = "failed" if run.failure else _plus_minus(run.score, run.interval, unit)
     cells = [
         run.run,
         _number(run.frames, 1),
@@ -132,7 +132,7 @@ def _run_cells(run: TaskRun, baseline: TaskRun) -> list[str]:
     interval = None if found.interval is None else unit * found.interval
     return [
         *cells,
-        _plus_minus(unit * found.score, interval, signed=True),
+        _plus_minus(unit * found.score, interval, unit, signed=True),
         _p_value(found.p_value),
         f"{found.better}/{found.worse}",
         f"{100 * found.changed:.1f} %",
@@ -212,15 +212,17 @@ def _unit(run: TaskRun) -> int:
     """Return 100 if a run's score is in percent of its questions' scores, else 1."""
     scores: list[Any] = [run.entry(document).get("score") for document in run.samples]
     known = [score for score in scores if isinstance(score, int | float)]
-    return 100 if known and abs(run.score - 100 * mean(known)) < abs(run.score - mean(known)) else 1
+    if not known:
+        return 100 if abs(run.score) > 1 else 1
+    return 100 if abs(run.score - 100 * mean(known)) < abs(run.score - mean(known)) else 1
 
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-def _plus_minus(value: float, interval: float | None, signed: bool = False) -> str:
-    digits = 3 if abs(value) <= 1 and (interval or 0) <= 0.2 else 1
+def _plus_minus(value: float, interval: float | None, unit: int, signed: bool = False) -> str:
+    digits = 1 if unit == 100 else 3
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     return text if interval is None else f"{text} ± {interval:.{digits}f}"
 

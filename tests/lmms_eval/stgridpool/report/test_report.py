@@ -55,6 +55,12 @@ def test_rows(runs):
     assert rows["whole"]["difference"] == "-"
 
 
+def test_equal_runs_differ_by_nothing(write_run):
+    runs = read_task_runs([write_run(name, "AAAAAA") for name in "ab"])
+    row = rows_of(make_report(runs), "task: runs")["b"]
+    assert (row["accuracy"], row["difference"], row["p"]) == ("100.0 ± 0.0", "+0.0 ± 0.0", "1.000")
+
+
 def test_another_baseline_and_an_unknown_one(runs):
     rows = rows_of(make_report(runs, "half"), "task: runs")
     assert rows["whole"]["difference"].startswith("+33.3")
