@@ -3,7 +3,6 @@
 A stand-in for Python notes how it was called and, if the test asks for it, writes a results file.
 """
 
-import functools
 import json
 import os
 import shutil
@@ -87,11 +86,15 @@ def start(tmp_path):
         own = [] if output is None else ["--output", str(tmp_path / output)]
         command = ["bash", script, *own, *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        # A shell that starts with Ctrl-C ignored, as in the background of another one, cannot take it up.
-        hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen(command, env=environment, cwd=tmp_path, preexec_fn=hear, **pipes)  # noqa: PLW1509
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, preexec_fn=_hear, **pipes)  # noqa: PLW1509
 
     return start
+
+
+def _hear():
+    """Let a shell be stopped: it cannot take up what it starts with ignored, as in the background or under nohup."""
+    for one in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
 
 
 @pytest.fixture
