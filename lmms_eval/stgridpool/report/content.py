@@ -198,7 +198,7 @@ def _warnings(runs: Sequence[TaskRun]) -> list[str]:
 
 
 def _swapped(runs: Sequence[TaskRun], baseline: TaskRun) -> list[str]:
-    """Warn where so many answers differ that it may be another checkpoint, and not only compression."""
+    """Warn about runs whose answers differ so often that they may come from another checkpoint."""
     found = [(run.run, compare(run, baseline)) for run in runs if run is not baseline]
     return [
         f"{name}, {baseline.task}: {100 * one.changed:.0f} % of the answers differ from those of {baseline.run}; "

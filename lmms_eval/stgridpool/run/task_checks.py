@@ -88,7 +88,7 @@ def check_videos(
         A warning for each task some of whose videos are missing.
 
     Raises:
-        ValueError: If so many are missing that the run would fail.
+        ValueError: If too many are missing for the run to succeed.
     """
     failed, total, texts, is_counted = 0, 0, dict[str, str](), True
     for task, table in tasks:
