@@ -68,5 +68,5 @@ class TokenLayout:
         return embeds, position
 
     def count(self, frames: tuple[int, ...]) -> int:
-        """Count the embeddings around the tokens of that many frames, for each pooling."""
+        """Count the embeddings around a video's tokens, given its numbers of frames after each pooling."""
         return (len(self.start) + len(self.end)) * sum(frames) + len(self.sep) * len(frames)
