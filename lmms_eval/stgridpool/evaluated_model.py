@@ -189,6 +189,8 @@ class EvaluatedModel(lmms):
         return MediaEncoder(self.model, self._loader, self.device, cache)
 
     def _answer_all(self, instances: list[Instance], kind: str, no_answer: Answer) -> list[GenerationResult]:
+        if self._fingerprints is not None:
+            self._fingerprints.start()
         results = [GenerationResult(no_answer) for _ in instances]  # type: ignore[arg-type]
         has_barriers = self.world_size > 1 and not evaluation.uses_response_cache()
         is_scattered = has_barriers and kind != "generate_until_multi_round"

@@ -26,6 +26,8 @@ Digests = dict[str, str | None]
 class CheckpointFingerprints:
     """Digests of the files of checkpoints, which a thread computes while the run goes on.
 
+    Nothing is read before `start`: commands that write no record of a run need no digests.
+
     Args:
         checkpoints: Folders or hub names, by what they are for.
         folder: Where digests are kept from run to run.
@@ -35,18 +37,23 @@ class CheckpointFingerprints:
         self._digests: dict[str, dict[str, Digests]] = {}
         arguments = (dict(checkpoints), folder or digests_folder())
         self._thread = Thread(target=self._read, args=arguments, name="fingerprints", daemon=True)
-        self._thread.start()
 
     @classmethod
     def of(cls, arguments: Arguments, model: VideoModel) -> Self:
-        """Start with the files that a model was loaded from: its checkpoint, and parts that come from elsewhere."""
+        """Name the files that a model was loaded from: its checkpoint, and parts that come from elsewhere."""
         tower = model.facts().get("vision_tower")
         parts = {name: getattr(arguments, name, None) for name in ("pretrained", "pool_head", "text_tower")}
         parts["vision_tower"] = tower_from_outside(arguments.pretrained, tower) if tower else None
         return cls({name: part for name, part in parts.items() if part is not None})
 
+    def start(self) -> None:
+        """Start the thread, unless it has been started."""
+        if self._thread.ident is None:
+            self._thread.start()
+
     def result(self) -> dict[str, dict[str, Digests]]:
         """Wait for the thread, and return the digests of "weights" and of "settings" for each checkpoint."""
+        self.start()
         if self._thread.is_alive():
             logger.info("Waiting for the SHA-256 of the checkpoint's files, which will be remembered")
         self._thread.join()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 
 import pytest
 from typer.testing import CliRunner
@@ -36,6 +37,19 @@ def test_questions_get_the_answers_that_each_gets_alone(encoder, video):
         for one, other in zip(together.replies, alone.replies, strict=True):
             assert one.answers[index] == other.answers[0]
     assert [reply.shares_prefix for reply in together.replies] == [True, False, False]
+
+
+def test_a_question_hashes_no_weights(video, monkeypatch):
+    """SHA-256 of 72B parameters takes minutes, and no record of a run is written."""
+    hashed = []
+    monkeypatch.setattr("lmms_eval_stgridpool.kept.fingerprints.file_digest", lambda file, cache: hashed.append(file))
+    model = LlavaVideo(pretrained=MINIATURE, max_frames_num=4, device="cpu")
+    ask(model.encoder, video, QUESTIONS[:1], {"nsp": NSP()}, 2)
+    assert not any(thread.name == "fingerprints" for thread in enumerate_threads())
+    assert hashed == []
+    model._answer_all([], "generate_until", "")  # as lmms-eval does, for a run
+    model._fingerprints.result()
+    assert "model.safetensors" in {file.name for file in hashed}
 
 
 def test_tokens_and_stages_are_reported(encoder, video):
