@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from datasets.exceptions import DatasetNotFoundError
 from tenacity import RetryError
@@ -33,8 +34,13 @@ def check_task(name: str, include: Sequence[Path], progress: Progress | None) ->
         include: Folders of further task files.
         progress: See `Progress`; None does not open the videos.
     """
+    with TemporaryDirectory() as folder:  # for the task file of a table
+        yield from _check_task(name, include, progress, Path(folder))
+
+
+def _check_task(name: str, include: Sequence[Path], progress: Progress | None, folder: Path) -> Iterator[Finding]:
     try:
-        [name], tables = with_tables(name)
+        [name], tables = with_tables(name, folder)
         manager = task_manager([name], [*tables, *include])
     except (ValueError, FileNotFoundError) as error:
         yield Finding("task", PROBLEM, str(error), "name a task that exists")

@@ -91,3 +91,10 @@ def test_the_task_files_are_found():
     assert {"videomme", "egoschema_subset", "longvideobench_val_v"} <= stock_names()
     quoted_keys, sign, in_template = {"mmlu_anatomy", "mmlu_stem_tasks"}, {"refcoco+"}, {"vstar_bench"}
     assert quoted_keys | sign | in_template <= stock_names()
+
+
+def test_a_users_table_is_checked_without_writing_anything_beside_it(videos, tmp_path):
+    (tmp_path / "clips.csv").write_text("video,question\ndata/videomme/data/v0.mp4,What happens?\n")
+    before = sorted(tmp_path.rglob("*"))
+    assert states(check_task("clips.csv", [], progress)) == [("task", "ok"), ("videos", "ok")]
+    assert sorted(tmp_path.rglob("*")) == before
