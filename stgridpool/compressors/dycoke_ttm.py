@@ -36,23 +36,24 @@ class DyCokeTTM(Budgeted):
 
     Source: DyCoke (CVPR 2025), arXiv 2411.15024, first stage. Presets: the released code leaves the third frame of the
     last window whole, as it does in every window of fewer than four frames, and loses the last frame of an odd number;
-    ``released`` does so too. ``corrected``, the default, does neither. The released code returns the tokens of a frame
-    in order of similarity; here they stay in raster order.
+    ``released`` does so too. ``sttm``, the code behind the rows of DyCoke's first stage in STTM's tables, also leaves
+    that third frame whole, but keeps the last of an odd number. ``corrected``, the default, does neither. Both codes
+    return the tokens of a frame in order of similarity; here they stay in raster order.
 
     Attributes:
-        preset: "corrected" or "released", see above.
+        preset: "corrected", "released" or "sttm", see above.
         prune: In place of a budget, fraction K that frames other than the first of a window lose, 0 to 1: of N tokens
             ``int((1 - K) * N)`` are kept. Without a budget it is 0.7, as published.
 
     Raises:
-        ValueError: If an option is out of its range, or `prune` and a budget are given, or the released preset gets a
-            budget.
+        ValueError: If an option is out of its range, `prune` and a budget are given, or a preset other than "corrected"
+            gets a budget.
     """
 
     alternatives: ClassVar[tuple[str, ...]] = ("prune",)
     default: ClassVar[tuple[str, float]] = ("prune", 0.7)
     needs_maps: ClassVar[bool] = True
-    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released", "sttm")
 
     preset: str = "corrected"
     prune: float | None = None
@@ -62,8 +63,8 @@ class DyCokeTTM(Budgeted):
         super().__post_init__()
         if self.prune is not None:
             object.__setattr__(self, "prune", number("prune", self.prune, 0, 1))
-        elif self.preset == "released":
-            raise ValueError(f"preset='released' takes prune in place of a budget, got {self.budget}")
+        elif self.preset != "corrected":
+            raise ValueError(f"preset={self.preset!r} takes prune in place of a budget, got {self.budget}")
 
     def _kept(self, shape: Shape) -> Tensor:
         """Count the tokens to keep of each frame, (T,) int64.
@@ -76,7 +77,7 @@ class DyCokeTTM(Budgeted):
         count = self.budget.count(shape)
         if count is None:
             kept = torch.full((shape[0],), int((1 - (self.prune or 0)) * area)).where(~is_first, area)
-            return self._as_released(kept, area) if self.preset == "released" else kept
+            return kept if self.preset == "corrected" else self._as_released(kept, area)
         least = int(is_first.sum()) * area
         if count < least:
             raise BudgetError(
@@ -96,7 +97,7 @@ class DyCokeTTM(Budgeted):
         frames = len(kept)
         kept = kept.clone()
         kept[2::WINDOW][max(0, math.ceil((frames - WINDOW) / WINDOW)) :] = area  # third frames not compared
-        if frames % 2 and frames > 1:
+        if self.preset == "released" and frames % 2 and frames > 1:
             kept[-1] = 0
         return kept
 

@@ -29,8 +29,8 @@ class ToMe(Budgeted):
 
     Source: ToMe (ICLR 2023), arXiv 2210.09461, as video compressors use it: on finished tokens, in as many rounds as it
     takes, not in every block of the vision tower. The released code puts the rest of the first half in front of the
-    second half after each round; here tokens stay in raster order. Frames share the budget equally; one without a share
-    is dropped.
+    second half after each round; here tokens stay in raster order, so that merges can differ from it if a round before
+    the last one has an odd number of tokens. Frames share the budget equally; one without a share is dropped.
 
     Attributes:
         scope: "frame" merges within each frame, "video" across the whole video.

@@ -1,10 +1,28 @@
-"""DyCoke's first stage by hand, against the rule written out, and its published counts."""
+"""DyCoke's first stage: golden numbers of STTM's baseline, by hand, the rule written out, published counts."""
+
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from stgridpool import DyCokeTTM, VideoTokens, build_compressor
+
+
+def test_equals_the_baseline_of_sttm(golden):
+    """All 12 cases, of 5, 8 and 9 frames; the original's tokens of a frame stand in order of similarity."""
+    cases = json.loads((golden / "sttm" / "manifest.json").read_text())["dycoke_stage1"]
+    tensors = load_file(golden / "sttm" / "dycoke_stage1.safetensors")
+    assert len(cases) == 12
+    for case in cases:
+        maps = tensors[case["input"]].permute(0, 2, 3, 1)
+        kept = tensors[f"{case['tag']}.token_idx"].sort().values.tolist()
+        method = DyCokeTTM(preset="sttm", prune=case["prune_ratio"])
+        assert method(maps).plan.kept().tolist() == kept, case
+        assert method.planned_count(maps.shape[:3]) == case["n_out"]
+        if case["T"] % 2 == 0:  # the same as DyCoke's own code
+            assert DyCokeTTM(preset="released", prune=case["prune_ratio"])(maps).plan.kept().tolist() == kept
 
 
 def video(*frames):
@@ -85,6 +103,8 @@ def test_what_it_refuses():
         DyCokeTTM(prune=0.5, retention=0.5)
     with pytest.raises(ValueError, match="preset='released' takes prune in place of a budget"):
         DyCokeTTM(preset="released", tokens=5)
+    with pytest.raises(ValueError, match="preset='sttm' takes prune in place of a budget"):
+        DyCokeTTM(preset="sttm", retention=0.5)
     with pytest.raises(ValueError, match="prune must be a number from 0 to 1, got 70"):
         DyCokeTTM(prune=70)
     with pytest.raises(ValueError, match="preset cannot be 'paper'"):

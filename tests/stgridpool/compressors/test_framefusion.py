@@ -1,5 +1,6 @@
-"""FrameFusion's budget by hand, and what it does in a decoder."""
+"""FrameFusion: the original's budgets, counts by hand, and what it does in a decoder."""
 
+import json
 import math
 
 import pytest
@@ -13,6 +14,25 @@ from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import QueryAttention
 
 ATTENTION = {QueryAttention(layer): torch.arange(1000.0) for layer in range(4)}  # the last tokens get most
+
+
+def test_the_cut_follows_the_formula_of_the_original(golden):
+    """Of a million tokens, sparsities per layer and a mean over 28 layers leave what the code computes, rounded down.
+
+    A sparsity of 1 - share of the tokens before is that many tokens in front of the next layer. The original leaves all
+    of them where the mean allows for more.
+    """
+    cases = json.loads((golden / "sttm" / "manifest.json").read_text())["framefusion_pruning_ratio"]
+    assert len(cases) == 7
+    for case in cases:
+        counts = [1_000_000]
+        for sparsity in case["sparsity_list"]:
+            counts.append(round(counts[-1] * (1 - sparsity)))
+        layer = len(counts) - 1
+        step = FrameFusionLayer(layer, merges=layer == 0, total=28 * case["cost"], threshold=-1)
+        tokens = VideoTokens(torch.ones(counts[-1], 1), (counts[-1], 1, 1), before=tuple(counts[:-1]))
+        plan = step.plan(tokens, {QueryAttention(layer - 1): torch.ones(counts[-1])} if layer else {})
+        assert len(plan) == pytest.approx(counts[-1] * (1 - case["ratio"]), abs=1), case
 
 
 def still(frames, changes):

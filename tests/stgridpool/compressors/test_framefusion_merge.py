@@ -1,10 +1,31 @@
-"""FrameFusion's merging by hand, to a threshold and to a budget, on lattices and on what a pruner left."""
+"""FrameFusion's merging: golden numbers, by hand to a threshold and to a budget, and on what a pruner left."""
+
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from stgridpool import FrameFusionMerge, VideoTokens, build_compressor, compress_tokens
+
+
+def test_equals_the_original(golden):
+    """The first merging step: to a budget where more tokens are alike than it asks for, else to the threshold."""
+    cases = json.loads((golden / "sttm" / "manifest.json").read_text())["framefusion_merge"]
+    tensors = load_file(golden / "sttm" / "framefusion_merge.safetensors")
+    assert len(cases) == 4
+    for case in cases:
+        visual = slice(case["sys"], case["sys"] + case["T"] * case["P"])
+        maps = tensors[f"{case['tag'].removesuffix('.s0')}.h"][0, visual].view(case["T"], 1, case["P"], -1)
+        method = FrameFusionMerge() if case["sparsity_list"] else FrameFusionMerge(retention=case["cost"])
+        out, plan = method(maps)
+        kept = tensors[f"{case['tag']}.kept"]
+        kept = kept[(kept >= visual.start) & (kept < visual.stop)]
+        assert (plan.anchor + visual.start).tolist() == kept.tolist(), case
+        expected = tensors[f"{case['tag']}.h"][0, visual.start : visual.start + len(kept)]
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
 
 # Four frames of two tokens. Cosines with the frame before: 1, 0.8 / 0.8, 0.6 / 0, 1.
 CLIP = torch.tensor(

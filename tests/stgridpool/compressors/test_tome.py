@@ -1,12 +1,31 @@
-"""ToMe by hand, against the rule written out token by token, in both scopes, and on frames of different sizes."""
+"""ToMe: golden numbers of STTM's baseline, by hand, the rule written out, frames of different sizes."""
+
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from stgridpool import ToMe, VideoTokens, build_compressor, compress_tokens
 from stgridpool.algorithms import bipartite
 from stgridpool.evidence import TowerKeys
+
+
+def test_equals_the_baseline_of_sttm(golden):
+    """All 32 cases; the original's tokens stand in another order, and none of its earlier rounds has an odd number."""
+    cases = json.loads((golden / "sttm" / "manifest.json").read_text())["tome"]
+    tensors = load_file(golden / "sttm" / "tome.safetensors")
+    compared = 0
+    for case in cases:
+        out, plan = ToMe(tokens=case["n_out"], scope="video")(tensors[case["input"]].permute(0, 2, 3, 1))
+        places, order = tensors[f"{case['tag']}.token_idx"].long().sort()
+        assert plan.anchor.tolist() == places.tolist(), case
+        if (expected := tensors.get(f"{case['tag']}.features")) is not None:
+            torch.testing.assert_close(out, expected[order], atol=1e-5, rtol=0)
+            compared += 1
+    assert (len(cases), compared) == (32, 16)
+
 
 # Directions in degrees: even places 0, 20, 90; odd places 10, 85, 0.
 ANGLES = torch.tensor([0.0, 10, 20, 85, 90, 0]).deg2rad()
