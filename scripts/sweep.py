@@ -108,8 +108,8 @@ def main() -> None:
     given = vars(parser.parse_args())
     try:
         if given["output_path"] is None:
-            options = (given[name] for name in ("tasks", "model_args", "retention_of", "limit"))
-            given["output_path"] = output_folder(REPOSITORY / "logs" / "runs", "sweep", *options)
+            options = {name: given[name] for name in ("tasks", "model_args", "retention_of", "limit", "include_path")}
+            given["output_path"] = output_folder(REPOSITORY / "logs" / "runs", **options)
         choices = given.pop("compressors") + [choice_argument(word) for word in given.pop("behind_retention")]
         sweep = Sweep(tuple(choices), **given | {"retention": tuple(given["retention"])})
     except (ArgumentTypeError, ValueError) as error:

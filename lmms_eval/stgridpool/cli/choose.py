@@ -26,7 +26,7 @@ FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further arguments of the model: KEY=VALUE,...")
 TOLERANCE = typer.Option(help="Largest loss to accept, 0 to 1; default: 0.02 of accuracy, 0.1 of agreement.")
 SAVE = typer.Option("--save", help="What the setting should save: seconds or cache.")
-OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/INPUT/choose_KEY=VALUE_...")
+OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/INPUT/choose_CHECKPOINT_KEY=VALUE_...")
 PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
 
 COLUMNS = ("setting", "accuracy", "agreement", "loss", "seconds", "cache, MB", "GPU, MB", "best trade-off")
@@ -54,16 +54,17 @@ def choose(
     """
     from lmms_eval_stgridpool.cli.runs import launch  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.choosing import Chooser  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.sweeping import output_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.choosing import Chooser, output_folder  # noqa: PLC0415
     from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
 
-    given = [f"pretrained={checkpoint}", *([f"max_frames_num={frames}"] if frames is not None else [])]
-    given += [model_args] if model_args else []
-    options = ",".join(given)
     if output is None:
-        named = inputs[0].stem if len(inputs) == 1 else f"{inputs[0].stem}_and_{len(inputs) - 1}"
-        output = output_folder(Path("logs") / "runs", "choose", named, options, retention_of)
+        asked = {"frames": frames, "retention_of": retention_of, "tolerance": tolerance, "save": save}
+        asked |= {"methods": methods, "retention": retention}
+        output = output_folder(Path("logs") / "runs", inputs, checkpoint, model_args, asked)
+        if "resume_dir=" not in model_args:  # so that a search with other methods asks nothing again
+            model_args = ",".join([*([model_args] if model_args else []), f"resume_dir={output.parent / 'answers'}"])
+    given = [f"pretrained={checkpoint}", *([f"max_frames_num={frames}"] if frames is not None else [])]
+    options = ",".join([*given, *([model_args] if model_args else [])])
     methods, retention = methods or list(DEFAULT_METHODS), retention or list(DEFAULT_RETENTION)
     choices = tuple(map(Choice.parse, methods))
     _, settings = read_checkpoint_settings(checkpoint)

@@ -98,7 +98,8 @@ def sweep(
     choice("--retention-of", retention_of, DEFINITIONS)
     choices = tuple(map(Choice.parse, compressors))
     if output_path is None:
-        output_path = output_folder(Path("logs") / "runs", "sweep", tasks, model_args, retention_of, limit)
+        others = {"retention_of": retention_of, "limit": limit, "include_path": include_path}
+        output_path = output_folder(Path("logs") / "runs", tasks, model_args, **others)
     options = tuple(retention or ()), retention_of, include_path, limit
     given = Sweep(choices, tasks, model_args, output_path, *options, has_own=uncompressed)
     if processes > 1:

@@ -1,7 +1,7 @@
 """Choose a compression setting for a user's own videos: sweep, measure, recommend."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from lmms_eval_stgridpool.comparison.finished_run import load_run
 from lmms_eval_stgridpool.comparison.recommendation import COSTS, Recommendation, default_tolerance, recommend
 from lmms_eval_stgridpool.comparison.settings import BYTES_PER_MB, Setting, measure
 from lmms_eval_stgridpool.comparison.sweeping import OWN, Outcome, Sweep
+from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.task_videos import videos_of_paths
 from lmms_eval_stgridpool.questions.video_table import (
     TableQuestion,
@@ -18,6 +19,8 @@ from lmms_eval_stgridpool.questions.video_table import (
     table_file,
     write_table,
 )
+from lmms_eval_stgridpool.run.model_args import parse_model_args
+from lmms_eval_stgridpool.run.table_tasks import paths_digest
 from stgridpool.options import choice, fraction
 
 QUESTIONS = (
@@ -26,6 +29,29 @@ QUESTIONS = (
     "What happens first, and what happens last? Answer in one sentence.",
 )
 """Asked about each video that comes without questions."""
+
+
+def output_folder(
+    runs: Path, inputs: Sequence[Path], checkpoint: str, model_args: str, options: Mapping[str, object]
+) -> Path:
+    """Return where a search with these options writes unless told otherwise: others write elsewhere.
+
+    Args:
+        runs: The folder of all runs.
+        inputs: See `Chooser`; those of one name in two places have two folders.
+        checkpoint: Folder or hub name.
+        model_args: Further arguments of the model.
+        options: Further options by name; None for a default.
+
+    Raises:
+        ValueError: If `model_args` cannot be read.
+    """
+    named = inputs[0].stem if len(inputs) == 1 else f"{inputs[0].stem}_and_{len(inputs) - 1}"
+    if (folder := Path(checkpoint)).is_dir():
+        checkpoint = f"{folder.resolve().name}_{paths_digest([folder])}"
+    given = {**parse_model_args(model_args), **options}
+    words = [f"{name}={value}" for name, value in given.items() if name != "resume_dir" and value is not None]
+    return runs / folder_name([named, paths_digest(inputs)]) / folder_name(["choose", checkpoint, *words])
 
 
 @dataclass(frozen=True)

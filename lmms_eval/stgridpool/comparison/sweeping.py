@@ -21,7 +21,7 @@ from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
-from lmms_eval_stgridpool.run.table_tasks import with_tables
+from lmms_eval_stgridpool.run.table_tasks import task_names, with_tables
 from lmms_eval_stgridpool.sweep import SWEPT, Swept
 from stgridpool.published import published_for
 from stgridpool.retention import DEFINITIONS
@@ -207,26 +207,25 @@ class Outcome:
         return any(row.failure for row in self.rows)
 
 
-def output_folder(
-    runs: Path, kind: str, tasks: str, model_args: str, retention_of: str, limit: float | None = None
-) -> Path:
+def output_folder(runs: Path, tasks: str, model_args: str, **options: object) -> Path:
     """Return where a sweep with these options writes unless told otherwise: sweeps with other options write elsewhere.
 
     lmms-eval adds the checkpoint's name, and each compressor has a folder named by its options and retention.
 
     Args:
         runs: The folder of all runs.
-        kind: The beginning of the folder's name.
-        tasks: See `Sweep`, as for the other options.
-        model_args: Those that change no answer may be among them.
-        retention_of: See `Sweep`.
-        limit: See `Sweep`.
+        tasks: See `Sweep`.
+        model_args: See `Sweep`; those that change no answer may be among them.
+        **options: Further options of `Sweep`; None, or the default definition of retention, names nothing.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        ValueError: If `model_args` cannot be read.
     """
     given = parse_model_args(model_args)
     words = [f"{name}={value}" for name, value in given.items() if name not in ("pretrained", "resume_dir")]
-    words += [f"retention_of={retention_of}"] if retention_of != DEFINITIONS[0] else []
-    words += [f"limit={limit:g}"] if limit is not None else []
-    return runs / folder_name([tasks]) / folder_name([kind, *words])
+    words += [f"{name}={value}" for name, value in options.items() if value not in (None, DEFINITIONS[0])]
+    return runs / folder_name(["+".join(task_names(tasks))]) / folder_name(["sweep", *words])
 
 
 def published_beside(rows: Sequence[Row], choices: Sequence[Choice], checkpoint: str) -> tuple[str, ...]:

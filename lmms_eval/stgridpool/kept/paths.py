@@ -13,19 +13,22 @@ MARKER = ".made_by_stgridpool"
 
 LONGEST_NAME = 120
 """Longest name of a folder, in characters; file systems allow 255 bytes."""
+DIGITS = 8
+"""Digits of the digest in a folder's name."""
 
 
 def folder_name(words: Iterable[str]) -> str:
     """Return a name for the results of a run with these options, so that other options have another folder.
 
-    Letters, digits and ``_=.`` stay; of what is longer than `LONGEST_NAME`, the end becomes a digest.
+    Letters, digits and ``_=.+-`` stay. If other characters had to be replaced, such as the sign in ``{"a":-1}``, or the
+    name is longer than `LONGEST_NAME`, a digest at its end tells it from other names.
     """
     text = "_".join(words)
-    name = re.sub(r"[^\w=.]+", "-", text).strip("-")
-    if len(name) <= LONGEST_NAME:
+    name = re.sub(r"[^\w=.+]+", "-", text).strip("-")
+    if name == text and len(name) <= LONGEST_NAME:
         return name
-    digest = sha256(text.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST_NAME - 9]}-{digest}"
+    digest = sha256(text.encode()).hexdigest()[:DIGITS]
+    return f"{name[: LONGEST_NAME - 1 - DIGITS]}-{digest}"
 
 
 def check_path(name: str, value: object) -> None:

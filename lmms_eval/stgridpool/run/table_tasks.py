@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lmms_eval_stgridpool.run.task_files import offline_tasks
 OWN_TABLE = "my_videos"
 """The task that reads a user's own table."""
 DIGITS = 6
-"""Digits of the digest in the name of a table's task."""
+"""Digits of the digest in names."""
 
 
 def with_tables(names: str, runs: Path = Path("logs") / "runs") -> tuple[list[str], list[Path]]:
@@ -27,25 +28,41 @@ def with_tables(names: str, runs: Path = Path("logs") / "runs") -> tuple[list[st
 
     Raises:
         FileNotFoundError: If there is no such table.
-        ValueError: If a table is not as it must be.
+        ValueError: If a table is not as it must be, or has a comma in its path.
     """
-    found, folders = [], []
-    for name in names.split(","):
-        if not is_table(name):
-            found.append(name)
-            continue
-        table = table_file(name)
-        read_table(table)
-        found.append(_name(table))
-        folders.append(runs / ".tasks" / found[-1])
-        write_table_task(folders[-1], found[-1], table)
+    found, folders = task_names(names), []
+    for given, name in zip(names.split(","), found, strict=True):
+        if is_table(given):
+            table = table_file(given)
+            read_table(table)
+            folders.append(runs / ".tasks" / name)
+            write_table_task(folders[-1], name, table)
     return found, folders
 
 
+def task_names(names: str) -> list[str]:
+    """Return names of tasks, those of tables by their files and a digest of their paths: other folders may have them.
+
+    Args:
+        names: See `with_tables`.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        ValueError: If a table has a comma in its path.
+    """
+    if "," in names and is_table(names) and Path(names).is_file():
+        raise ValueError(f"a table must not have a comma in its path, got {names}: rename it, or name a link to it")
+    return [_name(table_file(name)) if is_table(name) else name for name in names.split(",")]
+
+
 def _name(table: Path) -> str:
-    """Name the task of a table by its file and a digest of its path, as tables in other folders may have its name."""
-    digest = sha256(str(table.resolve()).encode()).hexdigest()[:DIGITS]
-    return f"{OWN_TABLE}_{re.sub(r'[^A-Za-z0-9]+', '_', table.stem)}_{digest}"
+    return f"{OWN_TABLE}_{re.sub(r'[^A-Za-z0-9]+', '_', table.stem)}_{paths_digest([table])}"
+
+
+def paths_digest(paths: Iterable[Path]) -> str:
+    """Return a digest of the absolute paths of files, to tell files of the same name apart."""
+    text = "\n".join(str(path.resolve()) for path in paths)
+    return sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def write_table_task(folder: Path, name: str, table: Path) -> None:

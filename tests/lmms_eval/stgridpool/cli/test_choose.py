@@ -1,13 +1,14 @@
 """The command that recommends a setting: its options, and what it prints."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from lmms_eval_stgridpool.cli.app import app
-from lmms_eval_stgridpool.comparison.choosing import Chooser, Chosen
+from lmms_eval_stgridpool.comparison.choosing import Chooser, Chosen, output_folder
 from lmms_eval_stgridpool.comparison.recommendation import Recommendation
 from lmms_eval_stgridpool.comparison.settings import Mean, Setting
 
@@ -47,10 +48,45 @@ def test_it_shows_every_setting_and_the_recommendation_last(choosers):
     [row] = [line.split() for line in lines if line.lstrip().startswith("nsp@0.5")]
     assert row == ["nsp@0.5", "87.5", "±", "6.2", "%", "12.5", "±", "6.2", "1.500", "20.25", "±", "0.50", "1234", "yes"]
     assert "8 of 9 questions about 2 videos; loss in points;" in "".join(lines)
-    assert lines[-2:] == [
-        "Recommended: nsp@0.5.",
-        "Results: logs/runs/clips/choose_max_frames_num=8_retention_of=layer_average",
+    assert lines[-2] == "Recommended: nsp@0.5."
+    folder = "logs/runs/clips_[0-9a-f]{6}/choose_ckpt_frames=8_retention_of=layer_average_save=seconds"
+    assert re.fullmatch(f"Results: {folder}", lines[-1])
+
+
+@pytest.fixture
+def default_output(choosers):
+    """The folders that a search with these words uses: for results, and for answers."""
+
+    def find(*words):
+        invoke(*words)
+        found = choosers[-1]
+        _, equals, answers = found.model_args.partition("resume_dir=")
+        return found.output, Path(answers) if equals else found.output / "answers"
+
+    return find
+
+
+def test_other_tables_and_other_options_have_other_default_folders(default_output, tmp_path):
+    """Tables of one name in two folders are two tables; a search with other methods asks only what is new."""
+    plain, answers = default_output(tmp_path / "a" / "clips.csv")
+    assert default_output(tmp_path / "a" / ".." / "a" / "clips.csv") == (plain, answers)
+    assert default_output(tmp_path / "b" / "clips.csv")[0].parent != plain.parent
+    assert default_output(tmp_path / "a" / "clips.csv", "b.mp4")[0].parent != plain.parent
+    options = [
+        *(["-m", "nsp"], ["-m", 'nsp:{"scale":1}'], ["-m", 'nsp:{"scale":-1}'], ["--retention", "0.1"]),
+        *(["--frames", "8"], ["--save", "cache"], ["--tolerance", "0.1"], ["--retention-of", "kv_read"]),
+        *(["--model_args", "fps=1"], ["--model_args", "fps=2"]),
     ]
+    found = [default_output(tmp_path / "a" / "clips.csv", *words) for words in options]
+    assert len({plain, *(folder for folder, _ in found)}) == len(options) + 1
+    assert {kept for _, kept in found} == {answers}
+
+
+def test_other_checkpoints_have_other_default_folders(tmp_path):
+    for name in "ab":
+        (tmp_path / name / "ckpt").mkdir(parents=True)
+    names = ("ckpt", "owner/ckpt", str(tmp_path / "a" / "ckpt"), str(tmp_path / "b" / "ckpt"))
+    assert len({output_folder(tmp_path, [Path("a.mp4")], name, "", {}) for name in names}) == len(names)
 
 
 def test_defaults(choosers):
@@ -63,8 +99,9 @@ def test_defaults(choosers):
         "seconds",
         None,
     )
-    assert (found.inputs, found.model, found.model_args) == ((Path("a.mp4"), Path("b")), "video_hf", "pretrained=ckpt")
-    assert found.output == Path("logs/runs/a_and_1/choose_retention_of=layer_average")
+    assert (found.inputs, found.model) == ((Path("a.mp4"), Path("b")), "video_hf")
+    assert found.model_args == f"pretrained=ckpt,resume_dir={found.output.parent}/answers"
+    assert found.output.parent.name.startswith("a_and_1_")
 
 
 def test_options_are_handed_over(choosers):

@@ -23,8 +23,19 @@ def test_runs_without_new_answers_share_no_seconds():
     [
         (("quiz", "pretrained=/a/b", "entering_llm", None), "runs/quiz/sweep"),
         (("quiz", "pretrained=/a/b,fps=1,resume_dir=/c", "entering_llm", None), "runs/quiz/sweep_fps=1"),
-        (("a,b", "pretrained=/a/b,fps=2", "kv_read", 20.0), "runs/a-b/sweep_fps=2_retention_of=kv_read_limit=20"),
+        (("a,b", "pretrained=/a/b,fps=2", "kv_read", 20.0), "runs/a+b/sweep_fps=2_retention_of=kv_read_limit=20.0"),
+        (("quiz", "pretrained=/a/b", "entering_llm", None, Path("x")), "runs/quiz/sweep_include_path=x"),
     ],
 )
 def test_sweeps_with_other_options_write_elsewhere(options, folder):
-    assert output_folder(Path("runs"), "sweep", *options) == Path(folder)
+    names = ("tasks", "model_args", "retention_of", "limit", "include_path")
+    assert output_folder(Path("runs"), **dict(zip(names, options, strict=False))) == Path(folder)
+
+
+def test_sweeps_over_tables_of_one_name_write_elsewhere(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clips.csv").touch()
+    one, other = (output_folder(tmp_path, str(tmp_path / name / "clips.csv"), "pretrained=x").parent for name in "ab")
+    assert one != other
+    assert one.name.startswith("my_videos_clips_")

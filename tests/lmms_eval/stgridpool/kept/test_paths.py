@@ -87,12 +87,19 @@ def test_only_regular_files_are_read(tmp_path):
     ("words", "name"),
     [
         (["st_gridpool"], "st_gridpool"),
-        (["nsp", 'compressor_args={"kernel_size":3}', "fps=0.5"], "nsp_compressor_args=-kernel_size-3-_fps=0.5"),
-        (["a+b", "--limit", "20"], "a-b_-limit_20"),
+        (["a+b", "fps=0.5"], "a+b_fps=0.5"),
+        # sha256sum of nsp_compressor_args={"kernel_size":3} and of a-b_--limit_20
+        (["nsp", 'compressor_args={"kernel_size":3}'], "nsp_compressor_args=-kernel_size-3-a8ece64d"),
+        (["a-b", "--limit", "20"], "a-b_-limit_20-c6ae8fc5"),
     ],
 )
 def test_options_name_a_folder(words, name):
     assert folder_name(words) == name
+
+
+@pytest.mark.parametrize(("one", "other"), [('x={"a":1}', 'x={"a":-1}'), ("a/b.csv", "a-b.csv"), ("x=[1, 2]", "x=[1,2]")])
+def test_replaced_characters_tell_folders_apart(one, other):
+    assert folder_name([one]) != folder_name([other])
 
 
 def test_long_options_name_different_folders():
