@@ -26,7 +26,9 @@ FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further arguments of the model: KEY=VALUE,...")
 TOLERANCE = typer.Option(help="Largest loss to accept, 0 to 1; default: 0.02 of accuracy, 0.1 of agreement.")
 SAVE = typer.Option("--save", help="What the setting should save: seconds or cache.")
-OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/INPUT/choose_CHECKPOINT_KEY=VALUE_...")
+OUTPUT = typer.Option(
+    "--output", "-o", help="Where results go; default: logs/runs/INPUT/choose_CHECKPOINT_KEY=VALUE_..."
+)
 PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
 
 COLUMNS = ("setting", "accuracy", "agreement", "loss", "seconds", "cache, MB", "GPU, MB", "best trade-off")

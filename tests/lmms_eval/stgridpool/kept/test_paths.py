@@ -97,7 +97,9 @@ def test_options_name_a_folder(words, name):
     assert folder_name(words) == name
 
 
-@pytest.mark.parametrize(("one", "other"), [('x={"a":1}', 'x={"a":-1}'), ("a/b.csv", "a-b.csv"), ("x=[1, 2]", "x=[1,2]")])
+@pytest.mark.parametrize(
+    ("one", "other"), [('x={"a":1}', 'x={"a":-1}'), ("a/b.csv", "a-b.csv"), ("x=[1, 2]", "x=[1,2]")]
+)
 def test_replaced_characters_tell_folders_apart(one, other):
     assert folder_name([one]) != folder_name([other])
 
