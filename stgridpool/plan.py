@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.device_transfer import to_device
+from stgridpool.made_rows import MadeTables, made_sizes, make
 from stgridpool.plan_file import plan_fields, save_plan
 from stgridpool.rows import Rows, stacked
 
@@ -29,19 +30,6 @@ __all__ = ["MadeTables", "MergedTokensError", "Plan", "Shape", "made_sizes", "ma
 
 Shape = tuple[int, int, int]
 """(T, H, W) of a lattice of tokens: frames, rows, columns."""
-
-
-@dataclass(frozen=True, eq=False)
-class MadeTables:
-    """The values of made rows.
-
-    Attributes:
-        tokens: (S, D), the tokens from which they were made.
-        tables: The rows of each level, (E_l, D).
-    """
-
-    tokens: Tensor
-    tables: tuple[Tensor, ...]
 
 
 class MergedTokensError(ValueError):
@@ -240,19 +228,6 @@ class Plan:
         raise ValueError(
             f"this plan is for {self.num_sources} tokens, (S, D) or (T, H, W, D), got a tensor of {tuple(tokens.shape)}"
         )
-
-
-def make(tokens: Tensor, levels: Sequence[Rows]) -> list[Tensor]:
-    """Compute made rows, level by level: (E_l, D) each, in the dtype of `tokens` (S, D)."""
-    tables = [tokens]
-    for level in levels:
-        tables.append(level.draw(tables))
-    return tables[1:]
-
-
-def made_sizes(num_sources: int, levels: Sequence[Rows]) -> list[int]:
-    """Return the sizes of all tables of a plan's address space: the input and each level."""
-    return [num_sources, *map(len, levels)]
 
 
 def _shifted(rows: Rows, num_sources: int, shift: int) -> Rows:
