@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.encoded_image import EncodedImage
 from llava.encoded_video import EncodedVideo
 from llava.image_processing import VisionImageProcessor
 from llava.mm_utils import process_images
@@ -24,29 +24,6 @@ from stgridpool.finite import StageCheck
 from stgridpool.model import ClipTimes, Prompt, Video, Visual
 from stgridpool.timing import StageTimer
 from stgridpool.weights_digest import weights_digest
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedImage:
-    """An image in the form that the language model reads.
-
-    Attributes:
-        embeds: (n, D) visual tokens.
-        checks: Whether they are finite.
-    """
-
-    embeds: torch.Tensor
-    checks: tuple[StageCheck, ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """Number of tokens of the image."""
-        return len(self.embeds)
-
-    @property
-    def num_newlines(self) -> int:
-        """Number of newline tokens: 0, since those of an image count as its visual tokens."""
-        return 0
 
 
 class LlavaVideoModel:

@@ -8,11 +8,12 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
+from llava.encoded_image import EncodedImage
 from llava.image_processing import VisionImageProcessor
 from llava.nvila.model import NvilaForCausalLM
 from llava.nvila.prompts import NvilaPrompts
 from llava.nvila.tiles import DYNAMIC, dynamic_grid
-from llava.video_model import EncodedImage, LlavaVideoModel
+from llava.video_model import LlavaVideoModel
 from stgridpool.model import ClipTimes, Prompt, Visual
 from stgridpool.timing import StageTimer
 
