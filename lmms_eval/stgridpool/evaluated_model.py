@@ -6,7 +6,6 @@ Arguments, schedule, prefetching, caches, journal, counts and the handling of fa
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,13 +15,12 @@ from lmms_eval.models.model_utils.progress import make_progress
 
 from lmms_eval_stgridpool.answers.answering import Answerer
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
-from lmms_eval_stgridpool.kept.fingerprints import CheckpointFingerprints, task_fingerprints
+from lmms_eval_stgridpool.kept.fingerprints import CheckpointFingerprints
 from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version
+from lmms_eval_stgridpool.kept.joined_run import JoinedRun
 from lmms_eval_stgridpool.kept.journal import Journal
-from lmms_eval_stgridpool.kept.output import RunFiles, end_run
-from lmms_eval_stgridpool.kept.record import RankSums, describe, run_record
+from lmms_eval_stgridpool.kept.record import RankSums, describe
 from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered
-from lmms_eval_stgridpool.questions.exchange import Exchange
 from lmms_eval_stgridpool.questions.requests import Request, Tasks, is_padding, name_questions
 from lmms_eval_stgridpool.questions.schedule import Job, decoding_work, in_batches, in_video_order, videos_in_order
 from lmms_eval_stgridpool.run import determinism, evaluation
@@ -32,7 +30,6 @@ from lmms_eval_stgridpool.run.launcher import end_with_launcher
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.placement import place
 from lmms_eval_stgridpool.run.unanswered import Verdict
-from lmms_eval_stgridpool.run.versions import warn_of_untested_versions
 from lmms_eval_stgridpool.videos.encoding import MediaEncoder
 from lmms_eval_stgridpool.videos.feature_setup import open_feature_cache
 from lmms_eval_stgridpool.videos.prefetch import VideoLoader
@@ -67,7 +64,7 @@ class EvaluatedModel(lmms):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        self._started = time.perf_counter()
+        started = time.perf_counter()
         end_with_launcher()
         exit_when_lmms_eval_gives_up()
         self.arguments = self.arguments_class.parse(arguments)
@@ -79,7 +76,9 @@ class EvaluatedModel(lmms):
             kernels.switch_on(self.device)
         else:
             kernels.switch_off()
-        self._join_run()
+        self._run = JoinedRun.join(self.placement, self.arguments, started)
+        self.exchange, self.accelerator = self._run.exchange, self.placement.accelerator
+        self._rank, self._world_size = self.placement.rank, self.placement.world_size
         self.model = self._load_model()
         self.model.compressor = self.arguments.build_compressor()
         self.model.vision_batch_size = self.arguments.fixed_vision_batch_size()
@@ -160,20 +159,6 @@ class EvaluatedModel(lmms):
             self.__dict__.pop(holder_of_the_model, None)
         super().clean()  # type: ignore[no-untyped-call]
 
-    def _join_run(self) -> None:
-        """Set up what this rank shares with the others: process group, barriers, and the files of the run."""
-        self.accelerator = self.placement.accelerator
-        self._rank, self._world_size = self.placement.rank, self.placement.world_size
-        self._files: RunFiles | None = None
-        self._unrecognised: list[str] = []
-        if self.rank == 0:
-            call = evaluation.current_evaluation()
-            if call is not None and call.folder is not None:
-                self._files = RunFiles.claim(call.folder, call.time)
-            self._unrecognised = evaluation.unrecognised()
-            warn_of_untested_versions()
-        self.exchange = Exchange(self.rank, self.world_size, timedelta(seconds=self.arguments.barrier_timeout_s))
-
     @abstractmethod
     def _load_model(self) -> VideoModel:
         """Load the checkpoint that the arguments name onto the devices of this process."""
@@ -237,9 +222,8 @@ class EvaluatedModel(lmms):
     def _job(self, request: Request) -> Job:
         with fatal(f"rank {self.rank}, task {request.task}, document {request.document}"):
             videos = self._tasks.video_key(request)
-            decoding = 0.0
-            if self.world_size > 1:
-                decoding = sum(decoding_work(path, self.arguments.max_frames_num) for path in videos or ())
+            decoded = videos or () if self.world_size > 1 else ()  # one rank has nothing to share out
+            decoding = sum(decoding_work(path, self.arguments.max_frames_num) for path in decoded)
             name = self._journal.name(request, videos, self._pictures(request, videos))
             return Job(self.rank, request, name, videos, decoding)
 
@@ -268,20 +252,4 @@ class EvaluatedModel(lmms):
         """Gather the sums of all ranks; each rank must call this, even if it had no requests."""
         self._sums.resumed_of_other_code = self._journal.taken_of_other_code
         self._sums.answers_not_kept = self._journal.finish()
-        elapsed = time.perf_counter() - self._started
-        parts, seconds = zip(*self.exchange.gather((self._sums, elapsed)), strict=True)
-        fingerprints = (
-            {}
-            if self._fingerprints is None
-            else {
-                **self._fingerprints.result(),
-                "tasks": task_fingerprints(self.task_dict, evaluation.task_index()),
-            }
-        )
-        record = run_record(self._setup, parts, max(seconds), fingerprints)
-        asked = record["requests"] + record["resumed_requests"]
-        self.verdict = Verdict(asked, record["failures"], self.arguments.max_failed, record["damaged_videos"])
-        failure = str(self.verdict) if self.verdict.run_failed else None
-        self.run_record = record | {"run_failed": failure, "unrecognised_in_lmms_eval": self._unrecognised}
-        if self.rank == 0:
-            end_run(self.run_record, self.verdict, self._files)
+        self.run_record, self.verdict = self._run.finish(self._setup, self._sums, self._fingerprints, self.task_dict)

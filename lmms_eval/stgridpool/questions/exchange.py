@@ -30,7 +30,7 @@ class Exchange:
     """
 
     def __init__(self, rank: int, world_size: int, timeout: timedelta) -> None:
-        self._rank, self._world_size = rank, world_size
+        self.rank, self._world_size = rank, world_size
         self._group: distributed.ProcessGroup | None = None
         self._progress: RankProgress | None = None
         if world_size > 1:
@@ -65,9 +65,9 @@ class Exchange:
         gathered = self.gather((list(jobs), set(known_tasks)))
         everything = [job for others, _ in gathered for job in others]
         ranks = assign_ranks(everything, [tasks for _, tasks in gathered])
-        return [job for job, rank in zip(everything, ranks, strict=True) if rank == self._rank]
+        return [job for job, rank in zip(everything, ranks, strict=True) if rank == self.rank]
 
     def return_answers(self, answers: Sequence[tuple[Job, T]]) -> list[tuple[Job, T]]:
         """Gather the answers of all ranks, and return those to the questions that this rank was asked."""
         gathered = self.gather(list(answers))
-        return [(job, answer) for found in gathered for job, answer in found if job.owner == self._rank]
+        return [(job, answer) for found in gathered for job, answer in found if job.owner == self.rank]
