@@ -19,7 +19,7 @@ from lmms_eval_stgridpool.questions.video_table import (
     table_file,
     write_table,
 )
-from lmms_eval_stgridpool.run.model_args import parse_model_args
+from lmms_eval_stgridpool.run.model_args import check_passable, parse_model_args
 from lmms_eval_stgridpool.run.table_tasks import paths_digest
 from stgridpool.options import choice, fraction
 
@@ -93,7 +93,7 @@ class Chooser:
         cost: What to save, one of `COSTS`.
 
     Raises:
-        ValueError: If an option is out of range, or the output folder has a comma in its path.
+        ValueError: If an option is out of range, or the output folder's path cannot be passed to lmms-eval.
     """
 
     inputs: tuple[Path, ...]
@@ -112,8 +112,7 @@ class Chooser:
             fraction("--tolerance", self.tolerance)
         for share in self.retention:
             fraction("--retention", share)
-        if "," in str(self.output):
-            raise ValueError(f"--output must not hold a comma, got {self.output}")
+        check_passable("--output", str(self.output))
 
     def run(self) -> Chosen | None:
         """Evaluate every setting, and recommend one; None on other ranks than the first.

@@ -11,6 +11,7 @@ from lmms_eval_stgridpool.comparison.finished_run import load_run
 from lmms_eval_stgridpool.comparison.rows import Row, rows_of
 from lmms_eval_stgridpool.kept.identity import answer_key
 from lmms_eval_stgridpool.reproduction.tables import Cell
+from lmms_eval_stgridpool.run.model_args import check_passable
 
 Start = Callable[[Sequence[str], Path | None], int]
 """Runs a command of `stgridpool` in a folder, and returns its exit status."""
@@ -41,10 +42,16 @@ class Settings:
     lmms_eval: str = ""
 
     def command(self, cell: Cell) -> list[str]:
-        """Return the command that makes the run of a cell; the folder of its results is the last word."""
+        """Return the command that makes the run of a cell; the folder of its results is the last word.
+
+        Raises:
+            ValueError: If a path cannot be passed to lmms-eval.
+        """
         checkpoint = self.checkpoint or cell.checkpoint
         if Path(checkpoint).exists():
             checkpoint = str(Path(checkpoint).resolve())
+        check_passable("--checkpoint", checkpoint)
+        check_passable("--output", str(self.output.resolve()))
         replaced = {word.partition("=")[0] for word in self.arguments}
         own = [word for word in cell.words() if word.partition("=")[0] not in replaced]
         words = ["eval", cell.task, checkpoint, *own, *self.arguments, "--compressor", cell.compressor]

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.checks import ARGUMENTS, check_run
+from lmms_eval_stgridpool.run.model_args import check_passable
 from lmms_eval_stgridpool.run.table_tasks import with_tables
 from lmms_eval_stgridpool.run.task_checks import Asked
 from lmms_eval_stgridpool.run.task_files import folder_to_include, index_of
@@ -20,12 +22,17 @@ _TRUE = ("y", "yes", "t", "true", "on", "1")  # as accelerate reads its own vari
 
 
 def check(name: str, words: Sequence[str]) -> list[str]:
-    """Check a run; return its number of GPUs, its model and tasks in lmms-eval, and the folder of its task files.
+    """Check a run, and return what the script needs to know.
 
     Args:
         name: Name of the calling command, for warnings.
-        words: ``--launch``, ``--include_path``, ``--processes`` and ``--runs`` with values that may be empty, the task
-            or table, the checkpoint, the compressor, arguments of the model, and ``--`` with options of lmms-eval.
+        words: ``--launch``, ``--include_path``, ``--processes``, ``--runs`` and ``--output`` with values that may be
+            empty, the task or table, the checkpoint, the compressor, arguments of the model, and ``--`` with options of
+            lmms-eval.
+
+    Returns:
+        The number of GPUs, the names of model and tasks in lmms-eval, the folder of the task files, the folder for
+        results, and each option of the launcher.
 
     Raises:
         ValueError: If the run cannot work.
@@ -33,6 +40,7 @@ def check(name: str, words: Sequence[str]) -> list[str]:
     """
     end = words.index("--") if "--" in words else len(words)
     own, theirs = _own_options(words[:end]), lmms_eval_options(words[end + 1 :])
+    check_passable("the checkpoint", own.checkpoint)
     given = own.include_path or theirs.include_path
     include = Path(given) if given else None
     names, tables = with_tables(own.task, Path(own.runs))
@@ -41,24 +49,34 @@ def check(name: str, words: Sequence[str]) -> list[str]:
     folder = tables[0] if tables else folder_to_include(names, include)
     if own.processes and not own.processes.isdecimal():
         raise ValueError(f"NUM_PROCESSES must be a number from 1, got {own.processes}")
+    output = own.output or str(_default_output(own, names, words[end + 1 :]))
+    check_passable("--output", output)
+    launch = _launch_options(own.launch)
     checked = check_run(
         ",".join(names),
         ",".join([f"pretrained={own.checkpoint}", f"compressor={own.compressor}", *own.arguments]),
         int(own.processes) if own.processes else None,
         [*tables, *([] if include is None else [include])],
         model=theirs.model,
-        machines=_machines(own.launch),
+        machines=_machines(launch),
         on_cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in _TRUE,
         asked=Asked(theirs.limit, theirs.offset),
     )
     for warning in checked.warnings:
         sys.stderr.write(f"{name}: {warning}\n")
-    return [str(checked.num_gpus), checked.model, ",".join(names), str(folder)]
+    return [str(checked.num_gpus), checked.model, ",".join(names), str(folder), output, *launch]
+
+
+def _default_output(own: argparse.Namespace, names: Sequence[str], further: Sequence[str]) -> Path:
+    """Return where results go unless told otherwise; runs with other options write elsewhere."""
+    include = [f"include_path={own.include_path}"] if own.include_path else []
+    words = [own.compressor, *include, *own.arguments, *further]
+    return Path(own.runs) / folder_name(["+".join(names)]) / folder_name(words)
 
 
 def _own_options(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for option in ("--launch", "--include_path", "--processes", "--runs"):
+    for option in ("--launch", "--include_path", "--processes", "--runs", "--output"):
         parser.add_argument(option, default="")
     for argument in ("task", "checkpoint", "compressor"):
         parser.add_argument(argument)
@@ -66,11 +84,23 @@ def _own_options(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(list(words))
 
 
-def _machines(launch: str) -> int:
+def _launch_options(text: str) -> list[str]:
+    """Split options of accelerate's launcher as a shell does.
+
+    Raises:
+        ValueError: If a quote is not closed.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"--launch must hold options as in a shell, got {text}: {error}; close the quote") from error
+
+
+def _machines(launch: Sequence[str]) -> int:
     """Return the number of machines in options of accelerate's launcher."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--num_machines", type=int, default=1)
-    machines: int = parser.parse_known_args(shlex.split(launch))[0].num_machines
+    machines: int = parser.parse_known_args(launch)[0].num_machines
     return machines
 
 
@@ -102,7 +132,9 @@ def check_command_line(words: Sequence[str]) -> None:
         )
         own = folder_to_include(tasks, include)
         if own != include and (missing := [name for name in tasks if name in index_of(own)]):
-            raise ValueError(f"{missing[0]} ships with stgridpool: name its folder, --include_path {own}")
+            raise ValueError(
+                f"{missing[0]} ships with stgridpool: name its folder, --include_path {shlex.quote(str(own))}"
+            )
     except (ValueError, TypeError, OSError) as error:
         raise SystemExit(f"lmms_eval: {' '.join(str(error).split())}") from error
     for warning in checked.warnings:

@@ -29,7 +29,7 @@ Options:
   --output FOLDER where the results go (default logs/runs/TASK/COMPRESSOR_KEY=VALUE_... in the repository)
   --include_path FOLDER
                   a folder of further task files
-  --launch "..."  further options of accelerate launch, separated by blanks; NUM_PROCESSES counts all machines
+  --launch "..."  further options of accelerate launch, as in a shell; NUM_PROCESSES counts all machines
                   --launch "--num_machines 2 --machine_rank 0 --main_process_ip 10.0.0.1 --main_process_port 29500"
 
 A run that was stopped, however it was, goes on where it stopped when the same command is given again: every answer is
@@ -54,7 +54,7 @@ include_path=""
 launch=""
 positional=()
 model_args=""
-named=() # options that name the folder
+named=() # arguments of the model
 while (($#)); do
   case "$1" in
     -h | --help) usage; exit 0 ;;
@@ -76,16 +76,11 @@ model="${positional[1]:-lmms-lab/LLaVA-Video-7B-Qwen2}"
 compressor="${positional[2]:-st_gridpool}"
 export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
 checked="$("$python" -m lmms_eval_stgridpool.run.check_command "$name" --launch="$launch" --include_path="$include_path" \
-  --processes="${positional[3]:-}" --runs="$runs" "$task" "$model" "$compressor" "${named[@]}" -- "$@")" || exit
-{ read -r num_gpus && read -r class && read -r task && read -r include_path; } <<<"$checked"
+  --processes="${positional[3]:-}" --runs="$runs" --output="$output" "$task" "$model" "$compressor" "${named[@]}" -- "$@")" || exit
+mapfile -t facts <<<"$checked"
+num_gpus="${facts[0]}" class="${facts[1]}" task="${facts[2]}" include_path="${facts[3]}" output="${facts[4]}"
+launch_options=("${facts[@]:5}")
 num_processes="${positional[3]:-$((num_gpus > 0 ? num_gpus : 1))}"
-read -ra launch_options <<<"$launch"
-output="${output:-$runs/${task//,/-}/$("$python" -c 'import sys
-from lmms_eval_stgridpool.kept.paths import folder_name
-print(folder_name(sys.argv[1:]))' "$compressor" "${named[@]}" "$@")}"
-for path in "--output $output" "MODEL $model"; do
-  [[ "$path" != *,* ]] || fail "${path%% *} must not hold a comma, got ${path#* }: lmms-eval would take what follows for a further argument; rename it, or name a link to it" 2
-done
 
 command=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
   --mixed_precision no --dynamo_backend no --main_process_port 0 --quiet) # port 0: any free one

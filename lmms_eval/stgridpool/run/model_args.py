@@ -29,6 +29,27 @@ def parse_model_args(text: str, options: Mapping[str, Any] | None = None) -> dic
     return arguments
 
 
+def check_passable(name: str, value: str) -> None:
+    """Check that a value comes through ``--model_args`` and lmms-eval's other lists of arguments as it is.
+
+    Args:
+        name: Name of the option, for messages.
+        value: Its value, such as a path.
+
+    Raises:
+        ValueError: If it has a comma, a blank at its end, or a quote, brace or bracket without its partner.
+    """
+    try:
+        is_whole = "," not in value and _entries(f"value={value}") == [f"value={value}"]
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError(
+            f"{name} must have neither a comma, nor a quote or bracket without its partner, nor a blank at its end, "
+            f"got {value}: lmms-eval would take it apart; rename it, or name a link to it"
+        )
+
+
 def _value(text: str) -> str | bool | float:
     """Turn the words true and false and numbers into values, and leave everything else as text."""
     if text.lower() in ("true", "false"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def _download(task: TaskFile, metadata: Mapping[str, Any]) -> str:
     hub = metadata.get("hub")
     if hub is None:
         return "put its data there, or start in the folder that holds data/"
-    folder = "/".join(Path(str(task.settings["dataset_path"])).parts[:2])
+    folder = shlex.quote("/".join(Path(str(task.settings["dataset_path"])).parts[:2]))
     return (
         f"start in the folder that holds data/, or hf download {hub} --repo-type dataset --local-dir {folder}, and "
         "unpack its archives there"

@@ -1,4 +1,6 @@
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -46,6 +48,20 @@ def test_a_dry_run_prints_a_command_for_each_cell_and_what_to_expect(tmp_path):
         'add_time_instruction=True \'compressor_args={"preset":"llava-video-7b/videomme/30"}\' max_frames_num=16 '
         f"--compressor sttm --output {tmp_path}/sttm_30_percent-videomme-"
     )
+
+
+def test_a_printed_command_has_the_words_of_the_run(tmp_path):
+    """What a shell makes of the line is what is run, also where paths have blanks and quotes."""
+    folder = tmp_path / "a 'quoted' folder"
+    given = ("st_gridpool/main", "-b", "videomme", "-r", "st_grid", "-o", folder, "--lmms-eval", "--limit 2")
+    given += ("--checkpoint", "my 'own' model", "feature_cache=my features")
+    [line] = invoke(*given, "--dry-run").stdout.splitlines()
+    *words, output = shlex.split(line, comments=True)
+    expected = ["stgridpool", "eval", "videomme", "my 'own' model", "max_frames_num=64", "feature_cache=my features"]
+    assert words == [*expected, "--compressor", "st_gridpool", "--lmms-eval", "--limit 2", "--output"]
+    assert Path(output).parent == folder
+    refused = invoke("st_gridpool/main", "-o", tmp_path / "it's", "--dry-run").exception
+    assert str(refused).startswith("--output must have neither a comma")
 
 
 def test_our_numbers_stand_beside_the_published_ones(numbers):

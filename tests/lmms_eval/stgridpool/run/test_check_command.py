@@ -19,13 +19,14 @@ def _in_workplace(workplace, monkeypatch):
 
 
 def words(*arguments, task="videomme_local", processes="", include=""):
-    options = ["--launch=", f"--include_path={include}", f"--processes={processes}"]
+    options = ["--launch=", f"--include_path={include}", f"--processes={processes}", "--runs=runs"]
     return [*options, task, MINIATURE, "nsp", "max_frames_num=8", *arguments]
 
 
 def test_what_is_right_is_told_to_the_script(capsys):
     lines = check_command.check("evaluate.sh", words("max_failed=0.5", processes="2"))
-    gpus, model, task, include = lines
+    gpus, model, task, include, output = lines
+    assert output == "runs/videomme_local/nsp_max_frames_num=8_max_failed=0.5"
     assert gpus.isdecimal()
     assert (model, task) == ("llava_video", "videomme_local")
     assert Path(include, "videomme_local.yaml").is_file()
@@ -45,9 +46,43 @@ def test_a_folder_of_task_files_is_taken_from_the_options_of_lmms_eval_too():
         assert check_command.check("evaluate.sh", given)[3] == "tasks"
 
 
+def test_other_options_have_another_folder():
+    """The number of processes and of machines changes no answer."""
+    plain, tasks = words(task="mine", include="tasks"), ["--include_path", "tasks"]
+    others = [
+        *([*plain, "fps=1"], [*plain, 'compressor_args={"stride":2}'], [*plain, "--", "--limit", "2"]),
+        *(words(task="mine", include="./tasks"), [*words(task="mine"), "--", *tasks], words()),
+    ]
+    folders = [check_command.check("evaluate.sh", given)[4] for given in (plain, *others)]
+    assert len(set(folders)) == len(folders)
+    same = ["--launch=--num_machines 2", "--include_path=tasks", "--processes=2", "--runs=runs", *plain[4:]]
+    assert check_command.check("evaluate.sh", same)[4] == folders[0]
+
+
+def test_options_of_the_launcher_are_split_as_in_a_shell():
+    given = ["--launch=--config_file 'my file' --num_machines 2", *words()[1:]]
+    assert check_command.check("evaluate.sh", given)[5:] == ["--config_file", "my file", "--num_machines", "2"]
+    with pytest.raises(ValueError, match=r"--launch must hold options as in a shell, got 'a: No closing quotation"):
+        check_command.check("evaluate.sh", ["--launch='a", *words()[1:]])
+
+
+@pytest.mark.parametrize("name", ["a,b", "it's", "a{b", "a "])
+def test_a_path_that_lmms_eval_would_take_apart_is_refused(name):
+    with pytest.raises(ValueError, match=r"--output must have neither a comma.* rename it, or name a link to it"):
+        check_command.check("evaluate.sh", [*words(), f"--output={name}"])
+    model = [name if word == MINIATURE else word for word in words()]
+    with pytest.raises(ValueError, match="the checkpoint must have neither a comma"):
+        check_command.check("evaluate.sh", model)
+
+
+def test_blanks_and_pairs_of_quotes_in_paths_go_through():
+    assert check_command.check("evaluate.sh", [*words(), "--output=my 'own' runs"])[4] == "my 'own' runs"
+
+
 def test_a_table_becomes_a_task(workplace, tmp_path):
-    given = ["--runs", str(tmp_path), *words(task="own/clips.csv")]
-    *_, task, include = check_command.check("evaluate.sh", given)
+    given = [*words(task="own/clips.csv"), "--runs", str(tmp_path)]
+    _, _, task, include, output = check_command.check("evaluate.sh", given)
+    assert Path(output).parent == tmp_path / task
     assert task.startswith("my_videos_clips_")
     assert Path(include).parent == tmp_path / ".tasks"
     task_file = json.loads((Path(include) / f"{task}.yaml").read_text())
