@@ -60,9 +60,9 @@ def choose(
     from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
 
     if output is None:
-        asked = {"frames": frames, "retention_of": retention_of, "tolerance": tolerance, "save": save}
-        asked |= {"methods": methods, "retention": retention}
-        output = output_folder(Path("logs") / "runs", inputs, checkpoint, model_args, asked)
+        named: dict[str, object] = {"frames": frames, "retention_of": retention_of, "tolerance": tolerance}
+        named |= {"save": save, "methods": methods, "retention": retention}
+        output = output_folder(Path("logs") / "runs", inputs, checkpoint, model_args, named)
         if "resume_dir=" not in model_args:  # so that a search with other methods asks nothing again
             model_args = ",".join([*([model_args] if model_args else []), f"resume_dir={output.parent / 'answers'}"])
     given = [f"pretrained={checkpoint}", *([f"max_frames_num={frames}"] if frames is not None else [])]

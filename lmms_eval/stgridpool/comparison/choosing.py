@@ -7,9 +7,10 @@ from pathlib import Path
 
 from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.comparison.finished_run import load_run
+from lmms_eval_stgridpool.comparison.outcome import Outcome
 from lmms_eval_stgridpool.comparison.recommendation import COSTS, Recommendation, default_tolerance, recommend
 from lmms_eval_stgridpool.comparison.settings import BYTES_PER_MB, Setting, measure
-from lmms_eval_stgridpool.comparison.sweeping import OWN, Outcome, Sweep
+from lmms_eval_stgridpool.comparison.sweeping import OWN, Sweep
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.task_videos import videos_of_paths
 from lmms_eval_stgridpool.questions.video_table import (

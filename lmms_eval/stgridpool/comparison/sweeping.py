@@ -1,8 +1,7 @@
 """A sweep from its options to its files and the rows of its table."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from lmms_eval.utils import get_datetime_str
 from loguru import logger
 
 from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
-from lmms_eval_stgridpool.comparison.rows import SHARED_STAGES, Row, summarise
+from lmms_eval_stgridpool.comparison.outcome import Outcome, published_beside, shared_seconds
+from lmms_eval_stgridpool.comparison.rows import Row, summarise
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
@@ -23,7 +23,6 @@ from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.run.table_tasks import task_names, with_tables
 from lmms_eval_stgridpool.sweep import SWEPT, Swept
-from stgridpool.published import published_for
 from stgridpool.retention import DEFINITIONS
 
 OWN = "uncompressed"
@@ -76,7 +75,7 @@ class Sweep:
         """The definition of retention for the table: the one held equal, or what enters the last layer."""
         return self.retention_of if self.retention else "last_layer"
 
-    def run(self) -> "Outcome":
+    def run(self) -> Outcome:
         """Evaluate all compressors and write their files."""
         names, tables = with_tables(self.tasks, self.output_path)
         manager = task_manager(names, [*tables, *([self.include_path] if self.include_path else [])])
@@ -177,36 +176,6 @@ class Sweep:
         return command
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a sweep.
-
-    Attributes:
-        rows: A row for each compressor and task; none if no compressor could meet its budget.
-        remarks: Why compressors were left out, or miss the retention.
-        shared_seconds: Seconds per question of reading and encoding, over all runs.
-        published: Accuracies that papers report for the same methods, retentions, tasks and checkpoint.
-        is_first: Whether this is rank 0, which alone has rows and writes files.
-        choices: The compressors with the options that they were evaluated with.
-        kv_bytes_per_token: Bytes of keys and values that a position takes in all layers of the language model.
-        peak_bytes: See `Swept`, by the name of the run.
-    """
-
-    rows: tuple[Row, ...]
-    remarks: tuple[str, ...]
-    shared_seconds: float
-    published: tuple[str, ...] = ()
-    is_first: bool = True
-    choices: tuple[Choice, ...] = ()
-    kv_bytes_per_token: float = 0.0
-    peak_bytes: Mapping[str, int | None] = field(default_factory=dict)
-
-    @property
-    def failed(self) -> bool:
-        """Whether a run failed."""
-        return any(row.failure for row in self.rows)
-
-
 def output_folder(runs: Path, tasks: str, model_args: str, **options: object) -> Path:
     """Return where a sweep with these options writes unless told otherwise: sweeps with other options write elsewhere.
 
@@ -224,32 +193,6 @@ def output_folder(runs: Path, tasks: str, model_args: str, **options: object) ->
     """
     given = parse_model_args(model_args)
     words = [f"{name}={value}" for name, value in given.items() if name not in ("pretrained", "resume_dir")]
-    words += [f"{name}={value}" for name, value in options.items() if value not in (None, DEFINITIONS[0])]
+    others = {name: value for name, value in options.items() if value not in (None, DEFINITIONS[0])}
+    words += [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in others.items()]
     return runs / folder_name(["+".join(task_names(tasks))]) / folder_name(["sweep", *words])
-
-
-def published_beside(rows: Sequence[Row], choices: Sequence[Choice], checkpoint: str) -> tuple[str, ...]:
-    """Return what papers report for the methods, retentions and tasks of `rows` and a checkpoint, one line each.
-
-    Args:
-        rows: Of the table.
-        choices: The compressors.
-        checkpoint: Its folder or name.
-    """
-    runs = {choice.folder: choice for choice in choices}
-    found = [published_for(runs[row.run].name, checkpoint, row.task, runs[row.run].retention) for row in rows]
-    return tuple(dict.fromkeys(str(one) for of_row in found for one in of_row))
-
-
-def shared_seconds(records: Sequence[Mapping[str, Any] | None]) -> float:
-    """Return the seconds per question of reading and encoding, which is timed in the run that needs a video first.
-
-    Methods that change frames read and encode videos for themselves; that counts as well.
-
-    Args:
-        records: The record of each run of the sweep; None for a run without one.
-    """
-    known = [record for record in records if record is not None]
-    spent: float = sum(record["seconds"].get(stage, 0.0) for record in known for stage in SHARED_STAGES)
-    questions = max((record["requests"] for record in known), default=0)
-    return spent / questions if questions else 0.0

@@ -23,7 +23,7 @@ def test_runs_without_new_answers_share_no_seconds():
     [
         (("quiz", "pretrained=/a/b", "entering_llm", None), "runs/quiz/sweep"),
         (("quiz", "pretrained=/a/b,fps=1,resume_dir=/c", "entering_llm", None), "runs/quiz/sweep_fps=1"),
-        (("a,b", "pretrained=/a/b,fps=2", "kv_read", 20.0), "runs/a+b/sweep_fps=2_retention_of=kv_read_limit=20.0"),
+        (("a,b", "pretrained=/a/b,fps=2", "kv_read", 20.0), "runs/a+b/sweep_fps=2_retention_of=kv_read_limit=20"),
         (("quiz", "pretrained=/a/b", "entering_llm", None, Path("x")), "runs/quiz/sweep_include_path=x"),
     ],
 )
