@@ -51,7 +51,8 @@ class Compressor(ABC):
 
     Attributes:
         needs_maps: Whether the method needs tokens that fill their lattice; class attribute.
-        without_budget: Why the method cannot meet a budget, and what to do; empty if it can. Class attribute.
+        without_budget: Why the method takes no share and no number of tokens, and what to do; empty if it takes them.
+            Class attribute.
     """
 
     needs_maps: ClassVar[bool] = True

@@ -53,6 +53,7 @@ from stgridpool.compressors.ts_llava import TSLLaVA
 from stgridpool.compressors.vidcom2 import VidCom2
 from stgridpool.compressors.visionzip import VisionZip
 from stgridpool.elsewhere import find_method, installed_names
+from stgridpool.scorer import BUDGETS
 from stgridpool.suggestion import suggestion
 from stgridpool.table_presets import table_presets, with_table_preset
 
@@ -112,8 +113,8 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     package is called ``my.module:MyMethod``, or by its entry point in the group ``stgridpool.compressors``.
 
     Raises:
-        ValueError: If there is no such method or option (the message names the nearest one), or an option is out of
-            its range.
+        ValueError: If there is no such method or option (the message names the nearest one, or says why the method
+            takes no budget), or an option is out of its range.
     """
     if "+" in name:
         return _build_chain(name, options)
@@ -124,7 +125,8 @@ def build_compressor(name: str, **options: Any) -> Compressor:
     known = [field.name for field in fields(method) if field.init]
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} has no option {option!r}{suggestion(option, known)}")
+            why = method.without_budget if option in BUDGETS else ""
+            raise ValueError(f"{name} has no option {option!r}{f': {why}' if why else suggestion(option, known)}")
     return method(**options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from stgridpool.compressor import Compressor
 from stgridpool.equal_budget import Reference, window_sides
@@ -29,6 +30,10 @@ class Bilinear(Compressor):
     Raises:
         ValueError: If `stride` is out of its range.
     """
+
+    without_budget: ClassVar[str] = (
+        "its strides are whole numbers, which meet few counts; set stride, or use downsample"
+    )
 
     stride: int | Pair = 2
 

@@ -76,6 +76,9 @@ class PyramidDrop(Compressor):
     """
 
     needs_maps: ClassVar[bool] = False
+    without_budget: ClassVar[str] = (
+        "all tokens enter the language model, and its layers keep shares; set keep or layer_average"
+    )
 
     layers: tuple[int, ...] | None = None
     keep: tuple[float, ...] = (0.5, 0.25, 0.125)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -35,6 +35,8 @@ class Recycle(OtherMethod):
     Raises:
         ValueError: If there is no such method or option, or the method acts several times.
     """
+
+    without_budget: ClassVar[str] = "the budget is that of its method; put it into options"
 
     scope: str = "frame"
 

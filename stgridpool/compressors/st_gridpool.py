@@ -13,6 +13,7 @@ from stgridpool.equal_budget import Reference, window_sides
 from stgridpool.evidence import Evidence
 from stgridpool.frames.layout import lay_out
 from stgridpool.frames.patterns import resizing
+from stgridpool.frames.window_pooling import WHOLE_WINDOWS
 from stgridpool.options import Pair, choice
 from stgridpool.plan import Plan, Shape
 from stgridpool.video_tokens import VideoTokens
@@ -75,6 +76,7 @@ class STGridPool(Compressor):
     """
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = _presets()
+    without_budget: ClassVar[str] = WHOLE_WINDOWS
 
     preset: str | None = "released"
     strides: tuple[float, ...] | None = None

@@ -14,6 +14,8 @@ from stgridpool.compressor import Compressor, compress_tokens
 from stgridpool.contract.cases import SHAPES, clip, invented
 from stgridpool.plan import Plan, Shape
 from stgridpool.rows import Rows
+from stgridpool.scorer import Budgeted
+from stgridpool.two_halves import TwoHalves
 from stgridpool.video_tokens import VideoTokens
 
 CELLS = torch.cat([torch.arange(3, 12), torch.tensor([24]), torch.arange(36, 48)])
@@ -40,6 +42,36 @@ def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
         assert all(torch.equal(value, evidence[need]) for need, value in invented(compressor, shape).items())
         if shape in DECIDED_TWICE:
             assert torch.equal(out, compressor(tokens, evidence).tokens), "it decides differently the second time"
+
+
+BUDGETS: tuple[tuple[Shape, dict[str, float], int], ...] = (
+    ((1, 1, 1), {"retention": 0.01}, 1),
+    ((3, 5, 4), {"retention": 0.3}, 18),
+    ((7, 1, 3), {"retention": 0.7}, 14),
+    ((3, 5, 4), {"tokens": 1}, 1),
+    ((9, 7, 7), {"tokens": 100}, 100),
+    ((2, 4, 4), {"tokens": 1000}, 32),
+    ((9, 7, 7), {"tokens_per_frame": 3}, 27),
+)
+"""Lattices, budgets, and the tokens to leave."""
+
+
+def test_it_meets_budgets_or_says_why_not(compressor: Compressor) -> None:
+    """Fractions are rounded down, but to no less than 1 token; presets whose counts depend on the tokens may miss."""
+    if not isinstance(compressor, Budgeted):
+        return
+    unset = dict.fromkeys(("retention", "tokens", "tokens_per_frame", *compressor.alternatives))
+    whole = {"inner_retention": 1} if isinstance(compressor, TwoHalves) else {}
+    for shape, budget, count in BUDGETS:
+        try:
+            method = replace(compressor, **(unset | budget | whole))
+            planned = method.planned_count(shape)
+            left = len(method(clip(shape), invented(method, shape)).plan)
+        except ValueError as error:
+            assert "budget" in str(error), f"{budget} of {shape}: {error}"
+            continue
+        assert planned in (left, None), (shape, budget)
+        assert left == count or planned is None, (shape, budget)
 
 
 def test_it_acts_on_pruned_videos_or_says_that_it_cannot(compressor: Compressor) -> None:

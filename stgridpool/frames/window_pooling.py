@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from stgridpool.compressor import Compressor
 from stgridpool.equal_budget import Reference, window_sides
 from stgridpool.frames.patterns import Windows, pooling_windows, window_starts
 from stgridpool.options import LONGEST_SIDE, Pair, flag, pair
 from stgridpool.plan import Shape
+
+WHOLE_WINDOWS = "its windows have whole sizes, which meet few counts; set kernel_size, or join it with downsample"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class WindowPooling(Compressor):
     Raises:
         ValueError: If an option is of the wrong type or out of its range.
     """
+
+    without_budget: ClassVar[str] = WHOLE_WINDOWS
 
     kernel_size: int | Pair = 2
     stride: int | Pair | None = None

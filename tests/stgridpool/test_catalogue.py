@@ -32,6 +32,26 @@ def test_the_table_agrees(name):
         assert part.strip() in entry.source.replace(" (", ", ").replace(")", ""), part
 
 
+def said_of(name):
+    """The row of a method, with those that it refers to: "as `average`", "the options of `ptg` and of `nsp`"."""
+    text = " ".join(ROWS[name])
+    others = re.findall(r"\bas `(\w+)`|\boptions of `(\w+)`|\band of `(\w+)`", text)
+    return " ".join([text, *(" ".join(ROWS.get("".join(other), ())) for other in others)])
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_the_table_names_all_options_and_presets(name):
+    """Apart from the depth of a model, which no user sets, and names of published runs."""
+    entry, text = describe(name), said_of(name)
+    assert not [one.name for one in entry.options if one.name != "depth" and f"`{one.name}`" not in text]
+    assert not [preset for preset in entry.presets if "/" not in preset and f"`{preset}`" not in text]
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_the_table_says_where_there_is_no_budget(name):
+    assert ("no budget" in ROWS[name][4]) == bool(COMPRESSORS[name].without_budget)
+
+
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_every_option_is_described(name):
     entry = describe(name)

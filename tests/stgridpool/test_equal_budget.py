@@ -121,6 +121,18 @@ def test_every_method_meets_it_or_says_why_not(name, of):
     assert found is None or found == pytest.approx(0.5, abs=1e-3)
 
 
+@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("budget", [{"retention": 0.3}, {"tokens": 100}, {"tokens_per_frame": 10}])
+def test_every_method_takes_a_budget_or_says_why_not(name, budget):
+    """As its own option: what the method leaves is counted in `test_every_budget_is_met`."""
+    [option] = budget
+    if reason := COMPRESSORS[name].without_budget:
+        with pytest.raises(ValueError, match=rf"^{name} has no option {option!r}: {re.escape(reason)}$"):
+            build_compressor(name, **budget)
+    else:
+        assert getattr(build_compressor(name, **budget), option) == budget[option]
+
+
 @pytest.mark.parametrize("name", sorted(WITHOUT_BUDGET))
 def test_a_method_without_a_budget_says_so(name):
     reason = re.escape(build_compressor(name).without_budget)
