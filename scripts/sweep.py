@@ -78,7 +78,7 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("--tasks", required=True, help="names of tasks, separated by commas")
     parser.add_argument(
-        "--model_args", required=True, help="arguments of llava_video, without compressor: pretrained=FOLDER,..."
+        "--model_args", required=True, help="arguments of the model, without compressor: pretrained=FOLDER,..."
     )
     parser.add_argument(
         "--retention",

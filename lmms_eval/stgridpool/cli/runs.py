@@ -24,7 +24,7 @@ LAUNCH = typer.Option(help='Options of accelerate launch: "--num_machines 2 --ma
 FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--limit 20 --verbosity DEBUG".')
 
 TASKS = typer.Option("--tasks", help="Names of tasks, or your own tables (clips.csv), separated by commas.")
-MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Arguments of llava_video: pretrained=FOLDER,...")
+MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Arguments of the model: pretrained=FOLDER,...")
 INCLUDE = typer.Option("--include_path", "--include-path", help="A folder of further task files.")
 COMPRESSORS = typer.Argument(metavar="COMPRESSOR...", help='NAME or NAME:{"option":value}')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 to 1; may be repeated.")

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from lmms_eval_stgridpool.comparison.rows import Row, summarise
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
+from lmms_eval_stgridpool.run.checkpoint_checks import LLAVA, model_of
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import parse_model_args
-from lmms_eval_stgridpool.run.offline_tasks import MODEL, task_manager
+from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.run.table_tasks import task_names, with_tables
 from lmms_eval_stgridpool.sweep import SWEPT, Swept
@@ -42,7 +44,7 @@ class Sweep:
         retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
         include_path: Folder of further tasks, or None.
         limit: Most questions per task, or None.
-        model: The lmms-eval model, "llava_video" or "video_hf".
+        model: The lmms-eval model, "llava_video" or "video_hf"; None for the one that runs the checkpoint.
         has_own: Whether to evaluate the checkpoint as it is first, under the name `OWN`.
 
     Raises:
@@ -57,7 +59,7 @@ class Sweep:
     retention_of: str = DEFINITIONS[0]
     include_path: Path | None = None
     limit: float | None = None
-    model: str = MODEL
+    model: str | None = None
     has_own: bool = False
 
     def __post_init__(self) -> None:
@@ -70,6 +72,15 @@ class Sweep:
                 f"--model_args of a sweep holds {name}, which would be ignored; name its compressors as COMPRESSOR"
             )
 
+    @cached_property
+    def model_name(self) -> str:
+        """The lmms-eval model that runs the checkpoint.
+
+        Raises:
+            ValueError: If `model_args` name no checkpoint that one of our models runs.
+        """
+        return self.model or model_of(parse_model_args(self.model_args))
+
     @property
     def retention_shown(self) -> str:
         """The definition of retention for the table: the one held equal, or what enters the last layer."""
@@ -78,7 +89,8 @@ class Sweep:
     def run(self) -> Outcome:
         """Evaluate all compressors and write their files."""
         names, tables = with_tables(self.tasks, self.output_path)
-        manager = task_manager(names, [*tables, *([self.include_path] if self.include_path else [])])
+        include = [*tables, *([self.include_path] if self.include_path else [])]
+        manager = task_manager(names, include, self.model_name)
         loaded, choices, remarks = self._load(), list(self.choices), list[str]()
 
         def first_video() -> Path:
@@ -116,9 +128,8 @@ class Sweep:
 
     def _load(self) -> Swept:
         """Load the model; native models of some families cannot run the compressor that is otherwise the default."""
-        return SWEPT[self.model](
-            **parse_model_args(self.model_args) | ({} if self.model == MODEL else {"compressor": "none"})
-        )
+        own = {} if self.model_name == LLAVA else {"compressor": "none"}
+        return SWEPT[self.model_name](**parse_model_args(self.model_args) | own)
 
     def _evaluate(self, model: Swept, choice: Choice, names: list[str], manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.
@@ -153,8 +164,8 @@ class Sweep:
         if model.budget_missed is not None or record is None or verdict is None:
             files.give_up()
             return []
-        results["config"]["model"] = self.model
-        tracker.general_config_tracker.log_experiment_args(self.model, command.model_args, "", "", False)
+        results["config"]["model"] = self.model_name
+        tracker.general_config_tracker.log_experiment_args(self.model_name, command.model_args, "", "", False)
         samples = results.pop("samples")
         tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
         for task, of_task in samples.items():
@@ -169,8 +180,8 @@ class Sweep:
 
     def _command(self, choice: Choice) -> Namespace:
         """Return the command line that lmms-eval records for one compressor."""
-        command = Namespace(**vars(self), process_with_media=False)
-        del command.choices, command.has_own
+        command = Namespace(**vars(self) | {"model": self.model_name}, process_with_media=False)
+        del command.choices, command.has_own, command.model_name
         command.output_path = str(self.output_path / choice.folder)
         command.model_args = f"{self.model_args},{choice.model_args}"
         return command

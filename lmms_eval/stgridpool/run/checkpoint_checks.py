@@ -88,6 +88,22 @@ def model_for(settings: Mapping[str, Any], name: str) -> str:
     return LLAVA
 
 
+def model_of(arguments: Mapping[str, Any]) -> str:
+    """Return the lmms-eval model that runs the checkpoint of ``--model_args``.
+
+    Args:
+        arguments: The arguments of the model, as they were given.
+
+    Raises:
+        ValueError: If they name no checkpoint, or no model of this plug-in runs it; see `read_checkpoint_settings`.
+    """
+    checkpoint = arguments.get("pretrained")
+    if not isinstance(checkpoint, str) or not checkpoint.strip():
+        raise ValueError("--model_args must name a checkpoint: pretrained=FOLDER_OR_NAME")
+    _, settings = read_checkpoint_settings(checkpoint)
+    return model_for(settings, checkpoint)
+
+
 def _settings_of_the_hub(name: str) -> Mapping[str, Any]:
     """Download the settings of a checkpoint that is not on this disk.
 

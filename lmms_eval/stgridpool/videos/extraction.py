@@ -8,12 +8,15 @@ import torch
 from lmms_eval.models.model_utils.progress import make_progress
 
 from llava.video import VideoReadError
+from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.questions.task_videos import videos_of_paths, videos_of_tasks
+from lmms_eval_stgridpool.run.checkpoint_checks import NATIVE, model_of
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.run.table_tasks import with_tables
+from lmms_eval_stgridpool.video_hf import VideoHf
 from stgridpool.finite import NonFiniteError, all_finite
 from stgridpool.timing import StageTimer
 
@@ -50,12 +53,12 @@ def extract_all(paths: Sequence[Path], tasks: Sequence[str], model_args: str, in
     Args:
         paths: See `videos_of_paths`.
         tasks: Names of tasks, or paths of tables.
-        model_args: Arguments of llava_video, with ``feature_cache=FOLDER``.
+        model_args: Arguments of llava_video, or of video_hf for native models, with ``feature_cache=FOLDER``.
         include: Folders of further task files.
 
     Raises:
-        ValueError: If `model_args` name no folder for the cache, there is neither a path nor a task, or a table is not
-            as it must be.
+        ValueError: If `model_args` name no folder for the cache or no checkpoint, there is neither a path nor a task,
+            or a table is not as it must be.
     """
     arguments = parse_model_args(model_args)
     if "feature_cache" not in arguments:
@@ -67,14 +70,17 @@ def extract_all(paths: Sequence[Path], tasks: Sequence[str], model_args: str, in
         names, tables = with_tables(",".join(tasks))
         videos += videos_of_tasks(names, task_manager(names, [*tables, *include]))
     videos = list(dict.fromkeys(videos))
-    model = LlavaVideo(**arguments)
+    if model_of(arguments) == NATIVE:
+        model: EvaluatedModel = VideoHf(**{"compressor": "none"} | arguments)
+    else:
+        model = LlavaVideo(**arguments)
     outcomes = model.exchange.gather(extract(model, videos[model.rank :: model.world_size]))
     failures = tuple(failure for _, found in outcomes for failure in found)
     known = sum(count for count, _ in outcomes)
     return Extraction(len(videos), known, failures, str(model.arguments.feature_cache), model.rank == 0)
 
 
-def extract(model: LlavaVideo, videos: Sequence[Path]) -> tuple[int, list[str]]:
+def extract(model: EvaluatedModel, videos: Sequence[Path]) -> tuple[int, list[str]]:
     """Put the features of videos into the model's cache.
 
     Returns:

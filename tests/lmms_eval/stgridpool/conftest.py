@@ -15,6 +15,7 @@ from lmms_eval.api.instance import Instance
 from loguru import logger
 
 from llava import reading_process
+from native_models.families import save
 
 QUIZ = ["v0.mp4", "v1.mp4", "v0.mp4", "broken.mp4", "v1.mp4", "v0.mp4", "v2.mp4"]  # 7: uneven on two processes
 TASK = """
@@ -100,6 +101,19 @@ def checkpoint(golden, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-video"
     shutil.copytree(golden / "llava" / "ckpt-video", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory):
+    """Function that returns the tiny native checkpoint of a family."""
+    folder, made = tmp_path_factory.mktemp("native"), {}
+
+    def folder_of(name):
+        if name not in made:
+            made[name] = save(name, folder / name)
+        return made[name]
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")

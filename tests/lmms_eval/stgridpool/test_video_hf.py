@@ -15,7 +15,6 @@ from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.sweep import SweptNative
 from lmms_eval_stgridpool.video_hf import VideoHf
-from native_models.families import save
 from stgridpool import build_compressor
 from stgridpool.adapters.frame_rules import Source
 
@@ -23,17 +22,6 @@ PIXELS = {"min_pixels": 32 * 32, "max_pixels": 64 * 64}
 STOCK_SYSTEM = "You are a helpful assistant."
 QUESTIONS = ["What is shown?", "Why is it so blue?"]
 GENERATION = {"max_new_tokens": 6}
-
-
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory):
-    """Function that returns the checkpoint of a family."""
-    folder, made = tmp_path_factory.mktemp("native"), {}
-
-    def folder_of(name):
-        return made.setdefault(name, None) or made.update({name: save(name, folder / name)}) or made[name]
-
-    return folder_of
 
 
 @pytest.fixture(scope="module")
