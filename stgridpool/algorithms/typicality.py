@@ -29,7 +29,6 @@ WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 TEMPERATURE = 0.01
 _ENTRIES_ON_CPU, _ENTRIES_ON_GPU = 3 << 18, 1 << 25
 """Most features of a block, as far as one token or one frame allows: what a core's cache holds, or keeps a GPU busy."""
-_LARGEST = torch.finfo(torch.float32).max
 
 
 class Typicality(NamedTuple):
@@ -134,7 +133,8 @@ class _Frames:
     def scaled(self) -> _Frames:
         """Return the same tokens brought to magnitudes of at most 1."""
         largest = float(torch.stack(self.features.aminmax()).abs().max()) or 1.0
-        return replace(self, copied=torch.empty_like(self.space), scale=min(largest, _LARGEST))
+        scale = min(largest, torch.finfo(torch.float32).max)
+        return replace(self, copied=torch.empty_like(self.space), scale=scale)
 
     def blocks(self) -> Iterator[tuple[Tensor, slice, slice]]:
         """Yield (t, r, D) float32, with zeros where no token is, its frames, and its places; frame after frame.
@@ -156,7 +156,8 @@ class _Frames:
         if self.sets is not None:
             rows *= self.sets.is_there[part, places, None]
         if self.scale != 1:
-            rows.clamp_(-_LARGEST, _LARGEST).div_(self.scale)  # a sum may have overflowed before
+            largest = torch.finfo(torch.float32).max
+            rows.clamp_(-largest, largest).div_(self.scale)  # a sum may have overflowed before
         return rows
 
     @property

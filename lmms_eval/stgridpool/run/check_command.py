@@ -15,9 +15,11 @@ from lmms_eval_stgridpool.run.model_args import check_passable
 from lmms_eval_stgridpool.run.table_tasks import with_tables
 from lmms_eval_stgridpool.run.task_checks import Asked
 from lmms_eval_stgridpool.run.task_files import folder_to_include, index_of
+from lmms_eval_stgridpool.run.without_torch import run_without_torch
 
 WRONG = 2
 """Exit status if the run cannot work."""
+_WITH_TORCH = "import torch; from lmms_eval_stgridpool.run.check_command import main; main()"
 _TRUE = ("y", "yes", "t", "true", "on", "1")  # as accelerate reads its own variables
 
 
@@ -153,6 +155,10 @@ def lmms_eval_options(words: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Check the run that ``NAME ...`` describes; an error is one line on standard error, and status 2."""
+    run_without_torch(_main, ["-c", _WITH_TORCH, *sys.argv[1:]])
+
+
+def _main() -> None:
     name, *words = sys.argv[1:]
     try:
         lines = check(name, words)

@@ -1,6 +1,7 @@
 """Checks of a run before anything is loaded: every error that can be known names its cause and repair in one line.
 
-Checks that need nothing heavy come first; only compressors need torch. transformers and lmms-eval are not imported.
+transformers and lmms-eval are not imported. Compressors import torch (see `run.without_torch`), and GPUs, which torch
+counts, come last.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lmms_eval_stgridpool.run.arguments import SPREADING, Arguments
+from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.checkpoint_checks import LLAVA, NATIVE, model_for, read_checkpoint_settings
+from lmms_eval_stgridpool.run.device_checks import check_devices, check_spreading
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
@@ -84,12 +86,11 @@ def check_run(
     if settings is not None and isinstance(arguments, LlavaArguments):
         arguments = arguments.for_checkpoint(settings)
     _check_packages(arguments)
-    _check_spreading(arguments, processes)
+    check_spreading(arguments, processes)
     warnings = check_videos(tables, asked, _most_missing(arguments))
-    num_gpus = check_devices(arguments, processes, machines, on_cpu)
     if settings is not None and isinstance(arguments, LlavaArguments):
         _check_length(settings, arguments)
-    return Checked(arguments.MODEL, num_gpus, warnings)
+    return Checked(arguments.MODEL, check_devices(arguments, processes, machines, on_cpu), warnings)
 
 
 def _class_for(model: str | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None) -> type[Arguments]:
@@ -106,44 +107,10 @@ def _class_for(model: str | None, given: Mapping[str, Any], settings: Mapping[st
     return ARGUMENTS[model or runs or LLAVA]
 
 
-def check_devices(arguments: Arguments, processes: int | None, machines: int = 1, on_cpu: bool = False) -> int:
-    """Check that the devices of a run are there, and return the number of GPUs.
-
-    Args:
-        arguments: The arguments of the model.
-        processes: Number of processes on all machines; None for the default.
-        machines: Number of machines.
-        on_cpu: See `check_run`.
-
-    Raises:
-        ValueError: If a device is not there, or there are more processes than GPUs.
-    """
-    import torch  # noqa: PLC0415 - all other checks come first
-
-    count = torch.cuda.device_count()
-    for device in (arguments.device, arguments.device_map):
-        if (device or "").startswith("cuda") and (torch.device(str(device)).index or 0) >= count:
-            raise ValueError(
-                f"there is no device {device}: torch sees {count} GPUs; leave device out, or set device=cpu"
-            )
-    here = -(-(processes or 1) // machines)
-    if 0 < count < here and not on_cpu and arguments.device != "cpu":
-        raise ValueError(f"{here} processes on this machine need as many GPUs, and torch sees {count}: start {count}")
-    return count
-
-
 def _check_packages(arguments: Arguments) -> None:
     for (name, value), (module, package, instead) in _PACKAGES.items():
         if getattr(arguments, name) == value and find_spec(module) is None:
             raise ValueError(f"{name}={value} needs a package: pip install {package}, or set {name}={instead}")
-
-
-def _check_spreading(arguments: Arguments, processes: int | None) -> None:
-    if arguments.device_map in SPREADING and processes is not None and processes > 1:
-        raise ValueError(
-            f"device_map={arguments.device_map} is for a single process, not {processes}: leave it out so that each "
-            "process loads its own model, or start a single process"
-        )
 
 
 def _most_missing(arguments: Arguments) -> float | None:

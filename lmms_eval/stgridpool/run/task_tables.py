@@ -155,7 +155,8 @@ def _read_arrow(path: Path, column: str | None) -> list[Any]:
 
         if column is None:
             return list(parquet.read_schema(path).names)
-        return list(parquet.read_table(path, columns=[column])[column].to_pylist())
+        with parquet.ParquetFile(path) as file:  # `read_table` would import pandas
+            return list(file.read(columns=[column])[column].to_pylist())
     from pyarrow import ipc  # noqa: PLC0415 - a third of a second
 
     with ipc.open_stream(path) as stream:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmms_eval_stgridpool.run import check_command
+from lmms_eval_stgridpool.run import check_command, device_checks
 from lmms_eval_stgridpool.run.checks import check_run
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
@@ -102,14 +102,14 @@ def test_the_fewest_frames_that_are_refused_are_one_more_than_the_repair_names()
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(device_checks, "count_gpus", lambda: 2)
     with pytest.raises(ValueError, match="3 processes on this machine need as many GPUs, and torch sees 2: start 2"):
         check_run("videomme_local", RIGHT, 3)
     assert check_run("videomme_local", RIGHT, 4, machines=2).num_gpus == 2
 
 
 def test_processes_on_the_cpu_need_no_gpus(monkeypatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr(device_checks, "count_gpus", lambda: 1)
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     with pytest.raises(ValueError, match="2 processes on this machine need as many GPUs, and torch sees 1"):
         check_command.check("evaluate.sh", words(processes="2"))

@@ -1,0 +1,70 @@
+"""Checks of a run's devices before anything is loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+from lmms_eval_stgridpool.run.arguments import SPREADING, Arguments
+
+_NVIDIA, _AMD = "libcuda.so.1", Path("/dev/kfd")
+"""What the drivers put on a Linux machine: a library, and a device for computing."""
+
+
+def check_devices(arguments: Arguments, processes: int | None, machines: int = 1, on_cpu: bool = False) -> int:
+    """Check that the devices of a run are there, and return the number of GPUs.
+
+    Args:
+        arguments: The arguments of the model.
+        processes: Number of processes on all machines; None for the default.
+        machines: Number of machines.
+        on_cpu: Whether several processes are to run on the CPU in any case.
+
+    Raises:
+        ValueError: If a device is not there, or there are more processes than GPUs.
+    """
+    count = count_gpus()
+    for device in (arguments.device, arguments.device_map):
+        kind, _, index = (device or "").partition(":")
+        if kind == "cuda" and int(index or 0) >= count:
+            raise ValueError(
+                f"there is no device {device}: torch sees {count} GPUs; leave device out, or set device=cpu"
+            )
+    here = -(-(processes or 1) // machines)
+    if 0 < count < here and not on_cpu and arguments.device != "cpu":
+        raise ValueError(f"{here} processes on this machine need as many GPUs, and torch sees {count}: start {count}")
+    return count
+
+
+def check_spreading(arguments: Arguments, processes: int | None) -> None:
+    """Check that a model which is spread over GPUs is for a single process.
+
+    Raises:
+        ValueError: If there are several processes.
+    """
+    if arguments.device_map in SPREADING and processes is not None and processes > 1:
+        raise ValueError(
+            f"device_map={arguments.device_map} is for a single process, not {processes}: leave it out so that each "
+            "process loads its own model, or start a single process"
+        )
+
+
+def count_gpus() -> int:
+    """Return the number of GPUs that torch sees; torch is imported only if a driver of GPUs is there."""
+    if not _has_driver():
+        return 0
+    import torch  # noqa: PLC0415 - takes seconds
+
+    return torch.cuda.device_count()
+
+
+def _has_driver() -> bool:
+    """Tell whether GPUs may be there: on Linux, without a driver, torch sees none."""
+    if sys.platform != "linux" or _AMD.exists():
+        return True
+    try:
+        ctypes.CDLL(_NVIDIA)
+    except OSError:
+        return False
+    return True
