@@ -63,16 +63,22 @@ def read_frame_folder(
     else:
         chosen, _ = choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
     times = [index / frame_rate for index in chosen]
+    frames = _read_pictures(name, [files[index] for index in chosen], resizing)
+    facts = (len(files) / frame_rate, None, 0, len(files), frame_rate)
+    return VideoClip(frames, chosen, times, *facts)
+
+
+def _read_pictures(folder: str, files: Sequence[Path], resizing: FrameResizing | None) -> np.ndarray:
+    """Read pictures of one size: (T, H, W, 3) uint8, after resizing."""
     frames, sizes = [], set()
     try:
-        for index in chosen:
-            with Image.open(files[index]) as file:
+        for path in files:
+            with Image.open(path) as file:
                 picture = file.convert("RGB")
             sizes.add(picture.size)
             frames.append(np.asarray(picture if resizing is None else resizing.resize(picture)))
     except (UnidentifiedImageError, OSError) as error:
-        raise VideoReadError(name, str(error)) from error
+        raise VideoReadError(folder, str(error)) from error
     if len(sizes) > 1:
-        raise VideoReadError(name, "the pictures differ in size")
-    facts = (len(files) / frame_rate, None, 0, len(files), frame_rate)
-    return VideoClip(np.stack(frames), chosen, times, *facts)
+        raise VideoReadError(folder, "the pictures differ in size")
+    return np.stack(frames)

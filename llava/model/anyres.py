@@ -54,14 +54,7 @@ def merge_image(
         raise ValueError(f"mm_patch_merge_type {merge_type!r} needs a newline token, and the checkpoint has none")
     if len(features) == 1:
         return torch.cat([features[0], newline.to(features)[None]]) if newline is not None and unpad else features[0]
-    width, height = grid
-    if len(features) != 1 + width * height:
-        raise ValueError(
-            f"an image of a {width} x {height} grid needs 1 + {width * height} tiles, got {len(features)}; "
-            "pass image_sizes, and modalities=['video'] for frames of a video"
-        )
-    tiles = features[1:].unflatten(0, (height, width)).unflatten(2, (side, side))  # (gh, gw, n*n -> n, n, D)
-    joined = tiles.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)  # (D, gh*n, gw*n)
+    joined = _joined(features, side, grid)
     if "maxpool2x2" in merge_type:
         joined = F.max_pool2d(joined, 2)
     elif unpad and newline is not None:
@@ -72,6 +65,19 @@ def merge_image(
         joined = torch.cat([joined, column], dim=2)
     tokens = joined.flatten(1).transpose(0, 1)
     return tokens if "nobase" in merge_type else torch.cat([features[0], tokens])
+
+
+def _joined(features: torch.Tensor, side: int, grid: Size) -> torch.Tensor:
+    """Join the tiles of an image, all of `features` (1 + gh*gw, n*n, D) but the first, into one map (D, gh*n, gw*n)."""
+    width, height = grid
+    if len(features) != 1 + width * height:
+        raise ValueError(
+            f"an image of a {width} x {height} grid needs 1 + {width * height} tiles, got {len(features)}; "
+            "pass image_sizes, and modalities=['video'] for frames of a video"
+        )
+    tiles = features[1:].unflatten(0, (height, width)).unflatten(2, (side, side))  # (gh, gw, n*n -> n, n, D)
+    joined: torch.Tensor = tiles.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
+    return joined
 
 
 def check_merge_type(merge_type: str) -> None:

@@ -86,12 +86,7 @@ class Checkpoint:
 
 
 def read_llava(folder: Path, customized: Any = None, overwrites: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read configuration and headers of weight files of a LLaVA checkpoint, and compare them.
-
-    Args:
-        folder: The checkpoint.
-        customized: A configuration, or its JSON file or folder, to use instead of the checkpoint's.
-        overwrites: Settings that take precedence over those of the configuration.
+    """Read and compare the files of a checkpoint in LLaVA-NeXT's format; see `llava.model.checkpoint.read_checkpoint`.
 
     Raises:
         ValueError: If the checkpoint is of another kind, contradicts itself, or lacks files or weights.

@@ -7,11 +7,7 @@ from typing import Any
 
 from llava.model.checkpoint_files import read_json
 from llava.model.settings import overwritten
-from llava.nvila.configuration import (
-    ASPECT_RATIOS,
-    RESIZE,
-    NvilaConfig,
-)
+from llava.nvila.configuration import ASPECT_RATIOS, RESIZE, NvilaConfig
 from llava.nvila.layout import VIDEO_ENCODINGS, part_folder
 from llava.nvila.tiles import DYNAMIC_S2
 
@@ -71,10 +67,7 @@ def read_nvila_settings(
     llm, tower, projector = (
         read_json(part_folder(folder, root, part) / "config.json") for part in ("llm", "vision_tower", "mm_projector")
     )
-    if llm.get("model_type") != "qwen2":
-        raise ValueError(f"{folder}: llm must be a Qwen2 model, as in NVILA, got {llm.get('model_type')!r}")
-    if tower.get("model_type") != "siglip_vision_model":
-        raise ValueError(f"{folder}: vision_tower must be a SigLIP model, got {tower.get('model_type')!r}")
+    _check_parts(folder, llm, tower)
     _check_root(root, source)
     _check_preprocessing(part_folder(folder, root, "vision_tower"), tower)
     settings = {name: value for name, value in llm.items() if name not in _IGNORED}
@@ -98,6 +91,13 @@ def read_nvila_settings(
     if encoding not in VIDEO_ENCODINGS:
         raise ValueError(f"video_encoding must be one of {', '.join(VIDEO_ENCODINGS)}, got {encoding!r}")
     return settings, source
+
+
+def _check_parts(folder: Path, llm: Mapping[str, Any], tower: Mapping[str, Any]) -> None:
+    if llm.get("model_type") != "qwen2":
+        raise ValueError(f"{folder}: llm must be a Qwen2 model, as in NVILA, got {llm.get('model_type')!r}")
+    if tower.get("model_type") != "siglip_vision_model":
+        raise ValueError(f"{folder}: vision_tower must be a SigLIP model, got {tower.get('model_type')!r}")
 
 
 def _check_root(root: Mapping[str, Any], source: str) -> None:

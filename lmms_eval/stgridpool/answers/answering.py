@@ -16,6 +16,7 @@ from lmms_eval_stgridpool.questions.requests import Request, Tasks, Visuals, nam
 from lmms_eval_stgridpool.run.unanswered import UNANSWERED, Unanswered
 from lmms_eval_stgridpool.videos.encoding import EncodedMedia, Media, MediaEncoder
 from lmms_eval_stgridpool.videos.last_made import LastMade
+from stgridpool import Compressor
 from stgridpool.finite import NonFiniteError
 from stgridpool.model import Prompt
 from stgridpool.timing import StageTimer
@@ -187,11 +188,16 @@ class Answerer:
 
         asked = None if key is None else (key, question if compressor.query_aware else None)
         media = self._media.get(asked, compress)
-        if media.frames:
-            facts.compressor = repr(compressor)
-        facts.frames += media.frames
-        facts.frames_sha256 = media.frames_sha256 or facts.frames_sha256
-        facts.damaged_videos |= media.damaged
-        facts.visual_tokens += media.visual_tokens
-        facts.newline_tokens += media.newline_tokens
+        _note_shown(facts, media, compressor)
         return media
+
+
+def _note_shown(facts: SampleFacts, media: Media, compressor: Compressor) -> None:
+    """Add what a question was shown to its facts."""
+    if media.frames:
+        facts.compressor = repr(compressor)
+    facts.frames += media.frames
+    facts.frames_sha256 = media.frames_sha256 or facts.frames_sha256
+    facts.damaged_videos |= media.damaged
+    facts.visual_tokens += media.visual_tokens
+    facts.newline_tokens += media.newline_tokens

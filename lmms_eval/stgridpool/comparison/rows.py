@@ -157,12 +157,6 @@ def summarise(
     if not facts and not failure:
         raise ValueError(f"none of the questions of {task} in {run} was answered from a video")
 
-    def average(name: str) -> float | None:
-        return mean(fact[name] for fact in facts) if facts else None
-
-    def ratio(part: float, whole: float) -> float | None:
-        return part / whole if whole else None
-
     return Row(
         run=run,
         task=task,
@@ -170,16 +164,27 @@ def summarise(
         questions=len(samples),
         unanswered=sum(any(one.get("failed") for one in of_sample) for of_sample in counts),
         failure=failure,
-        tokens_per_frame=ratio(sum(fact["visual_tokens"] for fact in facts), sum(fact["frames"] for fact in facts)),
-        tokens_per_video=average("visual_tokens"),
-        newlines_per_video=average("newline_tokens"),
-        retention_mean=mean(fact["retention"][of] for fact in facts) if facts else None,
-        retention_total=ratio(
-            sum(fact["kept_tokens"][of] for fact in facts), sum(fact["full_tokens"] for fact in facts)
-        ),
-        seconds_per_question=ratio(_own_seconds(record), record["requests"]),
+        **_tokens(facts, of),
+        seconds_per_question=_ratio(_own_seconds(record), record["requests"]),
         metric=metric,
         score=score,
         interval=score_interval(samples, metric, score),
         parts={},
     )
+
+
+def _tokens(facts: Sequence[Mapping[str, Any]], of: str) -> dict[str, float | None]:
+    """Return the columns of a row that count tokens, from the facts about each video that a question was shown."""
+    return {
+        "tokens_per_frame": _ratio(sum(fact["visual_tokens"] for fact in facts), sum(fact["frames"] for fact in facts)),
+        "tokens_per_video": _ratio(sum(fact["visual_tokens"] for fact in facts), len(facts)),
+        "newlines_per_video": _ratio(sum(fact["newline_tokens"] for fact in facts), len(facts)),
+        "retention_mean": mean(fact["retention"][of] for fact in facts) if facts else None,
+        "retention_total": _ratio(
+            sum(fact["kept_tokens"][of] for fact in facts), sum(fact["full_tokens"] for fact in facts)
+        ),
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
