@@ -24,26 +24,8 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
         ValueError: If files are missing, damaged or contradict each other, ids have gaps or exceed the embeddings, or
             the model's end token does not end an answer.
     """
-    from_parts = not (folder / "tokenizer.json").is_file()
-    if from_parts and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
-        raise ValueError(
-            f"{folder} holds no tokenizer: it needs tokenizer.json, or vocab.json and merges.txt; copy them from the "
-            "checkpoint that this one was made of"
-        )
-    if from_parts:
-        check_no_pointer(folder / "merges.txt")
     listed = _listed_ids(folder)
-    tokenizer: PreTrainedTokenizerBase
-    try:
-        if from_parts:
-            tokenizer = Qwen2Tokenizer.from_pretrained(folder)
-        else:  # with its configuration: read separately, that of released checkpoints raises a warning
-            tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
-    except Exception as error:
-        if type(error) is not Exception:  # errors of the tokenizers library have no type of their own
-            raise
-        name = "vocab.json and merges.txt" if from_parts else "tokenizer.json"
-        raise ValueError(f"{folder}: no tokenizer can be made of {name}: {one_line(error)}") from error
+    tokenizer = _read_tokenizer(folder, config)
     _check_ids(tokenizer.get_vocab(), listed, folder)
     _check_ends(tokenizer, config, folder)
     if config.mm_use_im_patch_token:
@@ -55,6 +37,29 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
             f"the tokenizer in {folder} has {len(tokenizer)} tokens and the checkpoint only {config.vocab_size} "
             "embeddings"
         )
+    return tokenizer
+
+
+def _read_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
+    from_parts = not (folder / "tokenizer.json").is_file()
+    if from_parts and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
+        raise ValueError(
+            f"{folder} holds no tokenizer: it needs tokenizer.json, or vocab.json and merges.txt; copy them from the "
+            "checkpoint that this one was made of"
+        )
+    if from_parts:
+        check_no_pointer(folder / "merges.txt")
+    tokenizer: PreTrainedTokenizerBase
+    try:
+        if from_parts:
+            tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+        else:  # with its configuration: read separately, that of released checkpoints raises a warning
+            tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
+    except Exception as error:
+        if type(error) is not Exception:  # errors of the tokenizers library have no type of their own
+            raise
+        name = "vocab.json and merges.txt" if from_parts else "tokenizer.json"
+        raise ValueError(f"{folder}: no tokenizer can be made of {name}: {one_line(error)}") from error
     return tokenizer
 
 
