@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_it_meets_budgets_or_says_why_not(compressor: Compressor) -> None:
     """Fractions are rounded down, but to no less than 1 token; presets whose counts depend on the tokens may miss."""
     if not isinstance(compressor, Budgeted):
         return
-    unset = dict.fromkeys(("retention", "tokens", "tokens_per_frame", *compressor.alternatives))
+    unset: dict[str, Any] = dict.fromkeys(("retention", "tokens", "tokens_per_frame", *compressor.alternatives))
     whole = {"inner_retention": 1} if isinstance(compressor, TwoHalves) else {}
     for shape, budget, count in BUDGETS:
         try:

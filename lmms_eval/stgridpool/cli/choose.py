@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def choose(
     few general ones. Where answers are known, a setting must keep the accuracy, elsewhere the words of the uncompressed
     model's answers. Intervals are 95 %, and count the questions of one video as one draw.
     """
-    from lmms_eval_stgridpool.cli.runs import launch  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choosing import Chooser, output_folder  # noqa: PLC0415
     from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
@@ -73,13 +73,10 @@ def choose(
     asked = tuple(inputs), model_for(settings, checkpoint), options, choices, tuple(retention), retention_of, output
     chooser = Chooser(*asked, tolerance, save)
     if processes > 1:
-        words = [*map(str, inputs), "--checkpoint", checkpoint, "--retention-of", retention_of, "--save", save]
-        words += [word for method in methods for word in ("--methods", method)]
-        words += [word for share in retention for word in ("--retention", str(share))]
-        words += ["--frames", str(frames)] if frames is not None else []
-        words += ["--model_args", model_args] if model_args else []
-        words += ["--tolerance", str(tolerance)] if tolerance is not None else []
-        launch(processes, "choose", [*words, "--output", str(output), *(["--json"] if as_json else [])])
+        words: dict[str, object] = {"--checkpoint": checkpoint, "--retention-of": retention_of, "--save": save}
+        words |= {"--methods": methods, "--retention": retention, "--frames": frames}
+        words |= {"--model_args": model_args or None, "--tolerance": tolerance, "--output": output, "--json": as_json}
+        launch(processes, "choose", [*map(str, inputs), *option_words(words)])
     found = chooser.run()
     if found is None:
         return

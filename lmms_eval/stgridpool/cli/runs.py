@@ -3,14 +3,18 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json
+
+if TYPE_CHECKING:
+    from lmms_eval_stgridpool.comparison.outcome import Outcome
+    from lmms_eval_stgridpool.comparison.sweeping import Sweep
 
 TASK = typer.Argument(
     help="A task of lmms-eval (videomme, ...) or for data on disk (videomme_local, ...), or your own table (clips.csv)."
@@ -91,7 +95,6 @@ def sweep(
     """
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.table import show  # noqa: PLC0415
     from stgridpool.options import choice  # noqa: PLC0415
     from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
 
@@ -103,16 +106,24 @@ def sweep(
     options = tuple(retention or ()), retention_of, include_path, limit
     given = Sweep(choices, tasks, model_args, output_path, *options, has_own=uncompressed)
     if processes > 1:
-        words = [*compressors, "--tasks", tasks, "--model_args", model_args, "--retention-of", retention_of]
-        words += [word for share in retention or () for word in ("--retention", str(share))]
-        words += ["--include_path", str(include_path)] if include_path is not None else []
-        words += ["--limit", str(limit)] if limit is not None else []
-        words += ["--uncompressed"] if uncompressed else []
-        words += ["--output_path", str(output_path), *(["--json"] if as_json else [])]
-        launch(processes, "sweep", words)
+        words: dict[str, object] = {"--tasks": tasks, "--model_args": model_args, "--retention-of": retention_of}
+        words |= {"--retention": retention, "--include_path": include_path, "--limit": limit}
+        words |= {"--uncompressed": uncompressed}
+        words |= {"--output_path": output_path, "--json": as_json}
+        launch(processes, "sweep", [*compressors, *option_words(words)])
     outcome = given.run()
-    if not outcome.is_first:
-        return
+    if outcome.is_first:
+        _show(outcome, given, as_json)
+
+
+def _show(outcome: "Outcome", given: "Sweep", as_json: bool) -> None:
+    """Print the table of a sweep and what stands below it.
+
+    Raises:
+        ValueError: If there are no rows, or a run failed.
+    """
+    from lmms_eval_stgridpool.comparison.table import show  # noqa: PLC0415
+
     if not outcome.rows:
         raise ValueError(f"no compressor could meet its budget: {'; '.join(outcome.remarks)}")
     if as_json:
@@ -124,20 +135,9 @@ def sweep(
         typer.echo(
             f"Reading and encoding, all compressors together: {outcome.shared_seconds:.3f} seconds per question."
         )
-        typer.echo(f"Results: {output_path}")
+        typer.echo(f"Results: {given.output_path}")
     if outcome.failed:
-        raise ValueError(f"a run failed, see above. Results, marked: {output_path}")
-
-
-def launch(processes: int, command: str, words: Sequence[str]) -> None:
-    """Replace this process by accelerate's launcher, which starts a command of `stgridpool` on several processes."""
-    import torch  # noqa: PLC0415
-
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--multi_gpu"]
-    launch += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", "0", "-m", "lmms_eval_stgridpool.cli", command, *words]  # port 0: any free one
-    on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
-    os.execvpe(launch[0], launch, {**os.environ, **on_cpu})
+        raise ValueError(f"a run failed, see above. Results, marked: {given.output_path}")
 
 
 def compare(

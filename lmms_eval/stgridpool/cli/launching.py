@@ -1,0 +1,38 @@
+"""Starting a command of `stgridpool` again, on several processes."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+
+def launch(processes: int, command: str, words: Sequence[str]) -> None:
+    """Replace this process by accelerate's launcher, which starts a command of `stgridpool` on several processes.
+
+    Args:
+        processes: Number of processes.
+        command: Name of the command.
+        words: Its arguments and options.
+    """
+    import torch  # noqa: PLC0415
+
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--multi_gpu"]
+    launcher += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launcher += ["--main_process_port", "0", "-m", "lmms_eval_stgridpool.cli", command, *words]  # port 0: any free one
+    on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+    os.execvpe(launcher[0], launcher, {**os.environ, **on_cpu})
+
+
+def option_words(options: Mapping[str, object]) -> list[str]:
+    """Write options as words of a command line.
+
+    Args:
+        options: Values by option. A list repeats its option, True is a flag; None and False are left out.
+    """
+    words = []
+    for name, value in options.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if one is True:
+                words.append(name)
+            elif one is not None and one is not False:
+                words += [name, str(one)]
+    return words
