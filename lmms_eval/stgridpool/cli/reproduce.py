@@ -44,7 +44,7 @@ def reproduce(
     Runs are made one after the other; the same command goes on where it was stopped, and repeats no finished run. With
     feature_cache=FOLDER the runs decode and encode each video only once.
     """
-    from lmms_eval_stgridpool.reproduction.running import Settings, run_all, start_run  # noqa: PLC0415
+    from lmms_eval_stgridpool.reproduction.running import FAILED, Settings, run_all, start_run  # noqa: PLC0415
     from lmms_eval_stgridpool.reproduction.tables import cells, cells_for  # noqa: PLC0415
 
     if table is None:
@@ -67,7 +67,7 @@ def reproduce(
         print_json([asdict(one) | {"differs": one.differs} for one in outcomes])
     else:
         _show(outcomes, checkpoint)
-    if failed := sum(one.problem == "failed" for one in outcomes):
+    if failed := sum(one.problem == FAILED for one in outcomes):
         text = f"{failed} of {len(outcomes)} runs failed, see above; start it again to go on. Runs: {output}"
         raise ValueError(text)
 
@@ -115,6 +115,8 @@ def _chosen(cells: Sequence["Cell"], benchmarks: Sequence[str], rows: Sequence[s
 
 def _show(outcomes: Sequence["Outcome"], ours: str | None) -> None:
     """Print a table for each checkpoint; `ours` names the one that ran in its place."""
+    from lmms_eval_stgridpool.reproduction.running import NO_SCORE  # noqa: PLC0415
+
     columns = dict.fromkeys(one.cell.benchmark for one in outcomes)
     for checkpoint in dict.fromkeys(one.cell.checkpoint for one in outcomes):
         found = {(one.cell.row, one.cell.benchmark): one for one in outcomes if one.cell.checkpoint == checkpoint}
@@ -125,5 +127,5 @@ def _show(outcomes: Sequence["Outcome"], ours: str | None) -> None:
         typer.echo(f"{name}: accuracy in %, ours / published")
         print_table(("", *columns), rows)
     typer.echo("!: the published number is outside of the 95 % interval of ours (without one: more than a point away)")
-    if any(one.problem == "no score" for one in outcomes):
+    if any(one.problem == NO_SCORE for one in outcomes):
         typer.echo("no score: the run wrote a file for the benchmark's server, see stgridpool submit")

@@ -14,6 +14,7 @@ from typing import Any
 
 from lmms_eval_stgridpool.comparison.finished_run import FinishedRun, Samples, find_runs, load_run
 from lmms_eval_stgridpool.comparison.intervals import clustered_interval
+from lmms_eval_stgridpool.comparison.units import unit_by_average, unit_of
 
 SHARED_STAGES = ("wait_for_video", "decode", "preprocess", "read_features", "vision", "write_features")
 """Stages that a sweep goes through once for all its runs."""
@@ -39,6 +40,7 @@ class Row:
     score: float
     interval: float | None  # half of the 95 % interval of the score; None where samples have no score of their own
     parts: dict[str, float]  # score of the questions of each kind
+    unit: int | None  # 100 for a score in %, 1 for a share of 1; None where nobody can tell
 
 
 def read_runs(folders: Sequence[Path], by: str | None = None, of: str = "last_layer") -> list[Row]:
@@ -60,7 +62,8 @@ def rows_of(run: FinishedRun, by: str | None = None, of: str = "last_layer") -> 
         of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
 
     Raises:
-        ValueError: If a task's results hold no number, or none of its questions was answered; see also `scores_by`.
+        NoScoreError: If a task's results hold no number.
+        ValueError: If none of a task's questions was answered; see also `scores_by`.
     """
     rows = []
     for task, samples in run.samples.items():
@@ -69,17 +72,21 @@ def rows_of(run: FinishedRun, by: str | None = None, of: str = "last_layer") -> 
     return rows
 
 
+class NoScoreError(ValueError):
+    """A task has no score, such as one whose answers a server scores."""
+
+
 def first_metric(task: str, results: Mapping[str, Any]) -> tuple[str, float]:
     """Return name and value of the task's first metric that is a number and not a standard error.
 
     Raises:
-        ValueError: If there is none.
+        NoScoreError: If there is none.
     """
     for key, value in results.items():
         name = key.split(",")[0]
         if isinstance(value, int | float) and "_stderr" not in name:
             return name, float(value)
-    raise ValueError(f"the results of {task} hold no number")
+    raise NoScoreError(f"the results of {task} hold no number")
 
 
 def score_interval(samples: Samples, metric: str, score: float) -> float | None:
@@ -96,7 +103,7 @@ def score_interval(samples: Samples, metric: str, score: float) -> float | None:
     videos = [entry.get("videoID", sample["doc_id"]) for sample, entry in zip(known, entries, strict=True)]
     scores = [entry["score"] for entry in entries]
     interval = clustered_interval(scores, videos)
-    return None if interval is None else _unit(score, mean(scores)) * interval
+    return None if interval is None else unit_by_average(score, mean(scores)) * interval
 
 
 def scores_by(field: str, samples: Sequence[Mapping[str, Any]], metric: str, score: float) -> dict[str, float]:
@@ -121,13 +128,8 @@ def scores_by(field: str, samples: Sequence[Mapping[str, Any]], metric: str, sco
             kept = ", ".join(entry) if isinstance(entry, dict) else "nothing"
             raise ValueError(f"{metric} keeps no {field} of a question, but {kept}: give one of these to --by")
         kinds.setdefault(str(entry[field]), []).append(entry["score"])
-    unit = _unit(score, mean(one for scores in kinds.values() for one in scores))
+    unit = unit_by_average(score, mean(one for scores in kinds.values() for one in scores))
     return {kind: unit * mean(scores) for kind, scores in sorted(kinds.items())}
-
-
-def _unit(score: float, average: float) -> int:
-    """Return 100 if a score is in percent of the questions' average, else 1."""
-    return 100 if abs(score - 100 * average) < abs(score - average) else 1
 
 
 def _own_seconds(record: Mapping[str, Any]) -> float:
@@ -148,7 +150,8 @@ def summarise(
     """Reduce a task's samples and results, and the run's record, to a row.
 
     Raises:
-        ValueError: If no sample has frames, or no result is a number.
+        NoScoreError: If no result is a number.
+        ValueError: If no sample has frames.
     """
     metric, score = first_metric(task, results)
     counts = [[one for one in sample["token_counts"] if one] for sample in samples]
@@ -170,6 +173,7 @@ def summarise(
         score=score,
         interval=score_interval(samples, metric, score),
         parts={},
+        unit=unit_of(metric, score, samples),
     )
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from lmms_eval_stgridpool.comparison.fingerprints import check_comparable
 from lmms_eval_stgridpool.comparison.finished_run import FinishedRun
+from lmms_eval_stgridpool.comparison.units import PERCENT, SHARE, unit_of
 from lmms_eval_stgridpool.report import plots
 from lmms_eval_stgridpool.report.differences import compare
 from lmms_eval_stgridpool.report.examples import Example
@@ -209,12 +208,9 @@ def _swapped(runs: Sequence[TaskRun], baseline: TaskRun) -> list[str]:
 
 
 def _unit(run: TaskRun) -> int:
-    """Return 100 if a run's score is in percent of its questions' scores, else 1."""
-    scores: list[Any] = [run.entry(document).get("score") for document in run.samples]
-    known = [score for score in scores if isinstance(score, int | float)]
-    if not known:
-        return 100 if abs(run.score) > 1 else 1
-    return 100 if abs(run.score - 100 * mean(known)) < abs(run.score - mean(known)) else 1
+    """Return 100 if a run's score is in percent, else 1; where nobody can tell, no share is above 1."""
+    known = unit_of(run.metric, run.score, list(run.samples.values()))
+    return known or (PERCENT if abs(run.score) > 1 else SHARE)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmms_eval_stgridpool.comparison.finished_run import load_run
-from lmms_eval_stgridpool.comparison.rows import Row, rows_of
+from lmms_eval_stgridpool.comparison.rows import NoScoreError, Row, rows_of
+from lmms_eval_stgridpool.comparison.units import PERCENT
 from lmms_eval_stgridpool.kept.identity import answer_key
 from lmms_eval_stgridpool.reproduction.tables import Cell
 from lmms_eval_stgridpool.run.model_args import check_passable
@@ -17,6 +18,9 @@ Start = Callable[[Sequence[str], Path | None], int]
 """Runs a command of `stgridpool` in a folder, and returns its exit status."""
 DIGITS = 8
 """Digits of the digest in a folder's name, which tells runs with other settings apart."""
+FAILED = "failed"
+NO_SCORE = "no score"
+"""Problems of an outcome: a run failed, or has no score as a server has it."""
 TOLERANCE = 1.0
 """Difference from the published accuracy that is not marked if ours has no interval, in percentage points."""
 
@@ -44,6 +48,8 @@ class Settings:
     def command(self, cell: Cell) -> list[str]:
         """Return the command that makes the run of a cell; the folder of its results is the last word.
 
+        The number of processes changes no answer, so a run goes on in its folder with another one.
+
         Raises:
             ValueError: If a path cannot be passed to lmms-eval.
         """
@@ -55,11 +61,12 @@ class Settings:
         replaced = {word.partition("=")[0] for word in self.arguments}
         own = [word for word in cell.words() if word.partition("=")[0] not in replaced]
         words = ["eval", cell.task, checkpoint, *own, *self.arguments, "--compressor", cell.compressor]
-        words += ["--processes", str(self.processes)] if self.processes is not None else []
         words += ["--lmms-eval", self.lmms_eval] if self.lmms_eval else []
+        decides = {"words": words, "data": "" if self.data is None else str(self.data.resolve())}
         name = f"{cell.row}-{cell.benchmark}".replace("%", "percent").replace(" ", "_").replace("/", "-")
-        folder = self.output / f"{name}-{answer_key({'words': words})[:DIGITS]}"
-        return [*words, "--output", str(folder.resolve())]
+        folder = self.output / f"{name}-{answer_key(decides)[:DIGITS]}"
+        processes = ["--processes", str(self.processes)] if self.processes is not None else []
+        return [*words, *processes, "--output", str(folder.resolve())]
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Outcome:
         folder: Where the run is.
         ours: Our accuracy in %; None if there is none.
         interval: Half of its 95 % interval, in percentage points; None if unknown.
-        problem: Why there is no number; empty if there is one.
+        problem: Why there is no number; empty if there is one, or no finished run.
         unanswered: Number of questions that could not be answered.
     """
 
@@ -81,6 +88,11 @@ class Outcome:
     interval: float | None = None
     problem: str = ""
     unanswered: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has been made and did not fail."""
+        return self.ours is not None or self.problem == NO_SCORE
 
     @property
     def differs(self) -> bool:
@@ -114,17 +126,26 @@ def run_all(cells: Sequence[Cell], settings: Settings, start: Start, report: Cal
     for number, cell in enumerate(cells, start=1):
         command = settings.command(cell)
         beginning = f"{number} of {len(cells)}: {cell.row}, {cell.benchmark}"
-        found = outcome(cell, command[-1])
-        if found.ours is not None:
+        found = _read(cell, command[-1], beginning, report)
+        if found.is_finished:
             report(f"{beginning}: finished before, in {found.folder}")
         else:
             report(beginning)
             status = start(command, settings.data)
-            found = outcome(cell, command[-1])
-            if status and not found.problem.startswith("failed"):
-                found = Outcome(cell, command[-1], problem="failed")
+            found = _read(cell, command[-1], beginning, report)
+            if status or not found.is_finished:
+                found = Outcome(cell, command[-1], problem=FAILED)
         outcomes.append(found)
     return outcomes
+
+
+def _read(cell: Cell, folder: str, beginning: str, report: Callable[[str], None]) -> Outcome:
+    """Read the newest run of a folder; one that cannot be read is reported, and has failed."""
+    try:
+        return outcome(cell, folder)
+    except ValueError as error:
+        report(f"{beginning}: the run in {folder} cannot be read: {error}")
+        return Outcome(cell, folder, problem=FAILED)
 
 
 def start_run(words: Sequence[str], folder: Path | None) -> int:
@@ -134,17 +155,21 @@ def start_run(words: Sequence[str], folder: Path | None) -> int:
 
 
 def outcome(cell: Cell, folder: str) -> Outcome:
-    """Read the newest run of a folder."""
+    """Read the newest run of a folder.
+
+    Raises:
+        ValueError: If its files cannot be read, no question was answered, or the unit of its score is unknown.
+    """
     try:
         run = load_run(Path(folder))
     except FileNotFoundError:
         return Outcome(cell, folder)
     if run.record.get("run_failed"):
-        return Outcome(cell, folder, problem="failed")
+        return Outcome(cell, folder, problem=FAILED)
     try:
         rows = rows_of(run)
-    except ValueError:  # EgoSchema's server has the score
-        return Outcome(cell, folder, problem="no score")
+    except NoScoreError:  # EgoSchema's server has the score
+        return Outcome(cell, folder, problem=NO_SCORE)
     return Outcome(cell, folder, *accuracy(rows), unanswered=sum(row.unanswered for row in rows))
 
 
@@ -152,9 +177,23 @@ def accuracy(rows: Sequence[Row]) -> tuple[float, float | None]:
     """Return the accuracy over the questions of all tasks of a run in %, and half of its 95 % interval.
 
     Tasks are parts of one benchmark, such as MVBench's, whose draws are independent.
+
+    Raises:
+        ValueError: If nobody can tell whether a score is in %.
     """
     total = sum(row.questions for row in rows)
-    unit = 1 if any(row.score > 1 for row in rows) else 100
-    mean = unit * sum(row.questions * row.score for row in rows) / total
-    squares = [(row.questions * row.interval) ** 2 for row in rows if row.interval is not None]
-    return mean, unit * math.sqrt(sum(squares)) / total if len(squares) == len(rows) else None
+    to_percent = [_factor(row) for row in rows]
+    mean = sum(row.questions * factor * row.score for row, factor in zip(rows, to_percent, strict=True)) / total
+    squares = [
+        (row.questions * factor * row.interval) ** 2
+        for row, factor in zip(rows, to_percent, strict=True)
+        if row.interval is not None
+    ]
+    return mean, math.sqrt(sum(squares)) / total if len(squares) == len(rows) else None
+
+
+def _factor(row: Row) -> float:
+    """Return what makes a score one in %; any factor does for 0."""
+    if row.unit is None and row.score:
+        raise ValueError(f"{row.metric} of {row.task} is {row.score}, and nobody can tell whether that is in %")
+    return PERCENT / (row.unit or PERCENT)

@@ -15,7 +15,7 @@ from lmms_eval_stgridpool.comparison.rows import Row
 from lmms_eval_stgridpool.comparison.sweeping import Outcome, Sweep
 from lmms_eval_stgridpool.videos.extraction import Extraction
 
-ROW = Row("nsp", "quiz", "NSP()", 4, 0, None, 4.0, 8.0, 0.0, 1.0, 1.0, 0.5, "acc", 50.0, None, {})
+ROW = Row("nsp", "quiz", "NSP()", 4, 0, None, 4.0, 8.0, 0.0, 1.0, 1.0, 0.5, "acc", 50.0, None, {}, 100)
 
 
 def invoke(*words):
