@@ -52,7 +52,7 @@ def test_the_users_own_settings_replace_those_of_the_table(tmp_path, monkeypatch
     words = settings.command(CELL)
     assert words[:-2] == [
         *("eval", "quiz", str(tmp_path / "nano"), "fps=1", 'compressor_args={"retention":0.3}', "max_frames_num=8"),
-        *("device=cpu", "--compressor", "sttm", "--processes", "2", "--lmms-eval", "--limit 3"),
+        *("device=cpu", "--compressor", "sttm", "--lmms-eval", "--limit 3", "--processes", "2"),
     ]
     assert Path(words[-1]).parent == tmp_path / "out"
     assert words[-1] != Settings(Path("out"), "nano").command(CELL)[-1]  # other settings, another folder
