@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmms_eval_stgridpool.kept.paths import folder_name
+from lmms_eval_stgridpool.run.cause import note_cause
 from lmms_eval_stgridpool.run.checks import ARGUMENTS, check_run
 from lmms_eval_stgridpool.run.model_args import check_passable
 from lmms_eval_stgridpool.run.table_tasks import with_tables
@@ -109,8 +110,9 @@ def _machines(launch: Sequence[str]) -> int:
 def check_command_line(words: Sequence[str]) -> None:
     """Check the run that lmms-eval's own command line describes; the first of several ranks does.
 
-    A command line without a model of ours, its arguments and tasks is left to lmms-eval, as one with a configuration
-    file is.
+    A command line without a model of ours, its arguments and tasks is left to lmms-eval, and so is a configuration file.
+    accelerate's launcher prints a traceback below the message unless it is told ``--quiet``; with several processes it
+    ends with a table that repeats the message (see `note_cause`).
 
     Args:
         words: The command line.
@@ -138,6 +140,7 @@ def check_command_line(words: Sequence[str]) -> None:
                 f"{missing[0]} ships with stgridpool: name its folder, --include_path {shlex.quote(str(own))}"
             )
     except (ValueError, TypeError, OSError) as error:
+        note_cause(str(error))
         raise SystemExit(f"lmms_eval: {' '.join(str(error).split())}") from error
     for warning in checked.warnings:
         sys.stderr.write(f"lmms_eval: {warning}\n")

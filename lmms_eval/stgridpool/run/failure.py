@@ -13,7 +13,6 @@ other ranks, the process sets an alarm, which the kernel delivers regardless of 
 import ast
 import ctypes
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -24,11 +23,11 @@ from typing import TYPE_CHECKING, NoReturn
 from loguru import logger
 from torch import distributed
 
+from lmms_eval_stgridpool.run.cause import note_cause
+
 if TYPE_CHECKING:
     from loguru import Message, Record
 
-CAUSE = ".cause_of_failure"
-"""File in the output folder that gets the causes of a failure, a line each."""
 GRACE_SECONDS = 5
 """Time that a failed process has for an orderly exit."""
 
@@ -114,19 +113,6 @@ def _says(module: str, name: str, beginning: str) -> bool:
     nodes = [node for function in functions_of(module, name) for node in ast.walk(function)]
     texts = [node.value for node in nodes if isinstance(node, ast.Constant)]
     return any(isinstance(text, str) and text.startswith(beginning) for text in texts)
-
-
-def note_cause(cause: str) -> None:
-    """Tell evaluate.sh why the run failed; of several ranks the first counts.
-
-    The script puts an empty file into the folder of ``--output_path`` and ends with its first line as the last of its
-    own, below the tracebacks of the launcher. Without that file nothing is written.
-    """
-    words = sys.argv
-    folder = words[words.index("--output_path") + 1] if "--output_path" in words[:-1] else None
-    if folder is not None and (path := Path(folder, CAUSE)).is_file():
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{' '.join(cause.split())}\n")
 
 
 def _leave(message: "Message") -> NoReturn:

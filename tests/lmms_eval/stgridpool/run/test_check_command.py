@@ -143,6 +143,14 @@ def test_the_command_line_of_lmms_eval_is_checked(monkeypatch):
     check_command.check_command_line(wrong)  # rank 0 says it
 
 
+def test_a_mistake_is_reported_to_the_launcher(monkeypatch, tmp_path):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "report"))
+    with pytest.raises(SystemExit):
+        check_command.check_command_line([word.replace("videomme_local", "videomme_locl") for word in COMMAND_LINE])
+    assert json.loads((tmp_path / "report").read_text())["message"].startswith("there is no task 'videomme_locl', did")
+
+
 def test_a_command_line_of_other_models_is_left_alone():
     check_command.check_command_line(["--model", "qwen2_vl", "--model_args", "x", "--tasks", "none"])
     check_command.check_command_line(["--tasks", "list"])
