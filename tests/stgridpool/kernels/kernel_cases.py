@@ -150,12 +150,13 @@ METHODS = [
 @pytest.mark.parametrize(
     ("method", "dtype"),
     [(method, torch.float32) for method in METHODS]
-    + [(method, dtype) for method in (Average(), NSP(), STGridPool()) for dtype in (torch.bfloat16, torch.float16)],
+    + [(method, dtype) for method in (Average(), NSP()) for dtype in (torch.bfloat16, torch.float16)]
+    + [(STGridPool(), torch.bfloat16)],
     ids=str,
 )
 def test_methods_give_what_the_plain_path_gives(method, dtype, launched, monkeypatch):
     frames = 8 if method == STGridPool() else 4 if isinstance(method, PTG | STGridPool) else 2  # as mosaics need
-    height, width = (2, 3) if frames > 2 else (3, 4)
+    height, width = (2, 2) if frames > 2 else (3, 4)
     tokens = torch.randn(frames, height, width, 24).to(DEVICE, dtype)
     before = tokens.clone()
     (found, plan), decided = method(tokens), method.plan(VideoTokens.of(tokens), {})
@@ -178,7 +179,7 @@ def test_methods_give_what_the_plain_path_gives(method, dtype, launched, monkeyp
     assert torch.allclose(rows.weights, plain_rows.weights, atol=limit, rtol=limit)
 
 
-@every_dtype
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_mosaics_give_what_the_plain_path_gives(dtype, launched, monkeypatch):
     tokens = torch.randn(4, 2, 2, 24).to(DEVICE, dtype)
     plan = PTG(strides=(1, 2), grid_size=2)(tokens).plan
@@ -200,7 +201,7 @@ def test_pooling_of_other_shapes(shape, launched, monkeypatch):
 
 
 def test_pooling_of_tokens_that_are_not_contiguous(launched):
-    tokens = torch.randn(6, 4, 3, 8, device=DEVICE).transpose(0, 2)
+    tokens = torch.randn(4, 2, 3, 8, device=DEVICE).transpose(0, 2)
     found, plan = NSP()(tokens)
     assert launched == ["norm_weights", "weighted_gather"]
     assert torch.equal(found, NSP()(tokens.contiguous()).tokens)

@@ -19,11 +19,14 @@ def switched_on(monkeypatch):
     monkeypatch.setitem(kernels._STATE, "on", True)
 
 
-def run_cases(name: str, **environment: str) -> None:
-    """Run a file of tests in a process where triton has not been imported yet."""
-    cases = Path(__file__).with_name(f"{name}.py")
-    # --noconftest: nothing in them is needed, and they import for seconds
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", str(cases)]
+CASES = Path(__file__).parent
+# --noconftest: nothing in them is needed, and they import for seconds
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest")
+
+
+def run_cases(**environment: str) -> None:
+    """Run the cases in a process where triton has not been imported yet: its interpreter is chosen by the import."""
+    command = [sys.executable, *PYTEST, str(CASES / "kernel_cases.py")]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -31,19 +34,20 @@ def run_cases(name: str, **environment: str) -> None:
 @pytest.mark.slow
 def test_through_the_interpreter():
     pytest.importorskip("triton")
-    run_cases("kernel_cases", TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    run_cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.mark.slow
-def test_compiling_for_a_device_that_is_not_there(tmp_path):
+def test_compiling_for_a_device_that_is_not_there(run_python, tmp_path):
     pytest.importorskip("triton")
-    run_cases("compiled_cases", TRITON_CACHE_DIR=str(tmp_path), CUDA_VISIBLE_DEVICES="")
+    run = run_python(*PYTEST, CASES / "compiled_cases.py", TRITON_CACHE_DIR=str(tmp_path), CUDA_VISIBLE_DEVICES="")
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.gpu
 @needs_gpu
 def test_on_the_device():
-    run_cases("kernel_cases")
+    run_cases()
 
 
 def test_they_are_off_until_they_are_switched_on(monkeypatch):
@@ -104,13 +108,21 @@ def test_which_windows_fit(window, width, fits):
     assert kernels.window_fits(window, width) is fits
 
 
-def test_the_cpu_needs_no_triton():
-    code = (
-        "import sys; sys.modules['triton'] = None; import torch; from stgridpool import STGridPool; "
-        "print(STGridPool()(torch.randn(8, 4, 4, 2).bfloat16()).tokens.shape[0])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "32"
+WITHOUT_TRITON = """
+import sys
+for name in [*sys.modules]:
+    if name.split(".")[0] in ("stgridpool", "triton"):
+        del sys.modules[name]
+sys.modules["triton"] = None
+import torch
+from stgridpool import STGridPool
+print(STGridPool()(torch.randn(8, 4, 4, 2).bfloat16()).tokens.shape[0])
+"""
+
+
+def test_the_cpu_needs_no_triton(run_python):
+    run = run_python("-c", WITHOUT_TRITON)
+    assert run.stdout.strip() == "32", run.stderr
 
 
 @pytest.mark.gpu
