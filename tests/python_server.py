@@ -21,10 +21,11 @@ import sys
 import threading
 import traceback
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
-import lmms_eval.evaluator  # noqa: F401 - this and the last import are the point
+import lmms_eval.evaluator  # noqa: F401 - this, the last import and `LATE_IMPORTS` are the point
 import yaml
 from filelock import FileLock
 from lmms_eval import tasks
@@ -34,6 +35,9 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 import lmms_eval_stgridpool.llava_video  # noqa: F401
 from lmms_eval_stgridpool.run.evaluation import unrecognised
 from lmms_eval_stgridpool.run.versions import untested_versions
+
+LATE_IMPORTS = ("nltk", "pytablewriter", "rich.progress")
+"""What lmms-eval 0.7.3 imports at the end of each run: for error bars, tables and bars of progress."""
 
 
 def listen(path):
@@ -176,7 +180,14 @@ def keep_what_was_imported():
         finalizer.atexit = False
 
 
+def import_late():
+    for name in LATE_IMPORTS:
+        with suppress(ImportError):  # another version of lmms-eval may need it no more
+            import_module(name)
+
+
 if __name__ == "__main__":
+    import_late()
     get_checkpoint_conversion_mapping("llava")  # makes a table that every model needs
     unrecognised(), untested_versions()  # what both read of installed packages is cached
     keep_what_was_imported()

@@ -87,7 +87,7 @@ def _kind(name: str, vision_config: dict[str, Any] | None) -> str:
 
 def _geometry(name: str, config_class: type[Any], vision_config: dict[str, Any] | None) -> Any:
     if vision_config is not None:
-        return config_class.from_dict(dict(vision_config))
+        return config_class(**vision_config)
     if not Path(name).is_dir():
         # Users' checkpoints name the folder of the tower during their training; its last part identifies the tower.
         if (geometry := known_geometry(name)) is not None:

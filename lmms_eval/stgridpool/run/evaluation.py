@@ -10,6 +10,7 @@ import inspect
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -92,15 +93,20 @@ def uses_response_cache() -> bool:
 def unrecognised() -> list[str]:
     """List what this project needs and the installed lmms-eval no longer has, and warn about it."""
     missing = missing_reports()
-    functions = functions_of(_EVALUATOR, "simple_evaluate")
-    known = {argument.arg for function in functions for argument in ast.walk(function) if isinstance(argument, ast.arg)}
-    missing += [f"{_EVALUATOR}.simple_evaluate({name}=)" for name in PARAMETERS if name not in known]
+    missing += [f"{_EVALUATOR}.simple_evaluate({name}=)" for name in PARAMETERS if name not in _parameters()]
     if missing:
         logger.warning(
             f"lmms-eval {version('lmms_eval')} lacks {', '.join(missing)}: an evaluation that fails outside of the "
             "model may end with status 0, so check that results were written"
         )
     return missing
+
+
+@cache
+def _parameters() -> frozenset[str]:
+    """Return the names of the parameters of the installed `simple_evaluate`."""
+    nodes = (node for function in functions_of(_EVALUATOR, "simple_evaluate") for node in ast.walk(function))
+    return frozenset(node.arg for node in nodes if isinstance(node, ast.arg))
 
 
 def results_folder(arguments: Namespace) -> Path | None:

@@ -108,6 +108,7 @@ def _functions(module: str) -> tuple[ast.FunctionDef, ...]:
     return tuple(node for node in nodes if isinstance(node, ast.FunctionDef))
 
 
+@cache
 def _says(module: str, name: str, beginning: str) -> bool:
     """Tell whether a function contains a string that begins with `beginning`."""
     nodes = [node for function in functions_of(module, name) for node in ast.walk(function)]
