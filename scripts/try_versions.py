@@ -27,6 +27,8 @@ NEWEST = ("transformers", "lmms-eval", "datasets", "accelerate", "filelock")
 HUGGING_FACE = ("transformers", "huggingface-hub", "tokenizers", "safetensors")  # what another transformers may need
 _TORCH = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
 CONTRACT, ADAPTERS = "contract", "adapters"  # markers of tests
+SHARED_OUT = ("--numprocesses", "auto", "--maxprocesses", "4", "--max-worker-restart", "0", "--dist", "loadfile")
+"""Options of pytest that share the tests out to the cores."""
 _FAILED = re.compile(
     r"^(?:FAILED|ERROR) (?P<file>\S+?\.py)(?:::test_(?P<test>\w+))?(?:\[(?P<case>.+?)\])?(?: - (?P<error>.*))?$",
     re.MULTILINE,
@@ -112,9 +114,8 @@ def run_tests(title: str, versions: Mapping[str, str], marker: str = CONTRACT, o
     overlay = make_overlay(versions)
     path = [str(overlay), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "COLUMNS": "240"}
-    cores = ["--numprocesses", "auto", "--maxprocesses", "4", "--max-worker-restart", "0", "--dist", "loadfile"]
     part = ["--exitfirst", "-k", only] if only else []
-    command = [sys.executable, "-m", "pytest", "-m", marker, "--color=no", *cores, *part]
+    command = [sys.executable, "-m", "pytest", "-m", marker, "--color=no", *SHARED_OUT, *part]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )

@@ -23,7 +23,9 @@ def test_of_something_else():
 
 @pytest.fixture
 def script(load_script, tmp_path, monkeypatch):
+    """The script, which has one process of pytest run the tests: starting others takes longer than a test."""
     script = load_script("try_versions")
+    monkeypatch.setattr(script, "SHARED_OUT", ())
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "OVERLAYS", tmp_path / "overlays")
     return script
@@ -69,6 +71,7 @@ def write_tests(folder, text=CONTRACT):
 
 
 def test_contract_tests_and_their_processes_see_the_overlay(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "SHARED_OUT", ("--numprocesses", "1"))  # they start processes of their own
     write_tests(tmp_path)
     overlay = tmp_path / "overlay"
     overlay.mkdir()
@@ -101,7 +104,7 @@ def test_a_test_without_cases_and_a_file_that_cannot_be_imported_are_named(scrip
     monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
     assert script.run_tests("oldest", {"a": "1"}, script.ADAPTERS) == 1
     assert capsys.readouterr().out.splitlines()[1:] == ["oldest: test_some.py breaks 'one axis': ValueError: two"]
-    write_tests(tmp_path, "from transformers import LlavaThree\n")
+    write_tests(tmp_path, "from json import LlavaThree\n")
     assert script.run_tests("oldest", {"a": "1"}, script.ADAPTERS)
     _, broken = capsys.readouterr().out.splitlines()
     assert broken.startswith("oldest: test_some.py breaks 'it can be imported': ")
