@@ -19,7 +19,7 @@ def main(path):
         result.raise_error()
         if result.result is not None:
             shown += shell.display_formatter.format(result.result)[0]
-    print(json.dumps(shown))
+    sys.stdout.write(json.dumps(shown) + "\n")
 
 
 if __name__ == "__main__":
