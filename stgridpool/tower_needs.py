@@ -18,7 +18,7 @@ class _TowerLayer(Need):
 
     Attributes:
         layer: Layer, counted back from the one whose output the checkpoint uses as features: -1 is that one, -2 the
-            one before it; -1000 to -1.
+            one before it; -1000 to 0. 0 is the layer that would read the features if it ran, as in PruMerge.
         joined: Whether all heads count as one head of full width, as in PruMerge, instead of the mean over heads.
 
     Raises:
@@ -29,7 +29,7 @@ class _TowerLayer(Need):
     joined: bool = False
 
     def __post_init__(self) -> None:
-        whole_number("layer", self.layer, -MOST_LAYERS, -1)
+        whole_number("layer", self.layer, -MOST_LAYERS, 0)
         flag("joined", self.joined)
 
 

@@ -95,9 +95,12 @@ class OpenClipTower(VisionTower):
             blocks, has_class_token = self.vision_tower.transformer.resblocks, True
         else:
             blocks, has_class_token = getattr(trunk, "blocks", ()), getattr(trunk, "cls_token", None) is not None
-        layers = [_attention_layer(block) for block in blocks[: len(blocks) + self.select_layer + 1]]
+        num_run = len(blocks) + self.select_layer + 1
+        layers = [_attention_layer(block) for block in blocks[:num_run]]
         known = [layer for layer in layers if layer is not None]
-        return TowerEvidence(self.name, known if len(known) == len(layers) else (), self.num_patches, has_class_token)
+        behind = next(map(_attention_layer, blocks[num_run:]), None)
+        known = known if len(known) == len(layers) else []
+        return TowerEvidence(self.name, known, self.num_patches, has_class_token, behind=behind)
 
     def named_weights(self) -> dict[str, torch.Tensor]:
         """See the base class."""
@@ -115,15 +118,15 @@ def _attention_layer(block: nn.Module) -> AttentionLayer | None:
     """Describe where to read queries and keys in a block; None if its attention is of another kind."""
     attention: Any = getattr(block, "attn", None)
     if isinstance(attention, TimmAttention):
-        return AttentionLayer(block, attention.q_norm, attention.k_norm, _as_is, _as_is, attention.scale)
+        return AttentionLayer(block, attention.q_norm, attention.k_norm, _as_is, _as_is, attention.scale, block)
     if isinstance(attention, OpenClipAttention) and not attention.scaled_cosine:
-        return AttentionLayer(block, attention.ln_q, attention.ln_k, _as_is, _as_is, attention.scale)
+        return AttentionLayer(block, attention.ln_q, attention.ln_k, _as_is, _as_is, attention.scale, block)
     if isinstance(attention, nn.MultiheadAttention) and attention.batch_first and attention._qkv_same_embed_dim:
         source: Any = (
             block.ln_1
         )  # the projections are no modules, and a hook would keep the attention off its fast path
         queries, keys = (partial(_project, attention, part) for part in range(2))
-        return AttentionLayer(block, source, source, queries, keys, attention.head_dim**-0.5)
+        return AttentionLayer(block, source, source, queries, keys, attention.head_dim**-0.5, block)
     return None
 
 

@@ -110,6 +110,7 @@ class ClipTower(VisionTower):
             has_class_token=True,
             may_have_joint_patches=True,
             joint=None if self.text_tower is None else self._joint,
+            behind=next(map(_attention_layer, self.vision_tower.encoder.layers[self.num_layers_run :]), None),
         )
 
     def load_text_tower(self, source: str) -> None:
@@ -130,4 +131,5 @@ def _attention_layer(layer: Any) -> AttentionLayer:
     """Describe where to read queries and keys in a layer of transformers' SigLIP or CLIP: after their projections."""
     attention = layer.self_attn
     split = partial(split_heads, attention.num_heads)
-    return AttentionLayer(layer, attention.q_proj, attention.k_proj, split, split, attention.scale)
+    run = partial(layer, attention_mask=None)
+    return AttentionLayer(layer, attention.q_proj, attention.k_proj, split, split, attention.scale, run)

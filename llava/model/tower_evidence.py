@@ -44,6 +44,7 @@ class AttentionLayer:
         queries: Maps the output of `query_source` to the queries (B, heads, L, d).
         keys: Maps the output of `key_source` to the keys (B, heads, L, d).
         scale: Factor of the products of queries and keys.
+        run: Applies the layer to hidden states (B, L, C).
     """
 
     block: nn.Module
@@ -52,6 +53,7 @@ class AttentionLayer:
     queries: Callable[[Tensor], Tensor]
     keys: Callable[[Tensor], Tensor]
     scale: float
+    run: Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ class TowerEvidence:
         pool_head: The pooling head, if it was loaded.
         may_have_joint_patches: Whether patches can be projected into a space shared with text, which needs `joint`.
         joint: Projects features (B, P, C) into that space, if it was loaded.
+        behind: The layer behind those that run, if the tower has it; it runs only for evidence about layer 0.
     """
 
     name: str
@@ -78,6 +81,7 @@ class TowerEvidence:
     pool_head: PoolHead | None = None
     may_have_joint_patches: bool = False
     joint: Callable[[Tensor], Tensor] | None = None
+    behind: AttentionLayer | None = None
 
     def offered(self) -> frozenset[type[Need]]:
         """Return the kinds of evidence that this tower can compute, including those of parts that are not loaded."""
@@ -92,8 +96,8 @@ class TowerEvidence:
         """Check that this tower can compute the evidence for `needs`.
 
         Raises:
-            ValueError: If a need is of a kind that is not offered, names a layer that does not run, or requires a class
-                token, pooling head or text half that is missing; the message says which, and what to do.
+            ValueError: If a need is of a kind that is not offered, names a layer that the tower lacks, or requires a
+                class token, pooling head or text half that is missing; the message says which, and what to do.
         """
         for need in needs:
             if not self.has_class_token and (isinstance(need, ClassAttention) or need == FrameVectors("class")):
@@ -105,9 +109,14 @@ class TowerEvidence:
                 raise ValueError(f"{need!r} asks for {self._missing_pool_head()}")
             if isinstance(need, JointPatches) and self.may_have_joint_patches and self.joint is None:
                 raise ValueError(missing_text_tower(need, self.name))
-            layer = getattr(need, "layer", None)
+            layer = _layer(need)
             if layer is not None and self.layers and layer < -len(self.layers):
                 raise ValueError(f"{need!r}: the vision tower {self.name} runs {len(self.layers)} layers")
+            if layer == 0 and self.behind is None:
+                raise ValueError(
+                    f"{need!r} asks for the layer behind the features, and the vision tower {self.name} has none "
+                    "there: use importance=received, or a layer below 0"
+                )
             if need == FrameVectors("class") and not self.layers:
                 raise ValueError(f"{need!r}: no layer of the vision tower {self.name} can be watched")
             if type(need) not in self.offered():
@@ -128,6 +137,9 @@ class TowerEvidence:
         self.check(needs)
         with captured(module for need in needs for module in self._watched(need)) as outputs:
             features = encode()
+            if self.behind is not None and any(_layer(need) == 0 for need in needs):
+                with torch.no_grad():
+                    self.behind.run(outputs[self.layers[-1].block])
         with torch.no_grad():
             pooled = None
             if self.pool_head is not None and any(missing_part(need) == "pool_head" for need in needs):
@@ -137,18 +149,22 @@ class TowerEvidence:
 
     def _watched(self, need: Need) -> tuple[nn.Module, ...]:
         """Return the modules from whose outputs `need` is computed."""
+        last = (self.layers[-1].block,) if _layer(need) == 0 or need == FrameVectors("class") else ()
         if isinstance(need, AttentionReceived | ClassAttention):
-            layer = self.layers[need.layer]
-            return layer.query_source, layer.key_source
+            layer = self._layer_of(need)
+            return layer.query_source, layer.key_source, *last
         if isinstance(need, TowerKeys):
-            return (self.layers[need.layer].key_source,)
-        return (self.layers[-1].block,) if need == FrameVectors("class") else ()
+            return self._layer_of(need).key_source, *last
+        return last
+
+    def _layer_of(self, need: AttentionReceived | ClassAttention | TowerKeys) -> AttentionLayer:
+        return self.behind if need.layer == 0 and self.behind is not None else self.layers[need.layer]
 
     def _evidence(
         self, need: Need, features: Tensor, outputs: dict[nn.Module, Any], pooled: tuple[Tensor, Tensor] | None
     ) -> Tensor:
         if isinstance(need, AttentionReceived | ClassAttention | TowerKeys):
-            layer = self.layers[need.layer]
+            layer = self._layer_of(need)
             keys, scale = layer.keys(outputs[layer.key_source]), layer.scale
             if need.joined:
                 keys, scale = join_heads(keys), scale * keys.shape[1] ** -0.5
@@ -179,6 +195,12 @@ class TowerEvidence:
             "with the option pool_head, a folder or hub name of the original tower such as "
             "pool_head=google/siglip-so400m-patch14-384"
         )
+
+
+def _layer(need: Need) -> int | None:
+    """Return the layer that a need names, if any."""
+    layer: int | None = getattr(need, "layer", None)
+    return layer
 
 
 def split_heads(num_heads: int, tokens: Tensor) -> Tensor:

@@ -85,10 +85,10 @@ def _parts(tower: VisionTower) -> TowerParts:
 
 
 def _layer(need: Need, depth: int) -> int:
-    """Return the layer, from 0, that evidence is computed from; `depth` for the features."""
-    if need == FrameVectors("class"):
-        return depth - 1
+    """Return the layer, from 0, that evidence is computed from; `depth` for the features without other tokens."""
     layer = getattr(need, "layer", None)
+    if need == FrameVectors("class") or layer == 0:  # it takes the class token, which features may lack
+        return depth - 1
     return depth if layer is None else depth + int(layer)
 
 

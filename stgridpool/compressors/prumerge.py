@@ -17,8 +17,11 @@ from stgridpool.plan import Plan, Shape, to_device
 from stgridpool.scorer import Budgeted, equal_shares
 from stgridpool.video_tokens import VideoTokens
 
-IMPORTANCE: dict[str, Need] = {"received": AttentionReceived(joined=True), "class": ClassAttention(joined=True)}
-"""Attention of one head over the full width, by the names that options have for it."""
+IMPORTANCE: dict[str, tuple[Need, Need]] = {
+    "received": (AttentionReceived(joined=True), TowerKeys(joined=True)),
+    "class": (ClassAttention(0, joined=True), TowerKeys(0, joined=True)),
+}
+"""Attention of one head over the full width, and its keys, by the names that options have for them."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,9 @@ class PruMerge(Budgeted):
     In ``preset="released"`` sums stay sums, so that the extra token is much shorter than others; ``corrected`` divides
     by the sum of the weights. The released code has no budget, but counts the outliers of attention.
 
-    Other differences from the source: it merges in front of the projector, by the layer behind the one whose output it
-    takes; here projected tokens are merged by the last layer that runs. For SigLIP, which has no class token, the
-    attention received stands in, as in EffiVLM-Bench. Tokens stay in raster order.
+    Attention of CLIP's class token, and keys, are those of the layer behind the features, as released. SigLIP has no
+    class token, so that attention received in the last layer that runs stands in, as in EffiVLM-Bench. Unlike the
+    source, which merges in front of the projector, we merge projected tokens, and tokens stay in raster order.
 
     Source: LLaVA-PruMerge (ICCV 2025), arXiv 2403.15388.
 
@@ -72,7 +75,7 @@ class PruMerge(Budgeted):
     @property
     def needs(self) -> frozenset[Need]:
         """The attention that `importance` names, and keys."""
-        return frozenset({IMPORTANCE[self.importance], TowerKeys(joined=True)})
+        return frozenset(IMPORTANCE[self.importance])
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
         """See `Compressor.planned_count`; None where attention decides."""
@@ -110,7 +113,8 @@ class PruMerge(Budgeted):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Choose centres, and say how much of each token goes into each of them and into the extra tokens."""
         sets = Sets.within(tokens, "frame")
-        attention = evidence[IMPORTANCE[self.importance]].float()[sets.index]  # (T, R)
+        attention, keys = (evidence[need].float() for need in IMPORTANCE[self.importance])
+        attention = attention[sets.index]  # (T, R)
         centres, counts = self.centres(attention.masked_fill(~sets.is_there, -torch.inf), sets, tokens)
         counts = to_device(counts, centres.device)[:, None]
         is_centre = torch.arange(centres.shape[1], device=centres.device) < counts  # (T, C)
@@ -119,7 +123,7 @@ class PruMerge(Budgeted):
         is_dropped = sets.is_there & (itself.sum(1) == 0)
         is_dropped &= is_dropped.cumsum(1) > repeats  # the released way to drop loses a token for each repeated one
 
-        keys = F.normalize(evidence[TowerKeys(joined=True)].float(), dim=-1)[sets.index]
+        keys = F.normalize(keys, dim=-1)[sets.index]
         near = nearest_others(keys, centres, is_centre, is_dropped, self.neighbours).float()
         merged = (near[:, :, : centres.shape[1]] @ itself + near[:, :, centres.shape[1] :]) * attention[:, None]
         extra = attention.where(is_dropped, 0)[:, None]

@@ -26,7 +26,7 @@ from stgridpool.frame_evidence import FrameCosines
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: AttentionReceived(0), "layer must be a whole number from -1000 to -1, got 0"),
+        (lambda: AttentionReceived(1), "layer must be a whole number from -1000 to 0, got 1"),
         (lambda: ClassAttention(-1001), "got -1001"),
         (lambda: TowerKeys(-1.0), "got -1.0"),
         (lambda: AttentionReceived(True), "got True"),

@@ -2,14 +2,17 @@
 
 import copy
 import json
+from collections import Counter
 
 import accelerate
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
 from llava.model.capture import captured
 from llava.model.tower import ClipTower, SiglipTower
+from stgridpool import PruMerge, PruMergePlus
 from stgridpool.algorithms.patch_attention import attention_received
 from stgridpool.evidence import (
     AttentionReceived,
@@ -160,6 +163,59 @@ def test_joined_heads_are_one_head_of_full_width(make, layer):
     if prefix:
         of_class = ClassAttention(layer, joined=True)
         same(tower.with_evidence(PIXELS, [of_class])[1][of_class], weights[:, 0, 1:].flatten())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["base_adaptive", "base_fixed", "plus_adaptive", "plus_fixed"])
+def test_prumerge_equals_the_original_through_a_whole_tower(golden, case):
+    """Its code on a CLIP of 24 layers: features are those of the last but one, attention and keys of the last."""
+    folder = golden / "methods" / "prumerge"
+    [variant] = [one for one in json.loads((folder / "tower.json").read_text())["variants"] if one["tag"] == case]
+    tensors = load_file(folder / "tower.safetensors")
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 24, "num_attention_heads": 4}
+    config = CLIPVisionConfig(**sizes, image_size=24, patch_size=1, hidden_act="quick_gelu")
+    tower = ClipTower("openai/clip", config, -2, "patch").eval()
+    weights = {name.removeprefix("w.vision_model."): tensors[name].float() for name in tensors if name[:2] == "w."}
+    tower.vision_tower.load_state_dict(weights)
+    kind = PruMerge if case.startswith("base") else PruMergePlus
+    method = kind(attention_share="adaptive" if case.endswith("adaptive") else 1 / 8, importance="class")
+    features, evidence = tower.with_evidence(tensors["pixel_values"][: variant["T"]].float(), method.needs)
+    out, plan = method(features.unflatten(1, (24, 24)), evidence)
+    frames, places = variant["T"], tensors[f"{case}.idx"].long()
+    assert len(plan) == frames * variant["tokens_out"]
+    expected, found = tensors[f"{case}.feat_fp"], torch.stack([out.sum(1), out @ (torch.arange(32) / 32)], 1)
+    for frame, anchors in enumerate(plan.anchor.view(frames, -1) - 576 * torch.arange(frames)[:, None]):
+        centres = Counter(places[frame].tolist())
+        [extra] = (Counter(anchors.tolist()) - centres).elements()
+        assert Counter(anchors.tolist()) - Counter([extra]) == centres
+        rows = found.view(frames, -1, 2)[frame]
+        nearest = (expected[frame][:, None] - rows).abs().amax(2).amin(1)
+        assert float(nearest.max()) < 2e-3
+
+
+def test_the_layer_behind_the_features():
+    """It runs only if evidence asks for it, also for features with the class token; towers without one say so."""
+    needs = [ClassAttention(0), AttentionReceived(0, joined=True), TowerKeys(0)]
+    for tower in (clip(), clip(-2, "cls_patch")):
+        attentions, hidden = eager(tower, 4)
+        features, evidence = tower.with_evidence(PIXELS, needs)
+        assert torch.equal(features, tower(PIXELS))
+        same(evidence[needs[0]], attentions[3][:, :, 0, 1:].mean(1).flatten())
+        block = tower.vision_tower.encoder.layers[3]
+        normed = block.layer_norm1(hidden[3])
+        queries, keys = block.self_attn.q_proj(normed), block.self_attn.k_proj(normed)
+        same(evidence[needs[1]], (queries @ keys.mT / 24**0.5).softmax(-1).mean(1)[:, 1:].flatten())
+        same(evidence[needs[2]], keys.unflatten(-1, (3, 8)).mean(-2)[:, 1:].flatten(0, 1))
+        with captured([block]) as outputs:
+            tower.with_evidence(PIXELS, [ClassAttention()])
+        assert not outputs
+    other = hub("vit")
+    with torch.no_grad():
+        weights = weights_of_blocks(other, PIXELS)[3]
+        same(other.with_evidence(PIXELS, [needs[0]])[1][needs[0]], weights[:, :, 0, 1:].mean(1).flatten())
+    for tower in (siglip(), clip(-1), hub("vit", -1)):
+        with pytest.raises(ValueError, match=r"layer behind the features, and the vision tower .* has none there"):
+            tower.check_needs([TowerKeys(0)])
 
 
 def weights_of_blocks(tower, pixels):

@@ -111,6 +111,8 @@ def test_missing_layers_and_parts_are_refused_by_name(name):
     adapter = adapter_for(model)
     with pytest.raises(ValueError, match=r"AttentionReceived\(layer=-4.*the vision tower of .* runs 3 layers"):
         check_needs(adapter, model, stgridpool.AOT(shallow=-4, deep=-1))
+    with pytest.raises(ValueError, match=r"TowerKeys\(layer=0.* native models compute nothing behind their features"):
+        tower_evidence.check_tower_needs(adapter, model, [TowerKeys(0)])
     with pytest.raises(ValueError, match=r"needs PoolHeadAttention.*this model offers AttentionReceived, FrameVectors"):
         stgridpool.compress(model, "fastvid")
     with pytest.raises(ValueError, match=r"FrameVectors\(source='pool_head'\) asks for a part that native"):

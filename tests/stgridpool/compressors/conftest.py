@@ -23,11 +23,11 @@ class PruMergeCases:
         side = int(x.shape[1] ** 0.5)
         if f"{case}.q" in self.inputs:
             attention = (self.inputs[f"{case}.q"].float() @ keys.mT / 32**0.5).softmax(-1).mean(1)
-            need = AttentionReceived(joined=True)
+            of_keys, need = TowerKeys(joined=True), AttentionReceived(joined=True)
         else:
             attention = (self.inputs[f"{case}.q_cls"].float()[:, None] @ keys.mT / 32**0.5).softmax(-1)[:, 0, 1:]
-            keys, need = keys[:, 1:], ClassAttention(joined=True)
-        return x.unflatten(1, (side, side)), {need: attention.flatten(), TowerKeys(joined=True): keys.flatten(0, 1)}
+            keys, of_keys, need = keys[:, 1:], TowerKeys(0, joined=True), ClassAttention(0, joined=True)
+        return x.unflatten(1, (side, side)), {need: attention.flatten(), of_keys: keys.flatten(0, 1)}
 
     def compare(self, method, variant):
         """Compare; centres are in the original's order, the extra token last, ours in the order of their places."""

@@ -79,7 +79,7 @@ def test_attention_may_be_nothing():
 
 def test_needs_and_bad_options():
     assert PruMerge().needs == {ATTENTION, KEYS}
-    assert PruMerge(importance="class").needs == {ClassAttention(joined=True), KEYS}
+    assert PruMerge(importance="class").needs == {ClassAttention(0, joined=True), TowerKeys(0, joined=True)}
     assert PruMerge() == PruMerge(retention=0.25, preset="released", importance="received", neighbours=32)
     assert not PruMerge().query_aware
     assert PruMerge(attention_share=0.1).planned_count((2, 5, 5)) == 6
