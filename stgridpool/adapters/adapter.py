@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.none import NoCompression
 from stgridpool.evidence import Evidence
+from stgridpool.plan import Shape
 
 if TYPE_CHECKING:
     from stgridpool.adapters.prompt import CompressedPrompt
@@ -76,6 +77,7 @@ class Adapter:
         lists_per_prompt: Whether the processor takes a list of videos for each prompt, not one list; class attribute.
         sampling: How many frames the family takes if a checkpoint's processor does not say: "fps", frames per second
             of video, or "num_frames"; class attribute.
+        blank_options: Options with which the video processor does not look at the values of pixels; class attribute.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -89,6 +91,7 @@ class Adapter:
     tower_name: ClassVar[str | None] = None
     lists_per_prompt: ClassVar[bool] = False
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 32}
+    blank_options: ClassVar[Mapping[str, Any]] = {}
 
     def slots(self, model: Any, inputs: Inputs, kind: str = VIDEO) -> Tensor:
         """Tell which positions are placeholders of videos, or of images: (B, L) bool.
@@ -127,6 +130,26 @@ class Adapter:
         """Return where newline tokens, the rows of `tail`, go: one of `NEWLINE_POSITIONS`; None to leave them in place.
 
         A checkpoint may have been trained with a different layout from that of the class that runs it.
+        """
+        return None
+
+    def source_shape(self, model: Any, video: Inputs) -> Shape:
+        """Return (T, H, W) of a video's patches, or of its tokens without own pooling, before anything is encoded.
+
+        Args:
+            model: The model; its weights may be on the device "meta".
+            video: The output of the checkpoint's video processor for this video alone, whose pixels may be there, too.
+        """
+        pixels: Tensor = video[self.video_inputs[0]]  # (1, T, 3, h, w)
+        frames, _, height, width = pixels.shape[1:]
+        side = model.config.vision_config.patch_size
+        return frames, height // side, width // side
+
+    def kept_tokens(self, video: Inputs) -> int | None:
+        """Return the number of tokens that have a placeholder if the model itself drops some; None for all.
+
+        Args:
+            video: See `source_shape`; with pixels.
         """
         return None
 

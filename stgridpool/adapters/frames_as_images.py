@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stgridpool.adapters.adapter import IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.token_blocks import blocks_of_tokens
+from stgridpool.plan import Shape
 
 logger = logging.getLogger(__name__)
 _DIGITS = 3  # at most, by which the numbers of frames of a video differ in length
@@ -64,6 +65,16 @@ class FramesAsImagesAdapter(Adapter):
             )
         tokens = pictures.unflatten(1, (side, side)).split(counts)
         return [EncodedVisual(own, kind=kind) for own, kind in zip(tokens, kinds, strict=True)]
+
+    def side(self, model: Any) -> int:
+        """Return the number of tokens along a side of a picture."""
+        raise NotImplementedError(f"{type(self).__name__} must define side")
+
+    def source_shape(self, model: Any, video: Inputs) -> Shape:
+        """Return (T, H, W) of the tokens; video processors name the frames by what they are, or as the model does."""
+        pixels: Tensor = next(video[name] for name in ("pixel_values_videos", "pixel_values") if name in video)
+        side = self.side(model)
+        return pixels.shape[1], side, side
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

@@ -22,3 +22,9 @@ class InternVLAdapter(FramesAsImagesAdapter):
         """Encode all pictures: (F, H * W, D)."""
         pictures: Tensor = model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output
         return pictures
+
+    def side(self, model: Any) -> int:
+        """Return the number of tokens along a side of a picture: several patches are a token."""
+        size, patch = (getattr(model.config.vision_config, name) for name in ("image_size", "patch_size"))
+        size, patch = (one if isinstance(one, int) else one[0] for one in (size, patch))
+        return int(size // patch * model.config.downsample_ratio)

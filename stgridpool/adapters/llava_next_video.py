@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.token_blocks import blocks_of_tokens
+from stgridpool.plan import Shape
 
 
 class LlavaNextVideoAdapter(Adapter):
@@ -29,6 +30,12 @@ class LlavaNextVideoAdapter(Adapter):
         frames = pixels.shape[1]
         features = model.get_video_features(pixels, return_dict=True).pooler_output
         return [EncodedVisual(_lattice(rows.reshape(frames, -1, rows.shape[-1]))) for rows in features]
+
+    def source_shape(self, model: Any, video: Inputs) -> Shape:
+        """Return (T, H, W) of the pooled tokens."""
+        frames, height, width = super().source_shape(model, video)
+        stride = model.config.spatial_pool_stride
+        return frames, height // stride, width // stride
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

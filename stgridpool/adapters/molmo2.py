@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
+from stgridpool.plan import Shape
 
 
 class Molmo2Adapter(Adapter):
@@ -36,6 +37,11 @@ class Molmo2Adapter(Adapter):
         features = model.model.get_video_features(*arguments, return_dict=True).pooler_output
         shapes = inputs["video_grids"].tolist()
         return [EncodedVisual(rows.unflatten(0, shape)) for rows, shape in zip(features, shapes, strict=True)]
+
+    def source_shape(self, model: Any, video: Inputs) -> Shape:
+        """Return (T, H, W) of the tokens."""
+        ((frames, height, width),) = video["video_grids"].tolist()
+        return frames, height, width
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

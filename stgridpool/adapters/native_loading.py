@@ -45,10 +45,19 @@ def load_native(
     wrong = sorted({*info["missing_keys"], *(name for name, *_ in info.get("mismatched_keys", ()))})
     if wrong:
         raise ValueError(f"{checkpoint} lacks weights of the model, which would be random: {', '.join(wrong[:5])}")
+    return model.eval(), load_processor(checkpoint)
+
+
+def load_processor(checkpoint: str) -> Any:
+    """Load the processor of a checkpoint.
+
+    Args:
+        checkpoint: Folder or hub name.
+    """
     processor = AutoProcessor.from_pretrained(checkpoint)
     if getattr(processor.video_processor, "cap_pixels_per_frame", False) is None:
         processor.video_processor.cap_pixels_per_frame = True  # as in Qwen's own code; transformers will change to it
-    return model.eval(), processor
+    return processor
 
 
 def set_pixels(processor: Any, fewest: int | None, most: int | None) -> None:

@@ -63,9 +63,37 @@ class NativeRecipe:
         text = self.text([{"role": "user", "content": [{"type": "video"}]}])
         inputs = self._call(recorder, text, [shown], [_metadata(source, indices, frames.shape)], **options)
         found = {name: self._typed(name, value) for name, value in inputs.items() if isinstance(value, Tensor)}
-        found |= recorder.tensors()
-        numbers = torch.tensor([source.num_frames, source.frame_rate, *frames.shape[1:3]], dtype=torch.float64)
-        return found | {FRAMES: torch.tensor(indices), SOURCE: numbers}
+        height, width = frames.shape[1:3]
+        return found | recorder.tensors() | _facts(source, indices, (height, width))
+
+    def outline(
+        self, size: tuple[int, int], indices: Sequence[int], source: Source, blank: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what the video processor makes of frames of a size, without their pixels, and the record of them.
+
+        Where it marks tokens by their pixels, it marks all of them.
+
+        Args:
+            size: Height and width of the frames, in pixels.
+            indices: The position of each frame in the file.
+            source: The file.
+            blank: See `Adapter.blank_options`.
+
+        Returns:
+            Its output, with pixels on the device "meta", and what `prompt` takes.
+        """
+        frames: Any = torch.empty((len(indices), *size, 3), dtype=torch.uint8, device="meta")
+        shown, options = self.rule.prepare(frames)
+        videos, metadata = [shown], [_metadata(source, indices, frames.shape)]
+        lists = ([videos], [metadata]) if self._lists_per_prompt else (videos, metadata)
+        options |= blank
+        named = {"video_metadata": lists[1], "do_sample_frames": False, "return_tensors": "pt", **options}
+        output = self.processor.video_processor(lists[0], **named)
+        made = {name: value for name, value in output.items() if isinstance(value, Tensor)}
+        for name, value in made.items():
+            if value.is_meta and not name.startswith("pixel"):
+                made[name] = torch.ones_like(value, device="cpu")
+        return made, _record(made) | _facts(source, indices, size)
 
     def text(self, messages: Sequence[Mapping[str, Any]], opens_answer: bool = True) -> str:
         """Write messages by the chat template.
@@ -127,10 +155,15 @@ class _Recorder:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that describe the video: shapes instead of pixels, everything else as it is."""
-        tensors = {name: value for name, value in self._returned.items() if isinstance(value, Tensor)}
-        pixels = {name: value for name, value in tensors.items() if name.startswith("pixel")}
-        shapes = {SHAPE + name: torch.tensor(value.shape) for name, value in pixels.items()}
-        return shapes | {RECORD + name: value for name, value in tensors.items() if name not in pixels}
+        return _record(self._returned)
+
+
+def _record(returned: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return what a video processor has returned: shapes instead of pixels, every other tensor as it is."""
+    tensors = {name: value for name, value in returned.items() if isinstance(value, Tensor)}
+    pixels = {name: value for name, value in tensors.items() if name.startswith("pixel")}
+    shapes = {SHAPE + name: torch.tensor(value.shape) for name, value in pixels.items()}
+    return shapes | {RECORD + name: value for name, value in tensors.items() if name not in pixels}
 
 
 class _StandIn:
@@ -164,6 +197,12 @@ def _empty(shapes: Sequence[list[int]]) -> Tensor:
             "smaller max_frames_num, so that all have as many"
         )
     return torch.zeros(()).expand(sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def _facts(source: Source, indices: Sequence[int], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return what processors are told about a video, as tensors by name."""
+    numbers = torch.tensor([source.num_frames, source.frame_rate, *size], dtype=torch.float64)
+    return {FRAMES: torch.tensor(indices), SOURCE: numbers}
 
 
 def _metadata(source: Source, indices: Sequence[int], shape: Sequence[int]) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stgridpool.adapters.adapter import HF, IMAGE, VIDEO, Adapter, Clips, EncodedVisual, Inputs
 from stgridpool.adapters.mrope import Grid, mrope_positions
+from stgridpool.plan import Shape
 
 
 class Qwen2VLAdapter(Adapter):
@@ -47,6 +48,10 @@ class Qwen2VLAdapter(Adapter):
         grids = inputs.get(f"{kind}_grid_thw")
         side = model.config.vision_config.spatial_merge_size
         return [] if grids is None else [(frames, rows // side, cols // side) for frames, rows, cols in grids.tolist()]
+
+    def source_shape(self, model: Any, video: Inputs) -> Shape:
+        """Return (T, H, W) of the tokens."""
+        return self.shapes(model, video, VIDEO)[0]
 
     def tower_rows(
         self, model: Any, inputs: Inputs, kind: str, rows: Tensor, visuals: Sequence[EncodedVisual]

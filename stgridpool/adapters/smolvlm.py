@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -27,3 +28,7 @@ class SmolVLMAdapter(FramesAsImagesAdapter):
         features = model.get_image_features(inputs["pixel_values"], masks, return_dict=True).pooler_output
         rows = torch.cat([prompt.flatten(0, -2) for prompt in features])
         return rows.reshape(-1, model.model.image_seq_len, rows.shape[-1])
+
+    def side(self, model: Any) -> int:
+        """Return the number of tokens along a side of a picture."""
+        return math.isqrt(model.model.image_seq_len)

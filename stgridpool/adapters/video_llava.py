@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from stgridpool.adapters.adapter import Adapter, Clips, EncodedVisual, Inputs
+from stgridpool.plan import Shape
 
 
 class VideoLlavaAdapter(Adapter):
@@ -28,6 +29,11 @@ class VideoLlavaAdapter(Adapter):
         pixels: Tensor = inputs["pixel_values_videos"]
         features = model.model.get_video_features(pixels, return_dict=True).pooler_output  # (B * T, 257, D)
         return [EncodedVisual(frames[:, None]) for frames in features.unflatten(0, pixels.shape[:2])]
+
+    def source_shape(self, model: Any, video: Inputs) -> Shape:
+        """Return (T, 1, W): the class token and the patches of a frame are one row."""
+        frames, height, width = super().source_shape(model, video)
+        return frames, 1, 1 + height * width
 
     def encode_images(self, model: Any, inputs: Inputs) -> list[EncodedVisual]:
         """Encode the images."""

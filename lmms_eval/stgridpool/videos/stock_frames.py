@@ -81,7 +81,7 @@ class QwenFrames:
 
     def prepare(self, frames: NDArray[np.uint8]) -> tuple[Any, dict[str, Any]]:
         """Return the frames resized, (T, 3, h, w) float32, and whether the processor may resize them."""
-        video = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        video = torch.as_tensor(frames).permute(0, 3, 1, 2)
         num_frames, _, height, width = video.shape
         size = self._size(height, width, num_frames)
         resized = resize(video, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True).float()
