@@ -106,7 +106,9 @@ def window_sides() -> list[Pair]:
     return sorted(sides, key=lambda side: max(side) / min(side))
 
 
-def planned_retention(compressor: Compressor, num_frames: int, reference: Reference) -> dict[str, float | None]:
+def planned_retention(
+    compressor: Compressor, num_frames: int, reference: Reference, total: int | None = None
+) -> dict[str, float | None]:
     """Return a method's retention by each of `DEFINITIONS`, as a fraction of the checkpoint's own tokens.
 
     None where the tokens decide. A generated token reads what entered each layer.
@@ -115,29 +117,34 @@ def planned_retention(compressor: Compressor, num_frames: int, reference: Refere
         compressor: The method, its options for the depth of the model settled.
         num_frames: T, at least 1.
         reference: The checkpoint.
+        total: See `planned_layers`.
     """
-    entering = planned_layers(compressor, num_frames, reference)
+    entering = planned_layers(compressor, num_frames, reference, total)
     known = [count for count in entering if count is not None]
-    own, is_known = reference.own_count(num_frames), len(known) == len(entering)
+    own = reference.own_count(num_frames) if total is None else total
+    is_known = len(known) == len(entering)
     average = sum(known) / len(entering) / own if is_known else None
     first, last = (None if count is None else count / own for count in (entering[0], entering[-1]))
     return {ENTERING: first, AVERAGE: average, LAST: last, READ: average}
 
 
-def planned_layers(compressor: Compressor, num_frames: int, reference: Reference) -> list[int | None]:
+def planned_layers(
+    compressor: Compressor, num_frames: int, reference: Reference, total: int | None = None
+) -> list[int | None]:
     """Return how many visual tokens enter each layer of the language model; None where the tokens decide.
 
     Args:
         compressor: See `planned_retention`.
         num_frames: T, at least 1.
         reference: The checkpoint.
+        total: Number of tokens where the model itself drops some of them; None if they fill the lattice.
     """
     steps = compressor.steps()
     early = [step for step in steps if step.is_before_features]
     replaces_pooling = any(step.place == PATCHES for step in steps)
     before = (*early, *(() if replaces_pooling else reference.own_pooling.steps()))
     steps = steps[len(early) :]
-    counts = planned_counts((*before, *steps), (num_frames, *reference.patches))
+    counts = planned_counts((*before, *steps), (num_frames, *reference.patches), total)
     entering: list[int | None] = []
     current = counts[len(before) - 1] if before else None
     counts = counts[len(before) :]

@@ -9,7 +9,7 @@ import typer
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
-    from lmms_eval_stgridpool.health.planning import Planned
+    from lmms_eval_stgridpool.health.planned import Planned
 
 VIDEO = typer.Argument(help="A video file.")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its settings and headers are read, not its weights.")
@@ -47,7 +47,8 @@ def plan(
     """
     from llava.video import VideoReadError, sampled_indices  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions  # noqa: PLC0415
-    from lmms_eval_stgridpool.health.planning import TEXT_TOKENS, Planner  # noqa: PLC0415
+    from lmms_eval_stgridpool.health.planned import TEXT_TOKENS  # noqa: PLC0415
+    from lmms_eval_stgridpool.health.planning import Planner  # noqa: PLC0415
     from lmms_eval_stgridpool.health.several_plans import fit_all, plan_all  # noqa: PLC0415
     from stgridpool.options import choice  # noqa: PLC0415
     from stgridpool.retention import DEFINITIONS  # noqa: PLC0415

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.known_towers import patches_per_side
@@ -11,58 +11,19 @@ from llava.model.newline_rule import newline_position
 from llava.model.own_pooling import pooling_compressor
 from llava.nvila.counts import VideoCounts
 from llava.nvila.layout import is_nvila
-from lmms_eval_stgridpool.health.largest import NEAR, largest
-from stgridpool import Compressor, Shape
+from lmms_eval_stgridpool.health.largest import largest
+from lmms_eval_stgridpool.health.planned import MOST_FRAMES, Outline, Planned, fit, plan_video
+from stgridpool import Compressor
 from stgridpool.budget import BudgetError
-from stgridpool.compressor import PATCHES, Step, planned_counts, steps_that_renumber
 from stgridpool.cost import DecoderSize
-from stgridpool.equal_budget import Reference, planned_layers, planned_retention
-from stgridpool.newline_counts import count_newlines
-from stgridpool.retention import WITH_NEWLINES
+from stgridpool.equal_budget import Reference
 
-TEXT_TOKENS = 64
-"""Tokens of template and question that are added to the video's for cost and context."""
-MOST_FRAMES = 100_000
 _SIZES = (
     *("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
     "vocab_size",
 )
 _DEFAULTS = {"mm_spatial_pool_mode": "bilinear", "mm_patch_merge_type": "flat", "mm_newline_position": "one_token"}
 """Defaults of `LlavaQwenConfig`."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What a method makes of a number of frames; None where the tokens decide.
-
-    Attributes:
-        compressor: The method with its options.
-        frames: Number of frames.
-        own_tokens: Visual tokens after the checkpoint's own pooling, without newlines.
-        tokens: Visual tokens that enter the language model.
-        newlines: Newline tokens beside them; at most that many if `newlines_are_exact` is False.
-        newlines_are_exact: Whether their number is known: they fall away where a row or frame has no token left.
-        kept: Tokens by each definition of retention.
-        retention: The same as fractions of `own_tokens`, or of these and their newlines.
-        tflops: Estimated floating-point operations of the prefill, 10^12, with `TEXT_TOKENS` of text.
-        kv_megabytes: Size of the cache of keys and values in 16 bits, 10^6 bytes.
-        positions: Positions of the longest prompt in the longest layer, `TEXT_TOKENS` included; None where the tokens
-            decide.
-        fits: Whether these are no more than the checkpoint's context; None if not known.
-    """
-
-    compressor: str
-    frames: int
-    own_tokens: int
-    tokens: int | None
-    newlines: int
-    newlines_are_exact: bool
-    kept: dict[str, int | None]
-    retention: dict[str, float | None]
-    tflops: float | None
-    kv_megabytes: float | None
-    positions: int | None
-    fits: bool | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +35,7 @@ class Planner:
         size: Size of the language model.
         newline_position: Where newline tokens stand.
         longest: Longest prompt, in positions.
-        text_tokens: Tokens of template and question that are added to the video's; class attribute.
     """
-
-    text_tokens: ClassVar[int] = TEXT_TOKENS
 
     reference: Reference
     size: DecoderSize
@@ -137,80 +95,26 @@ class Planner:
         own = Reference(counts.own_pooling, (counts.side, counts.side), size.layers)
         return cls(own, size, counts.newline_position, counts.longest)
 
+    def outline(self, frames: int) -> Outline:
+        """Return the sizes of a video of `frames` frames."""
+        return Outline(frames, self.reference, frames, self.newline_position)
+
     def plan(self, compressor: Compressor, frames: int) -> Planned:
         """Count what a method makes of `frames` frames.
 
         Raises:
             ValueError: If the model is not deep enough for it, or there are too few tokens for its options.
         """
-        method, reference = compressor.for_depth(self.reference.num_layers), self.reference
-        layers, own = planned_layers(method, frames, reference), reference.own_count(frames)
-        shape = self._lattice(method, frames)
-        newlines = count_newlines(shape or reference.own_shape(frames), self.newline_position)
-        is_exact = self.newline_position in ("one_token", "no_token") or (shape is not None and len(set(layers)) == 1)
-        retention = planned_retention(method, frames, reference)
-        own_newlines = count_newlines(reference.own_shape(frames), self.newline_position)
-        kept = {name: None if share is None else round(share * own) for name, share in retention.items()}
-        for name in tuple(kept):
-            count = kept[name]
-            with_newlines = count + newlines if count is not None and is_exact else None
-            kept[name + WITH_NEWLINES] = with_newlines
-            whole = own + own_newlines
-            retention[name + WITH_NEWLINES] = None if with_newlines is None else with_newlines / whole
-        known = [count + newlines + TEXT_TOKENS for count in layers if count is not None]
-        lengths = known if len(known) == len(layers) else None
-        first = layers[0]
-        front = planned_counts(self._front_steps(method), (frames, *reference.patches))[-1]
-        longest = first if first is not None and steps_that_renumber(method.steps()) else front
-        positions = None if longest is None else longest + newlines + TEXT_TOKENS
-        return Planned(
-            compressor=repr(method),
-            frames=frames,
-            own_tokens=own,
-            tokens=first,
-            newlines=newlines,
-            newlines_are_exact=is_exact,
-            kept=kept,
-            retention=retention,
-            tflops=None if lengths is None else self.size.prefill_flops(lengths) / 1e12,
-            kv_megabytes=None if lengths is None else self.size.kv_bytes(lengths) / 1e6,
-            positions=positions,
-            fits=None if positions is None or self.longest is None else positions <= self.longest,
-        )
+        method = compressor.for_depth(self.reference.num_layers)
+        return plan_video(method, self.outline(frames), self.size, self.longest)
 
     def fit(self, compressor: Compressor, most_tokens: int) -> int:
         """Return the largest number of frames of which at most `most_tokens` enter the language model, with newlines.
 
         Raises:
-            ValueError: If the fewest frames that the method takes have more, or the number of tokens depends on the
-                tokens.
+            ValueError: See `planned.fit`.
         """
-
-        def count(frames: int) -> int | None:
-            planned = self._taken(compressor, frames)
-            if planned is None:
-                return None
-            if planned.tokens is None:
-                raise ValueError(
-                    f"the number of tokens that {compressor!r} keeps depends on the video: give it a budget, such as "
-                    "retention, tokens or tokens_per_frame"
-                )
-            return planned.tokens + planned.newlines
-
-        def holds(frames: int) -> bool | None:
-            found = count(frames)
-            return None if found is None else found <= most_tokens
-
-        most = largest(holds, MOST_FRAMES)
-        if most is not None:
-            return most
-        counts = ((frames, count(frames)) for frames in range(1, NEAR + 1))
-        fewest = next(((frames, found) for frames, found in counts if found is not None), None)
-        if fewest is None:
-            raise ValueError(f"{compressor!r} takes no number of frames up to {NEAR}: change its budget")
-        frames, tokens = fewest
-        which = "one frame has" if frames == 1 else f"{frames} frames, the fewest that {compressor!r} takes, have"
-        raise ValueError(f"{which} {tokens} tokens, more than {most_tokens}")
+        return fit(lambda frames: self._taken(compressor, frames), compressor, most_tokens)
 
     def most_frames(self, compressor: Compressor) -> int | None:
         """Return the largest number of frames whose prompt fits into the checkpoint's context; None if none does."""
@@ -227,21 +131,6 @@ class Planner:
             return self.plan(compressor, frames)
         except BudgetError:
             return None
-
-    def _lattice(self, method: Compressor, frames: int) -> Shape | None:
-        """Return the lattice of the tokens that enter the language model; None if they do not fill one."""
-        shape: Shape | None = (frames, *self.reference.patches)
-        for step in self._front_steps(method):
-            shape = None if shape is None else step.compressor.planned_shape(shape)
-        return shape
-
-    def _front_steps(self, method: Compressor) -> list[Step]:
-        """Return the steps in front of the language model, including the checkpoint's own pooling."""
-        steps = [step for step in method.steps() if not step.is_inside]
-        if not any(step.place == PATCHES for step in steps):
-            early = sum(step.is_before_features for step in steps)
-            steps[early:early] = self.reference.own_pooling.steps()
-        return steps
 
 
 def _decoder_size(settings: Mapping[str, Any]) -> DecoderSize | None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from lmms_eval_stgridpool.comparison.choice import Choice
-from lmms_eval_stgridpool.health.planning import Planned, Planner
+from lmms_eval_stgridpool.health.planned import Planned
+from lmms_eval_stgridpool.health.planning import Planner
 
 
 def plan_all(

@@ -2,7 +2,8 @@
 
 import math
 
-from lmms_eval_stgridpool.health.planning import Planned, Planner
+from lmms_eval_stgridpool.health.planned import Planned
+from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from stgridpool import Bilinear, Chain
 from stgridpool.budget import BudgetError
