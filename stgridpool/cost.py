@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 LINEAR = "linear_attention"
 """What configurations call a layer of linear attention in `layer_types`."""
 
@@ -92,9 +91,7 @@ def _inner_width(config: Any) -> float:
     shared = getattr(config, "shared_expert_intermediate_size", None)
     if shared is None:
         shared = of_expert * (getattr(config, "n_shared_experts", None) or 0)
-    dense = set(getattr(config, "mlp_only_layers", None) or ()) | set(
-        range(getattr(config, "first_k_dense_replace", 0))
-    )
+    dense = {*(getattr(config, "mlp_only_layers", None) or ()), *range(getattr(config, "first_k_dense_replace", 0))}
     step = getattr(config, "decoder_sparse_step", None) or 1
     widths = [
         config.intermediate_size
