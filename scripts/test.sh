@@ -19,5 +19,7 @@ bash "$root/scripts/setup.sh"
 cd "$root"
 # The tests' tensors are small: more threads than one only wait for each other, the more so where a test starts processes.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# Compile every module once, not in each of the many processes.
+unset PYTHONDONTWRITEBYTECODE
 (($#)) || set -- --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 exec .venv/bin/python -m pytest "$@"

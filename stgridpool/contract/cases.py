@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -42,8 +43,9 @@ SHAPES: tuple[Shape, ...] = (
 NUM_COMPOSITIONS = 40
 
 
-def methods_to_test(names: list[str] | None) -> dict[str, Compressor]:
-    """Return the methods called `names`, or all of ours with their presets and 40 random compositions.
+@cache
+def methods_to_test(*names: str) -> dict[str, Compressor]:
+    """Return the methods called `names`; without any, all of ours with their presets and 40 random compositions.
 
     Presets that differ in thresholds alone are one case: the contract holds for any.
     """

@@ -16,7 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test the methods that ``--method`` names, or all."""
     if "compressor" in metafunc.fixturenames:
-        methods = methods_to_test(metafunc.config.getoption("--method", default=None))
+        methods = methods_to_test(*(metafunc.config.getoption("--method", default=None) or ()))
         if metafunc.definition.get_closest_marker("without_presets"):
             methods = {name: method for name, method in methods.items() if "[" not in name}
         metafunc.parametrize("compressor", methods.values(), ids=list(methods))
