@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
 from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
 from stgridpool.video_tokens import VideoTokens
@@ -27,6 +28,8 @@ from stgridpool.video_tokens import VideoTokens
 WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Of the kernels ``exp(-d^2 / (2 w))``, over squared distances of unit vectors."""
 TEMPERATURE = 0.01
+_CANCELS = 0.01
+"""Share of a channel's mean square under which its variance is not computed as that minus the squared mean."""
 _ENTRIES_ON_CPU, _ENTRIES_ON_GPU = 3 << 18, 1 << 25
 """Most features of a block, as far as one token or one frame allows: what a core's cache holds, or keeps a GPU busy."""
 
@@ -181,17 +184,34 @@ class _Frames:
 
 def _variances(frames: _Frames) -> Tensor:
     """Return the variance (D,) of each channel over the video."""
-    sums, squares, shift = [], [], None
-    for block, part, places in frames.blocks():
-        number = torch.arange(places.start, places.start + block.shape[1], device=block.device)
-        ones = (number < frames.sizes[part, None]).float()[:, None]  # (t, 1, r)
-        # Variances do not depend on the origin, and near the tokens squares are accurate.
-        shift = block[0, 0].clone() if shift is None else shift
-        moved = torch.sub(block, shift, out=frames.space[: len(block), : block.shape[1]])
-        sums.append((ones @ moved)[:, 0])
-        squares.append((ones @ moved.square_())[:, 0])
+    sums, squares = [], frames.space.new_zeros(0)
+    for block, _, _ in frames.blocks():
+        for rows in block.flatten(0, 1).split(rows_at_a_time(block)):
+            if not sums:
+                squares, ones = torch.zeros_like(rows), torch.ones_like(rows[:, 0])
+            sums.append(ones[: len(rows)] @ rows)
+            squares[: len(rows)].addcmul_(rows, rows)  # over blocks: to sum the squares of each would read them again
     count = frames.sizes.sum()
-    return torch.cat(squares).sum(0) / count - (torch.cat(sums).sum(0) / count).square()
+    mean_square = squares.sum(0, dtype=torch.float64) / count
+    variance = mean_square - (torch.stack(sums).sum(0, dtype=torch.float64) / count).square()
+    inaccurate = (variance < _CANCELS * mean_square).nonzero().flatten()
+    if len(inaccurate):
+        variance[inaccurate] = _accurate_variances(frames, inaccurate)
+    return variance.float()
+
+
+def _accurate_variances(frames: _Frames, channels: Tensor) -> Tensor:
+    """Return the variances of some channels in float64: they do not depend on the origin, here the first token."""
+    origin, sums, squares = None, [], []
+    for block, part, places in frames.blocks():
+        few = block[:, :, channels].double()
+        origin = few[0, 0].clone() if origin is None else origin
+        number = torch.arange(places.start, places.start + block.shape[1], device=block.device)
+        few = (few - origin) * (number < frames.sizes[part, None])[:, :, None]
+        sums.append(few.sum((0, 1)))
+        squares.append(few.square_().sum((0, 1)))
+    count = frames.sizes.sum()
+    return (torch.stack(squares).sum(0) - torch.stack(sums).sum(0).square() / count) / count
 
 
 def _kernels(squared_distance: Tensor) -> Tensor:

@@ -154,6 +154,19 @@ def test_frames_of_many_blocks_equal_those_of_one(cell, monkeypatch):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("cell", [None, torch.arange(60).roll(7)[:43]])
+def test_channels_far_from_zero_are_compared_by_their_own_variance(cell):
+    """Means of 3000, where the difference of the mean square and the squared mean has an error of about 1."""
+    spread = torch.linspace(0.5, 1.5, 16)
+    maps = torch.randn(60, 16, generator=torch.Generator().manual_seed(4)) * spread.flip(0)
+    maps[:, ::2] += 3000
+    maps[:, 5] = 77.7  # constant
+    features = maps if cell is None else maps[cell]
+    found = typicality(VideoTokens(features, (5, 3, 4), cell))
+    expected = features.double().var(0).argsort()[:8].sort().values
+    assert found.varies_little.nonzero().flatten().tolist() == expected.tolist()
+
+
 def test_budgets_and_bad_options():
     maps = torch.randn(3, 2, 2, 4)
     for preset in ("corrected", "vllm"):
