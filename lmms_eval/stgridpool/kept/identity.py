@@ -108,9 +108,15 @@ def code_version(*more: Path) -> dict[str, str | None]:
     sources = [*(Path(package.__path__[0]) for package in (stgridpool, llava, lmms_eval_stgridpool)), *more]
     return {
         **{name: package_version(name) for name in CODE},
-        "commit": git_commit(Path(__file__)),
+        "commit": own_commit(),
         "source": source_digest(*sources),
     }
+
+
+@cache
+def own_commit() -> str | None:
+    """Return the commit of this project when it was first asked for, see `git_commit`."""
+    return git_commit(Path(__file__))
 
 
 def git_commit(file: Path) -> str | None:

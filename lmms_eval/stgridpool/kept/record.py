@@ -5,13 +5,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from llava.video_opening import VideoReadError, printable
-from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version, git_commit
+from lmms_eval_stgridpool.kept.identity import answer_key, checkpoint_version, own_commit
 from lmms_eval_stgridpool.kept.sample_facts import SampleFacts, add
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.placement import Placement
@@ -195,7 +194,7 @@ def run_record(
         **setup,
         "versions": {name: package_version(name) for name in _PACKAGES},
         "untested_versions": untested_versions(),
-        "git_commit": git_commit(Path(__file__)),
+        "git_commit": own_commit(),
         "fingerprints": {**(fingerprints or {}), "frame_indices": answer_key({"frames": sorted(total.frames_sha256)})},
         **{name: getattr(total, name) for name in _RECORDED},
         "videos_encoded": total.videos,

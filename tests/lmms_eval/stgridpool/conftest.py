@@ -120,8 +120,8 @@ def folder_of(tmp_path_factory):
 def make_model(checkpoint):
     """Function that builds the lmms-eval model on the CPU, or one of another class; arguments as in --model_args.
 
-    One process reads the videos of all models, unless a test has it misbehave: starting it takes longer than reading.
-    This thread starts it: one started by a model's thread would end with that thread.
+    One process reads the videos of all models, also after one has been closed, unless a test has it misbehave: starting
+    it takes longer than reading. This thread starts it: one started by a model's thread would end with that thread.
     """
     from lmms_eval_stgridpool.llava_video import LlavaVideo
 
@@ -133,7 +133,8 @@ def make_model(checkpoint):
         if plain_worker == reading_process.WORKER:
             if not any(process.can_go_on for process in idle):
                 idle.append(reading_process.ReadingProcess())
-            model.encoder.loader._reader._idle = idle
+            reader = model.encoder.loader._reader
+            reader._idle, reader.close = idle, lambda: None
         return model
 
     yield make

@@ -91,7 +91,7 @@ def test_source_is_known_by_what_it_says_not_by_where_it_lies(tmp_path):
 def test_the_code_is_known_without_a_commit(monkeypatch):
     """In an installed wheel there is none; a tree with changes is told apart by its source."""
     source = code_version()["source"]
-    monkeypatch.setattr(module, "git_commit", lambda file: None)
+    monkeypatch.setattr(module, "own_commit", lambda: None)
     code = code_version.__wrapped__()
     assert code["commit"] is None
     assert code["torch"] == version("torch")
