@@ -17,7 +17,7 @@ class EncodedVideo:
 
     Attributes:
         embeds: (L, D), visual tokens and newline tokens in order.
-        plan: The plan of the compressors in front; its length is the number of visual tokens.
+        plan: The plan of the compressors before the language model; its length is the number of visual tokens.
         source_shape: (T, n, n) of the patches, the source tokens of `plan`.
         shape: (T', H', W') of the lattice of the visual tokens.
         cell: (N,) int64, the cell of each visual token, or None if they fill the lattice.

@@ -39,7 +39,7 @@ def tokenizer_image_token(
 ) -> list[int] | torch.Tensor:
     """Tokenise a prompt, with one placeholder for each `<image>`.
 
-    The texts between the placeholders are tokenised one by one. If the tokenizer puts a start token in front of each of
+    The texts between the placeholders are tokenised one by one. If the tokenizer puts a start token before each of
     them, only the first is kept.
 
     Args:

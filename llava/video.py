@@ -57,7 +57,7 @@ def read_video(
             "index" logs a warning. Files that declare no rate are sampled by time. "nearest" is the rule of
             `sample_nearest_frames`, without `fps` and `force_sample`.
         indices: The frames to read, ascending, instead of those that the rules above choose; they may repeat. If the
-            file turns out to have fewer frames than `list_frames` says, the last one stands in for those behind it.
+            file turns out to have fewer frames than `list_frames` says, the last one stands in for those after it.
 
     Returns:
         The frames, their indices and times.

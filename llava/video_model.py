@@ -85,7 +85,7 @@ class LlavaVideoModel:
 
     @property
     def front_steps(self) -> Sequence[Step]:
-        """Steps in front of the language model."""
+        """Steps before the language model."""
         return self.language_model.front_steps
 
     @property

@@ -213,7 +213,7 @@ def _starts_in_doubt(packets: Sequence[_Packet]) -> bool:
 
 
 def _without_undecodable(path: str, ordered: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Drop the frames in front of the first one that the decoder returns."""
+    """Drop the frames before the first one that the decoder returns."""
     with open_video(path) as (container, stream):
         for packet in container.demux(stream):
             try:

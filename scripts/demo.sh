@@ -26,7 +26,7 @@ max_frames=16
 # 9 and 4 of the 16 tokens per frame that the checkpoint's own pooling leaves: windows of 2x2 and 3x3, so that those that
 # pool in whole windows meet them exactly, too.
 budgets=(--retention 0.5625 --retention 0.25)
-# All of them in front of the language model; the paper runs sttm there with its 72B models.
+# All of them before the language model; the paper runs sttm there with its 72B models.
 compressors=(bilinear st_gridpool random downsample visionzip 'sttm:{"layer":0}')
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

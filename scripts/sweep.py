@@ -53,7 +53,7 @@ class Shares(Action):
     """Numbers, which compressors may follow: ``--retention 0.5 0.25 random nsp``."""
 
     def __call__(self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None) -> None:
-        """Keep the numbers, and the words behind them as compressors."""
+        """Keep the numbers, and the words after them as compressors."""
         words = list(dropwhile(_is_number, values))
         shares = [float(value) for value in values[: len(values) - len(words)]]
         if not shares:

@@ -1,6 +1,6 @@
 """Run the contract or the adapters' tests on other versions of what we build on; or resolve new pins.
 
-The versions are laid over the environment: in a folder of packages in front of its own (PYTHONPATH), so that processes
+The versions are laid over the environment: in a folder of packages before its own (PYTHONPATH), so that processes
 which tests start see it, too. That overlay holds only what differs, and never a second torch.
 """
 

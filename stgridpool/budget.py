@@ -166,7 +166,7 @@ def split_layer_average(average: float, lengths: Sequence[int], shares: Sequence
 
     Segments whose share is a number get retentions in proportion to their shares. No retention exceeds 1; where one
     would, the excess goes to the others. FastV at layer K of L is ``lengths=(K, L - K), shares=(None, 1)``, PyramidDrop
-    ``shares=(None, 0.5, 0.25, 0.125)``, and FlashVID, which also compresses in front, ``shares=(1, 0.3)``.
+    ``shares=(None, 0.5, 0.25, 0.125)``, and FlashVID, which also compresses before layer 0, ``shares=(1, 0.3)``.
 
     Args:
         average: Mean over all layers, above 0 and at most 1.

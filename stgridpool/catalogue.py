@@ -100,8 +100,8 @@ def describe(name: str) -> Entry:
 def where(method: Compressor) -> str:
     """Name where a method acts, for example "tokens, layer 20".
 
-    "frames" is in front of the vision tower, "tower layers -5, -3" behind layers of it, counted back from the one that
-    is used as features, "pooling" in place of the checkpoint's own, "tokens" behind it, and "layer 20" in front of that
+    "frames" is before the vision tower, "tower layers -5, -3" after layers of it, counted back from the one that
+    is used as features, "pooling" in place of the checkpoint's own, "tokens" after it, and "layer 20" before that
     layer of the language model.
     """
     places = [step.place for step in method.steps()]

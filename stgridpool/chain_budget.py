@@ -1,9 +1,9 @@
 """One budget for a chain of methods, such as ``visionzip+fastv``: what each of them leaves so that the whole meets it.
 
-Methods inside the language model keep fractions of what reaches them. They stay as they are if the last method in front
-has a budget: it then leaves what the whole needs, as FlashVID shares its budget. Where that would be more than
-everything, it leaves everything, and the methods inside leave more, in proportion. If no method in front has a budget,
-those inside alone meet it. Every step rounds its tokens down.
+Methods inside the language model keep fractions of what reaches them. They stay as they are if the last method before
+the language model has a budget: it then leaves what the whole needs, as FlashVID shares its budget. Where that would be
+more than everything, it leaves everything, and the methods inside leave more, in proportion. If no method before the
+language model has a budget, those inside alone meet it. Every step rounds its tokens down.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stgridpool.equal_budget import ENTERING, LAST, Reference, planned_layers
 from stgridpool.scorer import Budgeted
 
 _LENGTHS = (32, 64)
-"""Numbers of frames at which a method in front must leave the same share."""
+"""Numbers of frames at which a method before the language model must leave the same share."""
 _EXACT = 1e-12
 
 
@@ -68,7 +68,7 @@ def _shares(inside: Sequence[Step]) -> list[float]:
 
 
 def _left(front: Sequence[Compressor], reference: Reference) -> float:
-    """Return the share of the own tokens that methods in front leave; 1 for none.
+    """Return the share of the own tokens that methods before the language model leave; 1 for none.
 
     Raises:
         ValueError: If the tokens or the number of frames decide.
@@ -88,7 +88,7 @@ def _left(front: Sequence[Compressor], reference: Reference) -> float:
 
 
 def _lengths(inside: Sequence[Step], num_layers: int) -> list[int]:
-    """Return the number of layers in front of the first step, between steps, and behind the last."""
+    """Return the number of layers before the first step, between steps, and after the last."""
     places = [step.place for step in inside if isinstance(step.place, int)]
     return [after - before for before, after in pairwise([0, *places, num_layers])]
 
@@ -97,9 +97,10 @@ def _split(share: float, of: str, is_free: bool, shares: list[float], lengths: l
     """Return the share of the tokens that enters, and the shares of those that are left after each step inside.
 
     Args:
-        share: Share to leave of the tokens that the last method in front gets, or, if it stays as it is, leaves.
+        share: Share to leave of the tokens that the last method before the language model gets, or, if it stays as it
+            is, leaves.
         of: See `under_one_budget`.
-        is_free: Whether the last method in front has a budget.
+        is_free: Whether the last method before the language model has a budget.
         shares: See `_shares`.
         lengths: See `_lengths`.
     """

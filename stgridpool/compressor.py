@@ -214,7 +214,7 @@ def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None
         total: Number of tokens on it; None if they fill it.
     """
     counts: list[int | None] = []
-    before: list[int] = []  # tokens in front of each step
+    before: list[int] = []  # tokens before each step
     for step in steps:
         if counts and counts[-1] is None:
             counts.append(None)
@@ -228,9 +228,9 @@ def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None
 
 
 def steps_that_renumber(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Return the steps in front of decoder layer 0, if every layer then reads a prompt with positions of its own.
+    """Return the steps before decoder layer 0, if every layer then reads a prompt with positions of its own.
 
-    Tokens that are generated may still stand behind the positions of before, see `Step.decode_gap`.
+    Tokens that are generated may still stand after the positions of before, see `Step.decode_gap`.
 
     Args:
         steps: In order.

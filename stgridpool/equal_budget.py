@@ -26,7 +26,7 @@ class Reference:
 
     Attributes:
         own_pooling: The checkpoint's own pooling.
-        patches: Rows and columns of a frame behind the projector.
+        patches: Rows and columns of a frame after the projector.
         num_layers: Layers of the language model.
     """
 
@@ -59,7 +59,7 @@ class Reference:
             of: See `meet`.
 
         Raises:
-            ValueError: If layers in front of it alone hold more, or it acts too late to count.
+            ValueError: If layers before it alone hold more, or it acts too late to count.
         """
         place = compressor.steps()[0].place
         if place == PATCHES:

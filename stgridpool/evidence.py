@@ -4,17 +4,17 @@ A `Need` names one of them. A compressor lists its `needs`, a model lists what i
 gets a mapping from its needs to tensors. A model computes evidence only if a compressor needs it.
 
 Evidence about single tokens is computed per patch of the vision tower, (T * P, ...) in (frame, row, column) order. It
-then follows the tokens through every plan in front of the method: pooling averages it with the weights of the tokens,
+then follows the tokens through every plan before the method: pooling averages it with the weights of the tokens,
 pruning selects it. So it always has one row for each token that the method sees.
 
 A method that looks at the question needs one of these:
 
-* In front of the language model, `Question("decoder")`, which it compares with the features; for every model::
+* Before the language model, `Question("decoder")`, which it compares with the features; for every model::
 
       question = evidence[Question("decoder")].float().mean(dim=0)
       relevance = F.cosine_similarity(tokens.features.float(), question[None])
 
-* In front of it, `Question("tower")` with `JointPatches()` (CLIP) or `FrameVectors("pool_head")` (SigLIP, one vector
+* Before it, `Question("tower")` with `JointPatches()` (CLIP) or `FrameVectors("pool_head")` (SigLIP, one vector
   per frame), for models that were loaded with the text half of their vision tower::
 
       words = F.normalize(evidence[Question("tower")], dim=-1)  # (M, C)

@@ -142,10 +142,10 @@ class LogitsWatch:
         Rows that end before others are padded; the logits at their padding are checked, too.
 
         Args:
-            checks: Checks of the stages in front of the language model.
+            checks: Checks of the stages before the language model.
 
         Raises:
-            NonFiniteError: If logits or a stage in front were not finite.
+            NonFiniteError: If the output of an earlier stage, or logits, were not finite.
         """
         logits, stages = fetch(self.flags().all(), flags_of(checks, self._steps[0].device))
         error = first_failure(checks, stages)

@@ -30,7 +30,7 @@ class FramesRead(Need):
 class FrameSources(Need):
     """The weight of each frame that entered the vision tower in each frame that left it; (T', T) float32.
 
-    Only behind steps in the vision tower.
+    Only after steps in the vision tower.
     """
 
     per_token: ClassVar[bool] = False
@@ -42,7 +42,7 @@ class FrameSources(Need):
 class FrameCosines(Need):
     """How alike any two frames are that the last step in the vision tower left, see `frame_cosines`; (T', T') float32.
 
-    Only behind steps in the vision tower; of the output of their last layer.
+    Only after steps in the vision tower; of the output of their last layer.
     """
 
     per_token: ClassVar[bool] = False

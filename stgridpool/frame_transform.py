@@ -15,7 +15,7 @@ from stgridpool.compressor import FRAMES, Compressor, Step
 class FrameTransform(Compressor):
     """Base of methods that make pictures of frames, and so act at the place "frames".
 
-    They act on pixels at the resolution of the vision tower, behind resizing and normalisation: on what the tower would
+    They act on pixels at the resolution of the vision tower, after resizing and normalisation: on what the tower would
     read, so that it does not matter how a video was decoded, and nothing in the reading process has to know of them.
     Where a source tiles frames at their own size and resizes the result once, pixels differ a little, since here
     frames have been resized before. Prompts that state times name the frames that were read.

@@ -96,7 +96,7 @@ class VideoModel(Protocol):
 
     @property
     def front_steps(self) -> Sequence[Step]:
-        """Steps in front of the language model, including the checkpoint's own pooling."""
+        """Steps before the language model, including the checkpoint's own pooling."""
 
     @property
     def decoder(self) -> Decoder:

@@ -57,6 +57,6 @@ def token_positions(places: Tensor, position: str) -> Tensor:
     if position in ("no_token", "one_token"):
         return order
     runs = places[:, : 2 if position == "grid" else 1]
-    begins = torch.zeros(len(places), dtype=torch.long, device=places.device)  # 1 at the first token behind a newline
+    begins = torch.zeros(len(places), dtype=torch.long, device=places.device)  # 1 at the first token after a newline
     begins[1:] = (runs[1:] != runs[:-1]).any(dim=1)
     return order + begins.cumsum(0)

@@ -56,7 +56,7 @@ class Video(Visual, Protocol):
 
     @property
     def plan(self) -> Plan:
-        """The combined plan of the steps in front of the language model: the sources of every visual token."""
+        """The combined plan of the steps before the language model: the sources of every visual token."""
 
     @property
     def source_shape(self) -> Shape:
@@ -123,7 +123,7 @@ class Prompt:
 
     @property
     def shared_ids(self) -> Tensor | None:
-        """The ids in front of the video, which identify the prefix that questions about it share; None without one.
+        """The ids before the video, which identify the prefix that questions about it share; None without one.
 
         A prompt has a prefix to share if it shows one video and nothing else, and text follows the video.
         """

@@ -28,7 +28,7 @@ def plan_of_frames(steps: Sequence[Step], evidence: Evidence, patches: VideoToke
     before have mixed all places of a frame.
 
     Args:
-        steps: Of a method, at least one, all in front of the features.
+        steps: Of a method, at least one, all before the features.
         evidence: What is known of the video: `FramesRead` if a step acts on frames, `FrameSources` if one acts in the
             vision tower.
         patches: Those that were encoded.

@@ -116,7 +116,7 @@ class LayerLengths:
     def of_first_forward(self) -> Iterator[list[int]]:
         """Yield a list that the first forward in the block fills: positions that enter each layer, padding included.
 
-        Hooks are registered on the layers, behind those of `DecoderSteps`, and removed when the block ends.
+        Hooks are registered on the layers, after those of `DecoderSteps`, and removed when the block ends.
         """
         lengths: list[int] = []
 

@@ -30,7 +30,7 @@ PRUNED, NOT_PRUNED, NOTHING_TO_PRUNE, UNEXPECTED = "pruned", "not pruned", "noth
 
 @dataclass(frozen=True)
 class VideoPruning:
-    """A selecting method behind the two functions of vLLM's pruning interface, which share its pruning rate q.
+    """A selecting method as the two functions of vLLM's pruning interface, which share its pruning rate q.
 
     ``evs`` and ``vidcom2`` keep as many tokens as vLLM's methods of these names. Other methods keep as many as
     ``vidcom2``: ``int(total * (1 - q))`` in float arithmetic, but at least one token per frame on average.

@@ -16,7 +16,7 @@ def open_session(model: VideoModel, prompt: Prompt) -> VideoSession:
         prompt: A prompt with one video; see `Prompt.shared_ids`.
 
     Raises:
-        ValueError: If the prompt does not have one video with text behind it; see also `VideoSession`.
+        ValueError: If the prompt does not have one video with text after it; see also `VideoSession`.
     """
     if prompt.shared_ids is None:
         raise ValueError(f"a prompt must show one video, and text must follow it, got {len(prompt.videos)} videos")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from stgridpool.compressor import Compressor
 
 FRAMES, PATCHES, TOKENS = "frames", "patches", "tokens"
-"""Places in front of the language model: pixels, output of the projector, and output of the checkpoint's pooling."""
+"""Places before the language model: pixels, output of the projector, and output of the checkpoint's pooling."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Step:
 
     Attributes:
         compressor: The method.
-        place: "frames", an `EncoderLayer`, "patches" (in place of the checkpoint's own pooling), "tokens" (behind it,
-            in front of the language model), or the number of the decoder layer whose input is compressed.
+        place: "frames", an `EncoderLayer`, "patches" (in place of the checkpoint's own pooling), "tokens" (after it,
+            before the language model), or the number of the decoder layer whose input is compressed.
         positions: Inside the language model, the positions of the remaining tokens from that layer on. "reassign"
             numbers all tokens again, without gaps. "survive" keeps the position of every token. "merge" averages the
             rotary tables of merged tokens with the weights of the tokens; text keeps its own tables.

@@ -1,4 +1,4 @@
-"""TwoHalves: a method that compresses in front of the language model, and once more inside it."""
+"""TwoHalves: a method that compresses before the language model, and once more inside it."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class TwoHalves(LayerAveraged):
         return unset
 
     def steps(self) -> tuple[Step, ...]:
-        """Return where the halves act: behind the checkpoint's own pooling, and in front of `layer`."""
+        """Return where the halves act: after the checkpoint's own pooling, and before `layer`."""
         if self.inner_retention == 1:
             return (Step(self, TOKENS),)
         layer = self._layer(self.released_layer[1])
@@ -116,7 +116,7 @@ class TwoHalves(LayerAveraged):
         return super().planned_count(shape, total)
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the number of tokens behind the last half; None if the tokens decide."""
+        """Return the number of tokens after the last half; None if the tokens decide."""
         if self.inner_retention == 1:
             return self.planned_front(shape, total)
         return planned_counts(self.steps(), shape, total)[-1]

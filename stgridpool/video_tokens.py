@@ -22,7 +22,7 @@ class VideoTokens:
         cell: (N,) int64, the cell of each token, counted in (frame, row, column) order; None if they fill the lattice.
         levels: More features of the same tokens, (N, D_i) each, such as those of DeepStack.
         times: (T,) float32, the time of each frame in seconds, or None if unknown.
-        before: Number of tokens in front of each earlier step, first step first.
+        before: Number of tokens before each earlier step, first step first.
 
     Raises:
         ValueError: If there is no token, the dtype is not floating, or there are not as many tokens as cells.

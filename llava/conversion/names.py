@@ -1,7 +1,7 @@
 """Names of the same weights in LLaVA-NeXT's checkpoints and in native ones.
 
 Native names are those of the checkpoints on the hub. transformers' own classes, and files that some versions of
-it wrote, put other prefixes in front; these are read, too.
+it wrote, prepend other prefixes; these are read, too.
 
 Source: https://huggingface.co/llava-hf/llava-onevision-qwen2-7b-ov-hf (the weights' index).
 """

@@ -179,7 +179,7 @@ def limits(original: Mapping[str, Any], generation: Mapping[str, Any], config: A
     found = []
     if config.mm_newline_position != "one_token":
         found.append(
-            f"mm_newline_position={config.mm_newline_position}: the native class puts one newline behind a video; "
+            f"mm_newline_position={config.mm_newline_position}: the native class puts one newline after a video; "
             "config.json keeps the setting for `stgridpool.compress`, which lays newlines out as in training"
         )
     if config.mm_spatial_pool_mode != "bilinear":

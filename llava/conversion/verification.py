@@ -47,7 +47,7 @@ def check_answers(original: Path, native: Path, device: str) -> None:
     """Check that both classes continue a text, an image and a video prompt with the same ids, in float32.
 
     The models are loaded one after the other. The original one is set to the native class's layout of videos, a
-    newline behind the last frame and bilinear pooling.
+    newline after the last frame and bilinear pooling.
 
     Args:
         original: Folder of the checkpoint in LLaVA-NeXT's format.

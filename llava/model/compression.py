@@ -1,4 +1,4 @@
-"""Compression of a model's videos: in front of the language model, inside it, or both."""
+"""Compression of a model's videos: before the language model, inside it, or both."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -67,7 +67,7 @@ class Compression:
 
     @property
     def front_steps(self) -> tuple[Step, ...]:
-        """Steps in front of the language model, including the checkpoint's own pooling: on frames, then behind them."""
+        """Steps before the language model, including the checkpoint's own pooling: first those on frames."""
         steps = () if self._compressor is None else self._compressor.steps()
         front = tuple(step for step in steps if not step.is_inside)
         if any(step.place == PATCHES for step in front):
@@ -81,7 +81,7 @@ class Compression:
         return tuple(step for step in self.front_steps if isinstance(step.place, EncoderLayer))
 
     def compress_patches(self, patches: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan, Shape, Evidence]:
-        """Compress the projected patches of a video in front of the language model.
+        """Compress the projected patches of a video before the language model.
 
         Args:
             patches: Of the frames or pictures that went through the vision tower; they fill their lattice.

@@ -70,7 +70,7 @@ class TowerEvidence:
         pool_head: The pooling head, if it was loaded.
         may_have_joint_patches: Whether patches can be projected into a space shared with text, which needs `joint`.
         joint: Projects features (B, P, C) into that space, if it was loaded.
-        behind: The layer behind those that run, if the tower has it; it runs only for evidence about layer 0.
+        behind: The layer after those that run, if the tower has it; it runs only for evidence about layer 0.
     """
 
     name: str
@@ -114,7 +114,7 @@ class TowerEvidence:
                 raise ValueError(f"{need!r}: the vision tower {self.name} runs {len(self.layers)} layers")
             if layer == 0 and self.behind is None:
                 raise ValueError(
-                    f"{need!r} asks for the layer behind the features, and the vision tower {self.name} has none "
+                    f"{need!r} asks for the layer after the features, and the vision tower {self.name} has none "
                     "there: use importance=received, or a layer below 0"
                 )
             if need == FrameVectors("class") and not self.layers:

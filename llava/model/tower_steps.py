@@ -1,4 +1,4 @@
-"""Steps inside a vision tower: whole frames are merged or dropped behind a layer, and later layers run on the rest.
+"""Steps inside a vision tower: whole frames are merged or dropped after a layer, and later layers run on the rest.
 
 The tower runs from step to step, each time in batches of frames: a step sees the output of its layer for all frames of
 the video. No hooks are needed, since layers are called one after the other.
@@ -21,7 +21,7 @@ InBatches = Callable[[Callable[[torch.Tensor], tuple[torch.Tensor, ...]], torch.
 
 
 def check_steps(tower: VisionTower, steps: Sequence[Step]) -> None:
-    """Check that a tower has the layers that steps act behind.
+    """Check that a tower has the layers that steps act after.
 
     Raises:
         ValueError: If it has not, or its layers cannot be told.
@@ -36,7 +36,7 @@ def check_steps(tower: VisionTower, steps: Sequence[Step]) -> None:
             )
         if step.place.layer < -len(parts.layers):
             raise ValueError(
-                f"{step.compressor!r} acts behind {step.place}, and {tower.name} runs {len(parts.layers)} layers: "
+                f"{step.compressor!r} acts after {step.place}, and {tower.name} runs {len(parts.layers)} layers: "
                 f"choose layers from {-len(parts.layers)} to -1"
             )
 
@@ -44,7 +44,7 @@ def check_steps(tower: VisionTower, steps: Sequence[Step]) -> None:
 def through_tower(
     tower: VisionTower, pixels: torch.Tensor, steps: Sequence[Step], needs: Collection[Need], in_batches: InBatches
 ) -> tuple[torch.Tensor, Evidence]:
-    """Encode the frames of a video, with steps behind some layers.
+    """Encode the frames of a video, with steps after some layers.
 
     Evidence is computed from the frames that a layer sees, and then follows the frames through later steps.
 
@@ -122,7 +122,7 @@ def _merged(step: Step, hidden: torch.Tensor, found: Evidence) -> tuple[torch.Te
     tokens = VideoTokens(hidden.flatten(0, 1), (frames, 1, length))
     left, plan, left_behind = compress_steps([step], tokens, made)
     if left.cell is not None or left.shape[1:] != (1, length):
-        raise ValueError(f"{step.compressor!r} must leave whole frames of {length} tokens behind {step.place}")
+        raise ValueError(f"{step.compressor!r} must leave whole frames of {length} tokens after {step.place}")
     weights = frame_weights(plan, tokens.shape)
     weights = weights / weights.sum(1, keepdim=True)
     follows = dict(left_behind)

@@ -23,12 +23,12 @@ class NvilaConfig(LlavaQwenConfig):
         num_video_frames: Number of frames sampled from a video.
         video_encoding: "video": the video encoder, which may pool over time, as in the papers; "frames": every frame as
             an image, without pooling over time, as the official code since May 2025.
-        image_start_ids: Tokens in front of an image, or of a tile.
-        image_end_ids: Tokens behind an image, or behind a tile.
+        image_start_ids: Tokens before an image, or of a tile.
+        image_end_ids: Tokens after an image, or after a tile.
         tile_end_ids: Further tokens between the tiles of an image.
-        video_start_ids: Tokens in front of every frame.
-        video_end_ids: Tokens behind every frame.
-        video_sep_ids: Tokens behind the frames of each pooling.
+        video_start_ids: Tokens before every frame.
+        video_end_ids: Tokens after every frame.
+        video_sep_ids: Tokens after the frames of each pooling.
         pool_sizes: See `BlockAverage`; none without pooling.
     """
 

@@ -20,9 +20,9 @@ class MediaEncoder:
     """How visual tokens are laid out.
 
     Attributes:
-        start: Text in front of every image or frame; empty for none.
-        end: Text behind every image or frame.
-        sep: Text behind all frames of one pooling; videos with pooling only.
+        start: Text before every image or frame; empty for none.
+        end: Text after every image or frame.
+        sep: Text after all frames of one pooling; videos with pooling only.
         pool_sizes: Blocks of (frames, rows, columns) that become one token; each entry pools the whole video, and their
             results follow each other. Empty: no pooling.
     """

@@ -64,18 +64,18 @@ class NvilaForCausalLM(LlavaQwenForCausalLM):
         return through(evidence, lay_out(squares.pattern, (num_frames, side, side), device))
 
     def newline_position(self) -> str:
-        """Return where videos get newline tokens: behind every frame, unless the encoder or an option differs."""
+        """Return where videos get newline tokens: after every frame, unless the encoder or an option differs."""
         position, layout = self.config.mm_newline_position, self._video_layout()
         return "no_token" if position == "frame" and layout.is_plain and not len(layout.end) else position
 
     def lay_out(self, tokens: VideoTokens, plan: Plan, source_shape: Shape) -> EncodedVideo:
         """Put the tokens of the encoder around the frames of a video; for the arguments see `EncodedVideo`.
 
-        In place of the checkpoint's own pooling, a compressor gets the tokens behind every frame only, as in
-        ST-GridPool's released code. Another `mm_newline_position` moves the one token behind every frame.
+        In place of the checkpoint's own pooling, a compressor gets the tokens after every frame only, as in
+        ST-GridPool's released code. Another `mm_newline_position` moves the one token after every frame.
 
         Raises:
-            ValueError: If there is another position, and more or other tokens than one behind every frame.
+            ValueError: If there is another position, and more or other tokens than one after every frame.
         """
         layout, position = self._video_layout(), self.newline_position()
         if not any(step.place == PATCHES and step.compressor == self.own_pooling for step in self.front_steps):
@@ -86,8 +86,8 @@ class NvilaForCausalLM(LlavaQwenForCausalLM):
             return EncodedVideo.of(tokens, plan, source_shape, newline, position)
         if position != "frame":
             raise ValueError(
-                f"mm_newline_position={position} moves one token behind every frame, and the video_encoder "
-                f"has {len(layout.start)} in front of and {len(layout.end)} behind every frame: leave it out"
+                f"mm_newline_position={position} moves one token after every frame, and the video_encoder "
+                f"has {len(layout.start)} before and {len(layout.end)} after every frame: leave it out"
             )
         embeds, positions = layout.lay_out(tokens)
         added = len(embeds) - len(tokens)

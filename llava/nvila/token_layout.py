@@ -1,4 +1,4 @@
-"""TokenLayout: tokens in front of and behind every frame, and behind each pooling of a video."""
+"""TokenLayout: tokens before and after every frame, and after each pooling of a video."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ class TokenLayout:
     """Embeddings that stand around the tokens of frames; any of them may be empty.
 
     Attributes:
-        start: (a, D), in front of every frame.
-        end: (b, D), behind every frame.
-        sep: (c, D), behind the frames of each pooling.
+        start: (a, D), before every frame.
+        end: (b, D), after every frame.
+        sep: (c, D), after the frames of each pooling.
     """
 
     start: torch.Tensor
@@ -23,7 +23,7 @@ class TokenLayout:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is one token behind every frame and nothing else, or nothing at all."""
+        """Whether there is one token after every frame and nothing else, or nothing at all."""
         return not len(self.start) and not len(self.sep) and len(self.end) <= 1
 
     def around(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -31,9 +31,9 @@ class TokenLayout:
         return torch.cat([self.start.to(tokens), tokens, self.end.to(tokens)])
 
     def lay_out(self, tokens: VideoTokens) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put start and end around every frame, and sep behind each pooling.
+        """Put start and end around every frame, and sep after each pooling.
 
-        A frame begins where the place of a token is in another frame than that of the token before it, or not behind
+        A frame begins where the place of a token is in another frame than that of the token before it, or not after
         it; a pooling where the frame is not a later one.
 
         Args:

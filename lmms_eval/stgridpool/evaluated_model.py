@@ -105,7 +105,7 @@ class EvaluatedModel(lmms):
         return cls(**parse_model_args(arg_string, additional_config))
 
     def _ask_tower(self, compressors: Sequence[Compressor], steps: Sequence[Step] = ()) -> None:
-        """Have the vision tower compute the evidence any of `compressors` needs, behind the early steps of all."""
+        """Have the vision tower compute the evidence any of `compressors` needs, after the early steps of all."""
         self._loader.ask(compressors, steps)
 
     def _use(self, compressor: Compressor) -> None:

@@ -32,7 +32,7 @@ def report(
     Args:
         arguments: The parsed command line.
         numbers: What ``--json`` prints.
-        written: What goes into the file, behind its provenance.
+        written: What goes into the file, after its provenance.
         show: Prints the results for people.
     """
     if arguments.output is not None:

@@ -56,7 +56,7 @@ def check_tower_needs(adapter: Adapter, model: Any, needs: Collection[Need]) -> 
             if need.layer < -len(layers):
                 raise ValueError(f"{need!r}: the vision tower of {model.config.model_type} runs {len(layers)} layers")
             if need.layer == 0:
-                raise ValueError(f"{need!r}: native models compute nothing behind their features; use a layer below 0")
+                raise ValueError(f"{need!r}: native models compute nothing after their features; use a layer below 0")
 
 
 def with_evidence(

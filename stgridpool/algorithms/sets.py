@@ -58,7 +58,7 @@ class Sets:
 
         Args:
             places: (K, C) int64, places in the sets.
-            counts: (K,) int64 on the CPU, how many of the C count for each set, in front.
+            counts: (K,) int64 on the CPU, how many of the C count for each set, from the first on.
         """
         slots = (torch.arange(places.shape[1]) < counts[:, None]).flatten().nonzero().flatten()
         return self.index.gather(1, places).flatten()[to_device(slots, places.device)]

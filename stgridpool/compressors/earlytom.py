@@ -22,11 +22,11 @@ from stgridpool.video_tokens import VideoTokens
 
 @dataclass(frozen=True)
 class EarlyTom(FrameMerging, TwoHalves):
-    """Merge like frames behind three layers of the vision tower, select tokens of what remains, and merge inside.
+    """Merge like frames after three layers of the vision tower, select tokens of what remains, and merge inside.
 
     In the tower frames are merged as in `earlytom_frames`.
 
-    In front of the language model: the frames left are grouped once more. First and last frames, and groups of two,
+    Before the language model: the frames left are grouped once more. First and last frames, and groups of two,
     keep the tokens with the most attention in the last of those layers. The others are cut into as many runs of tokens
     as they may keep, and keep the token of each run with the most attention. Inside: as `holitom`.
 
@@ -60,7 +60,7 @@ class EarlyTom(FrameMerging, TwoHalves):
         return HoliTomInner(self.inner_retention, layer=layer, is_running=self.preset == "released")
 
     def steps(self) -> tuple[Step, ...]:
-        """Return where it acts: behind layers of the vision tower, and where its other halves do."""
+        """Return where it acts: after layers of the vision tower, and where its other halves do."""
         return (*self.frames.steps(), *super().steps())
 
     def planned_front(self, shape: Shape, total: int | None) -> None:

@@ -21,7 +21,7 @@ from stgridpool.rows import Rows
 from stgridpool.video_tokens import VideoTokens
 
 Group = tuple[int, int]
-"""First frame of a group, and the one behind its last."""
+"""First frame of a group, and the one after its last."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FrameMerging:
 
     Attributes:
         preset: "corrected" or "released", see above.
-        layers: Layers of the vision tower behind which frames are merged, ascending, counted back from the one that is
+        layers: Layers of the vision tower after which frames are merged, ascending, counted back from the one that is
             used as features, see `EncoderLayer`; the defaults are 6, 21 and 23 of 26. At least one.
         threshold: Smallest running mean at which a group of like frames goes on, -1 to 1; published: 0.3 to 0.8.
         longest: Most frames of a group, 2 to 1000; published: 6.
@@ -64,7 +64,7 @@ class FrameMerging:
 
 @dataclass(frozen=True)
 class EarlyTomFrames(FrameMerging, Compressor):
-    """Merge like frames behind layers of the vision tower, so that later layers run on fewer of them.
+    """Merge like frames after layers of the vision tower, so that later layers run on fewer of them.
 
     A group begins with frame s and goes on while a running mean, ``momentum`` times the mean cosine of the tokens of s
     and of the next frame plus the rest of it so far, is at least `threshold`, for at most `longest` - 1 frames. Its
@@ -86,7 +86,7 @@ class EarlyTomFrames(FrameMerging, Compressor):
     without_budget: ClassVar[str] = "the video decides how many frames are left; use earlytom, or join another method"
 
     def steps(self) -> tuple[Step, ...]:
-        """Return where it acts: behind layers of the vision tower."""
+        """Return where it acts: after layers of the vision tower."""
         return tuple(Step(self, EncoderLayer(layer)) for layer in self.layers)
 
     def groups(self, cosines: Tensor) -> list[Group]:

@@ -1,4 +1,4 @@
-"""FrameFusion: merging over time in front of the first decoder layers, then one cut by attention."""
+"""FrameFusion: merging over time before the first decoder layers, then one cut by attention."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class FrameFusionLayer(Compressor):
     """The action of `FrameFusion` before one decoder layer: merge, cut, or nothing, depending on earlier layers.
 
     Attributes:
-        layer: The decoder layer; its method has acted in front of every one before it.
+        layer: The decoder layer; its method has acted before each earlier one, too.
         merges: Whether it may still merge.
-        total: Visual tokens that all layers may hold together, as a multiple of those in front of the first.
+        total: Visual tokens that all layers may hold together, as a multiple of those before the first.
         depth: Layers of the language model.
         threshold: See `FrameFusion`.
         least_merged: See `FrameFusion`.
@@ -48,7 +48,7 @@ class FrameFusionLayer(Compressor):
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Merge while merging pays and the budget asks for it; else cut what is too much."""
-        counts = (*tokens.before[len(tokens.before) - self.layer :], len(tokens))  # in front of each layer so far
+        counts = (*tokens.before[len(tokens.before) - self.layer :], len(tokens))  # before each layer so far
         spent = sum(counts[1:])
         allowed = (Fraction(self.total).limit_denominator(10**9) * counts[0] - spent) / (self.depth - self.layer)
         count = max(1, math.floor(allowed))
@@ -66,9 +66,9 @@ class FrameFusionLayer(Compressor):
 
 @dataclass(frozen=True)
 class FrameFusion(OverLayers):
-    """Merge like tokens in front of the first decoder layers, and cut once by attention; to a mean over all layers.
+    """Merge like tokens before the first decoder layers, and cut once by attention; to a mean over all layers.
 
-    In front of a layer, tokens join the one before them at their place, as in `framefusion_merge`, while each layer
+    Before a layer, tokens join the one before them at their place, as in `framefusion_merge`, while each layer
     merges at least `least_merged` of its tokens. Where the next one would merge less, tokens are cut instead:
     the tokens that the prompt's last token attends to most in the layer before remain; the mean over layers sets their
     number, rounded down. If merging alone meets it earlier, the most alike are merged, and nothing is cut.
@@ -76,8 +76,8 @@ class FrameFusion(OverLayers):
     Only the mean over layers is met exactly: how many tokens each layer gets depends on the video, so that there is no
     budget in tokens; `framefusion_merge` has one.
 
-    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. The code merges and cuts behind the
-    attention of a layer, here in front of the next one; it rounds the tokens kept to the nearest, not down; it assumes
+    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. The code merges and cuts after the
+    attention of a layer, here before the next one; it rounds the tokens kept to the nearest, not down; it assumes
     28 layers whatever the model; and it merges in every layer where merging pays.
 
     Attributes:
@@ -108,7 +108,7 @@ class FrameFusion(OverLayers):
         whole_number("depth", self.depth, 1, 1000)
 
     def steps(self) -> tuple[Step, ...]:
-        """One in front of each layer that may merge, and of the one that cuts.
+        """One before each layer that may merge, and of the one that cuts.
 
         Raises:
             ValueError: If one layer alone may hold more than the mean allows.

@@ -17,7 +17,7 @@ class NoCompression(Compressor):
     """Keep every token, unchanged: the baseline to compare methods with.
 
     Attributes:
-        own_pooling: Whether to keep the tokens that the checkpoint's own pooling leaves, in place of those in front of
+        own_pooling: Whether to keep the tokens that the checkpoint's own pooling leaves, in place of those before
             it. Native models pool in any case.
 
     Raises:
@@ -33,7 +33,7 @@ class NoCompression(Compressor):
         flag("own_pooling", self.own_pooling)
 
     def steps(self) -> tuple[Step, ...]:
-        """Return where the method acts: in place of the checkpoint's own pooling, or behind it."""
+        """Return where the method acts: in place of the checkpoint's own pooling, or after it."""
         return (Step(self, TOKENS if self.own_pooling else PATCHES),)
 
     def planned_shape(self, shape: Shape) -> Shape:

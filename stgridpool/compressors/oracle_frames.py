@@ -42,7 +42,7 @@ class OracleFrames(Compressor):
         return frozenset({ListedFrames(self.file)})
 
     def steps(self) -> tuple[Step, ...]:
-        """Return where it acts: behind the checkpoint's own pooling."""
+        """Return where it acts: after the checkpoint's own pooling."""
         return (Step(self, TOKENS),)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
@@ -55,8 +55,8 @@ class OracleFrames(Compressor):
         maps = tokens.maps()
         if len(marks) != len(maps):
             raise ValueError(
-                f"oracle_frames counts the {len(marks)} frames of the video, but {len(maps)} remain: put it in front "
-                "of methods that change their number"
+                f"oracle_frames counts the {len(marks)} frames of the video, but {len(maps)} remain: put it before "
+                "methods that change their number"
             )
         is_kept = (marks > 0).repeat_interleave(tokens.shape[1] * tokens.shape[2])
         if not bool(is_kept.any()):

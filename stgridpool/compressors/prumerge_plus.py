@@ -68,17 +68,17 @@ class PruMergePlus(PruMerge):
 
 
 def lattice_after_top(attention: Tensor, numbers: Tensor, start: int, repeats: bool) -> tuple[Tensor, Tensor]:
-    """Choose the tokens of highest attention in each frame, and behind them those at even distances.
+    """Choose the tokens of highest attention in each frame, and after them those at even distances.
 
     Args:
         attention: (T, R).
-        numbers: (T, 4) int64: how many are chosen for their attention, the distance of the others, the place in front
-            of which they are, and how many there are at most, from the first on.
+        numbers: (T, 4) int64: how many are chosen for their attention, the distance of the others, the place
+            before which they end, and how many there are at most, from the first on.
         start: Place of the first of them.
         repeats: Whether tokens that were chosen for their attention are chosen again.
 
     Returns:
-        Places (T, 2R) int64, those chosen in front, and (T, 2R) bool, which are chosen.
+        Places (T, 2R) int64, the chosen ones first, and (T, 2R) bool, which are chosen.
     """
     by_attention, step, end, most = numbers.split(1, dim=1)
     width = attention.shape[1]

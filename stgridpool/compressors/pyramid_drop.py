@@ -1,4 +1,4 @@
-"""PyramidDrop: pruning in front of several layers of the language model, each time by the attention in that layer."""
+"""PyramidDrop: pruning before several layers of the language model, each time by the attention in that layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PyramidDropLayer(Scorer):
     """One drop of `PyramidDrop`: keep the visual tokens that the last token of the prompt attends to most in a layer.
 
     Attributes:
-        retention: Fraction kept of the tokens in front of the first drop.
+        retention: Fraction kept of the tokens before the first drop.
         layer: The decoder layer whose input is pruned.
         drops_before: Number of earlier drops of the same pyramid.
     """
@@ -53,10 +53,10 @@ class PyramidDropLayer(Scorer):
 
 @dataclass(frozen=True)
 class PyramidDrop(Compressor):
-    """Drop the visual tokens that the last token of the prompt attends to least, in front of several decoder layers.
+    """Drop the visual tokens that the last token of the prompt attends to least, before several decoder layers.
 
     The attention comes from the queries and keys of the layer whose input is pruned, averaged over heads. Each drop
-    keeps a fraction of the tokens in front of the first drop, rounded down, but at least 1 token.
+    keeps a fraction of the tokens before the first drop, rounded down, but at least 1 token.
 
     Source: PyramidDrop (CVPR 2025), arXiv 2410.17247, and its released code. Like that code, we number positions again
     at every drop. Unlike it, we run models with grouped heads, never cut prompts (it does at 2048 tokens by default),

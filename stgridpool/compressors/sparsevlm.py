@@ -29,7 +29,7 @@ RELEASED_KEEP = {
     "plus/96": (246, 54, 28),
     "plus/64": (66, 34, 20),
 }
-"""Tokens kept of 576 behind each layer, by the mean over layers that they are named after."""
+"""Tokens kept of 576 after each layer, by the mean over layers that they are named after."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SparseVLMLayer(Compressor):
         return len(self.keep) - 1
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the number of tokens left of `total` in front of the first stage."""
+        """Return the number of tokens left of `total` before the first stage."""
         first = count = shape[0] * shape[1] * shape[2] if total is None else total
         for share in self.keep:
             kept, _, recycled = _counts(count, first, share, self.plus)
@@ -99,7 +99,7 @@ class SparseVLMLayer(Compressor):
 
 @dataclass(frozen=True)
 class SparseVLM(Compressor):
-    """Drop visual tokens behind several decoder layers, those that the relevant words of the question attend to least.
+    """Drop visual tokens after several decoder layers, those that the relevant words of the question attend to least.
 
     Relevant words match the video better than the average one, see `QueryRows`. Of the n tokens dropped, the first
     ``int(0.3 n) + 1`` are clustered by density peaks into a tenth as many, plus one, and stay as means at the centres.
@@ -109,13 +109,13 @@ class SparseVLM(Compressor):
     adds, which may turn its sign; the 14 heads of largest sum count; nothing is merged, and positions survive.
 
     Differences from the source: fractions hold for any number of tokens, layers for any depth; merged tokens stand
-    among the others, not behind them; there is no noise, so that two tokens may be equally dense, and both centres.
+    among the others, not after them; there is no noise, so that two tokens may be equally dense, and both centres.
 
     Source: SparseVLM (ICML 2025), arXiv 2410.04417, and its released code.
 
     Attributes:
         preset: See above; None if the other options come from the caller.
-        keep: Fractions kept behind each of the layers, of the tokens in front of the first stage, above 0 and at most
+        keep: Fractions kept after each of the layers, of the tokens before the first stage, above 0 and at most
             1, falling; rounded down, but at least 1 and at most all but one of the tokens there.
         plus: Whether it is SparseVLM+.
         layers: Decoder layers whose input is pruned, ascending, 1 to 1000: attention is that of the layer before. None
@@ -188,7 +188,7 @@ class SparseVLM(Compressor):
         return compress_tokens(self, tokens, evidence)[1]
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the number of tokens behind the last stage."""
+        """Return the number of tokens after the last stage."""
         return planned_counts(self.steps(), shape, total)[-1]
 
 

@@ -28,7 +28,7 @@ class ToMe(Budgeted):
     is the mean of all its members; it takes the place of the token that was joined first.
 
     Source: ToMe (ICLR 2023), arXiv 2210.09461, as video compressors use it: on finished tokens, in as many rounds as it
-    takes, not in every block of the vision tower. The released code puts the rest of the first half in front of the
+    takes, not in every block of the vision tower. The released code puts the rest of the first half before the
     second half after each round; here tokens stay in raster order, so that merges can differ from it if a round before
     the last one has an odd number of tokens. Frames share the budget equally; one without a share is dropped.
 

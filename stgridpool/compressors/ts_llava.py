@@ -47,7 +47,7 @@ class TSLLaVA(Budgeted):
         whole_number("thumbnail_frames", self.thumbnail_frames, 1, LONGEST_SIDE)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Put the samples behind the thumbnail."""
+        """Put the samples after the thumbnail."""
         device, (frames, height, width), total = tokens.maps().device, tokens.shape, len(tokens)
         count, area = self.count(tokens), height * width
         has_thumbnail = count > area

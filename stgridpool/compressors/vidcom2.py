@@ -31,7 +31,7 @@ class VidCom2(RateBudgeted):
     * ``released`` rounds each k_t and leaves it there: totals miss the budget by a few tokens, and a retention of 1
       does not keep everything.
 
-    Unlike LLaVA-Video's port in the released code, newlines stand where the tokens do, and none behind empty rows.
+    Unlike LLaVA-Video's port in the released code, newlines stand where the tokens do, and none after empty rows.
 
     Source: VidCom2 (EMNLP 2025), arXiv 2505.14454; vLLM's ``vidcom2``.
 

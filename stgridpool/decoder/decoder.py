@@ -40,7 +40,7 @@ class Decoder(Protocol):
 
     @property
     def first_layer(self) -> int:
-        """The first layer in front of which a step may act."""
+        """The first layer before which a step may act."""
 
     @property
     def num_position_axes(self) -> int:
@@ -104,7 +104,7 @@ class TransformersDecoder:
 
     Args:
         model: The model, such as a Qwen2ForCausalLM, or the part of it that has the layers.
-        first_layer: The first layer in front of which a step may act; layers before it get more than hidden states.
+        first_layer: The first layer before which a step may act; layers before it get more than hidden states.
 
     Raises:
         ValueError: If the model is not built like Qwen2 and Llama; the message names what is missing.

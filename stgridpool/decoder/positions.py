@@ -34,7 +34,7 @@ def placed(step: Step, rows: Sequence[ShortenedPrompt], table: Tensor, real: Seq
 
 
 def counted(mask: Tensor) -> Tensor:
-    """Return the positions (B, n) of real tokens, numbered from 0; padding in front of them has position 0."""
+    """Return the positions (B, n) of real tokens, numbered from 0; padding before them has position 0."""
     return (mask.long().cumsum(dim=1) - 1).clamp_min(0)
 
 

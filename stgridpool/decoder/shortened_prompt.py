@@ -27,7 +27,7 @@ class VisualSpan:
         newlines: (n,) int64, ascending, the positions of the video's newline tokens.
         cell: (N,) int64, the cell of each token, or None if they fill the lattice.
         evidence: Evidence about the tokens, from the vision tower and from layers of the language model that have run.
-        before: Number of visual tokens in front of each earlier step, first step first.
+        before: Number of visual tokens before each earlier step, first step first.
     """
 
     tokens: Tensor

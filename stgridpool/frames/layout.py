@@ -28,7 +28,7 @@ class RewrittenFrames:
     Attributes:
         made: The rows, level by level, see `Plan.made`; each level makes whole frames of H*W rows.
         slots: (T,) int64, the made frame that replaces each frame, numbered through all levels, or -1 for none.
-        appended: (G,) int64, the frame behind which each made frame is added; None if they replace frames.
+        appended: (G,) int64, the frame after which each made frame is added; None if they replace frames.
     """
 
     made: tuple[Rows, ...]

@@ -98,7 +98,7 @@ def schedule(num_frames: int, levels: tuple[Level, ...], write: str = "replace")
     """Decide which frames make which mosaics, level by level.
 
     At each level the sampled frames are cut into grids of K consecutive ones, and the mosaic of a grid replaces its
-    last frame, or is added behind it. Frames that do not fill a grid stay unchanged. Grids of one level do not see each
+    last frame, or is added after it. Frames that do not fill a grid stay unchanged. Grids of one level do not see each
     other's mosaics; those of later levels do, where frames are replaced.
 
     Args:
@@ -147,7 +147,7 @@ def rewrite(shape: Shape, levels: tuple[Level, ...], write: str = "replace") -> 
 
 
 def appended(grids: list[Grids]) -> Tensor:
-    """Return the source frame (G,) behind which each mosaic is added, where mosaics do not replace frames."""
+    """Return the source frame (G,) after which each mosaic is added, where mosaics do not replace frames."""
     return torch.tensor([frame for one in grids for frame in one.replaced])
 
 

@@ -149,7 +149,7 @@ def _layers(frame: Ints, home: Ints, place: Ints) -> Ints:
     taken: dict[int, list[tuple[int, Bools]]] = {}
     for token, (x0, y0, x1, y1) in enumerate(place.tolist()):
         here = taken.setdefault(int(frame[token]), [])
-        for number, (of, cells) in enumerate(here):  # noqa: B007  # used behind the loop
+        for number, (of, cells) in enumerate(here):  # noqa: B007  # used after the loop
             if of == home[token] and not cells[y0:y1, x0:x1].any():
                 break
         else:

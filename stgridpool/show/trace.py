@@ -49,7 +49,7 @@ class Stage:
     parts: Tensor | None = None
 
     def then(self, label: str, plan: Plan, parts: Tensor | None = None) -> Stage:
-        """Return the stage behind a plan for these tokens; for the other arguments see the attributes."""
+        """Return the stage after a plan for these tokens; for the other arguments see the attributes."""
         whole = self.plan.then(replace(plan, known=None))
         if plan.shape is not None:
             return Stage(label, whole, plan.shape, Plan.keep_all(len(plan), plan.anchor.device, plan.shape), parts)

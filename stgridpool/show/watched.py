@@ -144,7 +144,7 @@ def traced(name: str, watched: Watched, model: VideoModel, video: Video, evidenc
 def _beginning(
     method: Compressor, model: VideoModel, video: Video, evidence: Evidence, num_encoded: int
 ) -> tuple[Shape, Stage]:
-    """Return the lattice of the patches, and the tokens that the first step behind the vision tower sees."""
+    """Return the lattice of the patches, and the tokens that the first step after the vision tower sees."""
     if isinstance(video, NativeVideo):
         return _native_beginning(model, video)
     shape, early = video.source_shape, early_steps(method)
@@ -173,7 +173,7 @@ def _native_beginning(model: VideoModel, video: NativeVideo) -> tuple[Shape, Sta
 
 
 def _behind_class_tokens(frames: int, side: int) -> tuple[Shape, Stage]:
-    """Return the same where a class token stands in front of the square of patches of every frame, as in Video-LLaVA.
+    """Return the same where a class token stands before the square of patches of every frame, as in Video-LLaVA.
 
     A class token is drawn as the mean of its frame.
     """
@@ -191,7 +191,7 @@ def _behind_class_tokens(frames: int, side: int) -> tuple[Shape, Stage]:
 
 
 def _front(model: VideoModel, video: Video) -> list[Step]:
-    """Return the steps behind the vision tower and in front of the language model that made the video's plan."""
+    """Return the steps after the vision tower and before the language model that made the video's plan."""
     front = [step for step in model.front_steps if not step.is_before_features]
     if isinstance(video, NativeVideo) and not video.compressed.from_patches:
         return [step for step in front if isinstance(step.compressor, Watched)]

@@ -53,7 +53,7 @@ def test_help_is_printed_and_nothing_is_done(script, tmp_path):
     ("words", "message"),
     [
         ((), "Usage:"),
-        (("videomme", "--limit", "3"), "unknown option --limit; options of lmms-eval go behind --"),
+        (("videomme", "--limit", "3"), "unknown option --limit; options of lmms-eval go after --"),
         (("--output",), "--output needs a folder"),
         (("--output", "", "videomme"), "--output needs a folder"),
         (("--output", " ", "videomme"), "--output needs a folder"),

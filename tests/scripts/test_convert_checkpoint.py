@@ -27,7 +27,7 @@ def run(script, monkeypatch, *arguments):
 def test_there_and_back(script, tiny, tmp_path, monkeypatch, capsys):
     run(script, monkeypatch, tiny, tmp_path / "native")
     told = capsys.readouterr().out
-    assert "- mm_newline_position=grid: the native class puts one newline behind a video" in told
+    assert "- mm_newline_position=grid: the native class puts one newline after a video" in told
     assert told.endswith(f"{tmp_path / 'native'}: written; greedy answers equal to the original's\n")
     run(script, monkeypatch, tmp_path / "native", tmp_path / "back", "--no-verify")
     assert capsys.readouterr().out == f"{tmp_path / 'back'}: written; greedy answers not compared\n"

@@ -163,12 +163,12 @@ def test_shares_that_cannot_be(total, weight, message):
 @pytest.mark.parametrize(
     ("average", "lengths", "relative", "expected"),
     [
-        (0.5, (2, 6), (None, 1), (1, 1 / 3)),  # FastV behind layer 2 of 8: 2 + 6 r = 4
+        (0.5, (2, 6), (None, 1), (1, 1 / 3)),  # FastV after layer 2 of 8: 2 + 6 r = 4
         (0.25, (0, 8), (None, 1), (1, 0.25)),
         # PyramidDrop, 4 segments of 8 layers: 8 + s (4 + 2 + 1) = 0.6 * 32, s = 1.6, and 0.8, 0.4, 0.2 of the tokens
         (0.6, (8,) * 4, (None, 0.5, 0.25, 0.125), (1, 0.8, 0.4, 0.2)),
         (15 / 32, (8,) * 4, (1, 0.5, 0.25, 0.125), (1, 0.5, 0.25, 0.125)),
-        # FlashVID, in front and behind layer 20 of 28: r (20 + 0.3 * 8) = 0.2 * 28
+        # FlashVID, before and after layer 20 of 28: r (20 + 0.3 * 8) = 0.2 * 28
         (0.2, (20, 8), (1, 0.3), (0.25, 0.075)),
         # 20 + 2.4 of 28 would need r = 1.125 for 25.2: the first keeps all, the second takes (25.2 - 20) / 8
         (0.9, (20, 8), (1, 0.3), (1, 0.65)),

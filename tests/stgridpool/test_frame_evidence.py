@@ -39,7 +39,7 @@ class First(Compressor):
 
 @dataclass(frozen=True)
 class Both(Compressor):
-    """Averages behind two layers, and then keeps the first token."""
+    """Averages after two layers, and then keeps the first token."""
 
     last: First
 

@@ -15,7 +15,7 @@ def test_a_mean_over_layers_is_split():
     assert (settled.layer, settled.layer_average) == (20, None)
     assert settled.retention == pytest.approx(0.125)
     assert settled.inner_retention == pytest.approx(0.3)
-    full = FlashVID(layer_average=0.9).for_depth(28)  # 1.125 does not fit in front: the inner half gives way
+    full = FlashVID(layer_average=0.9).for_depth(28)  # 1.125 does not fit before the layer: the inner half gives way
     assert full.retention == 1
     assert full.inner_retention == pytest.approx((0.9 * 28 - 20) / 8)
     assert FlashVID(layer_average=1).for_depth(28).inner_retention == 1

@@ -23,7 +23,7 @@ def check_length(model: VideoModel, prompt: Prompt) -> None:
 def longest_layer(model: VideoModel, prompt: Prompt) -> int:
     """Return the number of positions that the longest layer reads, which is always the first one.
 
-    A method in front of it shortens the prompt, if it numbers positions again and its settings imply how many tokens
+    A method before it shortens the prompt, if it numbers positions again and its settings imply how many tokens
     it keeps. Newline tokens count as if all were kept.
     """
     steps = () if model.inside is None else steps_that_renumber(model.inside.steps)

@@ -16,8 +16,8 @@ COLUMNS = ("name", "what it does", "where", "question", "budget", "source")
 def methods(name: Annotated[str | None, METHOD] = None, as_json: AsJson = False) -> None:
     """List the methods, or show one in detail.
 
-    "frames" acts in front of the vision tower, "tower layer" behind layers of it (-1 is the one used as features),
-    "pooling" replaces the checkpoint's own pooling, "tokens" acts behind it, "layer" in front of layers of the language
+    "frames" acts before the vision tower, "tower layer" after layers of it (-1 is the one used as features),
+    "pooling" replaces the checkpoint's own pooling, "tokens" acts after it, "layer" before layers of the language
     model. "question" says whether a method looks at the question: it then runs once per question.
     """
     from stgridpool import COMPRESSORS  # noqa: PLC0415

@@ -49,7 +49,7 @@ def native_answer(method: Compressor, family: type[Adapter]) -> str:
 
 
 def _problem_inside(family: type[Adapter], layer: int) -> str:
-    """Say why no method can act in front of a decoder layer of a family with its default settings; "" if one can."""
+    """Say why no method can act before a decoder layer of a family with its default settings; "" if one can."""
     if family.attends_both_ways:
         return "where visual tokens of this family attend in both directions"
     settings = CONFIG_MAPPING[family.model_types[0]]()

@@ -190,7 +190,7 @@ def _lattice(compressor: Compressor, video: Outline) -> Shape | None:
 
 
 def _front_steps(compressor: Compressor, reference: Reference) -> list[Step]:
-    """Return the steps in front of the language model, including the checkpoint's own pooling."""
+    """Return the steps before the language model, including the checkpoint's own pooling."""
     steps = [step for step in compressor.steps() if not step.is_inside]
     if not any(step.place == PATCHES for step in steps):
         early = sum(step.is_before_features for step in steps)

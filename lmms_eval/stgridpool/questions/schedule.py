@@ -108,7 +108,7 @@ def decoding_work(path: str, max_frames_num: int | None) -> float:
 
 
 def in_video_order(jobs: Sequence[Job]) -> list[Job]:
-    """Move questions about the same videos behind the first of them; otherwise the given order stays."""
+    """Move questions about the same videos after the first of them; otherwise the given order stays."""
     first: dict[tuple[str, ...], int] = {}
     for position, job in enumerate(jobs):
         if job.videos is not None:

@@ -176,7 +176,7 @@ def _text(value: object) -> str:
 
 
 def _options(value: object, where: str) -> tuple[str, ...]:
-    """Read options: a list, the text of a JSON list, or texts separated by ``|``; letters in front are removed."""
+    """Read options: a list, the text of a JSON list, or texts separated by ``|``; leading letters are removed."""
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             value = json.loads(value)

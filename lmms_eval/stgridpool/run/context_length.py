@@ -37,7 +37,7 @@ def length_warning(planner: Planner, arguments: LlavaArguments) -> str | None:
 
 
 def _repairs(planner: Planner, arguments: LlavaArguments, planned: Planned) -> str:
-    """Name what would fit: pooling behind a method that does not pool, fewer frames, a longer context."""
+    """Name what would fit: pooling after a method that does not pool, fewer frames, a longer context."""
     method, repairs = arguments.build_compressor(), []
     keeps_all = planned.tokens is not None and planned.tokens >= planned.frames * math.prod(planner.reference.patches)
     if keeps_all and any(step.place == PATCHES for step in method.steps()):

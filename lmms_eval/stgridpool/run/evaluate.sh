@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Evaluates a checkpoint on a task through lmms-eval, on one or several processes.
-# scripts/evaluate.sh and the command `stgridpool eval` call it, with three options in front of the user's:
+# scripts/evaluate.sh and the command `stgridpool eval` call it, with three options before the user's:
 #   --name NAME --python PYTHON --runs FOLDER
 set -euo pipefail
 
@@ -63,7 +63,7 @@ while (($#)); do
     --launch) (($# > 1)) || fail "--launch needs options" 2; launch="$2"; shift ;;
     --) shift; break ;;
     "") fail "an argument is empty; is it a shell variable that is not set?" 2 ;;
-    -*) fail "unknown option $1; options of lmms-eval go behind --" 2 ;;
+    -*) fail "unknown option $1; options of lmms-eval go after --" 2 ;;
     *=*) model_args+=",$1"; named+=("$1") ;;
     *) positional+=("$1") ;;
   esac
@@ -103,7 +103,7 @@ guard() {
   end_group "$1"
 }
 run=""
-stop() { # ends the run first, so that nothing comes behind the last line
+stop() { # ends the run first, so that nothing follows the last line
   [[ -z "$run" ]] || end_group "$run" 2>/dev/null
   fail "stopped by SIG$1: all answers so far are kept in $answers; give the same command again to go on" "$((128 + $(kill -l "$1")))"
 }

@@ -60,7 +60,7 @@ class LlavaArguments(Arguments):
     SAMPLINGS: ClassVar[Sequence[str]] = SAMPLINGS
     ABSENT: ClassVar[Mapping[str, str]] = {
         "system_prompt": "conv_template has one",
-        "positions": "tokens in front of the language model are numbered without gaps",
+        "positions": "tokens before the language model are numbered without gaps",
         "min_pixels": "every frame is resized to the square of the vision tower",
         "max_pixels": "every frame is resized to the square of the vision tower",
     }

@@ -205,7 +205,7 @@ def check_count(steps: Sequence[Step], video: Video) -> None:
     """Check that the compressors ran: as many tokens enter the language model as they planned.
 
     Args:
-        steps: The steps in front of the language model.
+        steps: The steps before the language model.
         video: The compressed video.
 
     Raises:

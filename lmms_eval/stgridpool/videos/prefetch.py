@@ -96,7 +96,7 @@ class VideoLoader:
 
         Args:
             compressors: The methods.
-            steps: Their steps in front of the features, which must be the same for all, see `early_steps`.
+            steps: Their steps before the features, which must be the same for all, see `early_steps`.
         """
         needs = {need for compressor in compressors for need in compressor.needs if need.from_tower}
         if any(isinstance(step.place, EncoderLayer) for step in steps):

@@ -20,7 +20,7 @@ class Blocks:
 
     Attributes:
         prefix: Tokens before the first question, P.
-        padded: (m, n) place behind the prefix of each token of m questions, padded to n by repeating some token.
+        padded: (m, n) place after the prefix of each token of m questions, padded to n by repeating some token.
         restore: (Q,) index of each token after the prefix in `padded`, flattened.
     """
 

@@ -84,7 +84,7 @@ class _Canvas:
             pictures: Which picture each is painted on.
             centres: In units.
             radius: In units.
-            kinds: (K,) a position in `SHAPES`, or behind them a digit.
+            kinds: (K,) a position in `SHAPES`, or after them a digit.
             colours: (K, 3) or (1, 3), 0 to 255.
         """
         if not len(pictures):

@@ -64,7 +64,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class PackedForm:
-    """The prompts of all types of questions, laid behind one another."""
+    """The prompts of all types of questions, laid one after the other."""
 
     frame: Frame
     questions: tuple[QuestionForm, ...]

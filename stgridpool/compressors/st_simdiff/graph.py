@@ -149,7 +149,7 @@ def released_ratio(dropped: list[float], cost: float, depth: int) -> float:
     """Return the fraction that must go now, so that all layers together hold `cost` of what they would.
 
     Args:
-        dropped: Fractions that went so far, each in front of a layer.
+        dropped: Fractions that went so far, each before a layer.
         cost: Mean retention over all layers.
         depth: Layers of the language model.
     """

@@ -1,4 +1,4 @@
-"""ST-SimDiff: like tokens go in front of the first decoder layer, those that the prompt does not attend to later."""
+"""ST-SimDiff: like tokens go before the first decoder layer, those that the prompt does not attend to later."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SCORES = ("pairs", "size")
 class STSimDiff(OverLayers):
     """Drop tokens that their component of a graph of like neighbours can spare; then prune by attention.
 
-    In front of layer 0, neighbours in time and space are joined if their cosine reaches `similarity`. Components of the
+    Before layer 0, neighbours in time and space are joined if their cosine reaches `similarity`. Components of the
     graph whose members are most alike come first; of each as large a part goes as the budget wants to be rid of, those
     whose mean cosine with all members is lowest. Tokens whose cosine with the one before them is below `event` stay,
-    and so do those that are joined to none. In front of `layer` those tokens remain that the last token of the prompt
+    and so do those that are joined to none. Before `layer` those tokens remain that the last token of the prompt
     attends to most in the layer before, as many as meet the mean over all layers, rounded down.
 
     Only that mean is met exactly: how many tokens the first layers hold depends on the video, so that there is no
@@ -46,7 +46,7 @@ class STSimDiff(OverLayers):
     Source: https://github.com/bingjunluo/ST-SimDiff, which ``released`` equals. ``corrected``, the default, differs:
     the code drops pairs and triples whole; where a component does not fit into what may still go, it stops, so that in
     a still video nothing goes; it reckons as if one layer held what the first two hold; and it rounds the tokens kept
-    to the nearest. It acts behind the attention of layer 1, here in front of layer 2; it always assumes 28 layers; and
+    to the nearest. It acts after the attention of layer 1, here before layer 2; it always assumes 28 layers; and
     newlines are tokens of its graph, which they are not here. Of equals the later goes first; in the code rounding
     decides, in ``released`` the earlier goes.
 
@@ -57,7 +57,7 @@ class STSimDiff(OverLayers):
         event: Cosine below which a token is new, -1 to 1.
         directions: Neighbours that are joined: "time", "right", "below".
         score: How alike a component is: the mean cosine of its "pairs", or a sum that grows with its "size".
-        layer: The decoder layer in front of which tokens are pruned, 1 to 1000.
+        layer: The decoder layer before which tokens are pruned, 1 to 1000.
         positions: Where the remaining tokens stand, see `Step`.
         depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
 
@@ -89,14 +89,14 @@ class STSimDiff(OverLayers):
         whole_number("depth", self.depth, 1, 1000)
 
     def steps(self) -> tuple[Step, ...]:
-        """One in front of the first layer, and one in front of `layer`.
+        """One before the first layer, and one before `layer`.
 
         Raises:
-            ValueError: If the layers in front of `layer` alone may hold more than the mean allows.
+            ValueError: If the layers before `layer` alone may hold more than the mean allows.
         """
         if self.layer_average * self.depth <= self.layer:
             raise ValueError(
-                f"layer_average must be above {self.layer}/{self.depth}, since nothing may go in front of layer "
+                f"layer_average must be above {self.layer}/{self.depth}, since nothing may go before layer "
                 f"{self.layer} of {self.depth}, got {self.layer_average}: ask for more or choose an earlier layer"
             )
         return (

@@ -21,7 +21,7 @@ class MergeForest:
     Attributes:
         heads: (cells,) int64, the first cell of the node that covers each cell.
         parents: (cells,) int64, the cell to which each cell links.
-        strength: (cells,) float32, by how much the similarity behind each link exceeds its threshold; -inf for roots.
+        strength: (cells,) float32, by how much the similarity of each link exceeds its threshold; -inf for roots.
         shares: (cells,) float32, the share of each cell in the feature of its node.
         depth: Upper bound of the number of links from a cell to its root.
     """

@@ -44,7 +44,7 @@ def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeS
     corner = tokens.new_zeros(frames, num_heads, places, dtype=torch.float32)
     chunk = max(1, _CHUNK_BYTES.get(tokens.device.type, 2**28) // (4 * len(tree.cells) * rows.shape[2]))
     buffers = rows.new_empty(2, min(chunk, frames), len(tree.cells), rows.shape[2])
-    last: list[Tensor] = []  # features of the last frame in front of the chunk
+    last: list[Tensor] = []  # features of the last frame before the chunk
     for start in range(0, frames, chunk):
         part = rows[start : start + chunk]
         stop, buffer = start + len(part), buffers[start // chunk % 2, : len(part)]

@@ -59,7 +59,7 @@ class QuadtreeVideo:
             spatial: Smallest cosine between a node and its children.
             temporal: Smallest cosine between nodes of adjacent frames.
             join: Turns the matches above `temporal`, and the number of cells, into a forest of nodes and the similarity
-                behind each of its links, -inf for roots; None merges nothing over time.
+                of each of its links, -inf for roots; None merges nothing over time.
         """
         levels = self.stop_levels(spatial)
         heads = self._heads(levels).flatten()

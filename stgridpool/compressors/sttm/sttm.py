@@ -44,7 +44,7 @@ class STTM(Compressor):
     frames; only chains that also wind between nodes of a frame may be joined in part.
 
     Presets are the paper's runs, ``model/data set/budget in %``, such as ``llava-video-7b/videomme/50``; ``released``
-    is that one. The runs with 7B models act in front of layer 2, those with 72B in front of layer 0. With None, the
+    is that one. The runs with 7B models act before layer 2, those with 72B before layer 0. With None, the
     caller passes the six options that presets set. Explicit options take precedence over the preset. The object stores
     the resulting options, and keeps the name of the preset only if all of them are those of the preset; none of the
     paper's runs had a budget.
@@ -61,7 +61,7 @@ class STTM(Compressor):
             time off.
         root_level: Level of the roots, -32 to 32, counted from the coarsest one, whose shorter side is 2; -1 means
             tokens.
-        layer: The decoder layer k whose input is compressed, 0 to 1000; 0 is in front of the language model.
+        layer: The decoder layer k whose input is compressed, 0 to 1000; 0 is before the language model.
         mode: ``released``, ``components`` or ``directed``, see above.
         weighted_average: Whether means are over tokens instead of over children and nodes.
         head_dim: Width of the parts whose cosines are averaged, 1 to 65536; None for the whole width.

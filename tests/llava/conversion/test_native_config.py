@@ -33,7 +33,7 @@ def test_says_no_more_than_there_is():
 @pytest.mark.parametrize(
     ("setting", "generation", "note"),
     [
-        ({"mm_newline_position": "grid"}, {}, "mm_newline_position=grid: the native class puts one newline behind"),
+        ({"mm_newline_position": "grid"}, {}, "mm_newline_position=grid: the native class puts one newline after"),
         ({"mm_spatial_pool_mode": "average"}, {}, "mm_spatial_pool_mode=average: the native class pools bilinearly"),
         ({"add_time_instruction": True}, {}, "add_time_instruction: the sentence with the frames' times"),
         ({"force_sample": True}, {}, "force_sample: the processor takes all frames"),

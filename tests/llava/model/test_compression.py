@@ -1,4 +1,4 @@
-"""A compressor inside the language model of a checkpoint, behind its own pooling or another compressor."""
+"""A compressor inside the language model of a checkpoint, after its own pooling or another compressor."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class PositiveLater(Positive):
 
 @dataclass(frozen=True)
 class Largest(Scorer):
-    """Keeps the tokens whose second channel is largest, in front of the language model."""
+    """Keeps the tokens whose second channel is largest, before the language model."""
 
     def score(self, tokens, evidence):
         return tokens.features[:, 1]
@@ -153,7 +153,7 @@ def test_a_pruner_in_front_and_a_method_inside(model, video_frames):
 
 @torch.no_grad()
 def test_two_methods_inside_the_language_model(model, video_frames):
-    """At layer 0 both do what they do in front of it, one after the other."""
+    """At layer 0 both do what they do before it, one after the other."""
     later = STTM(layer=0, mode="components", retention=0.5)
     model.compressor = Chain((later, Positive()))
     assert [step.compressor for step in model.decoder_steps.steps] == [later, Positive()]

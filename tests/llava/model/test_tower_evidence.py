@@ -214,7 +214,7 @@ def test_the_layer_behind_the_features():
         weights = weights_of_blocks(other, PIXELS)[3]
         same(other.with_evidence(PIXELS, [needs[0]])[1][needs[0]], weights[:, :, 0, 1:].mean(1).flatten())
     for tower in (siglip(), clip(-1), hub("vit", -1)):
-        with pytest.raises(ValueError, match=r"layer behind the features, and the vision tower .* has none there"):
+        with pytest.raises(ValueError, match=r"layer after the features, and the vision tower .* has none there"):
             tower.check_needs([TowerKeys(0)])
 
 

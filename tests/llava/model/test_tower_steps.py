@@ -64,7 +64,7 @@ def clip():
 @torch.no_grad()
 @pytest.mark.parametrize("case", ["t0", "t1", "t2"])
 def test_equals_the_original_tower(golden, case):
-    """The released encoder with merging behind three of 8 layers: features, attention and frames into each layer."""
+    """The released encoder with merging after three of 8 layers: features, attention and frames into each layer."""
     folder = golden / "methods" / "earlytom"
     tensors = load_file(folder / "tower.safetensors")
     [variant] = [one for one in json.loads((folder / "tower.json").read_text())["variants"] if one["case"] == case]
@@ -108,7 +108,7 @@ def test_equals_the_original_tower(golden, case):
 @pytest.mark.parametrize("name", ["siglip", "clip"])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_any_batches_give_the_same(name, size, request):
-    """The layers behind the step run on the means of two frames, and evidence is that of the layer it is of."""
+    """The layers after the step run on the means of two frames, and evidence is that of the layer it is of."""
     tower, pixels = request.getfixturevalue(name), torch.randn(6, 3, 16, 16)
     needs = [AttentionReceived(-3), AttentionReceived(-1), FrameVectors()]
     needs += [FrameVectors("class")] if name == "clip" else []
@@ -134,9 +134,7 @@ def test_any_batches_give_the_same(name, size, request):
 
 
 def test_what_is_no_frame_is_refused(siglip):
-    with pytest.raises(
-        ValueError, match=r"FirstTokens\(\) must leave whole frames of 16 tokens behind layer -2 of the"
-    ):
+    with pytest.raises(ValueError, match=r"FirstTokens\(\) must leave whole frames of 16 tokens after layer -2 of the"):
         through_tower(siglip, torch.randn(2, 3, 16, 16), FirstTokens().steps(), [], in_batches(4))
 
 

@@ -159,7 +159,7 @@ def test_batches_become_smaller_where_memory_runs_out(model, video_frames, monke
 
 @dataclass(frozen=True)
 class MostAttended(Scorer):
-    """Keeps the patches of each frame that receive most attention in the tower, behind the checkpoint's pooling."""
+    """Keeps the patches of each frame that receive most attention in the tower, after the checkpoint's pooling."""
 
     needs: ClassVar[frozenset[Need]] = frozenset({AttentionReceived()})
 

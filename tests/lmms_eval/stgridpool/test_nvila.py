@@ -88,7 +88,7 @@ def test_answers_are_those_of_the_model_to_its_own_frames_and_prompt(make_model,
         assert (ids == IMAGE_TOKEN_INDEX).sum() == 1
         expected = language_model.generate(ids, images=[pixels], modalities=["video"], max_new_tokens=5)
         assert text == tokenizer.decode(expected[0], skip_special_tokens=True).strip()
-        # 3 x 3 tokens of each of 8 frames, or of 2 after the pooling over time, and a newline behind each.
+        # 3 x 3 tokens of each of 8 frames, or of 2 after the pooling over time, and a newline after each.
         assert (fact["visual_tokens"], fact["newline_tokens"]) == {"video": (18, 2), "frames": (72, 8)}[encoding]
         assert fact["full_tokens"] == fact["visual_tokens"]
 

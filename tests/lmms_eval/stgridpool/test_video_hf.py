@@ -85,7 +85,7 @@ def test_generated_ids_are_those_of_lmms_evals_model(name, fps, penalty, make_na
         from lmms_eval.models.chat.qwen2_5_vl import Qwen2_5_VL as Stock
     else:
         from lmms_eval.models.chat.qwen3_vl import Qwen3_VL as Stock
-    system = {} if name == "qwen2_5_vl" else {"system_prompt": STOCK_SYSTEM}  # that model puts one in front
+    system = {} if name == "qwen2_5_vl" else {"system_prompt": STOCK_SYSTEM}  # that model prepends one
     options = {"sampling": "lmms_eval", "positions": "hf", "video_decode_backend": "decord", "max_frames_num": 8}
     model = make_native(name, fps=fps, **options, **system, **PIXELS)
     stock = Stock(str(folder_of(name)), device="cpu", device_map="cpu", max_num_frames=8, fps=fps, **PIXELS)

@@ -31,7 +31,7 @@ _TEMPLATE = """\
 
 
 def make_tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
-    """Make a byte-level tokenizer without merges: one token per byte, behind the special ones.
+    """Make a byte-level tokenizer without merges: one token per byte, after the special ones.
 
     Args:
         *special: Further special tokens.

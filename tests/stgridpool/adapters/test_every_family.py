@@ -21,7 +21,7 @@ every_family = pytest.mark.parametrize("name", DENSE)
 
 @dataclass(frozen=True)
 class Half(Compressor):
-    """Keeps a random half of the tokens behind the model's own pooling."""
+    """Keeps a random half of the tokens after the model's own pooling."""
 
     def plan(self, tokens, evidence):
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))

@@ -16,13 +16,13 @@ REFUSED = {
     "molmo2": "which it cannot in molmo2: there visual tokens attend to one another in both directions",
 }
 OPTIONS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
-LAYER = 2  # the first behind the DeepStack levels of the tiny Qwen3-VL
+LAYER = 2  # the first after the DeepStack levels of the tiny Qwen3-VL
 PROMPT = [make_frames(6), "What happens?"]
 pytestmark = pytest.mark.adapters
 
 
 class Late(Compressor):
-    """Every third token, chosen in front of a decoder layer."""
+    """Every third token, chosen before a decoder layer."""
 
     needs_maps = False
     positions = "survive"

@@ -21,7 +21,7 @@ def positions(kinds, grids, mask=None):
 
 
 def test_by_hand():
-    """Two text tokens, 2 frames of 1x2 four positions apart, two text tokens: the text goes on behind time 6."""
+    """Two text tokens, 2 frames of 1x2 four positions apart, two text tokens: the text goes on after time 6."""
     kinds = [[TEXT] * 2 + [VIDEO] * 4 + [TEXT] * 2]
     time, row, column = positions(kinds, {VIDEO: [Grid((2, 1, 2), 4.0)]})[:, 0].tolist()
     assert time == [0, 1, 2, 2, 6, 6, 7, 8]
@@ -51,7 +51,7 @@ def test_runs_that_do_not_fit_are_refused(grids):
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_short_videos_and_images_have_the_positions_of_transformers(name):
-    """Text begins behind the rows or columns of a video that lasts no longer than these."""
+    """Text begins after the rows or columns of a video that lasts no longer than these."""
     model, processor = build(name)
     frames = make_frames(4, 43, 30)
     inputs = make_inputs(processor, ["See", frames[0], "and", frames, "What?"], ["Or", make_frames(4, 40, 24)])

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.adapters
 
 
 class Late(Compressor):
-    """Every third token, chosen in front of the first layer behind the DeepStack levels of the tiny Qwen3-VL."""
+    """Every third token, chosen before the first layer after the DeepStack levels of the tiny Qwen3-VL."""
 
     needs_maps = False
 

@@ -44,7 +44,7 @@ def layout(both, monkeypatch):
 
 
 def inputs_of(both, ids, frames):
-    """What a processor makes of a golden prompt: a placeholder for each token of 4x4 per frame, and one behind them."""
+    """What a processor makes of a golden prompt: a placeholder for each token of 4x4 per frame, and one after them."""
     place, count = ids.index(-200), 16 * len(frames) + 1
     prompt = torch.tensor([[*ids[:place], *count * [both.native.config.video_token_index], *ids[place + 1 :]]])
     return {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "pixel_values_videos": frames[None]}
@@ -66,7 +66,7 @@ def test_ids_are_those_of_the_original_code(both, layout, name, position, method
     inputs = inputs_of(both, case["input_ids"], both.pixels[slice(*case["images"][0])])
     prompt = compress_inputs(both.native, inputs, method)
     text = len(case["input_ids"]) - 1
-    expected = COUNTS[position] if method is None else 16 * 3 * 4  # 16 frames of 3x3, a newline behind each row
+    expected = COUNTS[position] if method is None else 16 * 3 * 4  # 16 frames of 3x3, a newline after each row
     assert prompt.inputs["input_ids"].shape == (1, text + expected)
     with prompt.prefilling(adapter_for(both.native), both.native), torch.no_grad():
         answer = both.native.generate(**prompt.inputs, max_new_tokens=20, do_sample=False)

@@ -1,4 +1,4 @@
-"""On a GPU in bf16: a block without a method changes nothing, and methods in front of and inside the model answer."""
+"""On a GPU in bf16: a block without a method changes nothing, and methods before and inside the model answer."""
 
 import pytest
 import torch

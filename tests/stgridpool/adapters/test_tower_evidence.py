@@ -111,7 +111,7 @@ def test_missing_layers_and_parts_are_refused_by_name(name):
     adapter = adapter_for(model)
     with pytest.raises(ValueError, match=r"AttentionReceived\(layer=-4.*the vision tower of .* runs 3 layers"):
         check_needs(adapter, model, stgridpool.AOT(shallow=-4, deep=-1))
-    with pytest.raises(ValueError, match=r"TowerKeys\(layer=0.* native models compute nothing behind their features"):
+    with pytest.raises(ValueError, match=r"TowerKeys\(layer=0.* native models compute nothing after their features"):
         tower_evidence.check_tower_needs(adapter, model, [TowerKeys(0)])
     with pytest.raises(ValueError, match=r"needs PoolHeadAttention.*this model offers AttentionReceived, FrameVectors"):
         stgridpool.compress(model, "fastvid")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.adapters
 
 @pytest.mark.parametrize("name", DENSE)
 def test_rows_reach_the_tokens_that_are_made_of_them(name):
-    """Behind the last layer no row looks at another one, so that a token depends on the rows it is made of alone."""
+    """After the last layer no row looks at another one, so that a token depends on the rows it is made of alone."""
     model, processor = build(name)
     adapter, inputs = adapter_for(model), make_inputs(processor, [make_frames(4, 24, 40), "What?"])
     outputs = []

@@ -19,7 +19,7 @@ ATTENTION = {QueryAttention(layer): torch.arange(1000.0) for layer in range(4)} 
 def test_the_cut_follows_the_formula_of_the_original(golden):
     """Of a million tokens, sparsities per layer and a mean over 28 layers leave what the code computes, rounded down.
 
-    A sparsity of 1 - share of the tokens before is that many tokens in front of the next layer. The original leaves all
+    A sparsity of 1 - share of the tokens before is that many tokens before the next layer. The original leaves all
     of them where the mean allows for more.
     """
     cases = json.loads((golden / "sttm" / "manifest.json").read_text())["framefusion_pruning_ratio"]
@@ -46,7 +46,7 @@ def still(frames, changes):
 
 
 def left_at_each_layer(method, tokens):
-    """The tokens in front of each layer that acts, and those left."""
+    """The tokens before each layer that acts, and those left."""
     count = tokens[..., 0].numel()
     left, _ = compress_tokens(method, VideoTokens.of(tokens), {need: ATTENTION[need][:count] for need in method.needs})
     return [*left.before[1:], len(left)], left

@@ -27,7 +27,7 @@ def test_each_segment_gets_its_share():
 
 
 def test_segments_can_be_asked_for():
-    """Cuts in the scene of equal frames fall behind its first ones; a segment without a token is lost."""
+    """Cuts in the scene of equal frames fall after its first ones; a segment without a token is lost."""
     maps = two_scenes()
     plan = PerSegment(tokens=4, method="norm_topk", options={"scope": "video"}, segments=4)(maps).plan
     assert plan.anchor.tolist() == [3, 7, 11, 15]

@@ -73,7 +73,7 @@ def test_labels_are_smoothed(labels, expected):
 
 
 def test_a_run_grows_by_what_it_has_taken():
-    """The three of 1 take the 5 before them; then they are as many as the 2 behind the 6, and come before those."""
+    """The three of 1 take the 5 before them; then they are as many as the 2 after the 6, and come before those."""
     assert smoothed([0, 0, 5, 1, 1, 1, 6, 2, 2, 2, 2]) == [0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2]
 
 

@@ -65,7 +65,7 @@ def test_presets():
 
 @pytest.mark.parametrize("write", ["replace", "append"])
 def test_mosaics_alone_are_pooled_as_llava_does(write):
-    """In front of bilinear resizing, 27x27 to 14x14, as in the paper's row of PTG alone."""
+    """Before bilinear resizing, 27x27 to 14x14, as in the paper's row of PTG alone."""
     tokens = torch.randn(16, 27, 27, 3)
     gridded = PTG(window=8, levels=3, write=write)(tokens).tokens
     expected = Bilinear()(gridded.view(-1, *tokens.shape[1:])).tokens

@@ -15,7 +15,7 @@ from stgridpool.show.trace import entries
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
 QUESTION = "What colour is the moving shape?"
-# Options without which a method does not fit three layers in the tower and five behind it, or needs more than it has.
+# Options without which a method does not fit three layers in the tower and five after it, or needs more than it has.
 OPTIONS = {
     "st_simdiff": {"layer": 1},
     "fastvid": {"importance": "received", "frames": "mean"},
@@ -69,7 +69,7 @@ def test_a_trace_ends_with_what_the_last_layer_keeps(encoder, video):
 
 
 def test_norms_are_those_of_the_tokens_that_a_method_saw(encoder, video):
-    """Without compression the language model reads the patches themselves, each behind its row's newline."""
+    """Without compression the language model reads the patches themselves, each after its row's newline."""
     encoder.model.compressor = "none"
     (heat,) = trace(encoder, video, QUESTION, {"none": build_compressor("none")}).traces[0].heat_maps
     encoded = encoder.encode([str(video)], timer())
@@ -101,7 +101,7 @@ def test_methods_before_and_behind_a_models_own_pooling_stand_on_the_same_patche
 
 
 def test_class_tokens_are_drawn_as_their_frames(native, video):
-    """Video-LLaVA puts a class token in front of the 4x4 patches of a frame; it chooses the frames, which are eight."""
+    """Video-LLaVA puts a class token before the 4x4 patches of a frame; it chooses the frames, which are eight."""
     (one,) = trace(native("video_llava"), video, QUESTION, {"evs": build_compressor("evs", retention=1.0)}).traces
     rows = entries(one.stages[-1].plan)
     frames = one.shape[0]

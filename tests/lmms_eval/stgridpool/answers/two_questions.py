@@ -38,7 +38,7 @@ def instance(number, video, question):
 
 
 def note_kept(answerer, kept):
-    """Note what the steps in front of the language model kept, and each step inside it."""
+    """Note what the steps before the language model kept, and each step inside it."""
     plain = answerer.answer
 
     def answer(requests, *others):

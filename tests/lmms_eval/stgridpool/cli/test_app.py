@@ -96,7 +96,7 @@ def test_methods_say_which_native_families_they_run_on():
     )
     assert all(models[name].startswith("no: ") for name in models if name.startswith("LLaVA")) is False
     assert models["qwen3_5, qwen3_5_moe"].startswith("no: it acts inside the language model, most of whose layers are")
-    assert "from layer 3 on" in models["qwen3_vl, qwen3_vl_moe"]  # behind three DeepStack levels; fastv acts at 2
+    assert "from layer 3 on" in models["qwen3_vl, qwen3_vl_moe"]  # after three DeepStack levels; fastv acts at 2
     refusing = ["qwen3_vl, qwen3_vl_moe", "qwen3_5, qwen3_5_moe", "molmo2"]
     assert [name for name, answer in models.items() if answer != "yes"] == refusing
     models = json.loads(CliRunner().invoke(app, ["methods", "pyramid_drop", "--json"]).output)["models"]
