@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from stgridpool.all_frames import count_all_frames
 from stgridpool.chain_budget import under_one_budget
 from stgridpool.compressor import (
     FRAMES,
@@ -26,7 +27,8 @@ from stgridpool.video_tokens import VideoTokens
 class Chain(Compressor):
     """The steps of several methods, in order, each on the output of the one before.
 
-    When you call a chain on feature maps, all steps act there, as they would at layer 0.
+    When you call a chain on feature maps, all steps act there, as they would at layer 0. Behind steps of another method
+    in the vision tower, the first budget before the language model counts all frames, not those left.
 
     Attributes:
         methods: At least two methods, in order.
@@ -53,7 +55,7 @@ class Chain(Compressor):
 
     def steps(self) -> tuple[Step, ...]:
         """Return the steps of all methods."""
-        return tuple(step for method in self.methods for step in method.steps())
+        return count_all_frames(self.methods)
 
     def for_depth(self, num_layers: int) -> Chain:
         """Resolve the options of every method that depend on the depth, see `Compressor.for_depth`.

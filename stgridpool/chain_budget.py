@@ -3,7 +3,8 @@
 Methods inside the language model keep fractions of what reaches them. They stay as they are if the last method before
 the language model has a budget: it then leaves what the whole needs, as FlashVID shares its budget. Where that would be
 more than everything, it leaves everything, and the methods inside leave more, in proportion. If no method before the
-language model has a budget, those inside alone meet it. Every step rounds its tokens down.
+language model has a budget, those inside alone meet it. Steps in the vision tower may come first: a budget behind them
+counts all frames. Every step rounds its tokens down.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from stgridpool.budget import split_layer_average
-from stgridpool.compressor import Compressor, Step
+from stgridpool.compressor import Compressor, EncoderLayer, Step
 from stgridpool.equal_budget import ENTERING, LAST, Reference, planned_layers
+from stgridpool.other_method import OtherMethod
 from stgridpool.scorer import Budgeted
 
 _LENGTHS = (32, 64)
@@ -38,17 +40,38 @@ def under_one_budget(
     """
     front = [method for method in methods if not method.steps()[0].is_inside]
     inside = [step for method in methods for step in method.steps() if step.is_inside]
-    is_free = bool(front) and isinstance(front[-1], Budgeted)
+    is_free = bool(front) and _has_budget(front[-1])
     if not is_free and (of == ENTERING or not inside):
         raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}")
-    most = _left(front[:-1] if is_free else front, reference)
+    most = _left([one for one in front[:-1] if not _is_in_tower(one)] if is_free else front, reference)
     if share > most:
         raise ValueError(f"{_named(front)} leaves {most:.4g} of the tokens, so {of} cannot be {share:g}: ask for less")
-    before = _shares(inside)
-    entering, after = _split(share / most, of, is_free, before, _lengths(inside, reference.num_layers))
-    changed = [front[-1].at_retention(entering, ENTERING, reference)] if is_free else []
-    found = dict(zip(map(id, front[-1:]), changed, strict=False)) | _scaled(methods, inside, after)
+    others = methods[len(front) :]
+    if not is_free and len(others) == 1:
+        return (*front, _alone(others[0], share / most, of, reference))
+    entering, after = _split(share / most, of, is_free, _shares(inside), _lengths(inside, reference.num_layers))
+    found: dict[int, Compressor]
+    if entering == 1 and len(others) == 1:
+        found = {id(others[0]): _alone(others[0], share / most, of, reference)}
+    else:
+        found = _scaled(methods, inside, after)
+    if is_free:
+        found[id(front[-1])] = front[-1].at_retention(entering, ENTERING, reference)
     return tuple(found.get(id(method), method) for method in methods)
+
+
+def _alone(method: Compressor, share: float, of: str, reference: Reference) -> Compressor:
+    """Return a method inside that meets the whole budget, `share` of what enters the language model."""
+    return method.at_retention(share, of, reference).for_depth(reference.num_layers)
+
+
+def _has_budget(method: Compressor) -> bool:
+    """Return whether a method meets a budget exactly, or the one does that it works with."""
+    return isinstance(method, Budgeted) or (isinstance(method, OtherMethod) and isinstance(method.other, Budgeted))
+
+
+def _is_in_tower(method: Compressor) -> bool:
+    return all(isinstance(step.place, EncoderLayer) for step in method.steps())
 
 
 def _shares(inside: Sequence[Step]) -> list[float]:

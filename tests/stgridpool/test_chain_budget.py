@@ -53,8 +53,38 @@ def test_a_pyramid_inside_keeps_its_fractions():
     """From layers 7, 14 and 21: x (7 + 7 / 2 + 7 / 4 + 7 / 8) = 28 / 10 gives 334 of 1568, then 167, 83 and 41."""
     counts = [334] * 7 + [167] * 7 + [83] * 7 + [41] * 7
     assert layers("divprune+pyramid_drop", 0.1, "layer_average") == counts
+
+
+def test_a_pyramid_inside_leaves_more_where_the_front_cannot_or_has_no_budget():
+    """All enter layers 0 to 6. 0.3 * 28 - 7 = 1.4 = 7 x (1 / 2 + 1 / 4 + 1 / 8), so x = 8 / 35: 179, 89 and 44 stay.
+
+    A half in the last layer is four times an eighth; from layers 7 and 14 on everything stays then.
+    """
+    counts = [1568] * 7 + [179] * 7 + [89] * 7 + [44] * 7
+    assert layers("average+pyramid_drop", 0.3, "layer_average") == counts
+    assert layers("divprune+pyramid_drop", 0.5, "last_layer") == [1568] * 21 + [784] * 7
     with pytest.raises(ValueError, match=r"would have to leave .*, which is no option: ask for less"):
-        meet(build_compressor("divprune+pyramid_drop"), 0.9, "layer_average", OWN)
+        meet(build_compressor("divprune+fastv+pyramid_drop"), 0.9, "layer_average", OWN)
+
+
+def test_methods_inside_that_the_video_decides_meet_a_mean_without_a_budget_in_front():
+    for name in ("framefusion", "st_simdiff"):
+        assert meet(build_compressor(f"average+{name}"), 0.4, "layer_average", OWN).methods[1].layer_average == 0.4
+
+
+def test_a_pruner_that_merges_what_it_drops_has_its_budget():
+    """As visionzip above."""
+    assert layers("recycle+fastv", 0.25, "layer_average") == [731] * 2 + [365] * 26
+
+
+@pytest.mark.parametrize("name", ["earlytom_frames+visionzip+fastv", "earlytom_frames+average+visionzip+fastv"])
+def test_a_budget_behind_steps_in_the_tower_counts_all_frames(name):
+    """So that it is the one without these steps; how many tokens are left of it, the frames left decide."""
+    method = meet(build_compressor(name), 0.25, "layer_average", OWN)
+    assert method.methods[-2].retention == pytest.approx(7 / 15)
+    assert set(planned_layers(method, 8, OWN)) == {None}
+    with pytest.raises(ValueError, match=r"what EarlyTomFrames.* leaves must be a known share of the tokens"):
+        meet(build_compressor("earlytom_frames+fastv"), 0.25, "layer_average", OWN)
 
 
 def test_without_a_budget_in_front_those_inside_meet_it():

@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, SiglipVisionConfig
 from llava.model.tower import ClipTower, SiglipTower
 from llava.model.tower_steps import check_steps, through_tower
 from llava.model.vision_batches import map_batches
-from stgridpool import Compressor, EarlyTom, Plan, Step
+from stgridpool import Compressor, EarlyTom, Plan, Step, build_compressor
 from stgridpool.compressor import EncoderLayer
 from stgridpool.evidence import AttentionReceived, FrameVectors
 from stgridpool.frame_evidence import FrameCosines, FrameSources
@@ -159,6 +159,20 @@ def test_a_checkpoint_with_merged_frames(video_checkpoint, video_frames):
     frames = video.plan.flatten().rows.sources // 49
     assert set(frames.tolist()) == set(range(8))
     torch.testing.assert_close(video.plan.mean(torch.ones(8 * 49, 1)), torch.ones(32, 1))
+
+
+@torch.no_grad()
+def test_a_chain_behind_the_tower_counts_all_frames(video_checkpoint, video_frames):
+    """A quarter of 8 frames of 16 tokens, though fewer frames leave the tower."""
+    model = video_checkpoint.model
+    frames = {"layers": (-2, -1), "threshold": -1}
+    model.compressor = build_compressor("earlytom_frames+visionzip", earlytom_frames=frames)
+    try:
+        video = model.encode_video(video_frames[:8])
+    finally:
+        model.compressor = None
+    assert video.shape[0] < 8
+    assert video.num_tokens == 8 * 16 // 4
 
 
 def test_towers_whose_layers_cannot_be_told_are_refused(siglip, monkeypatch):
