@@ -155,7 +155,7 @@ def _check_elements(path: str, file: BinaryIO) -> int:
         id_length = 9 - header[0].bit_length()
         size_field = header[id_length : id_length + 8]
         size_length = 9 - size_field[0].bit_length() if size_field else 9
-        if size_length > len(size_field):  # cut off, or no element that is known
+        if size_length > len(size_field):  # cut off, or not a known element
             return segment_end
         longest = (1 << 7 * size_length) - 1
         number = int.from_bytes(size_field[:size_length], "big") & longest

@@ -94,7 +94,7 @@ def warn_if_uneven(
     if distance > _LARGEST_DISTANCE:
         logger.warning(
             "%s: frames taken by index are up to %.1f s away from those taken by time (%d frames, not %d), as its "
-            "times are uneven or its rate is no whole number. sampling=time takes them by time",
+            "times are uneven or its rate is not a whole number. sampling=time takes them by time",
             printable(path),
             distance,
             len(times),

@@ -42,7 +42,7 @@ def read_frame_folder(
 
     Args:
         folder: Folder of JPEG or PNG files, all of the same size.
-        max_frames_num: Most frames to return; if there are more, the returned ones are spread evenly.
+        max_frames_num: Maximum number of frames to return; if there are more, the returned ones are spread evenly.
         fps: Frames to take per second of video, above 0, as `sample_frames_at_rate` chooses them; None takes all.
         force_sample: Always take exactly `max_frames_num` frames, evenly spread.
         frame_rate: Pictures per second of video; 3 is that of TVQA, the part of MVBench which comes as pictures.

@@ -24,7 +24,7 @@ def sample_frames(
     Args:
         num_frames: Number of frames in the video, at least 1.
         frame_rate: Rate of the video, in frames per second, above 0.
-        max_frames_num: Most frames to choose, at least 1.
+        max_frames_num: Maximum number of frames to choose, at least 1.
         fps: Frames to choose per second, above 0.
         force_sample: Whether to always choose `max_frames_num` evenly spread frames.
 
@@ -58,7 +58,7 @@ def sample_frames_at_rate(
     Args:
         num_frames: Number of frames in the video, at least 1.
         frame_rate: Rate of the video, in frames per second, above 0.
-        max_frames_num: Most frames to choose, at least 1.
+        max_frames_num: Maximum number of frames to choose, at least 1.
         fps: Frames to choose per second, above 0.
 
     Returns:
@@ -116,7 +116,7 @@ def sample_frames_by_time(
     Args:
         shown_at: Time of each frame, in seconds, ascending; at least one.
         duration: End of the last frame, in seconds.
-        max_frames_num: Most frames to choose, at least 1.
+        max_frames_num: Maximum number of frames to choose, at least 1.
         fps: Frames to choose per second, above 0, besides the last frame, as in `sample_frames_at_rate`; None chooses
             one per second and not the last, as in `sample_frames`.
         force_sample: Whether to always choose `max_frames_num` frames at evenly spread times.

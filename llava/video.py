@@ -44,7 +44,7 @@ def read_video(
 
     Args:
         path: Video file.
-        max_frames_num: Most frames to return, at least 1.
+        max_frames_num: Maximum number of frames to return, at least 1.
         fps: Frames to take per second of video, above 0, as `sample_frames_at_rate` chooses them; None takes one, as
             `sample_frames` does for LLaVA-Video.
         force_sample: Always take exactly `max_frames_num` frames, evenly spread (short videos repeat frames).
@@ -118,10 +118,10 @@ def regular_file(path: str | PathLike[str]) -> str:
     """Return the name of a file.
 
     Raises:
-        VideoReadError: If it is missing, or no regular file.
+        VideoReadError: If it is missing, or is not a regular file.
     """
     name = fsdecode(path)
     if not Path(name).is_file():
-        kind = "is a directory" if Path(name).is_dir() else "is no regular file"
+        kind = "is a directory" if Path(name).is_dir() else "is not a regular file"
         raise VideoReadError(name, kind if Path(name).exists() else "no such file")
     return name

@@ -58,7 +58,7 @@ def read_frames(
         try:
             decoded = read_from_keys(path, packets, indices, resizing)
         except NotAsListed:
-            logger.info("%s is decoded from its start: its packets do not tell its frames", printable(path))
+            logger.info("%s is decoded from its start: its packets do not identify its frames", printable(path))
     if decoded is None:
         packets, indices, decoded = _read_from_start(path, packets, choose, resizing)
     if backend == "decord" and not decoded.num_damaged:
@@ -148,7 +148,7 @@ def _take_from_decord(path: str, indices: Sequence[int], decoded: DecodedFrames)
                 taken[index] = pixels
     except (decord.DECORDError, IndexError, UnicodeEncodeError) as error:
         reason = str(error).splitlines()[0]
-        logger.info("decord does not manage %s, PyAV reads it: %s", printable(path), reason)
+        logger.info("decord cannot read %s, so PyAV reads it: %s", printable(path), reason)
         return
     decoded.pixels.update(taken)
 

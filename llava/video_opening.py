@@ -71,7 +71,7 @@ def open_video(path: str, num_threads: int = DECODER_THREADS) -> Iterator[tuple[
             raise VideoReadError(path, "no decoder for the video stream")
         is_still = container.format.name == "gif" and stream.frames == 1
         if is_still or container.metadata.get("major_brand") in _PICTURE_BRANDS:
-            raise VideoReadError(path, "a picture, no video")
+            raise VideoReadError(path, "a picture, not a video")
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = num_threads
         try:
@@ -102,5 +102,5 @@ def _open_container(path: str) -> InputContainer:
         # Tags that are not text do not matter here.
         return av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="ignore")
     except av.error.ValueError as error:  # FFmpeg's error for formats that are not allowed
-        reason = "no container of video: a picture, a text, a playlist, or a file that is damaged at its start"
+        reason = "not a video container: a picture, a text, a playlist, or a file that is damaged at its start"
         raise VideoReadError(path, reason) from error

@@ -38,7 +38,7 @@ class VideoReader:
 
     Args:
         timeout_s: Timeout per video in seconds, above 0; starting a process does not count.
-        memory_gb: Most gigabytes (10^9 bytes) of address space that reading a video may take, above 0.
+        memory_gb: Limit on the address space for reading a video, in gigabytes (10^9 bytes), above 0.
         resizing: Resizing of frames before they leave the process; None keeps their size.
     """
 
@@ -112,7 +112,7 @@ class VideoReader:
                 raise
             raise VideoReadError(name, end.reason) from end
         if "failed" in answer:
-            raise ReadingProcessError(f"reading {name} failed, which is no fault of the video: {answer['failed']}")
+            raise ReadingProcessError(f"reading {name} failed, which is not the video's fault: {answer['failed']}")
         if "unreadable" in answer:
             raise VideoReadError(name, answer["unreadable"])
         return frames, answer
@@ -164,7 +164,7 @@ def read_video_apart(
     Args:
         path: The file or folder.
         timeout_s: Timeout in seconds, above 0.
-        memory_gb: Most gigabytes (10^9 bytes) that reading may take, above 0.
+        memory_gb: Memory limit in gigabytes (10^9 bytes), above 0.
         resizing: Resizing of frames before they leave the process; None keeps their size.
         options: Arguments of `read_video`, or of `read_frame_folder` if `path` is a folder.
 

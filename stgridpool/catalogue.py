@@ -1,4 +1,4 @@
-"""What each method is: its place, needs, budget and options, read from its class and docstring."""
+"""Descriptions of methods: place, needs, budget and options, read from their classes and docstrings."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _scaled(methods: Sequence[Compressor], inside: Sequence[Step], shares: Seque
     """Return the methods, by the identity of those that they replace, whose steps inside leave other `shares` now.
 
     Raises:
-        ValueError: If what a step leaves is no option of its method.
+        ValueError: If its method has no option for what a step leaves.
     """
     found: dict[int, Compressor] = {}
     known = [1.0, *shares]
@@ -151,7 +151,7 @@ def _scaled(methods: Sequence[Compressor], inside: Sequence[Step], shares: Seque
         if not isinstance(method, Budgeted) or method.budget.ratio is None or abs(ratio - method.budget.ratio) < _EXACT:
             continue
         if not any(method is one for one in methods):
-            raise ValueError(f"{method!r} would have to leave {ratio:.4g}, which is no option: ask for less")
+            raise ValueError(f"{method!r} would have to leave {ratio:.4g}, which is not an option: ask for less")
         found[id(method)] = replace(method, retention=ratio)
     return found
 

@@ -45,8 +45,8 @@ class ListedFrames(Need):
             (T,) float32 on the CPU.
 
         Raises:
-            ValueError: If the file cannot be read or is no such JSON, or it lists no frame of the video, or one that
-                the video does not have.
+            ValueError: If the file cannot be read or is not JSON of this form, or it lists no frame of the video, or
+                one that the video does not have.
         """
         listed = json_object(self.file, self._content()).get(video)
         if listed is None:

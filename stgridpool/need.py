@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 MOST_LAYERS = 1000
-"""Most layers that an option may count."""
+"""Largest number of layers that an option may count."""
 
 
 @dataclass(frozen=True)

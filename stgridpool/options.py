@@ -16,7 +16,7 @@ from stgridpool.suggestion import suggestion
 
 Pair = tuple[int, int]
 LONGEST_SIDE = 256
-"""Most tokens along a side of a frame that an option may name."""
+"""Largest number of tokens along a side of a frame that an option may name."""
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:

@@ -388,8 +388,8 @@ def odd_videos(tmp_path_factory):
         "sound.mp4": "no video stream",
         "text.mp4": "Invalid data",
         "folder.mp4": "no frames: the folder holds no JPEG or PNG files",
-        "pipe": "is no regular file",
-        "playlist.mp4": "no container of video",
+        "pipe": "is not a regular file",
+        "playlist.mp4": "not a video container",
         "missing.mp4": "no such file",
     }
     short = {"one_frame.mp4": 1, "one_pixel.mp4": 5, "trimmed_by_an_edit_list.mp4": 30}

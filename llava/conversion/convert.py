@@ -160,7 +160,7 @@ def _new_folder(target: Path) -> Iterator[Path]:
     if target.exists() or target.is_symlink():
         raise ValueError(f"{target} exists, and nothing is overwritten: name a new folder, or remove it")
     if not target.parent.is_dir():
-        raise ValueError(f"{target.parent} is no folder: create it first")
+        raise ValueError(f"{target.parent} is not a folder: create it first")
     hidden = target.with_name(f".{target.name}.{os.getpid()}.incomplete")
     hidden.mkdir()
     try:

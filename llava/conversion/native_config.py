@@ -89,8 +89,8 @@ def check_expressible(config: Any, source: str) -> None:
         raise ValueError(f"{source}: quantised weights have other names: convert the checkpoint before quantising it")
     if not isinstance(tower_geometry(config), SiglipVisionConfig):
         raise ValueError(
-            f"{source}: mm_vision_tower={config.mm_vision_tower!r} is no SigLIP tower; only checkpoints with one can "
-            "be converted: run this one with `llava_video`"
+            f"{source}: mm_vision_tower={config.mm_vision_tower!r} is not a SigLIP tower; only checkpoints with one "
+            "can be converted: run this one with `llava_video`"
         )
     if config.mm_projector_type != "mlp2x_gelu":
         raise ValueError(

@@ -70,7 +70,7 @@ def checkpoint_folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except OSError as error:
-        raise ValueError(f"{name} is no folder here, and the hub does not give it: {one_line(error)}") from error
+        raise ValueError(f"{name} is not a folder here, and the hub does not provide it: {one_line(error)}") from error
 
 
 def local_folder(name: str) -> Path | None:
@@ -105,7 +105,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON ({one_line(error)}): copy or download it again") from error
+        raise ValueError(f"{path} is not valid JSON ({one_line(error)}): copy or download it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got a {type(content).__name__}")
     return content

@@ -124,7 +124,7 @@ def _attention_layer(block: nn.Module) -> AttentionLayer | None:
     if isinstance(attention, nn.MultiheadAttention) and attention.batch_first and attention._qkv_same_embed_dim:
         source: Any = (
             block.ln_1
-        )  # the projections are no modules, and a hook would keep the attention off its fast path
+        )  # the projections are not modules, and a hook would keep the attention off its fast path
         queries, keys = (partial(_project, attention, part) for part in range(2))
         return AttentionLayer(block, source, source, queries, keys, attention.head_dim**-0.5, block)
     return None

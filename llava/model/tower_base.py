@@ -157,7 +157,7 @@ class VisionTower(nn.Module, ABC):
         Raises:
             ValueError: If this is not a SigLIP tower, or it was not made from the model `source`.
         """
-        raise ValueError(f"pool_head={source!r}: only SigLIP towers have a pooling head, and {self.name} is none")
+        raise ValueError(f"pool_head={source!r}: only SigLIP towers have a pooling head, and {self.name} is not one")
 
     def load_text_tower(self, source: str) -> None:
         """Load the text half of the original model, a folder or hub name, for evidence that needs it.

@@ -189,7 +189,7 @@ class TowerEvidence:
 
     def _missing_pool_head(self) -> str:
         if not self.may_have_pool_head:
-            return f"SigLIP's pooling head, and the vision tower {self.name} is no SigLIP tower"
+            return f"SigLIP's pooling head, and the vision tower {self.name} is not a SigLIP tower"
         return (
             f"the pooling head that {self.name} was trained with, and LLaVA's checkpoints leave it out: load the model "
             "with the option pool_head, a folder or hub name of the original tower such as "

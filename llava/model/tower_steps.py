@@ -32,7 +32,7 @@ def check_steps(tower: VisionTower, steps: Sequence[Step]) -> None:
             continue
         if parts is None:
             raise ValueError(
-                f"{step.compressor!r} acts in the vision tower, but {tower.name} is no SigLIP or CLIP tower"
+                f"{step.compressor!r} acts in the vision tower, but {tower.name} is not a SigLIP or CLIP tower"
             )
         if step.place.layer < -len(parts.layers):
             raise ValueError(

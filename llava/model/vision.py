@@ -98,6 +98,7 @@ def _geometry(name: str, config_class: type[Any], vision_config: dict[str, Any] 
         return config_class.from_pretrained(name)
     except OSError as error:
         raise ValueError(
-            f"mm_vision_tower={name!r} of config.json is no folder here, and the hub does not give its config.json: "
+            f"mm_vision_tower={name!r} of config.json is not a folder here, and the hub does not provide its "
+            "config.json: "
             f"{one_line(error)}"
         ) from error

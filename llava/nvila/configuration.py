@@ -14,9 +14,9 @@ class NvilaConfig(LlavaQwenConfig):
     """Configuration of an NVILA checkpoint; for other attributes see `LlavaQwenConfig`.
 
     Attributes:
-        image_aspect_ratio: What becomes of a single image, one of `ASPECT_RATIOS`; the last two cut it into tiles.
-        min_tiles: Fewest tiles of a single image.
-        max_tiles: Most tiles of a single image.
+        image_aspect_ratio: How a single image is shown, one of `ASPECT_RATIOS`; the last two cut it into tiles.
+        min_tiles: Minimum number of tiles of a single image.
+        max_tiles: Maximum number of tiles of a single image.
         dynamic_s2: Whether the projector reads the features of several scales, side by side.
         s2_scales: Sides of a single image at these scales, in pixels, ascending; the first one is the tower's input.
         s2_resize_output_to_scale_idx: The scale, by its index, to whose map the maps of all scales are resized.

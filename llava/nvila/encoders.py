@@ -65,7 +65,7 @@ def _settings(key: str, value: Any, source: str) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{source}: {key} is no valid JSON ({error}), got {value!r}") from error
+            raise ValueError(f"{source}: {key} is not valid JSON ({error}), got {value!r}") from error
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"{source}: {key} must be an object, got {value!r}")
     return dict(value or {})

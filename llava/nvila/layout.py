@@ -10,7 +10,7 @@ from llava.model.checkpoint_files import read_json
 ARCHITECTURES = ("LlavaLlamaModel", "VILAForCausalLM")
 PARTS = ("llm", "vision_tower", "mm_projector")
 DEFAULT_FRAMES = 64
-"""Most frames of a video for checkpoints that do not say."""
+"""Maximum number of frames of a video for checkpoints that do not set one."""
 VIDEO, FRAMES = "video", "frames"
 VIDEO_ENCODINGS = (VIDEO, FRAMES)
 """Ways of a video through the model, see `NvilaConfig`."""

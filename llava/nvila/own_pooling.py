@@ -54,7 +54,7 @@ class BlockAverage(Compressor):
         maps, shape = tokens.maps(), tokens.shape
         uneven = [size for size, _, _ in self.sizes if shape[0] % size]
         if uneven:
-            logger.warning("%d frames are no multiple of %d: the last frame counts several times", shape[0], uneven[0])
+            logger.warning("%d frames are not a multiple of %d: the last one counts several times", shape[0], uneven[0])
         plans = [_blocks(shape, size) for size in self.sizes]
         plan = plans[0] if len(plans) == 1 else Plan.concat(plans)
         return resident(plan, maps.device)

@@ -36,8 +36,8 @@ def closest_grid(size: Size, side: int, fewest: int, most: int) -> Size:
     Args:
         size: (width, height) of the image, in pixels.
         side: S, in pixels.
-        fewest: Fewest tiles, at least 1.
-        most: Most tiles.
+        fewest: Minimum number of tiles, at least 1.
+        most: Maximum number of tiles.
 
     Returns:
         (rows, columns).
@@ -65,8 +65,8 @@ def dynamic_tiles(image: Image.Image, side: int, fewest: int, most: int) -> list
     Args:
         image: RGB.
         side: S, in pixels.
-        fewest: Fewest tiles, without the whole image.
-        most: Most tiles, without the whole image.
+        fewest: Minimum number of tiles, without the whole image.
+        most: Maximum number of tiles, without the whole image.
     """
     rows, columns = closest_grid(image.size, side, fewest, most)
     tiles = _cut(image, rows, columns, side)
@@ -81,7 +81,7 @@ def s2_tiles(image: Image.Image, scales: Sequence[int], most: int) -> list[Image
     Args:
         image: RGB.
         scales: Sides of the image at every scale, in pixels, ascending; the first one is S.
-        most: Most tiles at the last scale.
+        most: Maximum number of tiles at the last scale.
     """
     tiles: list[Image.Image] = []
     for scale in scales[:-1]:

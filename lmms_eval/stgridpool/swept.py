@@ -39,7 +39,7 @@ class Swept(EvaluatedModel):
 
     Attributes:
         budget_missed: Why this compressor was left out; None if it was not.
-        peak_bytes: Most memory that torch held on a GPU while this compressor answered, weights included, on the rank
+        peak_bytes: Peak memory that torch held on a GPU while this compressor answered, weights included, on the rank
             with the most; None on the CPU.
 
     Raises:

@@ -36,7 +36,7 @@ def scaled_distances(features: Tensor, is_there: Tensor) -> Tensor:
 
 
 def peak_scores(distances: Tensor, is_there: Tensor, neighbours: int | Tensor, first_is_denser: bool = True) -> Tensor:
-    """Return how much of a centre each member is, (K, R) float32; -inf at places without a member.
+    """Return the score of each member as a centre, (K, R) float32; -inf at places without a member.
 
     The score is the density, ``exp(-mean of squared distances to the nearest neighbours)``, times the distance to the
     nearest member of higher density; for the densest of all, times the largest distance of the set.

@@ -12,7 +12,7 @@ _SMALLEST = 1e-12
 
 
 def largest_determinant(kernel: Tensor, is_there: Tensor, count: int) -> Tensor:
-    """Choose members of each set, (K, count) int64, in the order of the choices; of equal ones the first.
+    """Choose members of each set, (K, count) int64, in the order of the choices; ties go to the first.
 
     Each choice is the member that enlarges the determinant of the kernel of those chosen most, found with one row of
     its Cholesky factor per choice. Where only rounding error remains, the first members follow. Only the choices

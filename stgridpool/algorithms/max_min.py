@@ -26,7 +26,7 @@ def cosine_distances(features: Tensor, is_there: Tensor) -> Tensor:
 
 
 def farthest_first(distances: Tensor, is_there: Tensor, count: int, again: bool = False) -> Tensor:
-    """Choose members of each set, (K, count) int64, in the order of the choices; of equal ones the first.
+    """Choose members of each set, (K, count) int64, in the order of the choices; ties go to the first.
 
     First comes the member that is farthest from its nearest neighbour, then always the one whose nearest neighbour
     among those chosen is farthest. Only the choices follow one another; all sets choose at once. What comes after the

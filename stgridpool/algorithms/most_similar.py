@@ -17,7 +17,7 @@ _FEATURES_ON_CPU, _FEATURES_ON_GPU = 1 << 21, 1 << 25
 
 
 def most_similar(features: Tensor, tokens: Tensor, kept: Tensor) -> Tensor:
-    """Return which of `kept` is most similar to each of `tokens`, 0 to C - 1; of equally similar ones the first.
+    """Return which of `kept` is most similar to each of `tokens`, 0 to C - 1; ties go to the first.
 
     Args:
         features: (N, D) of any floating dtype.
@@ -30,7 +30,7 @@ def most_similar(features: Tensor, tokens: Tensor, kept: Tensor) -> Tensor:
 
 
 def most_similar_in_set(features: Tensor, sets: Sets, is_kept: Tensor) -> Tensor:
-    """Return the token kept of its own set that is most similar to each token; of equally similar ones the first.
+    """Return the token kept of its own set that is most similar to each token; ties go to the first.
 
     Args:
         features: (N, D) of any floating dtype.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 BLOCK_BYTES = 2**27
-"""Most bytes of attention weights that are held at a time: those of four images of 27x27 patches and 16 heads."""
+"""Maximum bytes of attention weights held at a time: those of four images of 27x27 patches and 16 heads."""
 CPU_BLOCK_BYTES = 2**21
 """The same on a CPU, where larger blocks leave its caches and take up to twice as long."""
 
@@ -29,8 +29,8 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float, block_bytes:
         queries: (B, heads, L, d).
         keys: (B, heads, L, d).
         scale: Factor of the products.
-        block_bytes: Most bytes of a block in float32, which holds at least one row of weights; None: `BLOCK_BYTES`, or
-            `CPU_BLOCK_BYTES` on a CPU.
+        block_bytes: Maximum bytes of a block in float32, which holds at least one row of weights; None for
+            `BLOCK_BYTES`, or `CPU_BLOCK_BYTES` on a CPU.
 
     Returns:
         (B, L) float32; each image's sum is 1.

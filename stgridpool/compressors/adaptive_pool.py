@@ -30,7 +30,7 @@ class AdaptivePool(Compressor):
     Source: PLLaVA, arXiv 2404.16994, whose 16 x 12 x 12 tokens are the default.
 
     Attributes:
-        frames: Most frames left, 1 to 100000.
+        frames: Maximum number of frames left, 1 to 100000.
         size: Most rows and columns left, a number or (rows, columns), 1 to 256.
 
     Raises:

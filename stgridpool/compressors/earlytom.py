@@ -28,7 +28,7 @@ class EarlyTom(FrameMerging, TwoHalves):
 
     Before the language model: the frames left are grouped once more. First and last frames, and groups of two,
     keep the tokens with the most attention in the last of those layers. The others are cut into as many runs of tokens
-    as they may keep, and keep the token of each run with the most attention. Inside: as `holitom`.
+    as they may keep, and keep the token of each run with the most attention. Inside it: as `holitom`.
 
     Source: EarlyTom, arXiv 2605.30010. ``corrected``, the default, differs from its released code, which ``released``
     equals, in the frames that it merges, and in this: the code rounds in each frame; here the budget is exact, shared

@@ -33,7 +33,7 @@ class FrameMerging:
         layers: Layers of the vision tower after which frames are merged, ascending, counted back from the one that is
             used as features, see `EncoderLayer`; the defaults are 6, 21 and 23 of 26. At least one.
         threshold: Smallest running mean at which a group of like frames goes on, -1 to 1; published: 0.3 to 0.8.
-        longest: Most frames of a group, 2 to 1000; published: 6.
+        longest: Maximum number of frames in a group, 2 to 1000; published: 6.
         momentum: Part of the newest cosine in the running mean, 0 to 1.
         mixing: "pairs" merges neighbours, as above, "mean" the middle frames of a group.
 

@@ -84,7 +84,8 @@ class FrameFusion(OverLayers):
         layer_average: Mean retention over all layers of the language model, above ``1 / depth`` and at most 1.
         threshold: The smallest cosine at which a token joins, -1 to 1.
         least_merged: Fraction of its tokens below which a layer's merging is the last, 0 to 1.
-        merging_layers: Most layers that merge, 1 to 1000; fewer where they would use the mean up before the cut.
+        merging_layers: Maximum number of layers that merge, 1 to 1000; fewer where they would use the mean up before
+            the cut.
         positions: Positions of the remaining tokens, see `Step`.
         depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
 

@@ -48,7 +48,7 @@ class PruMerge(Budgeted):
         attention_share: In place of a budget, the fraction of a frame's tokens that are centres for their attention,
             above 0 and at most 1, rounded down; or "adaptive" for that of outliers in the whole video: values above
             the third quartile by more than 1.5 times the distance of the quartiles.
-        neighbours: Most tokens merged into a centre, 0 to 1000.
+        neighbours: Maximum number of tokens merged into a centre, 0 to 1000.
 
     Raises:
         ValueError: If an option is out of its range, or a budget is given in two ways.

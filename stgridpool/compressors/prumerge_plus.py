@@ -21,7 +21,7 @@ class PruMergePlus(PruMerge):
 
     With a budget, centres are chosen as in EffiVLM-Bench's port to SigLIP. The mean over frames of the fraction of
     outliers, at least one token, says how many of a frame's b centres are those of highest attention. The others are
-    the first of every ``int(R / b)``-th of its R tokens that are no centre yet, so that what is missing is missing at
+    the first of every ``int(R / b)``-th of its R tokens that are not centres yet, so that missing ones are missing at
     the bottom. If outliers exceed b, the b most attended are the centres.
 
     The authors' code for CLIP has no budget. A fraction f of a frame's tokens are centres for their attention, and with

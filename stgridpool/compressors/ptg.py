@@ -47,7 +47,7 @@ class PTG(FrameTransform):
         window: K in frames, `grid_size` to 1,000,000; the paper's form. The object keeps the strides that follow from
             it.
         levels: Number of levels, 1 to 16; the paper's form.
-        write: What becomes of a mosaic: "replace", as released; "blend", the mean of it and the frame that it would
+        write: Where a mosaic goes: "replace", as released; "blend", the mean of it and the frame that it would
             replace takes that place; or "append", it is one more frame after that one, no frame is lost, and all
             levels sample the video's own frames.
         gridding: "tokens", as released, in place of the checkpoint's own pooling; or "images", with which the paper

@@ -55,7 +55,7 @@ class STGridPool(Compressor):
     * None: the caller passes what presets set, strides, or window and levels;
     * ``ablation/...``: ``released`` with one thing changed, along the axes of the paper's ablations:
       ``window_8_levels_2`` and others say the first window and the levels, ``kernel_3`` the windows of NSP,
-      ``norm_inf`` its norm, ``write_append`` what becomes of mosaics. ``image_gridding`` makes them of frames,
+      ``norm_inf`` its norm, ``write_append`` how mosaics enter the video. ``image_gridding`` makes them of frames,
       before the vision tower. ``ptg`` pools as LLaVA-Video does in place of NSP; ``nsp`` makes no mosaics.
       ``30_percent_fewer`` and ``50_percent_fewer`` have windows of 2x3 and 3x3: 117 and 81 tokens of 27x27, 31 and
       52 % fewer than the 169 of ``released``.

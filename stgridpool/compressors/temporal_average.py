@@ -51,7 +51,7 @@ class TemporalAverage(Budgeted):
         """Return (K, H, W) for K runs.
 
         Raises:
-            BudgetError: If the budget is no whole number of frames.
+            BudgetError: If the budget is not a whole number of frames.
         """
         frames, *sides = shape
         if self.group is not None:

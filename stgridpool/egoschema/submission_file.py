@@ -79,8 +79,8 @@ def check(answers: Any, expected: set[str] | None) -> dict[str, int]:
         The answers, unchanged: id to index, 0 to 4.
 
     Raises:
-        SubmissionError: If they are not an object, an answer is no integer from 0 to 4, an id is missing or unknown, or
-            their number is wrong.
+        SubmissionError: If they are not an object, an answer is not an integer from 0 to 4, an id is missing or
+            unknown, or their number is wrong.
     """
     if not isinstance(answers, dict):
         raise SubmissionError(f"must be a JSON object from question id to answer, got {type(answers).__name__}")

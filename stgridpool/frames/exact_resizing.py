@@ -1,4 +1,4 @@
-"""Resizing a frame to a number of tokens, also to one that is no product of two suitable sides."""
+"""Resizing a frame to a number of tokens, even one that is not a product of two suitable sides."""
 
 from __future__ import annotations
 

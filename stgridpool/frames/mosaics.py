@@ -22,7 +22,7 @@ from stgridpool.plan import Shape, made_sizes
 from stgridpool.rows import Rows
 
 LARGEST_GRID = 1024
-"""Most frames of a grid: the largest denominator of a stride."""
+"""Maximum number of frames in a grid: the largest denominator of a stride."""
 
 
 class Level(NamedTuple):

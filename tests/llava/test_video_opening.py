@@ -31,14 +31,14 @@ def images(picture):
 def test_a_picture_is_no_video_whatever_its_name(tmp_path, images, kind, ending, backend):
     path = tmp_path / f"clip.{ending}"
     images[0].save(path, format=kind)
-    with pytest.raises(VideoReadError, match=r"clip\.\w+: no container of video: a picture"):
+    with pytest.raises(VideoReadError, match=r"clip\.\w+: not a video container: a picture"):
         read_video(path, backend=backend)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "AVIF"])
 def test_a_still_picture_in_a_container_of_videos_is_no_video(tmp_path, images, kind):
     images[0].save(tmp_path / "still.mp4", format=kind)
-    with pytest.raises(VideoReadError, match=r"still\.mp4: a picture, no video"):
+    with pytest.raises(VideoReadError, match=r"still\.mp4: a picture, not a video"):
         read_video(tmp_path / "still.mp4")
 
 
@@ -55,7 +55,7 @@ def test_no_text_or_playlist_is_a_video_or_opens_another_file(tmp_path, write_vi
     write_video(tmp_path / "real.mp4", num_frames=3)
     path = tmp_path / f"list.{ending}"
     path.write_text(TEXTS[kind])
-    with pytest.raises(VideoReadError, match=r"list\.\w+: (no container of video|Invalid data)"):
+    with pytest.raises(VideoReadError, match=r"list\.\w+: (not a video container|Invalid data)"):
         read_video(path)
 
 

@@ -243,7 +243,7 @@ def test_a_wrong_option_is_no_fault_of_the_video(odd_videos, options, reason):
 
 def test_what_cannot_be_imported_is_no_fault_of_the_video(odd_videos, misbehave):
     misbehave()
-    with pytest.raises(ReadingProcessError, match=r"no fault of the video: .*no_such_package"):
+    with pytest.raises(ReadingProcessError, match=r"not the video's fault: .*no_such_package"):
         read_video_apart("import.mp4", 60)
 
 

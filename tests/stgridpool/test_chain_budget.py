@@ -63,7 +63,7 @@ def test_a_pyramid_inside_leaves_more_where_the_front_cannot_or_has_no_budget():
     counts = [1568] * 7 + [179] * 7 + [89] * 7 + [44] * 7
     assert layers("average+pyramid_drop", 0.3, "layer_average") == counts
     assert layers("divprune+pyramid_drop", 0.5, "last_layer") == [1568] * 21 + [784] * 7
-    with pytest.raises(ValueError, match=r"would have to leave .*, which is no option: ask for less"):
+    with pytest.raises(ValueError, match=r"would have to leave .*, which is not an option: ask for less"):
         meet(build_compressor("divprune+fastv+pyramid_drop"), 0.9, "layer_average", OWN)
 
 

@@ -128,7 +128,7 @@ class LlavaQwenForCausalLM(VisualInputs, Qwen2ForCausalLM):
             )
             _check_no_placeholders(input_ids)
         if labels is not None and self.decoder_steps is not None:
-            raise ValueError("a compressor inside the language model leaves no label its logit; pass no labels")
+            raise ValueError("a compressor inside the language model removes positions, so pass no labels")
         if past_key_values is not None:
             kwargs[CACHE_ARGUMENT] = past_key_values
         with compressing:

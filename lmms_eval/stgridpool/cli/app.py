@@ -46,7 +46,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one line, the last one, and the status is 1."""
+    """Run the command line; an error that the user can fix is one line, the last one, and the status is 1."""
     try:
         app(prog_name=NAME)
     except (ValueError, TypeError, OSError, NotImplementedError) as error:

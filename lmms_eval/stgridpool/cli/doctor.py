@@ -1,4 +1,4 @@
-"""``stgridpool doctor``: what would break a run on this machine, and how to mend it."""
+"""``stgridpool doctor``: what would break a run on this machine, and how to fix it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +27,7 @@ def doctor(
     quick: Annotated[bool, QUICK] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check this machine, a checkpoint and the data of tasks, and say how to mend what is wrong.
+    """Check this machine, a checkpoint and the data of tasks, and say how to fix what is wrong.
 
     Nothing is downloaded. Ends with status 1 if something would break a run.
     """

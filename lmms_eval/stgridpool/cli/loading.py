@@ -23,7 +23,7 @@ def load_checkpoint(checkpoint: str, frames: int, model_args: str, command: str)
 
     Args:
         checkpoint: Folder or hub name; its format decides which model runs it.
-        frames: Most frames of a video.
+        frames: Maximum number of frames of a video.
         model_args: Further arguments of the model, as for ``--model_args``.
         command: Name of the command, for messages.
 

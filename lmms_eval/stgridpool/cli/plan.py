@@ -1,4 +1,4 @@
-"""``stgridpool plan``: how many tokens a method makes of a video, and what they cost."""
+"""``stgridpool plan``: how many tokens a method leaves of a video, and what they cost."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +43,7 @@ def plan(
 ) -> None:
     """Count frames and tokens, and estimate operations and cache of the prefill, without running a model.
 
-    Tokens are counted by every definition of retention (--json shows all). A dash stands where the tokens decide.
+    Tokens are counted by every definition of retention (--json shows all). A dash: the number depends on the video.
     """
     from llava.video import VideoReadError, sampled_indices  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions  # noqa: PLC0415

@@ -41,8 +41,8 @@ def reproduce(
 ) -> None:
     """Make the runs of a published table, and show our numbers beside the published ones.
 
-    Runs are made one after the other; the same command goes on where it was stopped, and repeats no finished run. With
-    feature_cache=FOLDER the runs decode and encode each video only once.
+    Runs are made one after the other; the same command resumes where it was stopped, and does not repeat finished runs.
+    With feature_cache=FOLDER the runs decode and encode each video only once.
     """
     from lmms_eval_stgridpool.reproduction.running import FAILED, Settings, run_all, start_run  # noqa: PLC0415
     from lmms_eval_stgridpool.reproduction.tables import cells, cells_for  # noqa: PLC0415
@@ -68,7 +68,7 @@ def reproduce(
     else:
         _show(outcomes, checkpoint)
     if failed := sum(one.problem == FAILED for one in outcomes):
-        text = f"{failed} of {len(outcomes)} runs failed, see above; start it again to go on. Runs: {output}"
+        text = f"{failed} of {len(outcomes)} runs failed, see above; start it again to resume. Runs: {output}"
         raise ValueError(text)
 
 

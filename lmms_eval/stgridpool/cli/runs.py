@@ -56,7 +56,7 @@ def eval_(
     launch: Annotated[str, LAUNCH] = "",
     lmms_eval: Annotated[str, FURTHER] = "",
 ) -> None:
-    """Evaluate a checkpoint with a method on a task; a run that was stopped goes on when it is started again.
+    """Evaluate a checkpoint with a method on a task; a run that was stopped resumes when it is started again.
 
     Answers are kept in OUTPUT/answers as soon as they are known. Relative paths, also those in task files, start at the
     working directory. The last line says where results are, or why there are none.

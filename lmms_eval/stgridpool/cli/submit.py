@@ -29,7 +29,7 @@ def submit(
 ) -> None:
     """Check an EgoSchema submission, post it to the validation server and report the scores.
 
-    Nothing is sent unless the whole file is in order. A refusal of the server is never tried again.
+    Nothing is sent unless the whole file is valid. If the server rejects it, it is not sent again.
     """
     from stgridpool.egoschema import server  # noqa: PLC0415
     from stgridpool.egoschema.submission_file import SubmissionError  # noqa: PLC0415

@@ -79,7 +79,7 @@ def at_retentions(
         retentions: Shares of the checkpoint's own tokens to leave, 0 to 1.
         of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
         reference: What retention is measured against.
-        num_frames: Most frames of a video.
+        num_frames: Maximum number of frames of a video.
 
     Returns:
         The compressors that can leave it, retention by retention; and remarks on those that cannot, or not exactly.

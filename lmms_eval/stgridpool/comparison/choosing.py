@@ -62,7 +62,7 @@ class Chosen:
     Attributes:
         settings: The uncompressed model first, then each setting.
         recommendation: One of them.
-        tolerance: Most loss that was accepted, 0 to 1.
+        tolerance: Largest loss that was accepted, 0 to 1.
         questions: Number of questions that every setting answered.
         asked: Number of questions.
         videos: Number of videos.
@@ -89,8 +89,8 @@ class Chooser:
         methods: The methods.
         retention: Shares of the model's own tokens to keep, 0 to 1; empty for the methods' own options.
         retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
-        output: Folder for results, answers and the choice; a search that was stopped goes on there.
-        tolerance: Most loss to accept, 0 to 1; None for `default_tolerance`.
+        output: Folder for results, answers and the choice; a search that was stopped resumes there.
+        tolerance: Largest loss to accept, 0 to 1; None for `default_tolerance`.
         cost: What to save, one of `COSTS`.
 
     Raises:

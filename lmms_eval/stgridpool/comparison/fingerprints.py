@@ -40,7 +40,7 @@ def check_comparable(runs: Sequence[FinishedRun], anyway: bool = False) -> list[
     found = list(dict.fromkeys(differences(runs)))
     hidden = [one.text for one in found if one.is_hidden]
     if hidden and not anyway:
-        raise ValueError(f"{'; '.join(hidden)}: run them again, or compare them nevertheless with --anyway")
+        raise ValueError(f"{'; '.join(hidden)}: run them again, or compare them with --anyway")
     old = [run.name for run in runs if "fingerprints" not in run.record]
     if old and len(runs) > 1:
         names = ", ".join(old)

@@ -32,7 +32,7 @@ def recommend(settings: Sequence[Setting], tolerance: float, cost: str) -> Recom
 
     Args:
         settings: The settings; the first is the uncompressed model.
-        tolerance: Most loss to accept, 0 to 1.
+        tolerance: Largest loss to accept, 0 to 1.
         cost: What to save, one of `COSTS`.
     """
     own, *others = settings

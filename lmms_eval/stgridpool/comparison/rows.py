@@ -126,7 +126,7 @@ def scores_by(field: str, samples: Sequence[Mapping[str, Any]], metric: str, sco
         entry = sample[metric]
         if not isinstance(entry, dict) or field not in entry or "score" not in entry:
             kept = ", ".join(entry) if isinstance(entry, dict) else "nothing"
-            raise ValueError(f"{metric} keeps no {field} of a question, but {kept}: give one of these to --by")
+            raise ValueError(f"{metric} keeps no {field} of a question, but {kept}: pass one of these to --by")
         kinds.setdefault(str(entry[field]), []).append(entry["score"])
     unit = unit_by_average(score, mean(one for scores in kinds.values() for one in scores))
     return {kind: unit * mean(scores) for kind, scores in sorted(kinds.items())}

@@ -61,7 +61,7 @@ class Setting:
             each question.
         seconds: Per question, without reading and encoding the video.
         cache_mb: Keys and values of the prompt per question, in MB.
-        peak_gpu_mb: Most memory that torch held on a GPU, weights included, in MB; None on the CPU.
+        peak_gpu_mb: Peak memory that torch held on a GPU, weights included, in MB; None on the CPU.
         is_on_front: Whether no other setting is as good in loss, seconds and cache, and better in one of them.
     """
 

@@ -43,7 +43,7 @@ class Sweep:
         retention: Shares of the checkpoint's own tokens to keep, 0 to 1; empty for the options as they are.
         retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
         include_path: Folder of further tasks, or None.
-        limit: Most questions per task, or None.
+        limit: Maximum number of questions per task, or None.
         model: The lmms-eval model, "llava_video" or "video_hf"; None for the one that runs the checkpoint.
         has_own: Whether to evaluate the checkpoint as it is first, under the name `OWN`.
 

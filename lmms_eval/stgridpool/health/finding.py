@@ -1,4 +1,4 @@
-"""Finding: one thing that was checked, and how it is."""
+"""Finding: one thing that was checked, and its state."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,9 @@
-"""The largest number for which something holds that a method may not answer for every number."""
+"""The largest number that meets a condition, which a method may leave open for some numbers."""
 
 from collections.abc import Callable
 
 NEAR = 64
-"""Most neighbouring numbers of frames that a method may refuse, or whose counts may go up and down."""
+"""Maximum number of neighbouring frame counts that a method may refuse, or whose token counts may go up and down."""
 
 
 def largest(holds: Callable[[int], bool | None], most: int) -> int | None:

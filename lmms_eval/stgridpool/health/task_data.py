@@ -23,7 +23,7 @@ from lmms_eval_stgridpool.run.too_many import are_too_many
 
 TIMEOUT_S = 120.0
 SHOWN = 5
-"""Most videos that a finding names."""
+"""Maximum number of videos that a finding names."""
 
 
 def check_task(name: str, include: Sequence[Path], progress: Progress | None) -> Iterator[Finding]:

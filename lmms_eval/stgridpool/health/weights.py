@@ -46,7 +46,7 @@ def check_checkpoint(name: str, progress: Progress | None) -> Iterator[Finding]:
             return
         checkpoint = read_checkpoint(folder)
     except ValueError as error:
-        yield Finding("checkpoint", PROBLEM, str(error), f"download it again, or mend what is named (in {folder})")
+        yield Finding("checkpoint", PROBLEM, str(error), f"download it again, or fix what is named (in {folder})")
         return
     count = len(checkpoint.tensors)
     yield Finding("checkpoint", OK, f"{folder}: configuration and {count} tensors agree; no weight is missing")

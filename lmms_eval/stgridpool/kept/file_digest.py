@@ -26,7 +26,7 @@ def digests_folder() -> Path:
 def file_digest(path: Path, folder: Path) -> str:
     """Compute the hex SHA-256 of a file, or look it up if the file has not changed since.
 
-    A folder that cannot be read or written costs time only.
+    If the folder cannot be read or written, the digest is computed every time.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Where the video of a question on disk lies."""
+"""The path of the video of a question, for data on disk."""
 
 from pathlib import Path
 

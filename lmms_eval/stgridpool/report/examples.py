@@ -48,7 +48,7 @@ def find_examples(runs: Sequence[TaskRun], baseline: str | None, count: int, vid
     Args:
         runs: The runs.
         baseline: Name of the run that others are compared with; None for the first one.
-        count: Most examples.
+        count: Maximum number of examples.
         videos: Folder below which the videos lie, named by the task's "videoID", which may be a path; None for no
             pictures.
 

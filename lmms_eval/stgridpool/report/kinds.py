@@ -1,4 +1,4 @@
-"""Kinds of questions: what a metric keeps of a question and that divides the questions into few groups."""
+"""Kinds of questions: fields that a metric keeps of each question, and that divide the questions into a few groups."""
 
 from collections.abc import Sequence
 from statistics import mean
@@ -27,7 +27,7 @@ def scores_of_kinds(run: TaskRun, field: str) -> dict[str, tuple[float, int]]:
             kinds.setdefault(str(entry[field]), []).append(entry["score"])
     if not kinds:
         kept = ", ".join(run.entry(next(iter(run.samples)))) or "nothing"
-        raise ValueError(f"{run.metric} of {run.task} keeps no {field} of a question, but {kept}: give one of these")
+        raise ValueError(f"{run.metric} of {run.task} keeps no {field} of a question, but {kept}: pass one of these")
     return {kind: (mean(scores), len(scores)) for kind, scores in sorted(kinds.items())}
 
 

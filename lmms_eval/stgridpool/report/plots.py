@@ -31,7 +31,7 @@ def scatter(runs: Sequence[TaskRun], costs: Sequence[float], label: str) -> Figu
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, score) that no other one dominates: cheaper and not worse, or better and not dearer."""
+    """Return the points (cost, score) of the Pareto front: none is cheaper and as good, or better at the same cost."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
@@ -82,7 +82,7 @@ def stages(runs: Sequence[TaskRun]) -> Figure:
 
 
 def _labels(runs: Sequence[TaskRun], costs: Sequence[float]) -> list[tuple[TaskRun, float, float]]:
-    """Return where the label of each point stands: at its height, or so far above that it covers no other one."""
+    """Return the height of each point's label: that of the point, or higher where it would cover another label."""
     gap = 0.03 * (max(run.score for run in runs) - min(run.score for run in runs))
     near = 0.15 * (max(costs) - min(costs))
     placed: list[tuple[TaskRun, float, float]] = []

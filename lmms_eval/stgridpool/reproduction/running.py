@@ -1,4 +1,4 @@
-"""The runs of a table: their commands, and what came of them."""
+"""The runs of a table: their commands and their outcomes."""
 
 import math
 import subprocess

@@ -46,7 +46,7 @@ class Verdict:
         asked: Number of questions of the run, including those that an earlier run has answered.
         kinds: Number of questions without an answer, by reason.
         max_failed: Largest fraction of questions that may stay unanswered, 0 to 1.
-        damaged_videos: Number of signs of damage by path, for videos whose questions were answered nevertheless.
+        damaged_videos: Number of signs of damage by path, for videos whose questions were answered.
     """
 
     asked: int

@@ -23,7 +23,7 @@ from stgridpool.timing import StageTimer
 
 @dataclass(frozen=True)
 class Extraction:
-    """What became of the videos, on all ranks.
+    """The outcome for the videos, on all ranks.
 
     Attributes:
         videos: Number of videos.

@@ -30,7 +30,7 @@ _METADATA = {"video_time": (int, float), "frame_time": (str,), "num_frames": (in
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of the files.
+    """The outcome for the files.
 
     Attributes:
         videos: Number of videos whose features are in the cache now.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LARGEST = 10_000_000
-"""Most bytes of a file that is read; metadata of a video takes a few thousand."""
+"""Maximum size of a file to read, in bytes; metadata of a video takes a few thousand."""
 
 
 class _PlainUnpickler(pickle.Unpickler):

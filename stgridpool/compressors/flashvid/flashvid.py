@@ -27,14 +27,14 @@ from stgridpool.video_tokens import VideoTokens
 class FlashVID(TwoHalves):
     """Keep tokens that are attended to and unlike each other, merge the rest over time; then prune inside once more.
 
-    In front: the video is cut where the means of neighbouring frames are least alike, and frames share the budget
-    equally. Of a frame's share a part of `selected`, rounded up, is chosen one by one, each time the token farthest
-    from those chosen, where the distance (1 - cosine) is multiplied by the attention that the token gets in the vision
-    tower and by its product with the mean of the segment. Each of the other tokens is linked to the one of the frame
-    before that is most like it among those not chosen, within the segment and above `merge_threshold`; only as many
-    as leave enough, the most alike. A tree of links becomes a token on the place of its root, and these are merged into
-    density peaks of each frame until the budget is met. Inside: those remain that the last token of the prompt attends
-    to most, as in `fastv`.
+    Before the language model: the video is cut where the means of neighbouring frames are least alike, and frames share
+    the budget equally. Of a frame's share a part of `selected`, rounded up, is chosen one by one, each time the token
+    farthest from those chosen, where the distance (1 - cosine) is multiplied by the attention that the token gets in
+    the vision tower and by its product with the mean of the segment. Each of the other tokens is linked to the one of
+    the frame before that is most like it among those not chosen, within the segment and above `merge_threshold`; only
+    as many as leave enough, the most alike. A tree of links becomes a token on the place of its root, and these are
+    merged into density peaks of each frame until the budget is met. Inside it: those remain that the last token of the
+    prompt attends to most, as in `fastv`.
 
     Source: FlashVID (ICLR 2026), arXiv 2602.08024. ``corrected``, the default, differs from its released code as
     follows. ``released`` does as the code does, with its selection "attn_div_v2", and ``released_attn_div`` with

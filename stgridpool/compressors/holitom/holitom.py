@@ -32,13 +32,13 @@ NEIGHBOURS = 7
 class HoliTom(TwoHalves):
     """Merge places that stay the same in a window of frames, prune the others by attention; then merge inside.
 
-    In front: the video is cut into windows so that as many tokens as possible repeat the first frame of their window;
-    a place repeats if the cosine from each frame to the next is above `threshold`. Such static places become their mean
-    over the window, in its first frame. The budget is shared out over the static places of each window and the other,
-    dynamic tokens of each frame, in proportion to what is there. Of the dynamic tokens, the ones with the most
-    attention in the vision tower remain; static ones are merged into density peaks, ``self_weight * peak +
-    (1 - self_weight) * mean of the others``. Inside: as in `fastv`, but each token that is not kept is merged into the
-    most similar token that is.
+    Before the language model: the video is cut into windows so that as many tokens as possible repeat the first frame
+    of their window; a place repeats if the cosine from each frame to the next is above `threshold`. Such static places
+    become their mean over the window, in its first frame. The budget is shared out over the static places of each
+    window and the other, dynamic tokens of each frame, in proportion to what is there. Of the dynamic tokens, the ones
+    with the most attention in the vision tower remain; static ones are merged into density peaks, ``self_weight * peak
+    + (1 - self_weight) * mean of the others``. Inside it: as in `fastv`, but each token that is not kept is merged into
+    the most similar token that is.
 
     Source: HoliTom (NeurIPS 2025), arXiv 2505.21334. ``corrected``, the default, differs from its released code, which
     ``released`` equals: the code rounds in each window and frame, so that it misses a budget by a few tokens, and by

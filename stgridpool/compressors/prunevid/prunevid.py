@@ -32,11 +32,12 @@ LARGEST_WHOLE = 14
 class PruneVid(TwoHalves):
     """Merge places that stay the same in a scene, and like tokens of a frame; then prune inside by the question.
 
-    In front: frames are clustered by density peaks of their means, and clusters become scenes, each one stretch of
-    frames. A place is static in a scene if the mean cosine over all pairs of frames is above `threshold`; it becomes
-    its mean, in the first frame. Static places of a scene, and the other tokens of each frame, are merged into density
-    peaks, each the mean of all its members. The budget is shared out over these sets in proportion to their size.
-    Inside: the tokens of each frame with the most attention from any head and token of the question remain.
+    Before the language model: frames are clustered by density peaks of their means, and clusters become scenes, each
+    one stretch of frames. A place is static in a scene if the mean cosine over all pairs of frames is above
+    `threshold`; it becomes its mean, in the first frame. Static places of a scene, and the other tokens of each frame,
+    are merged into density peaks, each the mean of all its members. The budget is shared out over these sets in
+    proportion to their size. Inside it: the tokens of each frame with the most attention from any head and token of the
+    question remain.
 
     Source: PruneVid (ACL Findings 2025), arXiv 2412.16117. ``corrected``, the default, differs from its released code,
     whose front half ``released`` equals: the code leaves ``int(retention * n)`` of each set of n, or all of up to 14,

@@ -139,7 +139,7 @@ def test_nothing_is_overwritten(llava_golden, tmp_path):
     (tmp_path / "native").mkdir()
     with pytest.raises(ValueError, match="native exists, and nothing is overwritten: name a new folder, or remove it"):
         convert(str(llava_golden / "ckpt-video"), tmp_path / "native", verify=False)
-    with pytest.raises(ValueError, match="nowhere is no folder: create it first"):
+    with pytest.raises(ValueError, match="nowhere is not a folder: create it first"):
         convert(str(llava_golden / "ckpt-video"), tmp_path / "nowhere" / "native", verify=False)
 
 
@@ -255,7 +255,10 @@ def test_weights_that_the_native_class_lacks_are_named(copied, tmp_path):
     [
         ({"mm_projector_type": "linear"}, "mm_projector_type='linear', and the native class has mlp2x_gelu only"),
         ({"mm_patch_merge_type": "flat"}, "mm_patch_merge_type='flat' means that there is no newline token"),
-        ({"without": ("vision_config",), "mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "is no SigLIP tower"),
+        (
+            {"without": ("vision_config",), "mm_vision_tower": "openai/clip-vit-large-patch14-336"},
+            "is not a SigLIP tower",
+        ),
         ({"quantization_config": {"bits": 4}}, "quantised weights have other names: convert the checkpoint"),
         ({"hidden_size": 32}, "contradicts the weights"),
     ],

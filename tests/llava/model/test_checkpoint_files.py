@@ -66,7 +66,7 @@ def test_what_the_hub_says_becomes_one_line(monkeypatch):
         raise FileNotFoundError("401 Client Error.\n\nRepository Not Found for url.")
 
     monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
-    message = "owner/name is no folder here, and the hub does not give it: 401 Client Error. Repository Not Found"
+    message = "owner/name is not a folder here, and the hub does not provide it: 401 Client Error. Repository Not Found"
     with pytest.raises(ValueError, match=re.escape(message)):
         checkpoint_folder("owner/name")
 
@@ -104,7 +104,7 @@ def test_a_cut_or_damaged_weight_file(copied, rejection, name, file, damage):
 def test_a_cut_json_file(copied, rejection, file):
     folder = copied("ckpt-ov")
     cut(folder / file, 7)
-    assert f"{folder / file} is no valid JSON (" in rejection(folder)
+    assert f"{folder / file} is not valid JSON (" in rejection(folder)
     (folder / file).write_text("[1]")
     assert f"{folder / file} must hold a JSON object, got a list" in rejection(folder)
 

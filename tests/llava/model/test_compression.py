@@ -123,7 +123,7 @@ def test_the_model_inside_takes_no_compressor(model):
 def test_what_it_cannot_do_is_said(model, video_frames):
     model.compressor = PositiveLater()
     ids = torch.tensor(PROMPT)
-    with pytest.raises(ValueError, match="leaves no label its logit"):
+    with pytest.raises(ValueError, match="removes positions, so pass no labels"):
         model(ids, labels=ids, images=[video_frames], modalities=["video"])
 
 

@@ -149,5 +149,5 @@ def test_only_siglip_towers_have_one(make_checkpoint, original):
         mm_hidden_size=24,
         image_aspect_ratio="pad",
     )
-    with pytest.raises(ValueError, match=r"only SigLIP towers have a pooling head, and openai/tiny is none"):
+    with pytest.raises(ValueError, match=r"only SigLIP towers have a pooling head, and openai/tiny is not one"):
         load_pretrained_model(str(folder), None, "x", attn_implementation="sdpa", pool_head=str(original[1]))

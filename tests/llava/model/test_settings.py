@@ -98,7 +98,7 @@ def test_overwritten_settings_are_checked(llava_golden, rejection):
 def test_a_config_of_another_place_is_named(copied, rejection, tmp_path):
     path = tmp_path / "custom.json"
     path.write_text("{")
-    assert f"{path} is no valid JSON" in rejection(copied(), customized_config=str(path))
+    assert f"{path} is not valid JSON" in rejection(copied(), customized_config=str(path))
 
 
 @pytest.mark.parametrize("stride", [None, 2, 4])

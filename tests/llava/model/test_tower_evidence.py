@@ -359,7 +359,7 @@ def test_what_towers_offer():
         (siglip, FrameVectors("class"), r"FrameVectors\(source='class'\) asks for a class token"),
         (siglip, PoolHeadAttention(), r"PoolHeadAttention\(\) asks for the pooling head .* option pool_head, a folder"),
         (siglip, FrameVectors("pool_head"), "load the model with the option pool_head"),
-        (clip, PoolHeadAttention(), "the vision tower openai/tiny is no SigLIP tower"),
+        (clip, PoolHeadAttention(), "the vision tower openai/tiny is not a SigLIP tower"),
         (
             siglip,
             AttentionReceived(-4),

@@ -177,7 +177,7 @@ def test_a_chain_behind_the_tower_counts_all_frames(video_checkpoint, video_fram
 
 def test_towers_whose_layers_cannot_be_told_are_refused(siglip, monkeypatch):
     monkeypatch.setattr(SiglipTower, "parts", lambda self: None)
-    with pytest.raises(ValueError, match="acts in the vision tower, but google/siglip is no SigLIP or CLIP tower"):
+    with pytest.raises(ValueError, match="acts in the vision tower, but google/siglip is not a SigLIP or CLIP tower"):
         check_steps(siglip, Halves().steps())
     with pytest.raises(ValueError, match="the layers of google/siglip cannot be told"):
         through_tower(siglip, torch.randn(2, 3, 16, 16), Halves().steps(), [], in_batches(4))

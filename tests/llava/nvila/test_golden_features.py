@@ -126,7 +126,7 @@ def test_frames_that_a_pooling_does_not_divide_end_with_repeats(checkpoints, pix
     model, shown = checkpoints["video"].model, pixels("video", "frames_a", slice(0, 6))
     completed = torch.cat([shown, shown[-1:], shown[-1:]])
     close(model.encode_video(shown).embeds, model.encode_video(completed).embeds, 1e-5)
-    assert "6 frames are no multiple of 4" in caplog.text
+    assert "6 frames are not a multiple of 4" in caplog.text
 
 
 @torch.no_grad()

@@ -212,7 +212,7 @@ def test_a_built_in_chat_template(copied, load_nvila):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("{", "video_encoder is no valid JSON"),
+        ("{", "video_encoder is not valid JSON"),
         ([1], "video_encoder must be an object, got"),
         ({"pool_sizes": [[8, 1, 1]]}, "has unknown settings .'pool_sizes'.; BasicVideoEncoder has"),
         ({"_target_": "TSPVideoEncoder"}, "pool_sizes must be a list of .frames, rows, columns., .* got None"),

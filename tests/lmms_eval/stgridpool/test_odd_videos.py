@@ -53,4 +53,4 @@ def test_two_processes_survive_files_that_take_all_memory_or_never_open(evaluate
     failures = [done.samples["traps", row]["token_counts"][0]["failure"] for row in range(5)]
     assert [failure is None for failure in failures] == [True, False, True, False, True]
     assert "huge.mp4: " in failures[1]
-    assert "waiting.mp4: no container of video" in failures[3]
+    assert "waiting.mp4: not a video container" in failures[3]

@@ -82,7 +82,7 @@ def test_one_method_is_shown_with_the_models_that_it_runs_on():
     found = json.loads(CliRunner().invoke(app, ["methods", "fastvid", "--json"]).output)
     assert found["presets"] == ["released", "released_onevision"]
     assert "pool_head=" in found["models"]["LLaVA-Video, LLaVA-OneVision"]
-    assert "is no SigLIP tower" in found["models"]["LLaVA on CLIP"]
+    assert "is not a SigLIP tower" in found["models"]["LLaVA on CLIP"]
     text = CliRunner().invoke(app, ["methods", "nsp"]).output
     assert "Presets: none" in text
     assert text.count("yes") == 2 + 11  # both kinds of model in LLaVA-NeXT's format, and all native families

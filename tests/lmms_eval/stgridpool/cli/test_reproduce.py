@@ -82,7 +82,7 @@ def test_our_numbers_stand_beside_the_published_ones(numbers):
 def test_a_failed_run_is_told_at_the_end_and_one_for_a_server_is_explained(numbers):
     numbers += ["no score", "failed"]
     result = invoke("st_gridpool/main", "--checkpoint", "nano", "-b", "egoschema", "-o", "out")
-    assert str(result.exception) == "1 of 2 runs failed, see above; start it again to go on. Runs: out"
+    assert str(result.exception) == "1 of 2 runs failed, see above; start it again to resume. Runs: out"
     assert "no score / 57.3" in result.stdout
     assert "stgridpool submit" in result.stdout
 

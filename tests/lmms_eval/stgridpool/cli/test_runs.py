@@ -150,7 +150,7 @@ def test_runs_of_changed_files_are_compared_only_if_one_insists(monkeypatch, tmp
     monkeypatch.setattr("lmms_eval_stgridpool.comparison.rows.rows_of", lambda run, by, of: [ROW])
     sentence = "a and b ran different files of task quiz (quiz.yaml)"
     refused = invoke("compare", tmp_path)
-    assert str(refused.exception) == f"{sentence}: run them again, or compare them nevertheless with --anyway"
+    assert str(refused.exception) == f"{sentence}: run them again, or compare them with --anyway"
     shown = invoke("compare", tmp_path, "--anyway", "--json")
     assert f"stgridpool compare: {sentence}" in shown.stderr
     assert len(json.loads(shown.stdout)) == 2

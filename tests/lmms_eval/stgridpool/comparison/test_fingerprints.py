@@ -40,7 +40,7 @@ def test_what_hides_behind_one_name_is_refused(other, sentence):
     runs = [make("a"), make("b", **other)]
     with pytest.raises(ValueError, match="--anyway") as refused:
         check_comparable(runs)
-    assert str(refused.value) == f"{sentence}: run them again, or compare them nevertheless with --anyway"
+    assert str(refused.value) == f"{sentence}: run them again, or compare them with --anyway"
     assert check_comparable(runs, anyway=True) == [sentence]
 
 

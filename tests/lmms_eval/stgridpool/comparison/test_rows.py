@@ -173,7 +173,7 @@ def test_scores_are_divided_by_what_the_metric_keeps(comparison, tmp_path):
     (row,) = comparison.read_run(folder, by="duration")
     assert row.parts == {"long": 50.0, "short": 100.0}
     assert comparison.markdown([row]).splitlines()[-1].endswith("| 50.0 | 100.0 |")
-    with pytest.raises(ValueError, match="acc keeps no length of a question, but duration, score: give one of these"):
+    with pytest.raises(ValueError, match="acc keeps no length of a question, but duration, score: pass one of these"):
         comparison.read_run(folder, by="length")
 
 
