@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarking.geometry import GEOMETRIES
 from benchmarking.measuring import DTYPES, MIB, best_ms, keep_freed_memory, matmul_flops_per_second
+from benchmarking.pooling_limits import too_slow
 from benchmarking.pooling_rows import Case, Row, Timing, time_methods
 from benchmarking.reporting import add_output_options, report
 from benchmarking.unfolding import UNFOLDED, unfolded_nsp
@@ -42,8 +43,9 @@ def add_parser(commands: Any) -> None:
         "pooling",
         help="time compressors on random tokens",
         description="ms is the time to decide and apply. Bytes moved are the input read once and the output written "
-        "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both. With nsp "
-        "comes the same pooling by unfolding windows.",
+        "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both. Order says "
+        "how the work grows: with T frames of R tokens, N = T R tokens of width D, C tokens kept of a frame, and keys "
+        "of width d. With nsp comes the same pooling by unfolding windows.",
     )
     parser.add_argument("--methods", nargs="+", choices=list(COMPRESSORS), default=POOLING, metavar="METHOD")
     parser.add_argument(
@@ -72,8 +74,8 @@ def add_parser(commands: Any) -> None:
         "--most-seconds",
         type=float,
         default=60,
-        help="leave methods out that would take longer if they compare all pairs of tokens, or need more than half of "
-        "the memory, judged by the grid before (default: %(default)s)",
+        help="leave methods out that would take longer on the next grid, or need more than half of the memory, judged "
+        "by the grid before and the order of their work (default: %(default)s)",
     )
     parser.add_argument("--threads", type=int, help="threads on the CPU")
     parser.add_argument(
@@ -106,7 +108,7 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
         before: list[Row] = []
         for grid in arguments.grid or GRIDS[arguments.methods == list(COMPRESSORS)]:
             shape = (arguments.frames, *grid)
-            left_out = {row["method"]: row for row in _too_slow(before, shape, dtype, arguments)}
+            left_out = {row["method"]: row for row in too_slow(before, shape, dtype, arguments)}
             cases = [
                 Case(n, _with_evidence(n, shape, arguments.width, device))
                 for n in arguments.methods
@@ -124,35 +126,6 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
             rows += [*new, *left_out.values()]
             before = new
     return rows
-
-
-def _too_slow(before: list[Row], shape: tuple[int, int, int], dtype: str, arguments: argparse.Namespace) -> list[Row]:
-    """Return a row for each method that would take too long on `shape` (T, H, W), or too much memory.
-
-    Time and memory are taken to grow with the square of the number of tokens.
-    """
-    found: list[Row] = []
-    width = arguments.width * DTYPES[dtype].itemsize
-    memory = _memory(torch.device(arguments.device))
-    for row in before:
-        height, columns = map(int, str(row["grid"]).split("x"))
-        growth = (shape[1] * shape[2] / (height * columns)) ** 2
-        extra = (row["extra_memory_share"] or 0) * arguments.frames * height * columns * width * growth
-        seconds = row["ms"] / 1000 * growth  # type: ignore[operator]
-        grid = f"{shape[1]}x{shape[2]}"
-        reason = f"would take about {seconds:.0f} s" if seconds > arguments.most_seconds else None
-        if row["calls"] == 1 and extra > memory / 2:
-            reason = f"would need about {extra / 2**30:.0f} GiB"
-        if reason is not None:
-            found.append({"method": row["method"], "grid": grid, "dtype": dtype, "ms": None, "left_out": reason})
-    return found
-
-
-def _memory(device: torch.device) -> int:
-    """Return the bytes of memory of the device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _with_evidence(
@@ -194,7 +167,7 @@ def _add_decoder_layer_ratio(rows: list[Row], tokens: torch.Tensor, size: str, r
 
 def print_pooling(rows: list[Row], arguments: argparse.Namespace) -> None:
     """Print the rows as one table per grid."""
-    console = Console(width=140)
+    console = Console(width=150)
     for grid in dict.fromkeys(row["grid"] for row in rows):
         timed = [row for row in rows if row["grid"] == grid and "left_out" not in row]
         if timed:
@@ -211,6 +184,7 @@ def _table(rows: list[Row], arguments: argparse.Namespace) -> Table:
     )
     columns = [
         "method",
+        "order",
         "dtype",
         "ms",
         "ratio to average",
@@ -222,11 +196,12 @@ def _table(rows: list[Row], arguments: argparse.Namespace) -> Table:
     if any("decoder_layer_ratio" in row for row in rows):
         columns.append(f"ratio to a {arguments.decoder_layer or LAYER} decoder layer")
     for column in columns:
-        table.add_column(column, justify="left" if column in ("method", "dtype") else "right")
+        table.add_column(column, justify="left" if column in ("method", "order", "dtype") else "right")
     for row in rows:
         extra, ratio = row["extra_memory_share"], row.get("decoder_layer_ratio")
         table.add_row(
             str(row["method"]),
+            str(row["order"] or ""),
             str(row["dtype"]),
             f"{row['ms']:.1f}",
             f"{row['ratio_to_average']:.2f}",

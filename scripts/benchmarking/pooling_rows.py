@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from benchmarking.measuring import best_ms, device_name, peak_bytes, reset_peak, synchronise
+from benchmarking.orders import order_of
 from benchmarking.unfolding import Pooled
 from stgridpool import Compressed, build_compressor
 
@@ -70,10 +71,12 @@ def time_methods(cases: list[Case], tokens: torch.Tensor, dtype: str, timing: Ti
     rows: list[Row] = []
     for case in cases:
         first = firsts[case.name]
-        ms = best.get(case.name, first.ms)
+        ms, order = best.get(case.name, first.ms), order_of(case.name)
         rows.append(
             {
                 "method": case.name,
+                "order": order.formula if order else None,
+                "compares": order.compares if order else None,
                 "grid": f"{tokens.shape[1]}x{tokens.shape[2]}",
                 "device": device_name(tokens.device),
                 "dtype": dtype,

@@ -33,11 +33,30 @@ def test_methods_that_would_take_too_long_are_left_out_of_the_next_grid(benchmar
     arguments = parser.parse_args([*options.split(), "--dtypes", "float32", "--most-seconds", "0"])
     rows = pooling.benchmark_pooling(arguments)
     assert [row["reads"] for row in rows[:3]] == [1, 2, None]  # unfolding windows copies them
+    assert [(row["order"], row["compares"]) for row in rows[:3]] == [("N D", None)] * 2 + [(None, None)]
     assert [row["grid"] for row in rows] == ["2x2"] * 3 + ["4x4"] * 3
     assert [row.get("left_out") for row in rows] == [None] * 3 + ["would take about 0 s"] * 3
     pooling.print_pooling(rows, arguments)
     assert "average (float32): left out: it would take about 0 s" in capsys.readouterr().out
-    slow = dict(rows[0], ms=3000, calls=1, extra_memory_share=2**50)
-    arguments.most_seconds = 100
-    [left] = pooling._too_slow([slow, rows[1]], (2, 4, 4), "float32", arguments)
-    assert left["left_out"].startswith("would need about ")  # 16 times 3 s would not be too long
+
+
+def test_time_and_memory_of_the_next_grid_follow_from_the_order_of_the_work(benchmarking):
+    limits = benchmarking("pooling_limits")
+    parser = argparse.ArgumentParser()
+    benchmarking("pooling").add_parser(parser.add_subparsers())
+    options = "pooling --device cpu --frames 2 --grid 4 4 --width 8 --dtypes float32 --most-seconds 20"
+    arguments = parser.parse_args(options.split())
+
+    def reason(method, ms, extra_memory_share=0.0):
+        row = {"method": method, "grid": "2x2", "ms": ms, "extra_memory_share": extra_memory_share}
+        return [left["left_out"] for left in limits.too_slow([row], (2, 4, 4), "float32", arguments)]
+
+    assert reason("average", 4999) == []
+    assert reason("average", 5100) == ["would take about 20 s"]  # 4 times the tokens
+    for method in ("tome", "divprune"):  # 16 times the pairs
+        assert reason(method, 1200) == []
+        assert reason(method, 2000) == ["would take about 32 s"]
+    share = limits._memory(torch.device("cpu")) / (2 * 4 * 8 * 4)  # of the input of 256 bytes: all memory
+    for method, times in (("average", 4), ("tome", 4), ("divprune", 16)):
+        assert reason(method, 1, share * 0.4 / times) == []
+        assert reason(method, 1, share * 0.6 / times)[0].startswith("would need about ")

@@ -1,0 +1,78 @@
+"""The order of each method's work, as the benchmark states it, holds: counted bytes, operations and calls, not time."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from stgridpool import COMPRESSORS, build_compressor
+from stgridpool.contract.cases import invented
+
+MOST_BYTES = 24
+"""That a method may read and write for every byte of its input, as if there were no caches; `average` takes 1.3."""
+
+
+class Counted(TorchDispatchMode):
+    """Count calls of torch, and the bytes of what they read and write; views are neither."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.calls += 1
+        if not getattr(func, "is_view", False):
+            tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, torch.Tensor)]
+            self.bytes += sum(one.numel() * one.element_size() for one in tensors if one.layout == torch.strided)
+        return out
+
+
+def counted(name, shape, width):
+    """Return the calls, bytes and operations of matrix products of a method, whose patterns are in the cache."""
+    method = build_compressor(name)
+    tokens = torch.randn(*shape, width, generator=torch.Generator().manual_seed(0))
+    evidence = invented(method, shape, width=width)
+    method(tokens, evidence=evidence)
+    with FlopCounterMode(display=False) as products, Counted() as found:
+        method(tokens, evidence=evidence)
+    return found.calls, found.bytes, products.get_total_flops()
+
+
+@pytest.fixture(scope="module")
+def orders(benchmarking):
+    return benchmarking("orders").ORDERS
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_work_grows_as_stated(name, orders, benchmarking):
+    stated = orders.get(name, benchmarking("orders").Order())
+    if stated.compares is None or "log" in stated.formula:
+        once, larger, longer = (counted(name, shape, 64)[1:] for shape in ((32, 6, 6), (32, 12, 12), (64, 6, 6)))
+        for before, of_larger, of_longer in zip(once, larger, longer, strict=True):
+            assert of_larger <= (4.4 if stated.compares is None else 8) * before
+            assert of_longer <= 2.2 * before
+    else:  # and "it compares pairs" is no excuse: products grow faster than the number of tokens
+        once, larger, longer = (counted(name, shape, 32)[2] for shape in ((4, 4, 4), (4, 8, 8), (8, 4, 4)))
+        assert larger >= 8 * once or longer >= 3.5 * once
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_nothing_loops_over_tokens(name, orders):
+    """Four times the tokens in a frame take as many calls, unless the algorithm itself goes step by step."""
+    if name in orders and orders[name].loops_over:
+        pytest.skip(f"{name} loops over {orders[name].loops_over}")
+    once, larger = (counted(name, shape, 16)[0] for shape in ((8, 6, 6), (8, 12, 12)))
+    assert larger == once
+
+
+def test_methods_that_only_read_features_do_so_a_few_times(orders):
+    for name in COMPRESSORS:
+        if name not in orders:
+            shape, width = (8, 8, 8), 512
+            assert counted(name, shape, width)[1] <= MOST_BYTES * 4 * 8 * 8 * 8 * width, name
+
+
+def test_every_order_is_of_a_method(orders):
+    assert set(orders) <= set(COMPRESSORS)
