@@ -148,8 +148,8 @@ class FrameBudgeted(Budgeted):
 
 
 @dataclass(frozen=True)
-class Scorer(FrameBudgeted):
-    """Base of pruners, which keep the tokens with the highest scores, in their order. The first of equals wins.
+class Scoped(FrameBudgeted):
+    """Base of methods that choose tokens in each frame separately, or in the whole video.
 
     Attributes:
         scope: "frame" shares the budget among the frames as `frame_budget` says, "video" keeps the best tokens of the
@@ -171,6 +171,15 @@ class Scorer(FrameBudgeted):
                 f"frame_budget={self.frame_budget!r} needs scope='frame', got scope={self.scope!r}, which shares "
                 "nothing among frames"
             )
+
+    def shares(self, tokens: VideoTokens) -> Tensor:
+        """Return how many tokens to keep of each set, (T,) int64 on the CPU, or (1,) where the video is one set."""
+        return self.frame_shares(tokens) if self.scope == "frame" else torch.tensor([self.count(tokens)])
+
+
+@dataclass(frozen=True)
+class Scorer(Scoped):
+    """Base of pruners, which keep the tokens with the highest scores, in their order. The first of equals wins."""
 
     @abstractmethod
     def score(self, tokens: VideoTokens, evidence: Evidence) -> Tensor:

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.determinant import largest_determinant
-from stgridpool.algorithms.sets import SCOPES, Sets
+from stgridpool.algorithms.sets import Sets
 from stgridpool.evidence import Evidence, JointPatches, Need, Question
 from stgridpool.options import choice
 from stgridpool.plan import Plan
-from stgridpool.scorer import Budgeted, equal_shares
+from stgridpool.scorer import Scoped
 from stgridpool.video_tokens import VideoTokens
 
 RELEVANCE: dict[str, tuple[Need, ...]] = {
@@ -23,7 +23,7 @@ RELEVANCE: dict[str, tuple[Need, ...]] = {
 
 
 @dataclass(frozen=True)
-class CDPruner(Budgeted):
+class CDPruner(Scoped):
     """Keep the tokens that a determinantal point process finds most probable: relevant ones of different directions.
 
     Its kernel is the cosine of two tokens times the relevance of both, and tokens are chosen one after the other.
@@ -39,19 +39,18 @@ class CDPruner(Budgeted):
     Source: CDPruner (NeurIPS 2025), arXiv 2506.10967.
 
     Attributes:
-        scope: "frame", as in the released code, shares the budget equally over the frames; "video" chooses among all.
+        scope: "frame", as in the released code, shares the budget among the frames as `frame_budget` says;
+            "video" chooses among all tokens.
         relevance: "decoder" or "tower", see above.
 
     Raises:
         ValueError: If an option is out of its range.
     """
 
-    scope: str = "frame"
     relevance: str = "decoder"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("scope", self.scope, SCOPES)
         choice("relevance", self.relevance, RELEVANCE)
 
     @property
@@ -62,7 +61,7 @@ class CDPruner(Budgeted):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Choose in every set, and keep the chosen in their order."""
         sets = Sets.within(tokens, self.scope)
-        counts = equal_shares(sets.sizes, self.count(tokens))
+        counts = self.shares(tokens)
         unit = F.normalize(tokens.features.float(), dim=-1)
         weighted = (unit * self._relevance(unit, evidence)[:, None])[sets.index]
         kernel = weighted @ weighted.mT

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stgridpool.algorithms.max_min import cosine_distances, farthest_first
-from stgridpool.algorithms.sets import SCOPES, Sets
+from stgridpool.algorithms.sets import Sets
 from stgridpool.evidence import Evidence
-from stgridpool.options import choice
 from stgridpool.plan import Plan
-from stgridpool.scorer import Budgeted, equal_shares
+from stgridpool.scorer import Scoped
 from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class DivPrune(Budgeted):
+class DivPrune(Scoped):
     """Keep tokens of different directions: always the one least like its nearest neighbour among those kept before.
 
     The first is the token whose nearest neighbour of all is farthest. Distance is one minus the cosine, in float32.
@@ -27,7 +26,7 @@ class DivPrune(Budgeted):
     Source: DivPrune (CVPR 2025), arXiv 2503.02175.
 
     Attributes:
-        scope: "video" chooses among all tokens; "frame" shares the budget equally over the frames.
+        scope: "video" chooses among all tokens; "frame" shares the budget among the frames as `frame_budget` says.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -35,15 +34,11 @@ class DivPrune(Budgeted):
 
     scope: str = "video"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choice("scope", self.scope, SCOPES)
-
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Choose in every set, and keep the chosen in their order."""
         del evidence
         sets = Sets.within(tokens, self.scope)
-        counts = equal_shares(sets.sizes, self.count(tokens))
+        counts = self.shares(tokens)
         distances = cosine_distances(tokens.features[sets.index], sets.is_there)
         chosen = farthest_first(distances, sets.is_there, int(counts.max()))
         return Plan.keep(sets.tokens_at(chosen, counts).sort().values, len(tokens))

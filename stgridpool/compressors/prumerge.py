@@ -14,7 +14,7 @@ from stgridpool.algorithms.sets import Sets
 from stgridpool.evidence import AttentionReceived, ClassAttention, Evidence, Need, TowerKeys
 from stgridpool.options import choice, fraction, whole_number
 from stgridpool.plan import Plan, Shape, to_device
-from stgridpool.scorer import Budgeted, equal_shares
+from stgridpool.scorer import FrameBudgeted
 from stgridpool.video_tokens import VideoTokens
 
 IMPORTANCE: dict[str, tuple[Need, Need]] = {
@@ -25,12 +25,12 @@ IMPORTANCE: dict[str, tuple[Need, Need]] = {
 
 
 @dataclass(frozen=True)
-class PruMerge(Budgeted):
+class PruMerge(FrameBudgeted):
     """Keep the most attended tokens of each frame as centres, and merge others into them by similarity of keys.
 
     A centre becomes the sum of itself and of the 32 others of its frame with the most similar keys, each times its
     attention; centres may be among them. One extra token of each frame is the sum of all that were dropped, times
-    their attention, and takes the place of the most attended one. Frames share a budget equally, and the extra
+    their attention, and takes the place of the most attended one. Frames share a budget, and the extra
     token counts: a frame with a share of k has k - 1 centres. Queries and keys are those of one head of full width.
 
     In ``preset="released"`` sums stay sums, so that the extra token is much shorter than others; ``corrected`` divides
@@ -68,6 +68,8 @@ class PruMerge(Budgeted):
             choice("attention_share", self.attention_share, ("adaptive",))
         elif self.attention_share is not None:
             object.__setattr__(self, "attention_share", fraction("attention_share", self.attention_share))
+        if self.attention_share is not None and self.frame_budget != "uniform":
+            raise ValueError(f"frame_budget={self.frame_budget!r} shares a budget, and attention_share takes its place")
         choice("preset", self.preset, self.PRESETS)
         choice("importance", self.importance, IMPORTANCE)
         whole_number("neighbours", self.neighbours, 0, 1000)
@@ -98,7 +100,7 @@ class PruMerge(Budgeted):
             without any token, not even the extra one.
         """
         if self.attention_share is None:
-            counts = equal_shares(sets.sizes, self.count(tokens)) - 1
+            counts = self.frame_shares(tokens) - 1
         else:
             counts = (sets.sizes.double() * self.share_by_attention(attention, sets)).long()
         return attention.argsort(dim=1, descending=True, stable=True)[:, : max(0, int(counts.max()))], counts

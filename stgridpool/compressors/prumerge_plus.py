@@ -11,7 +11,6 @@ from stgridpool.algorithms.outliers import outlier_shares
 from stgridpool.algorithms.sets import Sets
 from stgridpool.compressors.prumerge import PruMerge
 from stgridpool.plan import Shape, to_device
-from stgridpool.scorer import equal_shares
 from stgridpool.video_tokens import VideoTokens
 
 
@@ -47,7 +46,7 @@ class PruMergePlus(PruMerge):
         """Choose the centres of each frame, see `PruMerge.centres`."""
         sizes, most, start, end = sets.sizes, sets.sizes, 0, sets.sizes
         if self.attention_share is None:
-            most = equal_shares(sizes, self.count(tokens)) - 1
+            most = self.frame_shares(tokens) - 1
             shares = outlier_shares(attention, sets.is_there)
             share = sum(shares) / int((sizes > 0).sum())
             by_attention = (sizes.double() * share).long().clamp_min(1).minimum(most.clamp_min(0))

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.bipartite import merge_pairs
-from stgridpool.algorithms.sets import SCOPES, Sets
+from stgridpool.algorithms.sets import Sets
 from stgridpool.evidence import Evidence, Need, TowerKeys
 from stgridpool.options import choice
 from stgridpool.plan import Plan, to_device
-from stgridpool.scorer import Budgeted, equal_shares
+from stgridpool.scorer import Scoped
 from stgridpool.video_tokens import VideoTokens
 
 METRICS = ("features", "keys")
 
 
 @dataclass(frozen=True)
-class ToMe(Budgeted):
+class ToMe(Scoped):
     """Merge like tokens of each frame, or of the whole video, by bipartite soft matching.
 
     In each round the tokens are split alternately, and each of the first half proposes to join the one of the second
@@ -30,7 +30,7 @@ class ToMe(Budgeted):
     Source: ToMe (ICLR 2023), arXiv 2210.09461, as video compressors use it: on finished tokens, in as many rounds as it
     takes, not in every block of the vision tower. The released code puts the rest of the first half before the
     second half after each round; here tokens stay in raster order, so that merges can differ from it if a round before
-    the last one has an odd number of tokens. Frames share the budget equally; one without a share is dropped.
+    the last one has an odd number of tokens. A frame that gets no share of the budget is dropped.
 
     Attributes:
         scope: "frame" merges within each frame, "video" across the whole video.
@@ -40,12 +40,10 @@ class ToMe(Budgeted):
         ValueError: If an option is out of its range.
     """
 
-    scope: str = "frame"
     metric: str = "features"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("scope", self.scope, SCOPES)
         choice("metric", self.metric, METRICS)
 
     @property
@@ -56,7 +54,7 @@ class ToMe(Budgeted):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Merge round after round."""
         sets = Sets.within(tokens, self.scope)
-        shares = equal_shares(sets.sizes, self.count(tokens))
+        shares = self.shares(tokens)
         metric = evidence[TowerKeys()] if self.metric == "keys" else tokens.features
         goes_to = merge_pairs(metric, sets, shares.where(shares > 0, sets.sizes))
         has_share = to_device(shares > 0, goes_to.device)

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from stgridpool import Plan, Step, VideoTokens, build_compressor
+from stgridpool import Plan, Step, VideoTokens, build_compressor, compress_tokens
 from stgridpool.compressor import TOKENS
 from stgridpool.compressors import COMPRESSORS
-from stgridpool.scorer import highest, highest_per_group
+from stgridpool.contract.cases import invented
+from stgridpool.scorer import FrameBudgeted, Scoped, highest, highest_per_group
 
 NORM_TOP_K = '''
 """Pruning by norm."""
@@ -120,11 +121,17 @@ def test_ragged_tokens(norm_top_k, scope):
     assert norm_top_k(retention=0.5)(torch.ones(1, 1, 9, 2)).plan.kept().tolist() == [0, 1, 2, 3]
 
 
-def test_frames_that_are_unlike_the_others_get_more(norm_top_k):
-    """Frame 2 of 4 is unlike the others in the channels that vary least: shares are 3, 3, 7 and 3 sixteenths."""
+def unlike_frame():
+    """Four frames of 4x4 tokens, of which frame 2 is unlike the others in the channels that vary least."""
     maps = torch.randn(4, 4, 4, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.01] * 4 + [9.0] * 4)
     maps[..., :4] += 1
     maps[2, :, :, :2] -= 2
+    return maps
+
+
+def test_frames_that_are_unlike_the_others_get_more(norm_top_k):
+    """Shares are 3, 3, 7 and 3 sixteenths."""
+    maps = unlike_frame()
     plan = norm_top_k(tokens=16, frame_budget="uniqueness")(maps).plan
     assert torch.bincount(plan.kept() // 16).tolist() == [3, 3, 7, 3]
     # Three quarters of all: frame 2 would get 21 of its 16 tokens, and the others share what it cannot take.
@@ -133,6 +140,25 @@ def test_frames_that_are_unlike_the_others_get_more(norm_top_k):
     for count in range(1, 65, 7):
         assert len(norm_top_k(tokens=count, frame_budget="uniqueness")(maps).plan) == count
     assert norm_top_k(retention=1.0, frame_budget="uniqueness")(maps).plan.kept().tolist() == list(range(64))
+
+
+SHARED = [name for name, kind in COMPRESSORS.items() if issubclass(kind, FrameBudgeted)]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_every_method_that_shares_among_frames_gives_unlike_ones_more(name):
+    """As above, whatever the method does in a frame."""
+    scope = {"scope": "frame"} if issubclass(COMPRESSORS[name], Scoped) else {}
+    for frame_budget, shares in (("uniform", [4, 4, 4, 4]), ("uniqueness", [3, 3, 7, 3])):
+        method = build_compressor(name, tokens=16, frame_budget=frame_budget, **scope)
+        plan = compress_tokens(method, VideoTokens.of(unlike_frame()), invented(method, (4, 4, 4)))[1]
+        assert torch.bincount(plan.anchor // 16, minlength=4).tolist() == shares
+
+
+def test_methods_that_share_among_frames():
+    assert {"random", "norm_topk", "visionzip", "tome", "divprune", "cdpruner", "prumerge", "fastv"} <= set(SHARED)
+    with pytest.raises(ValueError, match=r"frame_budget='uniqueness' shares a budget, and attention_share takes its"):
+        build_compressor("prumerge", attention_share=0.5, frame_budget="uniqueness")
 
 
 def test_frame_budgets_of_ragged_tokens(norm_top_k):
