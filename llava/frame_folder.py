@@ -28,6 +28,29 @@ def pictures(folder: str) -> list[Path]:
     return files
 
 
+def choose_pictures(
+    count: int,
+    max_frames_num: int,
+    fps: float | None = None,
+    force_sample: bool = False,
+    frame_rate: float = 3.0,
+    sampling: str = INDEX,
+) -> list[int]:
+    """Return the positions of the pictures that `read_frame_folder` reads.
+
+    Args:
+        count: Number of pictures.
+        max_frames_num: See `read_frame_folder`, also for the others.
+        fps: Frames to take per second of video.
+        force_sample: Whether to take exactly `max_frames_num` frames.
+        frame_rate: Pictures per second of video.
+        sampling: "nearest", or another rule.
+    """
+    if sampling == NEAREST:
+        return sample_nearest_frames(count, frame_rate, max_frames_num)[0]
+    return choose_frames(count, frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)[0]
+
+
 def read_frame_folder(
     folder: str | PathLike[str],
     max_frames_num: int = 64,
@@ -58,10 +81,8 @@ def read_frame_folder(
     files = pictures(name)
     if indices is not None:
         chosen = [min(index, len(files) - 1) for index in indices]
-    elif sampling == NEAREST:
-        chosen, _ = sample_nearest_frames(len(files), frame_rate, max_frames_num)
     else:
-        chosen, _ = choose_frames(len(files), frame_rate, max_frames_num, fps, force_sample, usual_fps=frame_rate)
+        chosen = choose_pictures(len(files), max_frames_num, fps, force_sample, frame_rate, sampling)
     times = [index / frame_rate for index in chosen]
     frames = _read_pictures(name, [files[index] for index in chosen], resizing)
     facts = (len(files) / frame_rate, None, 0, len(files), frame_rate)

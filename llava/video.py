@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from llava.frame_choice import SAMPLINGS, check_options, choose_shown, warn_if_uneven
-from llava.frame_folder import FRAME_SUFFIXES, pictures, read_frame_folder
+from llava.frame_folder import FRAME_SUFFIXES, choose_pictures, pictures, read_frame_folder
 from llava.frame_resizing import FrameResizing
 from llava.video_clip import VideoClip
 from llava.video_decoding import BACKENDS, read_frames
@@ -93,10 +93,10 @@ def sampled_indices(
     force_sample: bool = False,
     sampling: str = "index",
 ) -> list[int]:
-    """Return the positions in a file of the frames that `read_video` samples, by its packets, without decoding any.
+    """Return the positions of the frames that `read_video` or `read_frame_folder` samples, without decoding any.
 
     Args:
-        path: Video file.
+        path: Video file, or folder of pictures.
         max_frames_num: See `read_video`, also for the others.
         fps: Frames to take per second of video.
         force_sample: Whether to take exactly `max_frames_num` frames.
@@ -107,6 +107,8 @@ def sampled_indices(
         ValueError: If an option is out of range.
     """
     check_options(max_frames_num, fps, force_sample, sampling=sampling)
+    if Path(fsdecode(path)).is_dir():
+        return choose_pictures(len(pictures(fsdecode(path))), max_frames_num, fps, force_sample, sampling=sampling)
     name = regular_file(path)
     try:
         return choose_shown(list_packets(name), max_frames_num, fps, force_sample, sampling)

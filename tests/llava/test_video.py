@@ -246,6 +246,13 @@ def test_frames_are_chosen_without_decoding_as_they_are_read(tmp_path, write_vid
     assert sampled_indices(path, 7, **options) == read_video(path, 7, **options).indices
 
 
+@pytest.mark.parametrize("options", [{}, {"fps": 2.0}, {"force_sample": True}, {"sampling": "nearest"}])
+def test_pictures_are_chosen_as_they_are_read(tmp_path, options):
+    for number in range(9):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+    assert sampled_indices(tmp_path, 4, **options) == read_frame_folder(tmp_path, 4, **options).indices
+
+
 def test_frames_of_no_video_cannot_be_chosen(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     for name, reason in (("clip.mp4", "cannot read video"), ("none.mp4", "no such file")):

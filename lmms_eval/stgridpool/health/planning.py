@@ -95,6 +95,11 @@ class Planner:
         own = Reference(counts.own_pooling, (counts.side, counts.side), size.layers)
         return cls(own, size, counts.newline_position, counts.longest)
 
+    @property
+    def most_sampled(self) -> int:
+        """Most frames that can be sampled, however long a video is."""
+        return MOST_FRAMES
+
     def outline(self, frames: int) -> Outline:
         """Return the sizes of a video of `frames` frames."""
         return Outline(frames, self.reference, frames, self.newline_position)

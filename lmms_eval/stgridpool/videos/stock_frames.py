@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
-from lmms_eval_stgridpool.run.native_arguments import NativeArguments
-from stgridpool.adapters.frame_rules import FrameRule, Source, spread
+from lmms_eval_stgridpool.run.native_arguments import LMMS_EVAL, NativeArguments
+from stgridpool.adapters.families import adapter_for
+from stgridpool.adapters.frame_rules import OwnRule, Source, spread
 from stgridpool.adapters.native_loading import set_pixels
 
 DEFAULT_MAX_FRAMES = 32
@@ -103,7 +104,25 @@ class QwenFrames:
         return rows, columns
 
 
-def stock_rule(family: str, processor: Any, arguments: NativeArguments) -> FrameRule:
+def frame_rule(model: Any, processor: Any, arguments: NativeArguments) -> OwnRule | AllFrames | QwenFrames:
+    """Return the rule by which a run chooses frames.
+
+    Args:
+        model: The model; its weights are not needed.
+        processor: Its processor; the limits on pixels are set.
+        arguments: The arguments of the run.
+
+    Raises:
+        ValueError: See `stock_rule` and `set_pixels`.
+    """
+    if arguments.sampling == LMMS_EVAL:
+        return stock_rule(model.config.model_type, processor, arguments)
+    set_pixels(processor, arguments.min_pixels, arguments.max_pixels)
+    own = adapter_for(model).sampling
+    return OwnRule(processor.video_processor, own, arguments.fps, arguments.max_frames_num)
+
+
+def stock_rule(family: str, processor: Any, arguments: NativeArguments) -> AllFrames | QwenFrames:
     """Return the rule of lmms-eval's own model for a family.
 
     Args:
