@@ -10,13 +10,10 @@ from stgridpool.contract.cases import methods_to_test
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks of these tests, which other projects do not know."""
     config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
-    config.addinivalue_line("markers", "without_presets: runs on methods and compositions, not on every preset")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test the methods that ``--method`` names, or all."""
     if "compressor" in metafunc.fixturenames:
         methods = methods_to_test(*(metafunc.config.getoption("--method", default=None) or ()))
-        if metafunc.definition.get_closest_marker("without_presets"):
-            methods = {name: method for name, method in methods.items() if "[" not in name}
         metafunc.parametrize("compressor", methods.values(), ids=list(methods))

@@ -103,7 +103,6 @@ def test_its_plan_is_a_matrix(compressor: Compressor) -> None:
             torch.testing.assert_close(out, matrix @ tokens.flatten(0, 2), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.without_presets
 def test_tokens_need_not_be_contiguous(compressor: Compressor) -> None:
     """A view whose strides are unusual gives the same tokens."""
     tokens = clip((9, 6, 6))
@@ -113,7 +112,6 @@ def test_tokens_need_not_be_contiguous(compressor: Compressor) -> None:
     assert torch.equal(compressor(view, evidence).tokens, compressor(tokens, evidence).tokens)
 
 
-@pytest.mark.without_presets
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_what_is_finite_stays_finite(compressor: Compressor, dtype: torch.dtype) -> None:
     """Zeros, equal tokens, duplicates, one huge token, tiny and huge values; the dtype stays."""
@@ -135,7 +133,6 @@ def test_what_is_finite_stays_finite(compressor: Compressor, dtype: torch.dtype)
         assert compressor.planned_count(shape) in (len(out), None)
 
 
-@pytest.mark.without_presets
 def test_half_precision_stays_close(compressor: Compressor) -> None:
     """The plan of bfloat16 tokens, applied to them and to the same tokens in float32, gives the same to 1 %."""
     tokens = clip((9, 4, 5), 64).bfloat16()
@@ -145,7 +142,6 @@ def test_half_precision_stays_close(compressor: Compressor) -> None:
         assert (out.float() - wide).norm() < 0.01 * wide.norm()
 
 
-@pytest.mark.without_presets
 def test_a_plan_can_be_saved(compressor: Compressor, tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's
     """A plan read from its file gives the same tokens."""
     tokens = clip((9, 6, 6))
@@ -183,7 +179,6 @@ def test_bad_input_is_refused(compressor: Compressor) -> None:
             compressor(clip((2, 4, 4)))
 
 
-@pytest.mark.without_presets
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_equals_the_cpu(compressor: Compressor) -> None:

@@ -23,6 +23,15 @@ def test_which_frames_are_equal(order, first, which, dtype):
     assert (frames.first, frames.which, frames.num_reused) == (first, which, len(which) - len(first))
 
 
+def test_a_screen_recording_costs_what_differs():
+    """Of 64 frames 10 differ, and some come back later."""
+    shown = [7 * frame // 45 for frame in range(64)]
+    assert len(set(shown)) == 10
+    shown[40], shown[63] = 0, 3
+    frames = DistinctFrames.of(torch.rand(10, 3, 2, 2)[shown])
+    assert (len(frames.first), frames.num_reused) == (10, 54)
+
+
 def test_equal_sums_are_not_equal_frames():
     pixels = torch.stack([SLIDES[0], SLIDES[0].flip(-1), SLIDES[0]]).round()
     assert DistinctFrames.of(pixels).which == (0, 1, 0)
