@@ -101,7 +101,8 @@ def _of_source(table: Mapping[str, Any], on_disk: bool) -> Iterator[Cell]:
         numbers = [one for one in published() if (one.source, one.checkpoint) == (table["source"], short)]
         whole = {one.benchmark: one.whole for one in numbers}
         for benchmark, accuracy in whole.items():
-            yield _cell(table, checkpoint, WHOLE, benchmark, on_disk, table["own"], {}, accuracy, WHOLE)
+            options = table.get("options", {}).get(WHOLE, {})
+            yield _cell(table, checkpoint, WHOLE, benchmark, on_disk, table["own"], options, accuracy, WHOLE)
         for one in numbers:
             row = one.method if one.retention is None else f"{one.method} {100 * one.retention:g} %"
             compressor, options = _compressor(table, one)

@@ -47,7 +47,8 @@ def test_a_table_of_sttm_has_its_frames_its_presets_and_its_tasks():
     assert cell.words()[-1] == 'compressor_args={"preset":"llava-video-7b/vnbench/30"}'
     cell = find("sttm/llava-video-7b", "fastv 50 %", "mlvu")
     assert (cell.arguments["max_frames_num"], cell.options, cell.published) == (128, {"retention": 0.5}, 68.3)
-    assert find("sttm/llava-video-7b", "dycoke_ttm 30 %", "nextqa").options == {"prune": 0.925}
+    assert find("sttm/llava-video-7b", "dycoke_ttm 30 %", "nextqa").options == {"preset": "sttm", "prune": 0.925}
+    assert find("sttm/qwen2-vl-7b", "tome 50 %", "vnbench").options == {"retention": 0.5, "scope": "video"}
     assert find("sttm/llava-video-7b", "framefusion 30 %", "nextqa").options == {"layer_average": 0.3}
     assert find("sttm/llava-video-72b", "sttm 50 %", "videomme").published == 71.4
     cell = find("sttm/qwen2-vl-7b", "sttm 30 %", "vnbench")
@@ -60,6 +61,17 @@ def test_a_method_gets_the_budget_as_its_source_counts_it():
     assert find("flashvid/llava-onevision-7b", "visionzip 10 %", "mvbench").options == {"retention": 0.1}
     cell = find("flashvid/llava-video-7b", "flashvid 20 %", "egoschema")
     assert (cell.compressor, cell.options) == ("average+flashvid", {"flashvid": {"layer_average": 0.2}})
+
+
+def test_the_table_of_nvila_has_its_presets_and_the_pooling_of_the_checkpoint():
+    """The paper's comparison at 30 % of the tokens."""
+    cell = find("st_gridpool/nvila", "fastv 30 %", "longvideobench")
+    assert (cell.checkpoint, cell.published) == ("Efficient-Large-Model/NVILA-8B-Video", 53.0)
+    assert (cell.compressor, cell.options) == ("fastv", {"preset": "nvila/30"})
+    cell = find("st_gridpool/nvila", WHOLE, "egoschema")
+    assert (cell.compressor, cell.options, cell.published) == ("none", {"own_pooling": True}, 52.9)
+    cell = find("st_gridpool/nvila", "st_gridpool", "videomme")
+    assert (cell.options, cell.published, cell.words()) == ({}, 59.9, ["max_frames_num=64"])
 
 
 def test_an_ablation_has_a_row_for_each_preset_and_no_number_that_we_know():
