@@ -5,6 +5,7 @@ import shutil
 import pytest
 from lmms_eval.api.instance import unwrap_generation_output
 
+from fitting_options import FITTING
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
 from llava.model.checkpoint_files import read_json
@@ -112,20 +113,6 @@ def test_the_record_says_which_way_a_video_went(own):
     setup = own._setup
     assert (setup["video_encoding"], setup["own_pooling"]) == ("video", "BlockAverage(sizes=((4, 1, 1),))")
     assert (setup["sampling"], setup["max_frames_num"]) == ("nearest", 8)
-
-
-FITTING = {  # options for a tower of 2 layers without its pooling head, and a language model of 2 layers
-    "aot": {"shallow": -2, "deep": -1},
-    "earlytom": {"layers": [-2, -1]},
-    "earlytom_frames": {"layers": [-2, -1]},
-    "fastvid": {"importance": "received", "frames": "mean"},
-    "framefusion": {"layer_average": 0.8},
-    "fastv": {"layer": 1},
-    "pyramid_drop": {"layers": [1], "keep": [0.5]},
-    "sparsevlm": {"preset": None, "layers": [1], "keep": [0.5]},
-    "st_simdiff": {"layer": 1, "layer_average": 0.8},
-    "sttm": {"layer": 1},
-}
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """EarlyTom: golden numbers of the halves in front, by hand, edges."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden_methods import golden_method
 from stgridpool import EarlyTom, EarlyTomFrames, Step, compress_tokens
 from stgridpool.compressor import TOKENS, EncoderLayer
 from stgridpool.compressors.holitom.inner import HoliTomInner
@@ -20,8 +19,7 @@ LAYERS = (-20, -5, -3)
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "earlytom"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "earlytom.safetensors")
+    return golden_method(golden, "earlytom")
 
 
 def prints(rows):

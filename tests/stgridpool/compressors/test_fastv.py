@@ -1,11 +1,9 @@
 """FastV against the original's scores and choices; how it acts in a decoder is tested in tests/stgridpool/decoder."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from golden_methods import golden_method
 from stgridpool import FastV, Step, VideoTokens, build_compressor
 from stgridpool.decoder.attention_rows import attention_received
 from stgridpool.evidence import QueryAttention
@@ -14,9 +12,7 @@ from stgridpool.evidence import QueryAttention
 @pytest.fixture(scope="module")
 def cases(golden):
     """Manifest entries with their tensors."""
-    folder = golden / "methods" / "fastv_pyramiddrop"
-    tensors = load_file(folder / "fastv_pyramiddrop.safetensors")
-    variants = json.loads((folder / "manifest.json").read_text())["variants"]
+    variants, tensors = golden_method(golden, "fastv_pyramiddrop")
     return [(variant, tensors) for variant in variants if variant["kind"] == "fastv"]
 
 

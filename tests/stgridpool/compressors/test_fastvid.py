@@ -1,11 +1,10 @@
 """FastVID: golden numbers of both released forms, a segment by hand, budgets where the original crashes."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden_methods import golden_method
 from stgridpool import FastVID, build_compressor
 from stgridpool.evidence import AttentionReceived, FrameVectors, PoolHeadAttention
 
@@ -14,8 +13,7 @@ NEEDS = (PoolHeadAttention(), FrameVectors("pool_head"))
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "fastvid"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "fastvid.safetensors")
+    return golden_method(golden, "fastvid")
 
 
 CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]

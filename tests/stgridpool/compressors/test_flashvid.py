@@ -1,24 +1,21 @@
 """FlashVID: golden numbers of both released selections."""
 
-import json
 import math
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden_methods import CASES, golden_method
 from stgridpool import FastV, FlashVID, Step
 from stgridpool.evidence import AttentionReceived, QueryAttention
 
-CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
-CASES += ["s07_smooth_T1", "s08_scenes", "s09_blocky", "s10_scenes", "s11_smooth"]
 PRESETS = {"attn_div_v2": "released", "attn_div": "released_attn_div"}
 
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "flashvid"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "flashvid.safetensors")
+    return golden_method(golden, "flashvid")
 
 
 def test_every_golden_case_is_listed(original):

@@ -1,25 +1,21 @@
 """HoliTom: golden numbers of both halves, windows by hand, exact budgets."""
 
-import json
 from itertools import pairwise
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden_methods import CASES, golden_method
 from stgridpool import HoliTom, Step, VideoTokens
 from stgridpool.compressors.holitom.inner import HoliTomInner
 from stgridpool.compressors.holitom.windows import weakest_similarity, window_lengths
 from stgridpool.evidence import AttentionReceived, QueryAttention
 
-CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
-CASES += ["s07_smooth_T1", "s08_scenes", "s09_blocky", "s10_scenes", "s11_smooth"]
-
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "holitom"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "holitom.safetensors")
+    return golden_method(golden, "holitom")
 
 
 def test_every_golden_case_is_listed(original):
@@ -45,9 +41,7 @@ def test_equals_the_original(golden, original, case):
 
 
 def test_inner_half_equals_the_original(golden):
-    folder = golden / "methods" / "holitom_inner"
-    tensors = load_file(folder / "holitom_inner.safetensors")
-    variants = json.loads((folder / "manifest.json").read_text())["variants"]
+    variants, tensors = golden_method(golden, "holitom_inner")
     assert len(variants) == 3
     for variant in variants:
         key, visual = variant["key"], slice(variant["sys"], variant["sys"] + variant["N"])

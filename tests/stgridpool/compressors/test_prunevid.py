@@ -1,11 +1,10 @@
 """PruneVid: golden numbers of the front half, scenes and both halves by hand, exact budgets."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden_methods import golden_method
 from stgridpool import PruneVid, Step
 from stgridpool.compressors.prunevid.inner import PruneVidInner
 from stgridpool.compressors.prunevid.scenes import scene_lengths, smoothed
@@ -17,8 +16,7 @@ CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s05_smooth", "
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "prunevid"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "prunevid.safetensors")
+    return golden_method(golden, "prunevid")
 
 
 def test_every_golden_case_is_listed(original):

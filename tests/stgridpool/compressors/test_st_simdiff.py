@@ -1,12 +1,11 @@
 """ST-SimDiff: golden numbers of both steps, components by hand, the mean over layers."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from golden_methods import CASES, golden_method
 from stgridpool import STSimDiff, build_compressor, compress_tokens
 from stgridpool.compressors.st_simdiff.graph import cosines_to_earlier, like_neighbours
 from stgridpool.compressors.st_simdiff.st_simdiff import STSimDiffCut, STSimDiffGraph
@@ -16,14 +15,10 @@ from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import QueryAttention
 from stgridpool.video_tokens import VideoTokens
 
-CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
-CASES += ["s07_smooth_T1", "s08_scenes", "s09_blocky", "s10_scenes", "s11_smooth"]
-
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "st_simdiff"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "st_simdiff.safetensors")
+    return golden_method(golden, "st_simdiff")
 
 
 def test_every_golden_case_is_listed(original):

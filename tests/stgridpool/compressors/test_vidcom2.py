@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from golden_methods import golden_method
 from stgridpool import VidCom2, VideoTokens
 from stgridpool.algorithms import typicality as typicality_module
 from stgridpool.algorithms.typicality import frame_scales, typicality
@@ -14,8 +15,7 @@ from stgridpool.algorithms.typicality import frame_scales, typicality
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "vidcom2"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "vidcom2.safetensors")
+    return golden_method(golden, "vidcom2")
 
 
 @pytest.fixture(scope="module")

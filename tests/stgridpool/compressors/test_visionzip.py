@@ -1,24 +1,20 @@
 """VisionZip: golden numbers of the original, both presets by hand, edges, frames of different sizes."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from golden_methods import CASES, golden_method
 from stgridpool import VideoTokens, VisionZip, build_compressor, compress_tokens
 from stgridpool.evidence import AttentionReceived, ClassAttention, PoolHeadAttention, TowerKeys
 
-CASES = ["s00_blocky", "s01_smooth", "s02_random", "s03_scenes", "s04_blocky", "s05_smooth", "s06_random"]
-CASES += ["s07_smooth_T1", "s08_scenes", "s09_blocky", "s10_scenes", "s11_smooth"]
 NEEDS = (AttentionReceived(), TowerKeys())
 
 
 @pytest.fixture(scope="module")
 def original(golden):
-    folder = golden / "methods" / "visionzip"
-    return json.loads((folder / "manifest.json").read_text())["variants"], load_file(folder / "visionzip.safetensors")
+    return golden_method(golden, "visionzip")
 
 
 def test_every_golden_case_is_listed(original):

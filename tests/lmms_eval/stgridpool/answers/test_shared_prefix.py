@@ -8,6 +8,7 @@ import pytest
 import torch
 from lmms_eval.api.instance import unwrap_generation_output
 
+from fitting_options import FITTING
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.sweep import SweptModel
 from lmms_eval_stgridpool.videos.encoding import Media
@@ -48,20 +49,6 @@ def test_twenty_questions_in_any_order(make_model, ask, position, time_instructi
     shuffled = texts(ask(shared, "generate_until", [documents[index] for index in order]))
     assert shuffled == [expected[index] for index in order]
     assert len(set(expected)) > 1
-
-
-FITTING = {  # options for a tower of 2 layers without its pooling head, and a language model of few layers
-    "aot": {"shallow": -2, "deep": -1},
-    "earlytom": {"layers": [-2, -1]},
-    "earlytom_frames": {"layers": [-2, -1]},
-    "fastvid": {"importance": "received", "frames": "mean"},
-    "framefusion": {"layer_average": 0.8},
-    "fastv": {"layer": 1},
-    "pyramid_drop": {"layers": [1], "keep": [0.5]},
-    "sparsevlm": {"preset": None, "layers": [1], "keep": [0.5]},
-    "st_simdiff": {"layer": 1, "layer_average": 0.8},
-    "sttm": {"layer": 1},
-}
 
 
 @pytest.fixture(scope="module")
