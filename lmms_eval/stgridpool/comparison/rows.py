@@ -8,11 +8,10 @@ lmms-eval reports it, with a 95 % interval that counts the questions of one vide
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from lmms_eval_stgridpool.comparison.finished_run import FinishedRun, Samples, find_runs, load_run
+from lmms_eval_stgridpool.comparison.finished_run import FinishedRun, Samples
 from lmms_eval_stgridpool.comparison.intervals import clustered_interval
 from lmms_eval_stgridpool.comparison.units import unit_by_average, unit_of
 
@@ -41,16 +40,6 @@ class Row:
     interval: float | None  # half of the 95 % interval of the score; None where samples have no score of their own
     parts: dict[str, float]  # score of the questions of each kind
     unit: int | None  # 100 for a score in %, 1 for a share of 1; None where nobody can tell
-
-
-def read_runs(folders: Sequence[Path], by: str | None = None, of: str = "last_layer") -> list[Row]:
-    """Read the runs below folders, see `find_runs`, and return a row for each task of each; see `rows_of`."""
-    return [row for run in find_runs(folders) for row in rows_of(run, by, of)]
-
-
-def read_run(folder: Path, by: str | None = None, of: str = "last_layer") -> list[Row]:
-    """Read the newest run below `folder`, and return a row for each task; see `load_run` and `rows_of`."""
-    return rows_of(load_run(folder), by, of)
 
 
 def rows_of(run: FinishedRun, by: str | None = None, of: str = "last_layer") -> list[Row]:
