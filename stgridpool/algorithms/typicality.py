@@ -184,7 +184,8 @@ class _Frames:
 
 def _variances(frames: _Frames) -> Tensor:
     """Return the variance (D,) of each channel over the video."""
-    sums, squares = [], frames.space.new_zeros(0)
+    sums: list[Tensor] = []
+    squares = frames.space.new_zeros(0)
     for block, _, _ in frames.blocks():
         for rows in block.flatten(0, 1).split(rows_at_a_time(block)):
             if not sums:
