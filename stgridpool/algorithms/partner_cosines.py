@@ -73,17 +73,30 @@ def _cosines(products: Tensor, partners: Tensor) -> Tensor:
     return cosines.nan_to_num(0, 0, 0).masked_fill(partners < 0, -torch.inf).float()
 
 
+def row_products(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the dot products (R,) of each of `rows` (R, D) with the same of `others` (R, D), both float32."""
+    if rows.is_cuda:
+        return (rows * others).sum(-1)
+    return _sampled(rows, others, torch.arange(len(rows))[:, None])[:, 0]
+
+
 def _products(rows: Tensor, pairs: Tensor) -> Tensor:
     """Return the dot products (R, P) float32 of rows (R, D) with those that `pairs` (R, P) int64 names."""
-    (count, each), rows = pairs.shape, rows.detach()
-    if rows.is_cuda or count < each:  # a sparse matrix cannot hold more entries than a dense one
+    rows = rows.detach()
+    if rows.is_cuda or len(pairs) < pairs.shape[1]:  # a sparse matrix cannot hold more entries than a dense one
         return _products_one_by_one(rows, pairs)
+    return _sampled(rows, rows, pairs)
+
+
+def _sampled(rows: Tensor, others: Tensor, pairs: Tensor) -> Tensor:
+    """Return the dot products (R, P) of rows (R, D) with those of `others` (R, D) that `pairs` (R, P) names."""
+    count, each = pairs.shape
     ends = torch.arange(0, count * each + 1, each)
     with warnings.catch_warnings(action="ignore"):  # the format is in beta state
         wanted = torch.sparse_csr_tensor(
             ends, pairs.flatten(), torch.zeros(count * each), (count, count), check_invariants=False
         )
-    products: Tensor = torch.sparse.sampled_addmm(wanted, rows, rows.T, beta=0).values()
+    products: Tensor = torch.sparse.sampled_addmm(wanted, rows, others.T, beta=0).values()
     return products.view(count, each)
 
 

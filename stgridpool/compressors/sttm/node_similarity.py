@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stgridpool.algorithms.partner_cosines import row_products
 from stgridpool.compressors.sttm.quadtree import Quadtree
 
 _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}  # small enough for a CPU's cache, large enough to keep a GPU busy
@@ -56,6 +57,8 @@ def node_similarity(tokens: Tensor, tree: Quadtree, num_heads: int = 1) -> NodeS
             earlier, later = ([feature[ends] for feature in features] for ends in (slice(0, -1), slice(1, None)))
             _compare(earlier, later, tree, dots[:, :, start:stop])
         last = [feature[-1:] for feature in features]
+    for level in range(levels - 1, 0, -1):  # the dot product with a mean is the mean of dot products
+        tree.level(dots[:, :level], level - 1).copy_(tree.pooled(tree.level(dots[:, :level], level), level))
     return _cosines(dots, corner, tree)
 
 
@@ -70,38 +73,30 @@ def _features(leaves: Tensor, tree: Quadtree) -> list[Tensor]:
 
 def _dots(nodes: Tensor, ancestors: Tensor, num_heads: int) -> Tensor:
     """Multiply `nodes` (f, n * k, D) with their `ancestors` (f, n, D), of k nodes each: (f, heads, n * k)."""
-    if nodes.shape == ancestors.shape:  # einsum would multiply matrices of one row, which takes three times as long
-        products: Tensor = (nodes * ancestors).unflatten(2, (num_heads, -1))
-        return products.sum(dim=-1).transpose(1, 2)
     own = nodes.unflatten(1, (ancestors.shape[1], -1)).unflatten(3, (num_heads, -1))
-    return torch.einsum("fnkhd,fnhd->fhnk", own, ancestors.unflatten(2, (num_heads, -1))).flatten(2)
+    theirs = ancestors.unflatten(2, (num_heads, -1))
+    if nodes.shape == ancestors.shape:  # einsum would multiply matrices of one row, which takes three times as long
+        return row_products(own.flatten(0, -2), theirs.flatten(0, -2)).view(theirs.shape[:-1]).transpose(1, 2)
+    return torch.einsum("fnkhd,fnhd->fhnk", own, theirs).flatten(2)
 
 
 def _compare_within(features: list[Tensor], tree: Quadtree, dots: Tensor, corner: Tensor) -> None:
-    """Write the dot products of nodes within f frames to `dots` (L, f, heads, S) and `corner` (f, heads, S)."""
-    num_heads = corner.shape[1]
+    """Write the dot products of leaves within f frames to `dots` (L, f, heads, S), and `corner` (f, heads, S)."""
+    num_heads, leaf_level = corner.shape[1], len(features) - 1
     for level, feature in enumerate(features):
-        _pool_up(_dots(features[-1], feature, num_heads), tree, level, dots[level])
+        tree.level(dots[level], leaf_level).copy_(_dots(features[-1], feature, num_heads))
     for level, (feature, below) in enumerate(pairwise(features)):
         tree.level(corner, level).copy_(_dots(feature, below[:, :1], num_heads))
 
 
 def _compare(before: list[Tensor], after: list[Tensor], tree: Quadtree, dots: Tensor) -> None:
-    """Write the dot products of nodes in f frames with those in the next f to `dots` (3, L, f + 1, heads, S)."""
+    """Write the dot products of leaves in f frames with nodes in the next f to `dots` (3, L, f + 1, heads, S)."""
     num_heads, leaf_level = dots.shape[3], len(before) - 1
+    leaves = tree.level(dots, leaf_level)
     for level, (old, new) in enumerate(zip(before, after, strict=True)):
         later = _dots(before[-1], new, num_heads)
-        earlier = later if level == leaf_level else _dots(after[-1], old, num_heads)
-        _pool_up(earlier, tree, level, dots[0, level, 1:])
-        _pool_up(later, tree, level, dots[2, level, :-1])
-
-
-def _pool_up(leaf_dots: Tensor, tree: Quadtree, top: int, out: Tensor) -> None:
-    """Write `leaf_dots` (f, heads, leaf places) and their means up to level `top` to `out` (f, heads, S)."""
-    values = leaf_dots
-    for level in range(len(tree.sizes) - 1, top - 1, -1):
-        tree.level(out, level).copy_(values)
-        values = tree.pooled(values, level) if level > top else values
+        leaves[0, level, 1:] = later if level == leaf_level else _dots(after[-1], old, num_heads)
+        leaves[2, level, :-1] = later
 
 
 def _cosines(dots: Tensor, corner: Tensor, tree: Quadtree) -> NodeSimilarity:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from stgridpool.algorithms import partner_cosines as module
-from stgridpool.algorithms.partner_cosines import cosines_in_frames, partner_cosines
+from stgridpool.algorithms.partner_cosines import cosines_in_frames, partner_cosines, row_products
 
 
 def test_cosines_by_hand():
@@ -56,3 +56,10 @@ def test_frames_and_places_of_many_blocks(shape, dtype, monkeypatch):
 def test_nothing_is_said_about_a_beta_state():
     with warnings.catch_warnings(action="error"):
         partner_cosines(torch.ones(2, 3), torch.tensor([[-1], [0]]))
+
+
+def test_products_of_two_lists_of_rows():
+    rows = torch.tensor([[1.0, 2, 3], [0, 0, 0], [-1, 4, 0.5], [2, 2, 2]])
+    others = torch.tensor([[1.0, 1, 1], [5, 5, 5], [2, 1, 4], [0, -3, 1]])
+    assert row_products(rows, others).tolist() == [6, 0, 4, -4]
+    assert row_products(rows[:1], others[:1]).tolist() == [6]
