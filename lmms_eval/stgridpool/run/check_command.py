@@ -20,7 +20,6 @@ from lmms_eval_stgridpool.run.without_torch import run_without_torch
 
 WRONG = 2
 """Exit status if the run cannot work."""
-_WITH_TORCH = "import torch; from lmms_eval_stgridpool.run.check_command import main; main()"
 _TRUE = ("y", "yes", "t", "true", "on", "1")  # as accelerate reads its own variables
 
 
@@ -158,7 +157,7 @@ def lmms_eval_options(words: Sequence[str]) -> argparse.Namespace:
 
 def main() -> None:
     """Check the run that ``NAME ...`` describes; an error is one line on standard error, and status 2."""
-    run_without_torch(_main, ["-c", _WITH_TORCH, *sys.argv[1:]])
+    run_without_torch(_main)
 
 
 def _main() -> None:

@@ -2,8 +2,8 @@
 
 Compressors check their options and count their tokens in whole numbers; their modules import torch for what they do to
 tensors. In a process that only checks, a stand-in takes torch's place: it has the names without which these modules
-cannot be imported, and nothing that computes. Whoever asks it for more gets `TorchNeeded`, and the process starts over
-with torch, so that no result depends on the stand-in.
+cannot be imported, and nothing that computes. Whoever asks it for more gets `TorchNeeded`, and the check starts over in
+a process with torch, so that no result depends on the stand-in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 DTYPES = ("bfloat16", "float16", "float32")
+_NEEDS_TORCH = 77
+"""Exit status of a process in which a check has met `TorchNeeded`."""
 
 
 class TorchNeeded(BaseException):
@@ -61,19 +63,38 @@ class _Mode:
         pass
 
 
-def run_without_torch(check: Callable[[], None], command: list[str]) -> None:
-    """Run a check in this process without torch, unless torch is here already.
+def run_without_torch(check: Callable[[], None]) -> None:
+    """Run a check in a process of its own without torch, and once more in this one if it needs torch.
 
     Args:
-        check: The check; it imports the modules of compressors itself.
-        command: Arguments for Python that start the check over, with torch, in place of this process.
+        check: The check; it imports the modules of compressors itself. An exception that leaves it ends the other
+            process as it would end this one.
+
+    Raises:
+        SystemExit: If the other process has failed; it has said why.
     """
-    if "torch" not in sys.modules:
+    if "torch" in sys.modules or not hasattr(os, "fork"):
+        check()
+        return
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
         _stand_in()
+        os._exit(_status_of(check))
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if status == _NEEDS_TORCH:
+        check()
+    elif status != 0:
+        raise SystemExit(status if status > 0 else 128 - status)
+
+
+def _status_of(check: Callable[[], None]) -> int:
     try:
         check()
-    except TorchNeeded:  # modules have kept names of the stand-in, so this process cannot go on
-        os.execv(sys.executable, [sys.executable, *command])
+        sys.stdout.flush()
+    except TorchNeeded:
+        return _NEEDS_TORCH
+    return 0
 
 
 def _stand_in() -> None:

@@ -240,7 +240,8 @@ def test_a_table_may_name_a_column_that_no_video_has(monkeypatch, capsys):
 
 CODE = f"""
 import json, sys
-from lmms_eval_stgridpool.run import check_command, device_checks
+from lmms_eval_stgridpool.run import check_command, device_checks, without_torch
+without_torch._stand_in()  # once for all of them
 device_checks._has_driver = lambda: False  # torch counts the GPUs of other machines
 for words in json.load(sys.stdin):
     sys.argv = ["check_command", "evaluate.sh", *words]
@@ -253,7 +254,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 
 def test_all_mistakes_are_found_without_importing_anything_heavy(environment, workplace):
-    # A process of its own: this one has imported these packages. If it started over with torch, it would print less.
+    # A process of its own: this one has imported these packages. `TorchNeeded` would end it.
     run = subprocess.run(
         [sys.executable, "-c", CODE],
         input=json.dumps([given for given, _ in MISTAKES.values()]),

@@ -1,11 +1,10 @@
 """Methods are built and counted without torch; what needs torch starts over with it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run import without_torch
@@ -32,19 +31,21 @@ def plans():
     return found
 
 
-def run(code, environment):
-    folder = str(Path(__file__).parent)
-    command = [sys.executable, "-c", f"import sys; sys.path.append({folder!r}); {code}"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+def run(code, environment, *folders):
+    path = os.pathsep.join(map(str, (*folders, Path(__file__).parent, environment["PYTHONPATH"])))
+    command = [sys.executable, "-c", f"from lmms_eval_stgridpool.run import without_torch\n{code}"]
+    return subprocess.run(command, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
 
 
 def test_methods_are_counted_as_with_torch(environment):
-    code = (
-        "from lmms_eval_stgridpool.run.without_torch import run_without_torch; import json; "
-        "run_without_torch(lambda: print(json.dumps(__import__('test_without_torch').plans())), []); "
-        "assert 'torch._C' not in sys.modules"
-    )
-    without, expected = json.loads(run(code, environment)), plans()
+    code = """
+import json, sys
+def check():
+    print(json.dumps(__import__("test_without_torch").plans()))
+    assert "torch._C" not in sys.modules
+without_torch.run_without_torch(check)
+"""
+    without, expected = json.loads(run(code, environment).stdout), plans()
     needing = {name for name, planned in without.items() if planned is None}
     # These lay frames out with tensors to count their tokens.
     assert {name.partition(" ")[0] for name in needing} == {"downsample", "dycoke_ttm", "st_gridpool"}
@@ -54,24 +55,47 @@ def test_methods_are_counted_as_with_torch(environment):
     }
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        "torch.ones(2)",
-        "torch.nn.functional.pad",
-        "torch.nn.Module()",
-        "torch.float32.itemsize",
-        "torch.no_grad()(len)('')",
-        "torch.no_grad().__enter__()",
-    ],
+USES = (
+    "torch.ones(2)",
+    "torch.nn.functional.pad",
+    "torch.nn.Module()",
+    "torch.float32.itemsize",
+    "torch.no_grad()(len)('')",
+    "torch.no_grad().__enter__()",
 )
-def test_what_needs_torch_starts_over(use, environment):
-    code = (
-        "from lmms_eval_stgridpool.run.without_torch import run_without_torch; "
-        f"check = lambda: print(eval({use!r}, {{'torch': __import__('torch')}})); "
-        "run_without_torch(check, ['-c', 'import sys; print(sys.argv)', 'word'])"
-    )
-    assert run(code, environment) == "['-c', 'word']\n"
+
+
+def test_nothing_that_computes_can_be_had_without_torch(environment):
+    code = f"""
+without_torch._stand_in()
+import torch
+print([without_torch._status_of(lambda: eval(use)) == without_torch._NEEDS_TORCH for use in {USES}])
+"""
+    assert run(code, environment).stdout == f"{[True] * len(USES)}\n"
+
+
+def test_a_check_that_needs_torch_starts_over_with_it(environment, tmp_path):
+    (tmp_path / "torch.py").write_text("ones = 'of torch itself'\n")
+    code = """
+def check():
+    import torch
+    print(torch.ones)
+print("before")
+without_torch.run_without_torch(check)
+print("after")
+"""
+    assert run(code, environment, tmp_path).stdout == "before\nof torch itself\nafter\n"
+
+
+def test_a_check_that_fails_ends_the_process_with_its_own_last_line(environment):
+    code = """
+def check():
+    raise SystemExit("the cause")
+without_torch.run_without_torch(check)
+print("after")
+"""
+    failed = run(code, environment)
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "the cause\n")
 
 
 def test_torch_is_used_where_it_is_loaded():
@@ -81,5 +105,5 @@ def test_torch_is_used_where_it_is_loaded():
         seen.append(torch.ones(2).sum().item())
 
     seen = []
-    without_torch.run_without_torch(check, [])
+    without_torch.run_without_torch(check)
     assert seen == [2]
