@@ -17,7 +17,9 @@ With --retention every compressor gets the options that make it keep that share 
 pooling, however it counts its own budget. Compressors that cannot do so are listed below the table.
 """
 
-from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping
+from functools import partial
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -28,25 +30,11 @@ exit_without_own_llava()  # before the imports that would fail
 
 from rich.console import Console
 
-from lmms_eval_stgridpool.comparison.choice import Choice
-from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder
-from lmms_eval_stgridpool.comparison.table import show
+from lmms_eval_stgridpool.cli.checking import check_first
 from lmms_eval_stgridpool.kept.paths import path_argument
 from stgridpool.retention import DEFINITIONS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def choice_argument(text: str) -> Choice:
-    """Read a compressor from the command line.
-
-    Raises:
-        ArgumentTypeError: If there is none of that name, or an option is wrong.
-    """
-    try:
-        return Choice.parse(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from error
 
 
 class Shares(Action):
@@ -73,9 +61,7 @@ def _is_number(text: str) -> bool:
 def make_parser() -> ArgumentParser:
     """Make the parser of the command line."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "compressors", type=choice_argument, nargs="*", metavar="COMPRESSOR", help='NAME or NAME:{"option":value}'
-    )
+    parser.add_argument("compressors", nargs="*", metavar="COMPRESSOR", help='NAME or NAME:{"option":value}')
     parser.add_argument("--tasks", required=True, help="names of tasks, separated by commas")
     parser.add_argument(
         "--model_args", required=True, help="arguments of the model, without compressor: pretrained=FOLDER,..."
@@ -102,18 +88,38 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def check(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Check what can be checked before anything is loaded.
+
+    Raises:
+        ValueError: If the sweep cannot work; the message says why.
+    """
+    from lmms_eval_stgridpool.run.sweep_checks import Compared, check_sweep  # noqa: PLC0415 - not needed by other ranks
+
+    names = ("compressors", "model_args", "retention", "retention_of", "has_own")
+    compared = Compared(**{name: given[name] for name in names})
+    return check_sweep(compared, given["tasks"], given["include_path"], given["limit"])
+
+
 def main() -> None:
-    """Parse the command line, evaluate, and print the comparison."""
+    """Parse the command line, check it, evaluate, and print the comparison."""
     parser = make_parser()
     given = vars(parser.parse_args())
+    given["compressors"] = (*given["compressors"], *given.pop("behind_retention"))
+    given["retention"] = tuple(given["retention"])
     try:
-        if given["output_path"] is None:
-            options = {name: given[name] for name in ("tasks", "model_args", "retention_of", "limit", "include_path")}
-            given["output_path"] = output_folder(REPOSITORY / "logs" / "runs", **options)
-        choices = given.pop("compressors") + [choice_argument(word) for word in given.pop("behind_retention")]
-        sweep = Sweep(tuple(choices), **given | {"retention": tuple(given["retention"])})
-    except (ArgumentTypeError, ValueError) as error:
+        check_first("sweep.py", partial(check, given))
+    except ValueError as error:
         parser.error(str(error))
+    # These load lmms-eval and torch, which takes many seconds.
+    from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.table import show  # noqa: PLC0415
+
+    if given["output_path"] is None:
+        options = {name: given[name] for name in ("tasks", "model_args", "retention_of", "limit", "include_path")}
+        given["output_path"] = output_folder(REPOSITORY / "logs" / "runs", **options)
+    sweep = Sweep(tuple(map(Choice.parse, given.pop("compressors"))), **given)
     outcome = sweep.run()
     if not outcome.is_first:
         return

@@ -30,9 +30,7 @@ class LlavaVideo(EvaluatedModel):
         settings = read_json((nvila_folder(folder) or folder) / "config.json")
         arguments = self.arguments = self.arguments.for_checkpoint(settings)
         if self.rank == 0:
-            warning = length_warning(Planner.of(arguments.pretrained, arguments.overwrites()), arguments)
-            if warning is not None:
-                logger.warning(warning)
+            self._warn_of_own_length()
         return load_video_model(
             arguments.pretrained,
             model_name=arguments.model_name,
@@ -45,3 +43,9 @@ class LlavaVideo(EvaluatedModel):
             pool_head=arguments.pool_head,
             text_tower=arguments.text_tower,
         )
+
+    def _warn_of_own_length(self) -> None:
+        """Warn if the longest videos do not fit into the checkpoint's context with the compressor of the arguments."""
+        planner = Planner.of(self.arguments.pretrained, self.arguments.overwrites())
+        if (warning := length_warning(planner, self.arguments)) is not None:
+            logger.warning(warning)

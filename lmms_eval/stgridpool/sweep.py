@@ -3,13 +3,17 @@
 Methods that change frames need features of their own, and have the video decoded once more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from loguru import logger
 
+from lmms_eval_stgridpool.comparison.choice import Choice
+from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.llava_video import LlavaVideo
+from lmms_eval_stgridpool.run.context_length import length_warnings
 from lmms_eval_stgridpool.swept import Swept
 from lmms_eval_stgridpool.video_hf import VideoHf
 from stgridpool.adapters.native_model import NativeVideoModel
@@ -30,6 +34,16 @@ class SweptModel(Swept, LlavaVideo):
         """See `Swept`."""
         return self.model.language_model.config.mm_spatial_pool_mode, {}
 
+    def warn_of_length(self, choices: Sequence[Choice]) -> None:
+        """See `Swept`."""
+        if self.rank == 0:
+            planner = Planner.of(self.arguments.pretrained, self.arguments.overwrites())
+            for warning in length_warnings(planner, self.arguments, choices):
+                logger.warning(warning)
+
+    def _warn_of_own_length(self) -> None:
+        """Leave it to `warn_of_length`: no question is answered with the compressor of the arguments."""
+
 
 class SweptNative(Swept, VideoHf):
     """One compressor of a sweep over a native model."""
@@ -47,6 +61,9 @@ class SweptNative(Swept, VideoHf):
     def own_choice(self) -> tuple[str, dict[str, Any]]:
         """See `Swept`."""
         return "none", {}
+
+    def warn_of_length(self, choices: Sequence[Choice]) -> None:
+        """See `Swept`; prompts of native models have no limit."""
 
 
 SWEPT: Mapping[str, type[Swept]] = {"llava_video": SweptModel, "video_hf": SweptNative}

@@ -12,6 +12,7 @@ import torch
 
 from llava.video_opening import VideoReadError
 from lmms_eval_stgridpool.answers.asking import ask
+from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.kept.sample_facts import Answer, Answered, SampleFacts
 from lmms_eval_stgridpool.questions.schedule import Job, in_batches, in_video_order, videos_in_order
@@ -68,6 +69,14 @@ class Swept(EvaluatedModel):
     @abstractmethod
     def own_choice(self) -> tuple[str, dict[str, Any]]:
         """Return name and options of the compressor that leaves the checkpoint as it is."""
+
+    @abstractmethod
+    def warn_of_length(self, choices: Sequence[Choice]) -> None:
+        """Warn if the longest videos do not fit into the checkpoint's context with some of the compressors.
+
+        Args:
+            choices: The compressors.
+        """
 
     def warm_up(self, video: Path) -> None:
         """Answer a question about a video, which loads kernels, so that the first compressor is not charged for that.

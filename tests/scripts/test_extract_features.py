@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lmms_eval_stgridpool.questions.exchange import Exchange
-from lmms_eval_stgridpool.questions.task_videos import videos_of_paths
+from lmms_eval_stgridpool.questions.path_videos import videos_of_paths
 from lmms_eval_stgridpool.videos import extraction
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
 

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def sweep(load_script, workplace, monkeypatch, tmp_path_factory):
-    """Function that runs the command in the workplace, or in a copy without its videos."""
+    """Function that runs the command in the workplace, or in a copy whose videos are empty files."""
 
     def run(*words, has_videos=True):
         monkeypatch.chdir(workplace)
@@ -26,7 +26,7 @@ def sweep(load_script, workplace, monkeypatch, tmp_path_factory):
             folder = tmp_path_factory.mktemp("no_videos")
             shutil.copytree(workplace, folder, dirs_exist_ok=True)
             for video in folder.rglob("*.mp4"):
-                video.unlink()
+                video.write_bytes(b"")
             monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, words)])
         load_script("sweep").main()

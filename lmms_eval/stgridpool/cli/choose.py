@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli.checking import check_first
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 
@@ -55,6 +56,16 @@ def choose(
     few general ones. Where answers are known, a setting must keep the accuracy, elsewhere the words of the uncompressed
     model's answers. Intervals are 95 %, and count the questions of one video as one draw.
     """
+    given = [f"pretrained={checkpoint}", *([f"max_frames_num={frames}"] if frames is not None else [])]
+    compared = tuple(methods or DEFAULT_METHODS), ",".join([*given, *([model_args] if model_args else [])])
+
+    def check() -> tuple[str, ...]:
+        from lmms_eval_stgridpool.run.sweep_checks import Compared, check_search  # noqa: PLC0415
+
+        wanted = tuple(retention or DEFAULT_RETENTION), retention_of
+        return check_search(Compared(*compared, *wanted, True, processes), inputs, output, tolerance, save)
+
+    check_first("stgridpool choose", check)
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choosing import Chooser, output_folder  # noqa: PLC0415
     from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
@@ -65,7 +76,6 @@ def choose(
         output = output_folder(Path("logs") / "runs", inputs, checkpoint, model_args, named)
         if "resume_dir=" not in model_args:  # so that a search with other methods asks nothing again
             model_args = ",".join([*([model_args] if model_args else []), f"resume_dir={output.parent / 'answers'}"])
-    given = [f"pretrained={checkpoint}", *([f"max_frames_num={frames}"] if frames is not None else [])]
     options = ",".join([*given, *([model_args] if model_args else [])])
     methods, retention = methods or list(DEFAULT_METHODS), retention or list(DEFAULT_RETENTION)
     choices = tuple(map(Choice.parse, methods))

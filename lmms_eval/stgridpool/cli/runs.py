@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from lmms_eval_stgridpool.cli.checking import check_first
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json
 
@@ -93,12 +94,17 @@ def sweep(
     With --retention every method gets the options that make it keep that share of the tokens after the checkpoint's own
     pooling, however it counts its own budget.
     """
+
+    def check() -> tuple[str, ...]:
+        from lmms_eval_stgridpool.run.sweep_checks import Compared, check_sweep  # noqa: PLC0415
+
+        what = tuple(compressors), model_args, tuple(retention or ()), retention_of, uncompressed, processes
+        return check_sweep(Compared(*what), tasks, include_path, limit)
+
+    check_first("stgridpool sweep", check)
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
-    from stgridpool.options import choice  # noqa: PLC0415
-    from stgridpool.retention import DEFINITIONS  # noqa: PLC0415
 
-    choice("--retention-of", retention_of, DEFINITIONS)
     choices = tuple(map(Choice.parse, compressors))
     if output_path is None:
         others = {"retention_of": retention_of, "limit": limit, "include_path": include_path}

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from lmms_eval_stgridpool.kept.paths import folder_name
+from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool import Compressor, build_compressor
 from stgridpool.chain import Chain
 from stgridpool.equal_budget import Reference, meet, planned_retention
@@ -67,6 +68,26 @@ class Choice:
         """Return the compressor's name in the --model_args of a separate run."""
         options = json.dumps(self.options, separators=(",", ":"))
         return f"compressor={self.name}" + (f",compressor_args={options}" if self.options else "")
+
+
+def check_choices(choices: Sequence[Choice], model_args: str) -> None:
+    """Check the compressors of a sweep.
+
+    Args:
+        choices: The compressors.
+        model_args: Arguments of the model.
+
+    Raises:
+        ValueError: If there is no compressor, one is named twice, or `model_args` hold one.
+    """
+    if not choices:
+        raise ValueError("name at least one compressor")
+    if len({choice.folder for choice in choices}) < len(choices):
+        raise ValueError("a compressor is named twice")
+    for name in sorted({"compressor", "compressor_args"} & set(parse_model_args(model_args))):
+        raise ValueError(
+            f"--model_args of a sweep holds {name}, which would be ignored; name its compressors as COMPRESSOR"
+        )
 
 
 def at_retentions(

@@ -8,28 +8,15 @@ from pathlib import Path
 from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.comparison.finished_run import load_run
 from lmms_eval_stgridpool.comparison.outcome import Outcome
-from lmms_eval_stgridpool.comparison.recommendation import COSTS, Recommendation, default_tolerance, recommend
+from lmms_eval_stgridpool.comparison.recommendation import Recommendation, check_aim, default_tolerance, recommend
 from lmms_eval_stgridpool.comparison.settings import BYTES_PER_MB, Setting, measure
 from lmms_eval_stgridpool.comparison.sweeping import OWN, Sweep
 from lmms_eval_stgridpool.kept.paths import folder_name
-from lmms_eval_stgridpool.questions.task_videos import videos_of_paths
-from lmms_eval_stgridpool.questions.video_table import (
-    TableQuestion,
-    is_table,
-    read_table,
-    table_file,
-    write_table,
-)
+from lmms_eval_stgridpool.questions.path_videos import questions_about
+from lmms_eval_stgridpool.questions.video_table import TableQuestion, write_table
 from lmms_eval_stgridpool.run.model_args import check_passable, parse_model_args
 from lmms_eval_stgridpool.run.table_tasks import paths_digest
-from stgridpool.options import choice, fraction
-
-QUESTIONS = (
-    "What happens in this video? Answer in one sentence.",
-    "Who or what is shown, and where? Answer in one sentence.",
-    "What happens first, and what happens last? Answer in one sentence.",
-)
-"""Asked about each video that comes without questions."""
+from stgridpool.options import fraction
 
 
 def output_folder(
@@ -83,7 +70,7 @@ class Chooser:
     """The search for a setting.
 
     Attributes:
-        inputs: A table, see `questions.video_table`; or videos, folders of them, or lists, which are asked `QUESTIONS`.
+        inputs: See `questions.path_videos.questions_about`.
         model: The lmms-eval model, "llava_video" or "video_hf".
         model_args: Its arguments without the compressor.
         methods: The methods.
@@ -91,7 +78,7 @@ class Chooser:
         retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
         output: Folder for results, answers and the choice; a search that was stopped resumes there.
         tolerance: Largest loss to accept, 0 to 1; None for `default_tolerance`.
-        cost: What to save, one of `COSTS`.
+        cost: What to save, one of `recommendation.COSTS`.
 
     Raises:
         ValueError: If an option is out of range, or the output folder's path cannot be passed to lmms-eval.
@@ -108,9 +95,7 @@ class Chooser:
     cost: str = "seconds"
 
     def __post_init__(self) -> None:
-        choice("--save", self.cost, tuple(COSTS))
-        if self.tolerance is not None and self.tolerance != 0:
-            fraction("--tolerance", self.tolerance)
+        check_aim(self.tolerance, self.cost)
         for share in self.retention:
             fraction("--retention", share)
         check_passable("--output", str(self.output))
@@ -122,7 +107,7 @@ class Chooser:
             FileNotFoundError: If a table or a folder holds nothing.
             ValueError: If the table is not as it must be, or nothing could be measured.
         """
-        questions = self._questions()
+        questions = questions_about(self.inputs)
         table = self.output / "questions.jsonl"
         write_table(table, questions)
         outcome = self._sweep(table).run()
@@ -134,20 +119,6 @@ class Chooser:
         text = json.dumps(asdict(found), indent=2, ensure_ascii=False)
         (self.output / "choice.json").write_text(text + "\n", encoding="utf-8")
         return found
-
-    def _questions(self) -> list[TableQuestion]:
-        if len(self.inputs) == 1 and is_table(str(self.inputs[0])):
-            return [
-                replace(question, video=str(Path(question.video).resolve()))
-                for question in read_table(table_file(self.inputs[0]), QUESTIONS)
-            ]
-        missing = [path for path in self.inputs if not path.exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"there is no video, folder or table {missing[0]} (working directory: {Path.cwd()})"
-            )
-        videos = [str(path.resolve()) for path in videos_of_paths(self.inputs)]
-        return [TableQuestion(video, question) for video in videos for question in QUESTIONS]
 
     def _sweep(self, table: Path) -> Sweep:
         answers = f",resume_dir={self.output / 'answers'}" if "resume_dir=" not in self.model_args else ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmms_eval_stgridpool.comparison.settings import Setting
+from stgridpool.options import choice, fraction
 
 COSTS = {"seconds": "seconds", "cache": "cache_mb"}
 """What a setting may save, and the attribute of `Setting` that measures it."""
@@ -20,6 +21,21 @@ class Recommendation:
 
     run: str
     sentence: str
+
+
+def check_aim(tolerance: float | None, cost: str) -> None:
+    """Check what a search for a setting accepts, and what it is to save.
+
+    Args:
+        tolerance: Most loss to accept, 0 to 1; None for `default_tolerance`.
+        cost: What to save, one of `COSTS`.
+
+    Raises:
+        ValueError: If one of them is out of its range.
+    """
+    choice("--save", cost, tuple(COSTS))
+    if tolerance is not None and tolerance != 0:
+        fraction("--tolerance", tolerance)
 
 
 def default_tolerance(settings: Sequence[Setting]) -> float:

@@ -12,7 +12,7 @@ from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import get_datetime_str
 from loguru import logger
 
-from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
+from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions, check_choices
 from lmms_eval_stgridpool.comparison.outcome import Outcome, published_beside, shared_seconds
 from lmms_eval_stgridpool.comparison.rows import Row, summarise
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
@@ -48,7 +48,7 @@ class Sweep:
         has_own: Whether to evaluate the checkpoint as it is first, under the name `OWN`.
 
     Raises:
-        ValueError: If there is no compressor, one is named twice, or `model_args` hold one.
+        ValueError: See `check_choices`.
     """
 
     choices: tuple[Choice, ...]
@@ -63,14 +63,7 @@ class Sweep:
     has_own: bool = False
 
     def __post_init__(self) -> None:
-        if not self.choices:
-            raise ValueError("name at least one compressor")
-        if len({choice.folder for choice in self.choices}) < len(self.choices):
-            raise ValueError("a compressor is named twice")
-        for name in sorted({"compressor", "compressor_args"} & set(parse_model_args(self.model_args))):
-            raise ValueError(
-                f"--model_args of a sweep holds {name}, which would be ignored; name its compressors as COMPRESSOR"
-            )
+        check_choices(self.choices, self.model_args)
 
     @cached_property
     def model_name(self) -> str:
@@ -105,6 +98,7 @@ class Sweep:
             choices.insert(0, Choice(*loaded.own_choice(), OWN))
         if not choices:
             return Outcome((), tuple(remarks), 0.0, is_first=loaded.rank == 0)
+        loaded.warn_of_length(choices)
         log_progress()
         models = loaded.for_each([choice.build() for choice in choices])
         rows: list[Row] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.cause import note_cause
 from lmms_eval_stgridpool.run.checks import ARGUMENTS, check_run
+from lmms_eval_stgridpool.run.device_checks import is_on_cpu
 from lmms_eval_stgridpool.run.model_args import check_passable
 from lmms_eval_stgridpool.run.table_tasks import with_tables
 from lmms_eval_stgridpool.run.task_checks import Asked
@@ -20,7 +21,6 @@ from lmms_eval_stgridpool.run.without_torch import run_without_torch
 
 WRONG = 2
 """Exit status if the run cannot work."""
-_TRUE = ("y", "yes", "t", "true", "on", "1")  # as accelerate reads its own variables
 
 
 def check(name: str, words: Sequence[str]) -> list[str]:
@@ -61,7 +61,7 @@ def check(name: str, words: Sequence[str]) -> list[str]:
         [*tables, *([] if include is None else [include])],
         model=theirs.model,
         machines=_machines(launch),
-        on_cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in _TRUE,
+        on_cpu=is_on_cpu(),
         asked=Asked(theirs.limit, theirs.offset),
     )
     for warning in checked.warnings:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.checkpoint_checks import LLAVA, NATIVE, model_for, read_checkpoint_settings
@@ -21,6 +21,9 @@ from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.run.task_checks import ALL, Asked, check_table, check_videos
 from lmms_eval_stgridpool.run.task_files import find_tasks
 from stgridpool.suggestion import suggestion
+
+if TYPE_CHECKING:
+    from lmms_eval_stgridpool.health.planning import Planner
 
 ARGUMENTS: Mapping[str, type[Arguments]] = {LLAVA: LlavaArguments, NATIVE: NativeArguments}
 """The class of the arguments by the name of the model in lmms-eval."""
@@ -79,18 +82,74 @@ def check_run(
     given = parse_model_args(model_args)
     tasks = find_tasks(task.split(","), include)
     tables = [(one, check_table(one)) for one in tasks]
-    settings: Mapping[str, Any] | None = None
-    if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
-        _, settings = read_checkpoint_settings(given["pretrained"])
-    arguments = _class_for(model, given, settings).parse(given)
-    if settings is not None and isinstance(arguments, LlavaArguments):
-        arguments = arguments.for_checkpoint(settings)
-    _check_packages(arguments)
-    check_spreading(arguments, processes)
-    warnings = check_videos(tables, asked, _most_missing(arguments))
-    if settings is not None and isinstance(arguments, LlavaArguments):
-        _check_length(settings, arguments)
-    return Checked(arguments.MODEL, check_devices(arguments, processes, machines, on_cpu), warnings)
+    checked = CheckedModel.of(given, model)
+    check_spreading(checked.arguments, processes)
+    warnings = check_videos(tables, asked, checked.most_missing)
+    checked.check_length()
+    return Checked(checked.arguments.MODEL, check_devices(checked.arguments, processes, machines, on_cpu), warnings)
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """Arguments of a model that suit its checkpoint, and packages that are installed.
+
+    Attributes:
+        arguments: The arguments, with what the checkpoint decides.
+        settings: The settings of the checkpoint's config.json; None if no checkpoint is named.
+    """
+
+    arguments: Arguments
+    settings: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], model: str | None = None) -> CheckedModel:
+        """Check the arguments of a model.
+
+        Args:
+            given: The arguments by name.
+            model: See `check_run`.
+
+        Raises:
+            ValueError: If an argument or the checkpoint cannot work, or a package is not installed.
+            TypeError: If a path is a number.
+        """
+        settings: Mapping[str, Any] | None = None
+        if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
+            _, settings = read_checkpoint_settings(given["pretrained"])
+        arguments = _class_for(model, given, settings).parse(given)
+        if settings is not None and isinstance(arguments, LlavaArguments):
+            arguments = arguments.for_checkpoint(settings)
+        _check_packages(arguments)
+        return cls(arguments, settings)
+
+    @property
+    def most_missing(self) -> float | None:
+        """Largest fraction of questions whose videos may be missing; None if a cache may have their features."""
+        return None if self.arguments.features_of_missing_videos else self.arguments.max_failed
+
+    def planner(self) -> Planner | None:
+        """Return what counts tokens for the checkpoint; None for native models, and if a size is unknown."""
+        from lmms_eval_stgridpool.health.planning import Planner  # noqa: PLC0415 - imports torch
+
+        if self.settings is None or not isinstance(self.arguments, LlavaArguments):
+            return None
+        return Planner.of_settings({**self.settings, **self.arguments.overwrites()})
+
+    def check_length(self) -> None:
+        """Check that the longest videos fit into the checkpoint's context.
+
+        Shorter videos have fewer frames, so that a run which could succeed gives the same answers with fewer frames.
+
+        Raises:
+            ValueError: If they do not; the message says what would.
+        """
+        from lmms_eval_stgridpool.run.context_length import length_warning  # noqa: PLC0415 - imports torch
+
+        planner = self.planner()
+        if planner is None or not isinstance(self.arguments, LlavaArguments):
+            return
+        if (warning := length_warning(planner, self.arguments)) is not None:
+            raise ValueError(warning)
 
 
 def _class_for(model: str | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None) -> type[Arguments]:
@@ -111,24 +170,3 @@ def _check_packages(arguments: Arguments) -> None:
     for (name, value), (module, package, instead) in _PACKAGES.items():
         if getattr(arguments, name) == value and find_spec(module) is None:
             raise ValueError(f"{name}={value} needs a package: pip install {package}, or set {name}={instead}")
-
-
-def _most_missing(arguments: Arguments) -> float | None:
-    """Return the fraction of questions whose videos may be missing; None if a cache may have their features."""
-    return None if arguments.features_of_missing_videos else arguments.max_failed
-
-
-def _check_length(settings: Mapping[str, Any], arguments: LlavaArguments) -> None:
-    """Check that the longest videos fit into the checkpoint's context.
-
-    Shorter videos have fewer frames, so that a run which could succeed gives the same answers with fewer frames.
-
-    Raises:
-        ValueError: If they do not; the message says what would.
-    """
-    from lmms_eval_stgridpool.health.planning import Planner  # noqa: PLC0415 - imports torch
-    from lmms_eval_stgridpool.run.context_length import length_warning  # noqa: PLC0415 - imports torch
-
-    planner = Planner.of_settings({**settings, **arguments.overwrites()})
-    if planner is not None and (warning := length_warning(planner, arguments)) is not None:
-        raise ValueError(warning)

@@ -1,7 +1,10 @@
 """Whether the longest videos of a run fit into the checkpoint's context, and what would."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
+from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.health.planned import Planned
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
@@ -34,6 +37,25 @@ def length_warning(planner: Planner, arguments: LlavaArguments) -> str | None:
         f"{planned.frames} frames make a prompt of about {planned.positions} tokens, and the checkpoint takes prompts "
         f"of {planner.longest}: questions about long videos will fail; use {_repairs(planner, arguments, planned)}"
     )
+
+
+def length_warnings(planner: Planner, arguments: LlavaArguments, choices: Sequence[Choice]) -> list[str]:
+    """Warn for each compressor of a sweep with which the longest videos do not fit.
+
+    Args:
+        planner: See `length_warning`.
+        arguments: The arguments of the run; their compressor does not count.
+        choices: The compressors.
+
+    Raises:
+        ValueError: See `length_warning`.
+    """
+    warnings = []
+    for choice in choices:
+        own = replace(arguments, compressor=choice.name, compressor_args=choice.options)
+        if (warning := length_warning(planner, own)) is not None:
+            warnings.append(f"{choice.folder}: {warning}")
+    return warnings
 
 
 def _repairs(planner: Planner, arguments: LlavaArguments, planned: Planned) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lmms_eval_stgridpool.run.arguments import SPREADING, Arguments
 
 _NVIDIA, _AMD = "libcuda.so.1", Path("/dev/kfd")
 """What the drivers put on a Linux machine: a library, and a device for computing."""
+_TRUE = ("y", "yes", "t", "true", "on", "1")  # as accelerate reads its own variables
 
 
 def check_devices(arguments: Arguments, processes: int | None, machines: int = 1, on_cpu: bool = False) -> int:
@@ -48,6 +50,11 @@ def check_spreading(arguments: Arguments, processes: int | None) -> None:
             f"device_map={arguments.device_map} is for a single process, not {processes}: leave it out so that each "
             "process loads its own model, or start a single process"
         )
+
+
+def is_on_cpu() -> bool:
+    """Tell whether accelerate's own variable has several processes run on the CPU."""
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in _TRUE
 
 
 def count_gpus() -> int:

@@ -91,28 +91,41 @@ def check_videos(
     Raises:
         ValueError: If too many are missing for the run to succeed.
     """
-    failed, total, texts, is_counted = 0, 0, dict[str, str](), True
-    for task, table in tasks:
-        paths = _paths(task, table)
-        if paths is None:
-            is_counted = False
-            continue
-        paths = asked.of(paths)
+    paths = {task.name: _paths(task, table) for task, table in tasks}
+    known = {name: asked.of(of_task) for name, of_task in paths.items() if of_task is not None}
+    return check_paths(known, max_failed if len(known) == len(tasks) else None)
+
+
+def check_paths(videos: Mapping[str, Sequence[str]], max_failed: float | None) -> tuple[str, ...]:
+    """Check that videos are there.
+
+    Args:
+        videos: The path of the video of each question, by task.
+        max_failed: See `check_videos`.
+
+    Returns:
+        See `check_videos`.
+
+    Raises:
+        ValueError: See `check_videos`.
+    """
+    failed, texts = 0, dict[str, str]()
+    for name, paths in videos.items():
         missing = {path for path in set(paths) if not Path(path).exists()}
-        total += len(paths)
         if missing:
             failed += sum(path in missing for path in paths)
-            texts[task.name] = _missing_text(task, paths, missing)
-    if texts and is_counted and max_failed is not None and are_too_many(failed, total, max_failed):
+            texts[name] = _missing_text(name, paths, missing)
+    total = sum(map(len, videos.values()))
+    if texts and max_failed is not None and are_too_many(failed, total, max_failed):
         first, *others = texts
         raise ValueError(texts[first] + (f"; videos of {', '.join(others)} are missing, too" if others else ""))
     return tuple(texts.values())
 
 
-def _missing_text(task: TaskFile, paths: Sequence[str], missing: Set[str]) -> str:
+def _missing_text(name: str, paths: Sequence[str], missing: Set[str]) -> str:
     first = Path(next(path for path in paths if path in missing))
     return (
-        f"{task.name}: {len(missing)} of {len(set(paths))} videos are missing, such as {first}; "
+        f"{name}: {len(missing)} of {len(set(paths))} videos are missing, such as {first}; "
         f"{sum(path in missing for path in paths)} of {len(paths)} questions are about them: put the videos there, or "
         f"unpack the archives in {first.parent}"
     )

@@ -10,7 +10,8 @@ from lmms_eval.models.model_utils.progress import make_progress
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from lmms_eval_stgridpool.questions.task_videos import videos_of_paths, videos_of_tasks
+from lmms_eval_stgridpool.questions.path_videos import videos_of_paths
+from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
 from lmms_eval_stgridpool.run.checkpoint_checks import NATIVE, model_of
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import task_manager

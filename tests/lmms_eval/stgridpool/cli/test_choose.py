@@ -30,6 +30,7 @@ CHOSEN = Chosen((SETTING,), Recommendation("nsp@0.5", "Recommended: nsp@0.5."), 
 def choosers(monkeypatch):
     """The searches that are started."""
     found = []
+    monkeypatch.setattr("lmms_eval_stgridpool.cli.choose.check_first", lambda name, check: None)
     settings = {"model_type": "qwen2_5_vl"}
     checks = "lmms_eval_stgridpool.run.checkpoint_checks.read_checkpoint_settings"
     monkeypatch.setattr(checks, lambda name: (None, settings))

@@ -7,8 +7,9 @@ import pytest
 
 from lmms_eval_stgridpool.comparison import choosing
 from lmms_eval_stgridpool.comparison.choice import Choice
-from lmms_eval_stgridpool.comparison.choosing import QUESTIONS, Chooser
+from lmms_eval_stgridpool.comparison.choosing import Chooser
 from lmms_eval_stgridpool.comparison.sweeping import Outcome, Sweep
+from lmms_eval_stgridpool.questions.path_videos import QUESTIONS
 from lmms_eval_stgridpool.questions.video_table import TableQuestion, read_table
 from table_samples import sample
 

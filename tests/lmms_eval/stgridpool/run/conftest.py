@@ -49,6 +49,7 @@ def workplace(tmp_path_factory):
     (folder / "own" / "clips.csv").write_text("video,question\na.mp4,What?\n")
     (folder / "own" / "a.mp4").touch()
     (folder / "clips.csv").write_text("video,qestion\na.mp4,What?\n")
+    (folder / "vidoes.csv").write_text("vidoe,question\na.mp4,What?\n")
     (folder / "lost.csv").write_text("video,question\na.mp4,What?\n")
     (folder / "tasks").mkdir()
     (folder / "tasks" / "mine.yaml").write_text("task: mine\ndataset_path: ./data/videomme\ntest_split: test\n")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.health.planning import Planner
-from lmms_eval_stgridpool.run.context_length import length_warning
+from lmms_eval_stgridpool.run.context_length import length_warning, length_warnings
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from stgridpool import Bilinear
 from stgridpool.cost import DecoderSize
@@ -75,3 +76,12 @@ def test_methods_may_refuse_some_numbers_of_frames():
     assert said.startswith("64 frames make a prompt of about 6336 tokens")  # half of 64 * 196, and 64 of text
     assert "max_frames_num=40, " in said  # 40 * 98 + 64 = 3984
     assert warning("temporal_average", 64, longest=100, compressor_args={"retention": 0.1}) is None
+
+
+def test_a_sweep_is_warned_of_the_compressors_that_it_names():
+    """The compressor of the arguments, which is ptg here, answers nothing in a sweep."""
+    arguments = LlavaArguments(pretrained="x", compressor="ptg", max_frames_num=64)
+    choices = [Choice.parse(words) for words in ("bilinear", "none", 'sttm:{"layer":0,"retention":0.5}')]
+    [said] = length_warnings(planner_of(), arguments, choices)
+    assert said.startswith("none: 64 frames make a prompt of about 46720 tokens")  # 64 * 27 * 27, and 64 of text
+    assert "use compressor=bilinear, max_frames_num=44, " in said

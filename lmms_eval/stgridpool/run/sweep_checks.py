@@ -1,0 +1,158 @@
+"""Checks of a sweep, and of a search for a setting, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmms_eval_stgridpool.questions.path_videos import questions_about
+from lmms_eval_stgridpool.questions.video_table import is_table, read_table, table_file
+from lmms_eval_stgridpool.run.checks import CheckedModel
+from lmms_eval_stgridpool.run.device_checks import check_devices, check_spreading, is_on_cpu
+from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
+from lmms_eval_stgridpool.run.model_args import check_passable, parse_model_args
+from lmms_eval_stgridpool.run.table_tasks import task_names
+from lmms_eval_stgridpool.run.task_checks import Asked, check_paths, check_table, check_videos
+from lmms_eval_stgridpool.run.task_files import TaskFile, find_tasks
+from stgridpool.options import choice, fraction
+from stgridpool.retention import DEFINITIONS
+
+if TYPE_CHECKING:
+    from lmms_eval_stgridpool.comparison.choice import Choice
+    from lmms_eval_stgridpool.health.planning import Planner
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a sweep compares, as a command line names it.
+
+    Attributes:
+        compressors: See `Choice.parse`.
+        model_args: Arguments of the model without the compressor.
+        retention: Shares of the checkpoint's own tokens to keep, 0 to 1; empty for the options as they are.
+        retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
+        has_own: Whether the checkpoint is also evaluated as it is.
+        processes: Number of processes; None if a launcher has started them.
+    """
+
+    compressors: tuple[str, ...]
+    model_args: str
+    retention: tuple[float, ...] = ()
+    retention_of: str = DEFINITIONS[0]
+    has_own: bool = False
+    processes: int | None = None
+
+    def check_model(self) -> tuple[CheckedModel, list[Choice]]:
+        """Check the compressors, the checkpoint and the arguments of the model.
+
+        Raises:
+            ValueError: If one of them cannot work.
+            TypeError: If a path is a number.
+        """
+        from lmms_eval_stgridpool.comparison.choice import Choice, check_choices  # noqa: PLC0415 - imports torch
+
+        choice("--retention-of", self.retention_of, DEFINITIONS)
+        for share in self.retention:
+            fraction("--retention", share)
+        choices = list(map(Choice.parse, self.compressors))
+        check_choices(choices, self.model_args)
+        model = CheckedModel.of({**parse_model_args(self.model_args), "compressor": "none"})
+        check_spreading(model.arguments, self.processes)
+        return model, choices
+
+    def check_rest(self, model: CheckedModel, choices: Sequence[Choice]) -> None:
+        """Check whether the longest videos fit into the checkpoint's context with every compressor, and the devices.
+
+        Raises:
+            ValueError: If they do not fit, or a device is not there.
+        """
+        from lmms_eval_stgridpool.comparison.choice import at_retentions  # noqa: PLC0415 - imports torch
+        from lmms_eval_stgridpool.run.context_length import length_warnings  # noqa: PLC0415 - imports torch
+
+        arguments, planner = model.arguments, model.planner()
+        if planner is not None and isinstance(arguments, LlavaArguments):
+            if self.retention:
+                reference, frames = planner.reference, arguments.most_frames
+                choices, _ = at_retentions(choices, self.retention, self.retention_of, reference, frames)
+            for warning in length_warnings(planner, arguments, choices):
+                raise ValueError(warning)
+            if self.has_own:
+                _check_own_length(planner, arguments.most_frames)
+        check_devices(arguments, self.processes, on_cpu=is_on_cpu())
+
+
+def _check_own_length(planner: Planner, frames: int) -> None:
+    own = planner.reference.own_pooling
+    planned = planner.plan(own, frames)
+    if planned.fits is False:
+        raise ValueError(
+            f"uncompressed: {frames} frames make a prompt of about {planned.positions} tokens, and the checkpoint "
+            f"takes prompts of {planner.longest}: use max_frames_num={planner.most_frames(own)}, or a longer context "
+            f"with max_length={planned.positions}"
+        )
+
+
+def check_sweep(
+    compared: Compared, tasks: str, include: Path | None = None, limit: float | None = None
+) -> tuple[str, ...]:
+    """Check a sweep over tasks.
+
+    Args:
+        compared: What it compares.
+        tasks: Names of tasks, or paths of a user's own tables, separated by commas.
+        include: Folder of further task files.
+        limit: Most questions per task, or None.
+
+    Returns:
+        What will not go as expected, a line each.
+
+    Raises:
+        ValueError: If a task, its table or its videos, the checkpoint, an argument, a compressor or a device cannot
+            work.
+        TypeError: If a path is a number.
+        FileNotFoundError: If there is no such table.
+    """
+    found = [(one, check_table(one)) for one in _task_files(tasks, include)]
+    model, choices = compared.check_model()
+    warnings = check_videos(found, Asked(limit), model.most_missing)
+    compared.check_rest(model, choices)
+    return warnings
+
+
+def check_search(
+    compared: Compared, inputs: Sequence[Path], output: Path | None, tolerance: float | None, cost: str
+) -> tuple[str, ...]:
+    """Check a search for a setting; see `Chooser` for the arguments, and `check_sweep` for the rest."""
+    from lmms_eval_stgridpool.comparison.recommendation import check_aim  # noqa: PLC0415 - imports torch
+
+    if output is not None:
+        check_passable("--output", str(output))
+    check_aim(tolerance, cost)
+    questions = questions_about(inputs)
+    model, choices = compared.check_model()
+    videos = {str(inputs[0]): [question.video for question in questions]}
+    warnings = check_paths(videos, model.most_missing)
+    compared.check_rest(model, choices)
+    return warnings
+
+
+def _task_files(tasks: str, include: Path | None) -> list[TaskFile]:
+    """Return the tasks of a sweep; those of tables as they will be written.
+
+    Raises:
+        ValueError: If there is no such task, or a table is not as it must be.
+        FileNotFoundError: If there is no such table.
+    """
+    tables, others = list[TaskFile](), list[str]()
+    for given, name in zip(tasks.split(","), task_names(tasks), strict=True):
+        if is_table(given):
+            table = table_file(given)
+            read_table(table)
+            tables.append(
+                TaskFile(name, table, {"dataset_path": str(table.resolve()), "metadata": {"own_table": True}})
+            )
+        else:
+            others.append(name)
+    return [*tables, *find_tasks(others, [] if include is None else [include])]

@@ -1,0 +1,212 @@
+"""Typical mistakes in sweeps and searches, and the last line about each, before anything is loaded."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmms_eval_stgridpool.cli import app
+from lmms_eval_stgridpool.run import checkpoint_checks, device_checks
+from lmms_eval_stgridpool.run.sweep_checks import Compared, check_search, check_sweep
+
+MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
+HEAVY = ("torch._C", "transformers", "lmms_eval", "datasets", "pandas", "accelerate")
+
+
+@pytest.fixture(autouse=True)
+def _in_workplace(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(checkpoint_checks, "HF_HUB_OFFLINE", True)
+    monkeypatch.delenv("RANK", raising=False)
+
+
+def sweep(*words, tasks="videomme_local", model_args=f"pretrained={MINIATURE},max_frames_num=8"):
+    return ["sweep", *words, "--tasks", tasks, "--model_args", model_args]
+
+
+def choose(*words, inputs=("own/clips.csv",), checkpoint=MINIATURE):
+    return ["choose", *inputs, "--checkpoint", checkpoint, "--frames", "8", *words]
+
+
+# "..." stands for any text.
+MISTAKES = {
+    "typo in a compressor": (
+        sweep("bilinear", "nps"),
+        "nps: there is no compressor 'nps', did you mean 'nsp'? Available: ...",
+    ),
+    "typo in an option": (
+        sweep('nsp:{"kernel":3}'),
+        "nsp:{\"kernel\":3}: nsp has no option 'kernel', did you mean 'kernel_size'? Available: ...",
+    ),
+    "quotes that the shell took": (
+        sweep("nsp:{kernel_size:3}"),
+        "nsp:{kernel_size:3}: its options must be JSON, got '{kernel_size:3}': ...",
+    ),
+    "a compressor twice": (sweep("nsp", "nsp"), "a compressor is named twice"),
+    "a compressor among the arguments": (
+        sweep("nsp", model_args="pretrained=x,compressor=none"),
+        "--model_args of a sweep holds compressor, which would be ignored; name its compressors as COMPRESSOR",
+    ),
+    "typo in the definition of retention": (
+        sweep("nsp", "--retention-of", "first_layer"),
+        "--retention-of cannot be 'first_layer', did you mean 'last_layer'? Available: ...",
+    ),
+    "a retention in percent": (
+        sweep("nsp", "--retention", "50"),
+        "--retention must be a number above 0 and at most 1, got 50.0",
+    ),
+    "typo in the task": (
+        sweep("nsp", tasks="videome_local"),
+        "there is no task 'videome_local', did you mean 'videomme_local'? Tasks on disk: ...",
+    ),
+    "no folder of tasks": (
+        sweep("nsp", "--include_path", "no_tasks"),
+        "--include_path no_tasks ...",
+    ),
+    "a table without a column": (
+        sweep("nsp", tasks="clips.csv,videomme_local"),
+        "clips.csv has no column 'question', did you mean 'qestion'? Available: video, qestion",
+    ),
+    "no table": (sweep("nsp", tasks="none.csv"), "there is no table none.csv ..."),
+    "a table of one's own whose videos are missing": (
+        sweep("nsp", tasks="lost.csv"),
+        "my_videos_lost_...: 1 of 1 videos are missing, such as .../a.mp4; 1 of 1 questions are about them: put the "
+        "videos there, or unpack the archives in ...",
+    ),
+    "missing checkpoint": (
+        sweep("nsp", model_args="pretrained=/no/such/folder"),
+        "/no/such/folder does not exist: pass the folder of a checkpoint, or a hub name such as owner/name",
+    ),
+    "no checkpoint": (
+        sweep("nsp", model_args="fps=1"),
+        "llava_video needs pretrained=FOLDER_OR_NAME in --model_args",
+    ),
+    "typo in an argument": (
+        sweep("nsp", model_args=f"pretrained={MINIATURE},max_frame_num=8"),
+        "llava_video has no argument 'max_frame_num', did you mean 'max_frames_num'? Available: ...",
+    ),
+    "no GPU": (
+        sweep("nsp", model_args=f"pretrained={MINIATURE},device=cuda:97"),
+        "there is no device cuda:97: torch sees ... GPUs; leave device out, or set device=cpu",
+    ),
+    # 64 frames of 7 x 7 patches, the newlines of 7 rows each and 64 tokens of text
+    "too many frames for one of the compressors": (
+        sweep("bilinear", "none", model_args="pretrained=short,max_frames_num=64"),
+        "none: 64 frames make a prompt of about 3648 tokens, and the checkpoint takes prompts of 2000: questions about "
+        "long videos will fail; use compressor=bilinear, max_frames_num=34, ...",
+    ),
+    # 100 frames of 4 x 4 tokens and 4 newlines, and 64 of text: 2064; 96 * 20 + 64 = 1984
+    "too many frames for the checkpoint as it is": (
+        sweep("nsp", "--uncompressed", model_args="pretrained=short,max_frames_num=100"),
+        "uncompressed: 100 frames make a prompt of about 2064 tokens, and the checkpoint takes prompts of 2000: use "
+        "max_frames_num=96, or a longer context with max_length=2064",
+    ),
+    "one model on several processes": (
+        sweep("nsp", "--processes", "2", model_args=f"pretrained={MINIATURE},device_map=auto"),
+        "device_map=auto is for a single process, not 2: leave it out ...",
+    ),
+    "search: typo in a method": (choose("-m", "nps"), "nps: there is no compressor 'nps', did you mean 'nsp'? ..."),
+    "search: no video": (
+        choose(inputs=("c.mp4",)),
+        "there is no video, folder or table c.mp4 (working directory: ...)",
+    ),
+    "search: a folder without videos": (choose(inputs=("empty",)), "no videos in empty"),
+    "search: a table without a column": (
+        choose(inputs=("vidoes.csv",)),
+        "vidoes.csv has no column 'video', did you mean 'vidoe'? Available: vidoe, question",
+    ),
+    "search: a table whose videos are missing": (
+        choose(inputs=("lost.csv",)),
+        "lost.csv: 1 of 1 videos are missing, such as .../a.mp4; 1 of 1 questions are about them: ...",
+    ),
+    "search: missing checkpoint": (
+        choose(checkpoint="lmms-lab/no-such-checkpoint"),
+        "lmms-lab/no-such-checkpoint is ... folder in ... and not in the hub's cache: ...",
+    ),
+    "search: typo in what to save": (
+        choose("--save", "second"),
+        "--save cannot be 'second', did you mean 'seconds'? Available: seconds, cache",
+    ),
+    "search: a tolerance in percent": (
+        choose("--tolerance", "2"),
+        "--tolerance must be a number above 0 and at most 1, got 2.0",
+    ),
+}
+
+
+def is_expected(name, line):
+    pattern = ".*".join(map(re.escape, f"stgridpool: {MISTAKES[name][1]}".split("...")))
+    return re.fullmatch(pattern, line) is not None
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_named_in_one_line_before_anything_is_loaded(name, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["stgridpool", *MISTAKES[name][0]])
+    with pytest.raises(SystemExit) as end:
+        app.main()
+    assert is_expected(name, str(end.value)), end.value
+
+
+CODE = f"""
+import json, sys
+from lmms_eval_stgridpool.cli import app
+from lmms_eval_stgridpool.run import device_checks, without_torch
+without_torch._stand_in()  # once for all of them
+device_checks._has_driver = lambda: False  # torch counts the GPUs of other machines
+for words in json.load(sys.stdin):
+    sys.argv = ["stgridpool", *words]
+    try:
+        app.main()
+    except SystemExit as end:
+        print(end)
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+
+
+def test_all_mistakes_are_found_without_importing_anything_heavy(environment, workplace):
+    # A process of its own: this one has imported these packages. `TorchNeeded` would end it.
+    run = subprocess.run(
+        [sys.executable, "-c", CODE],
+        input=json.dumps([given for given, _ in MISTAKES.values()]),
+        env=environment,
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *lines, loaded = run.stdout.splitlines()
+    assert loaded == "[]"
+    assert [name for name, line in zip(MISTAKES, lines, strict=True) if not is_expected(name, line)] == []
+
+
+RIGHT = f"pretrained={MINIATURE},max_frames_num=8"
+
+
+def test_what_is_right_is_let_through():
+    several = Compared(("nsp", "random"), RIGHT, (0.5, 0.25), "layer_average", True, 2)
+    [warning] = check_sweep(several, "own/clips.csv,videomme_local")
+    assert warning.startswith("videomme_local: 1 of 3 videos are missing, such as data/videomme/data/v2.mp4; ")
+    assert check_sweep(several, "videomme_local", limit=2) == ()
+    assert check_search(several, [Path("own")], None, 0, "cache") == ()
+    assert check_search(several, [Path("own/clips.csv")], Path("out"), None, "seconds") == ()
+
+
+def test_a_retention_may_make_long_videos_fit():
+    """Of 100 frames, half of 16 tokens with a newline for each of up to 4 rows are 1264 with the text, all are 2064."""
+    short = "pretrained=short,max_frames_num=100"
+    assert check_sweep(Compared(("random",), short, (0.5,)), "videomme_local", limit=2) == ()
+    with pytest.raises(ValueError, match=r"^random@1: 100 frames make a prompt of about 2064 tokens"):
+        check_sweep(Compared(("random",), short, (1.0,)), "videomme_local", limit=2)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(device_checks, "count_gpus", lambda: 2)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    several = Compared(("nsp",), RIGHT, processes=3)
+    with pytest.raises(ValueError, match="3 processes on this machine need as many GPUs, and torch sees 2: start 2"):
+        check_sweep(several, "videomme_local")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert check_sweep(several, "videomme_local", limit=2) == ()
