@@ -16,7 +16,7 @@ from native_models.prompts import load_with, make_frames, make_inputs, make_text
 from stgridpool.adapters import adapter_for, compress_inputs
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT
 
-GREEDY = {"max_new_tokens": 4, "do_sample": False}
+GREEDY = {"max_new_tokens": 3, "do_sample": False}
 LOGITS = {"output_logits": True, "return_dict_in_generate": True}
 PROMPT = [make_frames(4), "What happens?"]
 pytestmark = pytest.mark.adapters
@@ -37,12 +37,12 @@ def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
     prompt = compress_inputs(model, inputs, "stride", retention=0.5)
     assert prompt.num_removed > 0
     with prompt.prefilling(adapter_for(model), model):
-        expected = model.generate(**prompt.inputs, **GREEDY)[:, -4:]
+        expected = model.generate(**prompt.inputs, **GREEDY)[:, -3:]
     with stgridpool.compress(model, "stride", retention=0.5) as block:
         output = model.generate(**inputs, **GREEDY)
         assert block.last.num_removed == prompt.num_removed
     assert torch.equal(output, torch.cat([inputs["input_ids"], expected], dim=1))
-    assert output.shape[1] == length + 4
+    assert output.shape[1] == length + 3
     assert state(model) == before
     assert torch.equal(model.generate(**inputs, **GREEDY), stock)
 
@@ -55,9 +55,9 @@ def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
 def test_forwards_by_hand_agree_with_generate(name, positions):
     model, inputs = load_with(name, PROMPT)
     with stgridpool.compress(model, "stride", retention=0.5, positions=positions), torch.no_grad():
-        expected = model.generate(**inputs, **GREEDY)[0, -4:]
+        expected = model.generate(**inputs, **GREEDY)[0, -3:]
         output, ids = model(**inputs, use_cache=True), []
-        for _ in range(4):
+        for _ in range(3):
             ids.append(output.logits[:, -1].argmax(-1))
             cache = output[CACHE_ARGUMENT]
             output = model(input_ids=ids[-1][:, None], use_cache=True, **{CACHE_ARGUMENT: cache})
@@ -78,7 +78,7 @@ def test_forwards_by_hand_know_padding_that_compression_made(name, mask):
         output = model(**inputs, use_cache=True)
         logits, masks = [output.logits[:, -1]], {"original": inputs["attention_mask"], None: None}
         masks["compressed"] = block.last.inputs["attention_mask"]
-        for count in range(1, 4):
+        for count in range(1, 3):
             ids, given = logits[-1].argmax(-1, keepdim=True), masks[mask]
             given = None if given is None else torch.cat([given, given.new_ones(2, count)], dim=1)
             cache = {CACHE_ARGUMENT: output[CACHE_ARGUMENT]}
@@ -124,7 +124,7 @@ def test_a_conversation_without_videos_goes_on_beside_them():
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
             own = DynamicCache(config=model.config)
             said = model.generate(input_ids=first, **GREEDY, **{CACHE_ARGUMENT: own})
-            assert model.generate(input_ids=said, **GREEDY, **{CACHE_ARGUMENT: own}).shape[1] == 3 + 8
+            assert model.generate(input_ids=said, **GREEDY, **{CACHE_ARGUMENT: own}).shape[1] == 3 + 6
             with pytest.raises(ValueError, match="prompts must begin with an empty cache"):
                 model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: own})
     assert torch.equal(model.generate(input_ids=second, **GREEDY), answer)
@@ -203,7 +203,7 @@ def test_nesting_and_entering_again_are_errors():
             pass
         with pytest.raises(RuntimeError, match="instead of nesting, join methods"), stgridpool.compress(model, "evs"):
             pass
-        assert model.generate(**inputs, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + 4
+        assert model.generate(**inputs, **GREEDY).shape[1] == inputs["input_ids"].shape[1] + 3
     with block:
         model.generate(**inputs, **GREEDY)
 
@@ -325,9 +325,9 @@ def test_static_cache_beams_and_samples(name):
         assert torch.equal(model.generate(**inputs, **GREEDY, cache_implementation="static"), expected)
         static = StaticCache(config=model.config.get_text_config(), max_cache_len=600)
         assert torch.equal(model.generate(**inputs, **GREEDY, **{CACHE_ARGUMENT: static}), expected)
-        beams = model.generate(**inputs, max_new_tokens=4, do_sample=False, num_beams=3, num_return_sequences=2)
+        beams = model.generate(**inputs, max_new_tokens=3, do_sample=False, num_beams=3, num_return_sequences=2)
         assert beams.shape == (2, expected.shape[1])
-        assert torch.equal(beams[:, :-4], inputs["input_ids"].expand(2, -1))
+        assert torch.equal(beams[:, :-3], inputs["input_ids"].expand(2, -1))
 
 
 @pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])

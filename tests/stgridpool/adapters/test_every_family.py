@@ -13,7 +13,7 @@ from native_models.prompts import make_clips, make_frames, make_inputs
 from stgridpool import Compressor, Plan, Step
 from stgridpool.adapters import adapter_for, compress_inputs
 
-NUM_NEW = 5
+NUM_NEW = 3
 OPTIONS = {"max_new_tokens": NUM_NEW, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 pytestmark = pytest.mark.adapters
 every_family = pytest.mark.parametrize("name", DENSE)
@@ -108,7 +108,9 @@ def test_a_batch_of_unequal_videos_is_what_its_prompts_are_alone(name):
     prompts = [[make_frames(4), "What happens?"], [make_frames(7, 30, 20, seed=1), "Why?"], ["Say something."]]
     with stgridpool.compress(model, Half()):
         ids = model.generate(**make_inputs(processor, *prompts), max_new_tokens=NUM_NEW, do_sample=False)
-        alone = [model.generate(**make_inputs(processor, one), max_new_tokens=5, do_sample=False) for one in prompts]
+        alone = [
+            model.generate(**make_inputs(processor, one), max_new_tokens=NUM_NEW, do_sample=False) for one in prompts
+        ]
     assert [row[-NUM_NEW:] for row in ids.tolist()] == [one[0, -NUM_NEW:].tolist() for one in alone]
 
 
@@ -117,8 +119,8 @@ def test_beams_of_a_batch_are_those_of_its_prompts(name):
     skip_unless_possible(name, BEAMS)
     model, processor = build(name)
     prompts = [[make_frames(4), "What?"], [make_frames(4, seed=1), "What happens then?"]]
-    beams = {"max_new_tokens": 4, "do_sample": False, "num_beams": 2}
+    beams = {"max_new_tokens": NUM_NEW, "do_sample": False, "num_beams": 2}
     with stgridpool.compress(model, "stride", retention=0.5):
         ids = model.generate(**make_inputs(processor, *prompts), **beams)
         alone = [model.generate(**make_inputs(processor, prompt), **beams) for prompt in prompts]
-    assert [row[-4:] for row in ids.tolist()] == [one[0, -4:].tolist() for one in alone]
+    assert [row[-NUM_NEW:] for row in ids.tolist()] == [one[0, -NUM_NEW:].tolist() for one in alone]

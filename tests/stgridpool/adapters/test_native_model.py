@@ -23,7 +23,7 @@ from stgridpool.timing import StageTimer
 
 NAMES = [name for family in FAMILIES for name in family.model_types if name in BUILDERS]
 LINEAR = [name for name in NAMES if name.startswith("qwen3_5")]
-GREEDY = {"max_new_tokens": 5, "do_sample": False}
+GREEDY = {"max_new_tokens": 3, "do_sample": False}
 FRAMES, INDICES, SOURCE = make_frames(8), list(range(0, 96, 12)), Source(96, 24.0)  # as `make_inputs` says it
 QUESTIONS = ["What happens?", "Why is it so dark in there?"]
 pytestmark = pytest.mark.adapters

@@ -10,7 +10,7 @@ from stgridpool import Random, build_compressor
 from stgridpool.adapters import adapter_for, compress_inputs
 
 NAMES = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]
-OPTIONS = {"max_new_tokens": 5, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+OPTIONS = {"max_new_tokens": 3, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 pytestmark = pytest.mark.adapters
 
 

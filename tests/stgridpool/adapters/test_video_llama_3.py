@@ -11,7 +11,7 @@ from stgridpool.adapters import adapter_for, compress_inputs
 FRAMES = make_frames(6, 32, 40)  # 4 x 5 tokens each
 FRAMES[2:4, :16] = FRAMES[1, :16]  # the upper half of two frames repeats: 2 * 2 * 5 tokens are dropped
 NUM_LEFT = 6 * 20 - 20
-OPTIONS = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+OPTIONS = {"max_new_tokens": 3, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
 pytestmark = pytest.mark.adapters
 
 

@@ -8,7 +8,7 @@ from native_models.families import build
 from native_models.prompts import FPS, STRIDE, make_frames, make_inputs
 from stgridpool.adapters import VideoQuestions
 
-GREEDY = {"max_new_tokens": 5, "do_sample": False}
+GREEDY = {"max_new_tokens": 3, "do_sample": False}
 QUESTIONS = ["What happens?", "Why is it so dark in there?"]
 FRAMES = make_frames(8)
 pytestmark = pytest.mark.adapters

@@ -40,7 +40,7 @@ def whole(model, prefix, suffix, **options):
 @pytest.mark.parametrize("options", [{}, {"repetition_penalty": 1.3}, {"num_beams": 3}], ids=str)
 def test_one_by_one_equals_whole_prompts(model, prompts, options):
     prefix, suffixes = prompts
-    options = {"do_sample": False, "max_new_tokens": 10, **options}
+    options = {"do_sample": False, "max_new_tokens": 5, **options}
     session = VideoSession(model, prefix)
     for suffix in [*suffixes, suffixes[0]]:
         assert session.generate([suffix], **options)[0].tolist() == whole(model, prefix, suffix, **options).tolist()
@@ -84,7 +84,7 @@ def test_a_model_whose_layers_are_not_known_is_refused(prompts):
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_a_batch_equals_whole_prompts(model, prompts, penalty):
     prefix, suffixes = prompts
-    options = {"do_sample": False, "max_new_tokens": 10, "repetition_penalty": penalty}
+    options = {"do_sample": False, "max_new_tokens": 5, "repetition_penalty": penalty}
     session = VideoSession(model, prefix)
     rows = session.generate(suffixes, **options)
     for row, suffix in zip(rows, suffixes, strict=True):

@@ -98,7 +98,7 @@ def generate(model, prompts, steps, spans=None, **options):
     longest = max(map(len, prompts))
     embeds = torch.stack([torch.cat([prompt.new_ones(longest - len(prompt), WIDTH), prompt]) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    options = {"max_new_tokens": 5, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
+    options = {"max_new_tokens": 4, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
     with torch.inference_mode(), steps.prompts(spans or [[span()]] * len(prompts)):
         return GenerationMixin.generate(model, **options)
 
@@ -221,7 +221,7 @@ def test_two_videos_a_prompt_without_one_and_newlines(model):
     left = torch.tensor([place for place in range(len(prompt)) if place not in gone])
     with torch.inference_mode():
         for row, plain in enumerate((prompt[left], text)):
-            alone = GenerationMixin.generate(model, inputs_embeds=plain[None], max_new_tokens=5, do_sample=False)
+            alone = GenerationMixin.generate(model, inputs_embeds=plain[None], max_new_tokens=4, do_sample=False)
             assert batch[row].tolist() == alone[0].tolist()
 
 
@@ -236,7 +236,7 @@ def test_a_shared_prefix_equals_whole_prompts(model, name):
         expected[layer:] = [int(kept.sum())] * (NUM_LAYERS - layer)
     assert session.layer_lengths() == expected
     assert expected[-1] < expected[1] < len(prefix)
-    options = {"do_sample": False, "max_new_tokens": 6}
+    options = {"do_sample": False, "max_new_tokens": 4}
     whole = [generate(model, [torch.cat([prefix, suffix])], steps, **options)[0].tolist() for suffix in suffixes]
     assert session.generate(suffixes, **options).tolist() == whole
     assert [session.generate([suffix], **options)[0].tolist() for suffix in suffixes] == whole

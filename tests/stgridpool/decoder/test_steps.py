@@ -51,7 +51,7 @@ def generate(model, prompts, steps=None, spans=None, **options):
     longest = max(map(len, prompts))
     embeds = torch.stack([torch.cat([prompt.new_ones(longest - len(prompt), WIDTH), prompt]) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    options = {"max_new_tokens": 8, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
+    options = {"max_new_tokens": 4, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
     with torch.inference_mode():
         if steps is None:
             return GenerationMixin.generate(model, **options)
@@ -106,7 +106,7 @@ def test_prompt_and_answer_equal_the_layers_called_by_hand(model, compressor, la
     lengths = [find_cache((), output).get_seq_length(index) for index in range(4)]
     removed = NUM_VISUAL - len(compressor(prompt[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH)).plan)
     if layer == 0 or compressor == build_compressor("average"):  # the count does not depend on deeper hidden states
-        full = len(prompt) + 7
+        full = len(prompt) + 3
         assert lengths == [full] * layer + [full - removed] * (4 - layer)
 
 
