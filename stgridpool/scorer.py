@@ -213,8 +213,7 @@ def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
     starts = sizes.cumsum(0) - sizes
     ranks = torch.arange(len(order), device=order.device) - starts[group[order]]
     is_taken = ranks < quota.to(order.device)[group[order]]
-    taken = is_taken.int().argsort(descending=True, stable=True)[: int(quota.sum())]
-    return order[taken].sort().values
+    return order.where(is_taken, len(order)).sort().values[: int(quota.sum())]
 
 
 def equal_shares(sizes: Tensor, count: int) -> Tensor:

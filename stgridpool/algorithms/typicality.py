@@ -66,7 +66,7 @@ def typicality(tokens: VideoTokens) -> Typicality:
     for block, part, _ in frames.blocks():
         cut = torch.mul(block, chosen, out=frames.space[: len(block), : block.shape[1]])
         lengths = torch.linalg.vector_norm(cut, dim=2)  # (t, r)
-        inverse.append(torch.where(lengths > 0, 1 / lengths, 0))
+        inverse.append(lengths.reciprocal_().nan_to_num_(0, 0, 0))
         sums[part] += (inverse[-1][:, None] @ cut)[:, 0]
     frame_mean = sums / frames.sizes.clamp_min(1)[:, None]
     video_mean = sums.sum(0) / frames.sizes.sum()
