@@ -9,7 +9,7 @@ Example:
     bilinear st_gridpool 'average:{"kernel_size":4}'
 
 On several GPUs: accelerate launch --num_processes 8 scripts/sweep.py ... With resume_dir=FOLDER among the --model_args,
-a sweep that was stopped goes on when it is started again.
+a sweep that was stopped resumes when it is started again.
 
 Accuracies that papers report for the same checkpoint, task, method and retention stand below the table.
 

@@ -1,9 +1,9 @@
 """Presets that several methods share: the budgets of a published comparison.
 
-`nvila/30` and `nvila/50` are those of the comparison on NVILA, at 30 % and 50 % of the tokens: methods that act in
-front of the language model keep that share, and those that act inside it keep it in the mean over its layers.
-ST-GridPool stands at 30 % there with its released windows, which leave a quarter of the tokens of a frame; there is no
-row of it at 50 %.
+`nvila/30` and `nvila/50` are those of the comparison on NVILA, at 30 % and 50 % of the tokens: methods that act
+before the language model keep that share, and those that act inside it keep it in the mean over its layers.
+ST-GridPool is listed at 30 % there with its released windows, which leave a quarter of the tokens of a frame; it has no
+row at 50 %.
 
 Source: ST-GridPool (ICLR 2026), arXiv 2605.22078; ST-SimDiff for 50 %.
 """

@@ -32,7 +32,7 @@ class FrameMerging:
         preset: "corrected" or "released", see above.
         layers: Layers of the vision tower after which frames are merged, ascending, counted back from the one that is
             used as features, see `EncoderLayer`; the defaults are 6, 21 and 23 of 26. At least one.
-        threshold: Smallest running mean at which a group of like frames goes on, -1 to 1; published: 0.3 to 0.8.
+        threshold: Smallest running mean at which a group of like frames continues, -1 to 1; published: 0.3 to 0.8.
         longest: Maximum number of frames in a group, 2 to 1000; published: 6.
         momentum: Part of the newest cosine in the running mean, 0 to 1.
         mixing: "pairs" merges neighbours, as above, "mean" the middle frames of a group.
@@ -66,8 +66,8 @@ class FrameMerging:
 class EarlyTomFrames(FrameMerging, Compressor):
     """Merge like frames after layers of the vision tower, so that later layers run on fewer of them.
 
-    A group begins with frame s and goes on while a running mean, ``momentum`` times the mean cosine of the tokens of s
-    and of the next frame plus the rest of it so far, is at least `threshold`, for at most `longest` - 1 frames. Its
+    A group begins with frame s and continues while a running mean, ``momentum`` times the mean cosine of the tokens of
+    s and of the next frame plus the rest of it so far, is at least `threshold`, for at most `longest` - 1 frames. Its
     first and last frame stay. Neighbours in the middle whose cosine c exceeds that of the first and last frame, and the
     cosine d of the next two, become one: ``c / (c + d)`` of the first, the rest of the second.
 

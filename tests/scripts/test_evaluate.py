@@ -277,4 +277,4 @@ def test_the_run_ends_with_the_script(start, tmp_path, how, is_deaf):
     _, stderr = process.communicate(timeout=LONG)
     assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
     said = f"stopped by {how.name}: all answers so far are kept in {tmp_path}/out/answers; give the same command again"
-    assert how == signal.SIGKILL or stderr.splitlines()[-1] == f"evaluate.sh: {said} to go on"
+    assert how == signal.SIGKILL or stderr.splitlines()[-1] == f"evaluate.sh: {said} to resume"

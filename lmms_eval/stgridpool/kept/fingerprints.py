@@ -24,7 +24,7 @@ Digests = dict[str, str | None]
 
 
 class CheckpointFingerprints:
-    """Digests of the files of checkpoints, which a thread computes while the run goes on.
+    """Digests of the files of checkpoints, which a thread computes during the run.
 
     Nothing is read before `start`: commands that write no record of a run need no digests.
 

@@ -48,7 +48,7 @@ class Settings:
     def command(self, cell: Cell) -> list[str]:
         """Return the command that makes the run of a cell; the folder of its results is the last word.
 
-        The number of processes changes no answer, so a run goes on in its folder with another one.
+        The number of processes does not change answers, so a run resumes in its folder with another one.
 
         Raises:
             ValueError: If a path cannot be passed to lmms-eval.

@@ -67,8 +67,8 @@ class Arguments:
         barrier_timeout_s: Time after which a rank that reports no finished question, while others wait for it, ends the
             run, in seconds, 1 to 604,800 (a week).
         prefetch: Number of videos that are prefetched, 0 to 256; 0 loads each video when it is needed.
-        compressor: Name of the method that compresses a video's tokens, or several names joined by "+", such as one in
-            front of the language model and one inside it.
+        compressor: Name of the method that compresses a video's tokens, or several names joined by "+", such as one
+            before the language model and one inside it.
         compressor_args: Its options, as a JSON object; for several methods, an object for each under its name.
         prompt_style: One of `PROMPT_STYLES` words questions as lmms-eval does for its own model of that name, if a
             task has settings for it; None uses the default wording of the task.

@@ -32,7 +32,7 @@ Options:
   --launch "..."  further options of accelerate launch, as in a shell; NUM_PROCESSES counts all machines
                   --launch "--num_machines 2 --machine_rank 0 --main_process_ip 10.0.0.1 --main_process_port 29500"
 
-A run that was stopped, however it was, goes on where it stopped when the same command is given again: every answer is
+A run that was stopped, however it was, resumes where it stopped when the same command is given again: every answer is
 kept in FOLDER/answers as soon as it is known. Remove that folder to ask every question again.
 
 Example: bash scripts/evaluate.sh videomme_local lmms-lab/LLaVA-Video-7B-Qwen2 st_gridpool 8 max_frames_num=64
@@ -105,7 +105,7 @@ guard() {
 run=""
 stop() { # ends the run first, so that nothing follows the last line
   [[ -z "$run" ]] || end_group "$run" 2>/dev/null
-  fail "stopped by SIG$1: all answers so far are kept in $answers; give the same command again to go on" "$((128 + $(kill -l "$1")))"
+  fail "stopped by SIG$1: all answers so far are kept in $answers; give the same command again to resume" "$((128 + $(kill -l "$1")))"
 }
 
 answers="$output/answers"

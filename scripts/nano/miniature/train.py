@@ -1,7 +1,7 @@
 """Train the miniature Video LLM from nothing.
 
 Writes OUTPUT/checkpoint, in the layout of a released LLaVA-Video checkpoint, and OUTPUT/state.pt, from which an
-interrupted training goes on where it was when the same command is given again. The clips are drawn while it trains.
+interrupted training resumes where it was when the same command is given again. The clips are drawn while it trains.
 On the CPU it works in two processes of one thread each, which is faster than two threads; on a GPU in one.
 """
 

@@ -31,7 +31,7 @@ def window_lengths(stays: Tensor) -> Tensor:
     counts = counts.flip(1).cumsum(1).flip(1)[:, :frames]  # [end, n]: places that stay the same through n steps
     gains = counts * torch.arange(frames)
     best, starts = torch.zeros(frames + 1, dtype=torch.int64), torch.zeros(frames, dtype=torch.int64)
-    for end in range(frames):  # one after the other: a partition goes on from the best one of fewer frames
+    for end in range(frames):  # one after the other: a partition continues the best one of fewer frames
         steps = (best[: end + 1].flip(0) + gains[end, : end + 1]).argmax()
         best[end + 1] = best[end - steps] + gains[end, steps]
         starts[end] = end - steps

@@ -80,7 +80,7 @@ def join_components(matches: Matches, num_cells: int, num_rounds: int | None = N
     Args:
         matches: The pairs to join.
         num_cells: Number of cells in all frames.
-        num_rounds: Fixed number of rounds, so that nothing waits for the device; None to go on until all are joined.
+        num_rounds: Fixed number of rounds, so that nothing waits for the device; None to continue until all are joined.
 
     Returns:
         The forest, and for each node the largest similarity of its matches, -inf for roots.
