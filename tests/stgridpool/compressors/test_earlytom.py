@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden_methods import golden_method
+from golden_methods import golden_method, prints
 from stgridpool import EarlyTom, EarlyTomFrames, Step, compress_tokens
 from stgridpool.compressor import TOKENS, EncoderLayer
 from stgridpool.compressors.holitom.inner import HoliTomInner
@@ -20,10 +20,6 @@ LAYERS = (-20, -5, -3)
 @pytest.fixture(scope="module")
 def original(golden):
     return golden_method(golden, "earlytom")
-
-
-def prints(rows):
-    return torch.stack([rows.sum(-1), rows @ (torch.arange(rows.shape[-1]) / rows.shape[-1])], -1)
 
 
 CASES = [f"s{number:02d}" for number in range(12)]

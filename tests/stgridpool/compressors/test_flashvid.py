@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden_methods import CASES, golden_method
+from golden_methods import CASES, check_features, golden_method, runs_of_case
 from stgridpool import FastV, FlashVID, Step
 from stgridpool.evidence import AttentionReceived, QueryAttention
 
@@ -25,10 +25,7 @@ def test_every_golden_case_is_listed(original):
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_original(golden, original, case):
-    inputs = load_file(golden / "methods" / "inputs" / f"{case}.safetensors")
-    for variant in (variant for variant in original[0] if variant["case"] == case):
-        name = f"{case}.{variant['tag']}"
-        tokens = inputs["x"].float().view(variant["T"], variant["H"], variant["W"], -1)
+    for name, variant, tokens, inputs in runs_of_case(golden, original[0], case):
         per_frame = math.ceil(variant["H"] * variant["W"] * variant["retention_ratio"] * variant["expansion"])
         assert per_frame == variant["per_frame_budget"]
         method = FlashVID(
@@ -43,12 +40,7 @@ def test_equals_the_original(golden, original, case):
         out, plan = method(tokens, {AttentionReceived(): inputs["imp"].flatten()})
         assert plan.anchor.tolist() == original[1][f"{name}.anchor"].tolist(), name
         order = torch.tensor(sorted(range(len(plan)), key=lambda i: (int(plan.anchor[i]), float(out[i].sum()))))
-        out = out[order]
-        width = out.shape[1]
-        prints = torch.stack([out.sum(1), out @ (torch.arange(width) / width)], 1)
-        torch.testing.assert_close(prints, original[1][f"{name}.feat_fp"], atol=2e-3, rtol=0)
-        if variant["has_features"]:
-            torch.testing.assert_close(out, original[1][f"{name}.features"], atol=2e-4, rtol=0)
+        check_features(out[order], original[1], name, variant["has_features"])
 
 
 # Three frames of two tokens: the first of each is attended to, the second is the same, only longer and longer.

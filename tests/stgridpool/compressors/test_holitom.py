@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden_methods import CASES, golden_method
+from golden_methods import CASES, check_features, golden_method, runs_of_case
 from stgridpool import HoliTom, Step, VideoTokens
 from stgridpool.compressors.holitom.inner import HoliTomInner
 from stgridpool.compressors.holitom.windows import weakest_similarity, window_lengths
@@ -25,19 +25,12 @@ def test_every_golden_case_is_listed(original):
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_original(golden, original, case):
-    inputs = load_file(golden / "methods" / "inputs" / f"{case}.safetensors")
-    for variant in (variant for variant in original[0] if variant["case"] == case):
-        name = f"{case}.{variant['tag']}"
-        tokens = inputs["x"].float().view(variant["T"], variant["H"], variant["W"], -1)
+    for name, variant, tokens, inputs in runs_of_case(golden, original[0], case):
         method = HoliTom(variant["R"], inner_retention=1, preset="released", threshold=variant["tau"])
         out, plan = method(tokens, {AttentionReceived(): inputs["imp"].flatten()})
         anchor, order = original[1][f"{name}.anchor"].long().sort()
         assert plan.anchor.tolist() == anchor.tolist(), name
-        width = out.shape[1]
-        prints = torch.stack([out.sum(1), out @ (torch.arange(width) / width)], 1)
-        torch.testing.assert_close(prints, original[1][f"{name}.feat_fp"][order], atol=2e-3, rtol=0)
-        if variant["has_features"]:
-            torch.testing.assert_close(out, original[1][f"{name}.features"][order], atol=2e-4, rtol=0)
+        check_features(out, original[1], name, variant["has_features"], order)
 
 
 def test_inner_half_equals_the_original(golden):

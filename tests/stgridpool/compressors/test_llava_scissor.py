@@ -1,34 +1,26 @@
 """LLaVA-Scissor: golden numbers of the original, budgets by hand, edges."""
 
-import json
-
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from golden_methods import CASES, check_features, golden_method, runs_of_case
 from stgridpool import LLaVAScissor, VideoTokens
 from stgridpool.compressors import llava_scissor
 
 
 def test_equals_the_original(golden):
     """All 40 cases, from 12 to 1376 tokens, in the original's order."""
-    folder = golden / "methods"
-    variants = json.loads((folder / "llava_scissor" / "manifest.json").read_text())["variants"]
-    tensors = load_file(folder / "llava_scissor" / "llava_scissor.safetensors")
-    assert len(variants) == 40
-    for variant in variants:
-        x = load_file(folder / "inputs" / f"{variant['case']}.safetensors")["x"].float()
-        out, plan = LLaVAScissor(threshold=variant["tau"])(x.view(variant["T"], variant["H"], variant["W"], -1))
-        name = f"{variant['case']}.{variant['tag']}"
+    variants, tensors = golden_method(golden, "llava_scissor")
+    runs = [run for case in CASES for run in runs_of_case(golden, variants, case)]
+    assert len(runs) == 40
+    for name, variant, tokens, _ in runs:
+        out, plan = LLaVAScissor(threshold=variant["tau"])(tokens)
         assert len(out) == variant["n_tokens"]
         own = plan.rows.sources < plan.num_sources
         goes_to = torch.zeros(plan.num_sources, dtype=torch.int64)
         goes_to[plan.rows.sources[own]] = plan.rows.row_of_entry()[own]
         assert torch.equal(goes_to, tensors[f"{name}.assign"].long()), name
-        prints = torch.stack([out.sum(1), out @ (torch.arange(32) / 32)], 1)
-        torch.testing.assert_close(prints, tensors[f"{name}.feat_fp"], atol=2e-3, rtol=0)
-        if variant["has_features"]:
-            torch.testing.assert_close(out, tensors[f"{name}.features"], atol=2e-4, rtol=0)
+        check_features(out, tensors, name, variant["has_features"])
 
 
 def test_components_of_frames_then_of_the_video_by_hand():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden_methods import golden_method
+from golden_methods import check_features, golden_method, runs_of_case
 from stgridpool import PruneVid, Step
 from stgridpool.compressors.prunevid.inner import PruneVidInner
 from stgridpool.compressors.prunevid.scenes import scene_lengths, smoothed
@@ -26,10 +26,7 @@ def test_every_golden_case_is_listed(original):
 
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_original(golden, original, case):
-    inputs = load_file(golden / "methods" / "inputs" / f"{case}.safetensors")
-    for variant in (variant for variant in original[0] if variant["case"] == case):
-        name = f"{case}.{variant['tag']}"
-        tokens = inputs["x"].float().view(variant["T"], variant["H"], variant["W"], -1)
+    for name, variant, tokens, _ in runs_of_case(golden, original[0], case):
         method = PruneVid(
             variant["cluster_ratio"],
             inner_retention=1,
@@ -40,11 +37,7 @@ def test_equals_the_original(golden, original, case):
         out, plan = method(tokens)
         anchor, order = original[1][f"{name}.anchor"].long().sort()
         assert plan.anchor.tolist() == anchor.tolist(), name
-        width = out.shape[1]
-        prints = torch.stack([out.sum(1), out @ (torch.arange(width) / width)], 1)
-        torch.testing.assert_close(prints, original[1][f"{name}.feat_fp"][order], atol=2e-3, rtol=0)
-        if variant["has_features"]:
-            torch.testing.assert_close(out, original[1][f"{name}.features"][order], atol=2e-4, rtol=0)
+        check_features(out, original[1], name, variant["has_features"], order)
 
 
 @pytest.mark.parametrize(
