@@ -156,6 +156,16 @@ class Compressor(ABC):
         return Compressed(tokens.features, plan)
 
 
+def is_frozen_dataclass(method: type) -> bool:
+    """Return whether a class is decorated itself, so that its options are compared and recorded.
+
+    A class that is only derived from a dataclass, as all methods are, passes for one, and equals itself whatever it
+    was given.
+    """
+    parameters = vars(method).get("__dataclass_params__")
+    return parameters is not None and bool(parameters.frozen)
+
+
 def compress_tokens(compressor: Compressor, tokens: VideoTokens, evidence: Evidence) -> tuple[VideoTokens, Plan]:
     """Compress tokens, step by step, and return the output tokens and the plan that made them.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from stgridpool.compressor import Compressor
+from stgridpool.compressor import Compressor, is_frozen_dataclass
 
 GROUP = "stgridpool.compressors"
 """Group of entry points: the name of a method, and the ``module:Class`` that it stands for."""
@@ -31,8 +30,11 @@ def find_method(name: str) -> type[Compressor] | None:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
         raise ValueError(f"compressor {name!r}: {place} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Compressor) and is_dataclass(found)):
-        raise ValueError(f"compressor {name!r}: {place} must be a dataclass derived from stgridpool.Compressor")
+    if not (isinstance(found, type) and issubclass(found, Compressor) and is_frozen_dataclass(found)):
+        raise ValueError(
+            f"compressor {name!r}: {place} must be a dataclass derived from stgridpool.Compressor, and be "
+            "decorated itself with @dataclass(frozen=True)"
+        )
     return found
 
 

@@ -27,6 +27,10 @@ class FirstTokens(Scorer):
         return -torch.arange(len(tokens))
 
 
+class Undecorated(FirstTokens):
+    """Derived from a dataclass, and none itself."""
+
+
 class NotAMethod:
     pass
 
@@ -70,6 +74,7 @@ def test_an_installed_package_may_give_its_method_a_name(package, monkeypatch):
         ("first_tokens:", "cannot be imported"),
         ("first_tokens:NotAMethod", "must be a dataclass derived from"),
         ("first_tokens:OnlyADataclass", "must be a dataclass derived from"),
+        ("first_tokens:Undecorated", r"be decorated itself with @dataclass\(frozen=True\)"),
         ("first_tokens:FIRST", "has no attribute 'FIRST'"),
     ],
 )
