@@ -16,6 +16,7 @@ from itertools import pairwise
 from stgridpool.budget import split_layer_average
 from stgridpool.compressor import Compressor, EncoderLayer, Step
 from stgridpool.equal_budget import ENTERING, LAST, Reference, planned_layers
+from stgridpool.layer_average import OverLayers
 from stgridpool.other_method import OtherMethod
 from stgridpool.scorer import Budgeted
 
@@ -43,21 +44,44 @@ def under_one_budget(
     is_free = bool(front) and _has_budget(front[-1])
     if not is_free and (of == ENTERING or not inside):
         raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}")
-    most = _left([one for one in front[:-1] if not _is_in_tower(one)] if is_free else front, reference)
-    if share > most:
-        raise ValueError(f"{_named(front)} leaves {most:.4g} of the tokens, so {of} cannot be {share:g}: ask for less")
-    others = methods[len(front) :]
-    if not is_free and len(others) == 1:
-        return (*front, _alone(others[0], share / most, of, reference))
-    entering, after = _split(share / most, of, is_free, _shares(inside), _lengths(inside, reference.num_layers))
-    found: dict[int, Compressor]
-    if entering == 1 and len(others) == 1:
-        found = {id(others[0]): _alone(others[0], share / most, of, reference)}
+    others, wanted = methods[len(front) :], _wanted(front, is_free, share, of, reference)
+    single = others[0] if len(others) == 1 else None
+    if not is_free and single is not None:
+        return (*front, _alone(single, wanted, of, reference))
+    found: dict[int, Compressor] = {}
+    if isinstance(single, OverLayers):
+        entering = _entering(single, wanted, of)
     else:
-        found = _scaled(methods, inside, after)
+        entering, after = _split(wanted, of, is_free, _shares(inside), _lengths(inside, reference.num_layers))
+        if single is None or entering < 1:
+            found = _scaled(methods, inside, after)
+    if single is not None and entering == 1 and of != ENTERING:
+        found = {id(single): _alone(single, wanted, of, reference)}
     if is_free:
         found[id(front[-1])] = front[-1].at_retention(entering, ENTERING, reference)
     return tuple(found.get(id(method), method) for method in methods)
+
+
+def _wanted(front: Sequence[Compressor], is_free: bool, share: float, of: str, reference: Reference) -> float:
+    """Return the share to leave of the tokens that reach the methods which meet the budget.
+
+    Raises:
+        ValueError: If methods before them leave less, or an unknown share.
+    """
+    most = _left([one for one in front[:-1] if not _is_in_tower(one)] if is_free else front, reference)
+    if share > most:
+        raise ValueError(f"{_named(front)} leaves {most:.4g} of the tokens, so {of} cannot be {share:g}: ask for less")
+    return share / most
+
+
+def _entering(inside: OverLayers, share: float, of: str) -> float:
+    """Return the share that must enter the language model before a method that keeps its mean over layers.
+
+    For the last layer that is all, since no option of the method decides what it holds.
+    """
+    if of == ENTERING:
+        return share
+    return 1.0 if of == LAST else min(1.0, share / inside.layer_average)
 
 
 def _alone(method: Compressor, share: float, of: str, reference: Reference) -> Compressor:

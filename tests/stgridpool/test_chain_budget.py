@@ -72,6 +72,18 @@ def test_methods_inside_that_the_video_decides_meet_a_mean_without_a_budget_in_f
         assert meet(build_compressor(f"average+{name}"), 0.4, "layer_average", OWN).methods[1].layer_average == 0.4
 
 
+@pytest.mark.parametrize("name", ["framefusion", "st_simdiff"])
+def test_methods_inside_that_the_video_decides_keep_their_mean_if_the_front_can(name):
+    """0.3 of what enters: a half of all tokens makes it 0.15, and all of them make 0.6 of what enters 0.6."""
+    chain = build_compressor(f"visionzip+{name}", **{name: {"layer_average": 0.3}})
+    for share, entering, inside in ((0.15, 0.5, 0.3), (0.6, 1.0, 0.6)):
+        method = meet(chain, share, "layer_average", OWN)
+        assert (method.methods[0].retention, method.methods[1].layer_average) == pytest.approx((entering, inside))
+    assert meet(chain, 0.2, "entering_llm", OWN).methods[0].retention == pytest.approx(0.2)
+    with pytest.raises(ValueError, match=r"has no budget by which last_layer could be 0\.2"):
+        meet(chain, 0.2, "last_layer", OWN)
+
+
 def test_a_pruner_that_merges_what_it_drops_has_its_budget():
     """As visionzip above."""
     assert layers("recycle+fastv", 0.25, "layer_average") == [731] * 2 + [365] * 26
@@ -99,7 +111,7 @@ def test_without_a_budget_in_front_those_inside_meet_it():
     ("name", "options", "message"),
     [
         ("visionzip+fastv", {"fastv": {"tokens": 9}}, "methods inside must leave a fraction, not FastV"),
-        ("visionzip+framefusion", {}, "methods inside must leave a fraction, not FrameFusionLayer"),
+        ("visionzip+sparsevlm", {}, "methods inside must leave a fraction, not SparseVLMLayer"),
         ("stride+divprune+fastv", {"stride": {"tokens": 99}}, "Stride.* leaves must be a known share of the tokens"),
         ("ptg+nsp", {}, "has no budget by which layer_average could be 0.25"),
     ],

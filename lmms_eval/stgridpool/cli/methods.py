@@ -39,6 +39,8 @@ def _row(entry: "Entry") -> tuple[str, ...]:
 
 
 def _show_one(entry: "Entry", as_json: bool) -> None:
+    from stgridpool import COMPRESSORS  # noqa: PLC0415
+
     from lmms_eval_stgridpool.cli.suitable_models import suitable_models  # noqa: PLC0415
 
     models = suitable_models(entry.name)
@@ -47,7 +49,7 @@ def _show_one(entry: "Entry", as_json: bool) -> None:
         return
     typer.echo(f"{entry.name}: {entry.summary}\n\n{entry.idea}\n")
     facts = {
-        "Source": entry.source or "none; a baseline of this project",
+        "Source": entry.source or ("none; a baseline of this project" if entry.name in COMPRESSORS else "not stated"),
         "Acts at": entry.where,
         "Looks at the question": "yes, so that it runs once per question" if entry.query_aware else "no",
         "Budget": entry.budget,
