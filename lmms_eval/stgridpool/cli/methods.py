@@ -39,9 +39,8 @@ def _row(entry: "Entry") -> tuple[str, ...]:
 
 
 def _show_one(entry: "Entry", as_json: bool) -> None:
-    from stgridpool import COMPRESSORS  # noqa: PLC0415
-
     from lmms_eval_stgridpool.cli.suitable_models import suitable_models  # noqa: PLC0415
+    from stgridpool import COMPRESSORS  # noqa: PLC0415
 
     models = suitable_models(entry.name)
     if as_json:
