@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmms_eval_stgridpool.cli.checking import check_first
+from lmms_eval_stgridpool.cli.going_on import going_on
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 
@@ -86,8 +87,9 @@ def choose(
         words: dict[str, object] = {"--checkpoint": checkpoint, "--retention-of": retention_of, "--save": save}
         words |= {"--methods": methods, "--retention": retention, "--frames": frames}
         words |= {"--model_args": model_args or None, "--tolerance": tolerance, "--output": output, "--json": as_json}
-        launch(processes, "choose", [*map(str, inputs), *option_words(words)])
-    found = chooser.run()
+        launch(processes, "choose", [*map(str, inputs), *option_words(words)], chooser.kept)
+    with going_on("choose", chooser.kept):
+        found = chooser.run()
     if found is None:
         return
     if as_json:

@@ -4,18 +4,22 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from lmms_eval_stgridpool.cli.going_on import stopped
 
-def launch(processes: int, command: str, words: Sequence[str]) -> None:
+
+def launch(processes: int, command: str, words: Sequence[str], kept: str) -> None:
     """Replace this process by accelerate's launcher, which starts a command of `stgridpool` on several processes.
 
     Args:
         processes: Number of processes.
         command: Name of the command.
         words: Its arguments and options.
+        kept: What a signal that ends it leaves, see `stopped`.
     """
     import torch  # noqa: PLC0415
 
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--multi_gpu"]
+    launcher = [sys.executable, "-m", "lmms_eval_stgridpool.run.quiet_launch", stopped(command, kept)]
+    launcher += ["--num_machines", "1", "--multi_gpu"]
     launcher += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
     launcher += ["--main_process_port", "0", "-m", "lmms_eval_stgridpool.cli", command, *words]  # port 0: any free one
     on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from lmms_eval_stgridpool.cli.checking import check_first
+from lmms_eval_stgridpool.cli.going_on import going_on
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json
 
@@ -116,8 +117,9 @@ def sweep(
         words |= {"--retention": retention, "--include_path": include_path, "--limit": limit}
         words |= {"--uncompressed": uncompressed}
         words |= {"--output_path": output_path, "--json": as_json}
-        launch(processes, "sweep", [*compressors, *option_words(words)])
-    outcome = given.run()
+        launch(processes, "sweep", [*compressors, *option_words(words)], given.kept)
+    with going_on("sweep", given.kept):
+        outcome = given.run()
     if outcome.is_first:
         _show(outcome, given, as_json)
 
@@ -194,7 +196,8 @@ def extract(
     from lmms_eval_stgridpool.videos.extraction import extract_all  # noqa: PLC0415
 
     include = [include_path] if include_path is not None else []
-    found = extract_all(paths or [], tasks.split(",") if tasks else [], model_args, include)
+    with going_on("extract", "all features so far are kept in the cache"):
+        found = extract_all(paths or [], tasks.split(",") if tasks else [], model_args, include)
     if found.is_first:
         for failure in found.failures:
             typer.echo(failure, err=True)

@@ -10,7 +10,7 @@ from lmms_eval_stgridpool.comparison.finished_run import load_run
 from lmms_eval_stgridpool.comparison.outcome import Outcome
 from lmms_eval_stgridpool.comparison.recommendation import Recommendation, check_aim, default_tolerance, recommend
 from lmms_eval_stgridpool.comparison.settings import BYTES_PER_MB, Setting, measure
-from lmms_eval_stgridpool.comparison.sweeping import OWN, Sweep
+from lmms_eval_stgridpool.comparison.sweeping import OWN, Sweep, answers_folder
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.path_videos import questions_about
 from lmms_eval_stgridpool.questions.video_table import TableQuestion, write_table
@@ -100,6 +100,11 @@ class Chooser:
             fraction("--retention", share)
         check_passable("--output", str(self.output))
 
+    @property
+    def kept(self) -> str:
+        """What there is to go on with where the search is stopped."""
+        return f"all answers so far are kept in {answers_folder(self.model_args, self.output)}"
+
     def run(self) -> Chosen | None:
         """Evaluate every setting, and recommend one; None on other ranks than the first.
 
@@ -121,11 +126,10 @@ class Chooser:
         return found
 
     def _sweep(self, table: Path) -> Sweep:
-        answers = f",resume_dir={self.output / 'answers'}" if "resume_dir=" not in self.model_args else ""
         return Sweep(
             self.methods,
             str(table),
-            self.model_args + answers,
+            self.model_args,
             self.output,
             self.retention,
             self.retention_of,

@@ -20,7 +20,7 @@ from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
 from lmms_eval_stgridpool.run.checkpoint_checks import LLAVA, model_of
 from lmms_eval_stgridpool.run.evaluation import results_folder
-from lmms_eval_stgridpool.run.model_args import parse_model_args
+from lmms_eval_stgridpool.run.model_args import check_passable, parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.run.table_tasks import task_names, with_tables
@@ -39,7 +39,8 @@ class Sweep:
         choices: The compressors, at least one, each once.
         tasks: Names of tasks, or paths of a user's own tables, separated by commas.
         model_args: Arguments of the model without the compressor, as for lmms-eval.
-        output_path: Where results go; each compressor gets a folder there.
+        output_path: Where results go; each compressor gets a folder there. Answers are kept there, too, unless
+            `model_args` name another folder for them.
         retention: Shares of the checkpoint's own tokens to keep, 0 to 1; empty for the options as they are.
         retention_of: Which retention, one of `stgridpool.retention.DEFINITIONS`.
         include_path: Folder of further tasks, or None.
@@ -48,7 +49,7 @@ class Sweep:
         has_own: Whether to evaluate the checkpoint as it is first, under the name `OWN`.
 
     Raises:
-        ValueError: See `check_choices`.
+        ValueError: See `check_choices`; or if lmms-eval cannot be told the output path.
     """
 
     choices: tuple[Choice, ...]
@@ -64,6 +65,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_choices(self.choices, self.model_args)
+        check_passable("--output_path", str(self.output_path))
 
     @cached_property
     def model_name(self) -> str:
@@ -73,6 +75,18 @@ class Sweep:
             ValueError: If `model_args` name no checkpoint that one of our models runs.
         """
         return self.model or model_of(parse_model_args(self.model_args))
+
+    @property
+    def kept(self) -> str:
+        """What there is to go on with where the sweep is stopped."""
+        return f"all answers so far are kept in {answers_folder(self.model_args, self.output_path)}"
+
+    @property
+    def _all_args(self) -> str:
+        """The arguments of the model with the folder of its answers."""
+        given = parse_model_args(self.model_args)
+        answers = [] if "resume_dir" in given else [f"resume_dir={answers_folder(self.model_args, self.output_path)}"]
+        return ",".join([self.model_args, *answers])
 
     @property
     def retention_shown(self) -> str:
@@ -123,7 +137,7 @@ class Sweep:
     def _load(self) -> Swept:
         """Load the model; native models of some families cannot run the compressor that is otherwise the default."""
         own = {} if self.model_name == LLAVA else {"compressor": "none"}
-        return SWEPT[self.model_name](**parse_model_args(self.model_args) | own)
+        return SWEPT[self.model_name](**parse_model_args(self._all_args) | own)
 
     def _evaluate(self, model: Swept, choice: Choice, names: list[str], manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.
@@ -177,8 +191,13 @@ class Sweep:
         command = Namespace(**vars(self) | {"model": self.model_name}, process_with_media=False)
         del command.choices, command.has_own, command.model_name
         command.output_path = str(self.output_path / choice.folder)
-        command.model_args = f"{self.model_args},{choice.model_args}"
+        command.model_args = f"{self._all_args},{choice.model_args}"
         return command
+
+
+def answers_folder(model_args: str, output: Path) -> Path:
+    """Return the folder that keeps the answers of a sweep: ``resume_dir``, or one in the folder of its results."""
+    return Path(parse_model_args(model_args).get("resume_dir", output / "answers"))
 
 
 def output_folder(runs: Path, tasks: str, model_args: str, **options: object) -> Path:

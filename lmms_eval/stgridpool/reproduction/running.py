@@ -149,9 +149,16 @@ def _read(cell: Cell, folder: str, beginning: str, report: Callable[[str], None]
 
 
 def start_run(words: Sequence[str], folder: Path | None) -> int:
-    """Run a command of `stgridpool` in a folder, with its output on standard error; see `Start`."""
+    """Run a command of `stgridpool` in a folder, with its output on standard error; see `Start`.
+
+    Ctrl-C reaches the command, too; it gets the time to end its processes.
+    """
     command = [sys.executable, "-m", "lmms_eval_stgridpool.cli", *words]
-    return subprocess.run(command, cwd=folder, stdout=sys.stderr, check=False).returncode
+    run = subprocess.Popen(command, cwd=folder, stdout=sys.stderr)
+    try:
+        return run.wait()
+    finally:
+        run.wait()
 
 
 def outcome(cell: Cell, folder: str) -> Outcome:

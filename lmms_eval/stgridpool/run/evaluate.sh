@@ -82,7 +82,7 @@ num_gpus="${facts[0]}" class="${facts[1]}" task="${facts[2]}" include_path="${fa
 launch_options=("${facts[@]:5}")
 num_processes="${positional[3]:-$((num_gpus > 0 ? num_gpus : 1))}"
 
-command=("$python" -m accelerate.commands.launch --num_machines 1 --num_processes "$num_processes"
+command=("$python" -m lmms_eval_stgridpool.run.quiet_launch "" --num_machines 1 --num_processes "$num_processes"
   --mixed_precision no --dynamo_backend no --main_process_port 0 --quiet) # port 0: any free one
 ((num_processes == 1)) || command+=(--multi_gpu)
 command+=("${launch_options[@]}") # last, as the last of several values counts

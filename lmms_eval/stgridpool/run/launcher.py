@@ -19,7 +19,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _SET_BY_TORCH = "TORCHELASTIC_RUN_ID"
 _SET_BY_ACCELERATE = "ACCELERATE_MIXED_PRECISION"
-_LAUNCHERS = ("accelerate", "accelerate.commands.launch")
+_LAUNCHERS = ("accelerate", "accelerate.commands.launch", "lmms_eval_stgridpool.run.quiet_launch")
 
 
 def end_with_launcher() -> None:

@@ -1,0 +1,109 @@
+"""Ctrl-C ends with one line that says what is kept, on one process and on several."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from lmms_eval_stgridpool.cli.app import app
+from lmms_eval_stgridpool.comparison.sweeping import Sweep
+from lmms_eval_stgridpool.reproduction.running import start_run
+from processes import left_running
+
+LONG = 300  # seconds until a test gives up
+RANK = """
+import os, runpy, threading
+from pathlib import Path
+from lmms_eval_stgridpool.cli import app
+
+def wait():
+    Path(f"{os.getpid()}.tmp").touch()
+    Path(f"{os.getpid()}.tmp").rename(f"{os.getpid()}.ready")
+    threading.Event().wait()
+
+app.main = wait
+runpy.run_module("lmms_eval_stgridpool.cli", run_name="__main__")
+"""
+
+
+def interrupted(*words):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("more", "folder"), [([], "out/answers"), (["--model_args", "pretrained=x,resume_dir=mine"], "mine")]
+)
+def test_a_stopped_sweep_says_what_is_kept(monkeypatch, more, folder):
+    monkeypatch.setattr(Sweep, "run", interrupted)
+    words = ["sweep", "nsp", "--tasks", "quiz", "--model_args", "pretrained=x", "-o", "out", *more]
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.splitlines()[-1] == (
+        f"stgridpool sweep: stopped: all answers so far are kept in {folder}; give the same command again to go on"
+    )
+
+
+def test_a_stopped_reproduction_says_what_is_kept(monkeypatch):
+    monkeypatch.setattr("lmms_eval_stgridpool.reproduction.running.run_all", interrupted)
+    result = CliRunner().invoke(app, ["reproduce", "st_gridpool/main", "-o", "out"])
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == (
+        "stgridpool reproduce: stopped: finished runs and all answers so far are kept in out; "
+        "give the same command again to go on"
+    )
+
+
+def test_a_run_of_a_table_may_end_before_the_command_does(monkeypatch):
+    """A shell needs time to end its processes and to say what is kept."""
+    waits = []
+
+    class Run:
+        def __init__(self, *words, **options):
+            pass
+
+        def wait(self):
+            waits.append(len(waits))
+            if len(waits) == 1:
+                raise KeyboardInterrupt
+            return 130
+
+    monkeypatch.setattr("subprocess.Popen", Run)
+    with pytest.raises(KeyboardInterrupt):
+        start_run(["eval"], None)
+    assert waits == [0, 1]
+
+
+@pytest.mark.parametrize("line", ["what is kept", ""])
+def test_several_processes_end_with_one_line(tmp_path, line):
+    """Without a traceback; a terminal's Ctrl-C reaches the launcher alone, which passes it on."""
+    (tmp_path / "rank.py").write_text(RANK)
+    command = [
+        sys.executable,
+        "-m",
+        "lmms_eval_stgridpool.run.quiet_launch",
+        line,
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+    ]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    command += ["-m", "rank"]
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while len(ranks := list(tmp_path.glob("*.ready"))) < 2:
+        assert run.poll() is None
+        os.sched_yield()
+    started = [psutil.Process(int(file.stem)) for file in ranks]
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=LONG)
+    alive = left_running(started, LONG)
+    for one in alive:
+        one.kill()
+    assert not alive
+    assert run.returncode == 130
+    assert "Traceback" not in said
+    assert said.endswith(f"{line}\n") or not line
