@@ -8,8 +8,8 @@ Example:
   python scripts/sweep.py --tasks videomme --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64 \
     bilinear st_gridpool 'average:{"kernel_size":4}'
 
-On several GPUs: accelerate launch --num_processes 8 scripts/sweep.py ... With resume_dir=FOLDER among the --model_args,
-a sweep that was stopped resumes when it is started again.
+On several GPUs: accelerate launch --num_processes 8 scripts/sweep.py ... A sweep that was stopped resumes when it is
+started again: answers are kept with the results, or in the folder of resume_dir=FOLDER among the --model_args.
 
 Accuracies that papers report for the same checkpoint, task, method and retention stand below the table.
 

@@ -61,7 +61,7 @@ def test_a_sweep_writes_what_separate_runs_find(sweep, miniature, tmp_path, caps
             task_manager=manager,
         )
         assert results["config"]["model"] == "llava_video"
-        assert results["config"]["model_args"] == f"{model_args},{options}"
+        assert results["config"]["model_args"] == f"{model_args},resume_dir={tmp_path}/answers,{options}"
         assert results["results"] == own["results"]
         assert len(samples) == 10  # of both clips
         for sample, own_sample in zip(samples, own["samples"]["videomme_local"], strict=True):
