@@ -39,6 +39,7 @@ def interrupted(*words):
 )
 def test_a_stopped_sweep_says_what_is_kept(monkeypatch, more, folder):
     monkeypatch.setattr(Sweep, "run", interrupted)
+    monkeypatch.setattr("lmms_eval_stgridpool.cli.runs.check_first", lambda name, check: None)
     words = ["sweep", "nsp", "--tasks", "quiz", "--model_args", "pretrained=x", "-o", "out", *more]
     result = CliRunner().invoke(app, words)
     assert (result.exit_code, result.stdout) == (130, "")
