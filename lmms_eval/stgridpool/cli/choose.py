@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmms_eval_stgridpool.cli.checking import check_first
-from lmms_eval_stgridpool.cli.going_on import going_on
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
+from lmms_eval_stgridpool.cli.resuming import resumable
 
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.choosing import Chosen
@@ -88,7 +88,7 @@ def choose(
         words |= {"--methods": methods, "--retention": retention, "--frames": frames}
         words |= {"--model_args": model_args or None, "--tolerance": tolerance, "--output": output, "--json": as_json}
         launch(processes, "choose", [*map(str, inputs), *option_words(words)], chooser.kept)
-    with going_on("choose", chooser.kept):
+    with resumable("choose", chooser.kept):
         found = chooser.run()
     if found is None:
         return

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from lmms_eval_stgridpool.cli.going_on import stopped
+from lmms_eval_stgridpool.cli.resuming import stopped
 
 
 def launch(processes: int, command: str, words: Sequence[str], kept: str) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmms_eval_stgridpool.cli.going_on import going_on
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
+from lmms_eval_stgridpool.cli.resuming import resumable
 
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.reproduction.running import Outcome, Settings
@@ -63,7 +63,7 @@ def reproduce(
     if dry_run:
         _print_commands(chosen, settings)
         return
-    with going_on("reproduce", f"finished runs and all answers so far are kept in {output}"):
+    with resumable("reproduce", f"finished runs and all answers so far are kept in {output}"):
         outcomes = run_all(chosen, settings, start_run, lambda line: typer.echo(line, err=True))
     if as_json:
         print_json([asdict(one) | {"differs": one.differs} for one in outcomes])

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 
 from lmms_eval_stgridpool.cli.checking import check_first
-from lmms_eval_stgridpool.cli.going_on import going_on
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, print_json
+from lmms_eval_stgridpool.cli.resuming import resumable
 
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.outcome import Outcome
@@ -118,7 +118,7 @@ def sweep(
         words |= {"--uncompressed": uncompressed}
         words |= {"--output_path": output_path, "--json": as_json}
         launch(processes, "sweep", [*compressors, *option_words(words)], given.kept)
-    with going_on("sweep", given.kept):
+    with resumable("sweep", given.kept):
         outcome = given.run()
     if outcome.is_first:
         _show(outcome, given, as_json)
@@ -196,7 +196,7 @@ def extract(
     from lmms_eval_stgridpool.videos.extraction import extract_all  # noqa: PLC0415
 
     include = [include_path] if include_path is not None else []
-    with going_on("extract", "all features so far are kept in the cache"):
+    with resumable("extract", "all features so far are kept in the cache"):
         found = extract_all(paths or [], tasks.split(",") if tasks else [], model_args, include)
     if found.is_first:
         for failure in found.failures:

@@ -130,7 +130,7 @@ def test_several_processes_get_the_same_options(choosers, monkeypatch):
     [command] = result.exception.args
     launcher = command.index("lmms_eval_stgridpool.run.quiet_launch")
     assert command[launcher + 1] == (
-        "stgridpool choose: stopped: all answers so far are kept in out/answers; give the same command again to go on"
+        "stgridpool choose: stopped: all answers so far are kept in out/answers; give the same command again to resume"
     )
     start = command.index("choose")
     assert command[start + 1 :] == ["a.mp4", "--checkpoint", "ckpt", *words[1:], "--json"]

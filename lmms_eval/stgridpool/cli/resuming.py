@@ -1,4 +1,4 @@
-"""What the last line says where a user stops a command that can go on later."""
+"""What the last line says where a user stops a command that can resume."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ def stopped(command: str, kept: str) -> str:
         command: Name of the command.
         kept: What is kept, and where: "all answers so far are kept in FOLDER".
     """
-    return f"stgridpool {command}: stopped: {kept}; give the same command again to go on"
+    return f"stgridpool {command}: stopped: {kept}; give the same command again to resume"
 
 
 @contextmanager
-def going_on(command: str, kept: str) -> Iterator[None]:
+def resumable(command: str, kept: str) -> Iterator[None]:
     """Say so where Ctrl-C leaves the block.
 
     Args:

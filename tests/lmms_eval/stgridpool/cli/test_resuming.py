@@ -44,7 +44,7 @@ def test_a_stopped_sweep_says_what_is_kept(monkeypatch, more, folder):
     result = CliRunner().invoke(app, words)
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr.splitlines()[-1] == (
-        f"stgridpool sweep: stopped: all answers so far are kept in {folder}; give the same command again to go on"
+        f"stgridpool sweep: stopped: all answers so far are kept in {folder}; give the same command again to resume"
     )
 
 
@@ -54,7 +54,7 @@ def test_a_stopped_reproduction_says_what_is_kept(monkeypatch):
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == (
         "stgridpool reproduce: stopped: finished runs and all answers so far are kept in out; "
-        "give the same command again to go on"
+        "give the same command again to resume"
     )
 
 
