@@ -1,4 +1,4 @@
-"""What a method makes of a video in a native model of transformers, counted without its weights.
+"""What a method leaves of a video in a native model of transformers, counted without its weights.
 
 The tokens of such a model depend on the size of the frames, and sometimes on their number, so that a plan is about one
 video. The checkpoint's own processor says how many they are, from frames without pixels.
@@ -120,7 +120,7 @@ class NativePlanner:
         return self._outline(frames, made, total, TEXT_TOKENS + self._text_between(record))
 
     def plan(self, compressor: Compressor, frames: int) -> Planned:
-        """Count what a method makes of `frames` frames.
+        """Count what a method leaves of `frames` frames.
 
         Raises:
             ValueError: If the family cannot run the method, it is not deep enough for it, or there are too few tokens

@@ -1,4 +1,4 @@
-"""What a method makes of a video whose sizes are known, counted without running a model."""
+"""What a method leaves of a video whose sizes are known, counted without running a model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Planned:
-    """What a method makes of a number of frames; None where the tokens decide.
+    """What a method leaves of a number of frames; None where the tokens decide.
 
     Attributes:
         compressor: The method with its options.
@@ -81,7 +81,7 @@ class Planned:
 
 
 def plan_video(compressor: Compressor, video: Outline, size: DecoderSize, longest: int | None) -> Planned:
-    """Count what a method makes of a video.
+    """Count what a method leaves of a video.
 
     Args:
         compressor: The method, its options for the depth of the model settled.

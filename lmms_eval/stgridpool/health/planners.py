@@ -29,7 +29,7 @@ class AnyPlanner(Protocol):
         """Return the sizes of the video with a number of frames."""
 
     def plan(self, compressor: Compressor, frames: int) -> Planned:
-        """Count what a method makes of a number of frames."""
+        """Count what a method leaves of a number of frames."""
 
     def fit(self, compressor: Compressor, most_tokens: int) -> int:
         """Return the largest number of frames of which at most `most_tokens` enter the language model."""

@@ -1,4 +1,4 @@
-"""What a method makes of a video, counted without running a model."""
+"""What a method leaves of a video, counted without running a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,7 +105,7 @@ class Planner:
         return Outline(frames, self.reference, frames, self.newline_position)
 
     def plan(self, compressor: Compressor, frames: int) -> Planned:
-        """Count what a method makes of `frames` frames.
+        """Count what a method leaves of `frames` frames.
 
         Raises:
             ValueError: If the model is not deep enough for it, or there are too few tokens for its options.
