@@ -16,6 +16,7 @@ from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.run.context_length import length_warnings
 from lmms_eval_stgridpool.swept import Swept
 from lmms_eval_stgridpool.video_hf import VideoHf
+from stgridpool import build_compressor
 from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.equal_budget import Reference
 from stgridpool.timing import StageTimer
@@ -31,8 +32,11 @@ class SweptModel(Swept, LlavaVideo):
         return self.model.reference(), self.arguments.most_frames
 
     def own_choice(self) -> tuple[str, dict[str, Any]]:
-        """See `Swept`."""
-        return self.model.language_model.config.mm_spatial_pool_mode, {}
+        """See `Swept`; the pooling of a LLaVA checkpoint is a method of its own, while that of NVILA has no name."""
+        mode = self.model.language_model.config.mm_spatial_pool_mode
+        if build_compressor(mode) == self.model.own_pooling():
+            return mode, {}
+        return "none", {"own_pooling": True}
 
     def warn_of_length(self, choices: Sequence[Choice]) -> None:
         """See `Swept`."""

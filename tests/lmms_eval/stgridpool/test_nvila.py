@@ -139,6 +139,15 @@ def test_every_compressor_keeps_what_it_planned(swept, ask, name):
         assert (fact["visual_tokens"], fact["newline_tokens"]) == (72, 8)
 
 
+def test_the_uncompressed_run_of_a_sweep_keeps_the_pooling_of_the_checkpoint(swept, ask):
+    model = swept["none"]
+    name, options = model.own_choice()
+    assert (name, options) == ("none", {"own_pooling": True})
+    [own] = model.for_each([build_compressor(name, **options)])
+    [fact] = facts(ask(own, "generate_until", [{"visuals": ["v2.mp4"]}]))
+    assert (fact["visual_tokens"], fact["newline_tokens"]) == (18, 2)
+
+
 def test_the_version_of_a_checkpoint_covers_its_parts(nvila, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(nvila, folder)
