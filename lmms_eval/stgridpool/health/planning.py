@@ -54,14 +54,18 @@ class Planner:
             ValueError: If the checkpoint cannot be read, or contradicts itself.
         """
         from llava.model.checkpoint import read_checkpoint  # noqa: PLC0415 - imports transformers, for seconds
+        from llava.nvila.checkpoint import NvilaCheckpoint  # noqa: PLC0415
 
         found = read_checkpoint(checkpoint_folder(checkpoint), overwrites=overwrites)
-        config: Any = found.config
-        outline = found.outline()
-        side = outline.projected_side
-        reference = Reference(outline.own_pooling, (side, side), config.num_hidden_layers)
-        position = outline.newline_position()
-        return cls(reference, DecoderSize.of(config), position, config.tokenizer_model_max_length)
+        planner = None if isinstance(found, NvilaCheckpoint) else cls.of_settings(vars(found.config))
+        return planner or cls.of_model(found.outline())
+
+    @classmethod
+    def of_model(cls, model: Any) -> "Planner":
+        """Read the same off a model in LLaVA's terms, which need not have weights."""
+        side, config = model.projected_side, model.config
+        reference = Reference(model.own_pooling, (side, side), config.num_hidden_layers)
+        return cls(reference, DecoderSize.of(config), model.newline_position(), config.tokenizer_model_max_length)
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> "Planner | None":

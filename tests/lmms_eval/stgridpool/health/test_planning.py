@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llava.model.builder import load_pretrained_model
+from llava.model.checkpoint import read_checkpoint
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run.checkpoint_checks import read_checkpoint_settings
 from stgridpool import NSP, STTM, Average, Bilinear, FastV, NoCompression, VisionZip
@@ -67,8 +68,9 @@ def test_cost_follows_from_the_counts(planner):
 @pytest.mark.parametrize("overwrites", [{}, {"mm_newline_position": "no_token", "tokenizer_model_max_length": 77}])
 def test_settings_alone_say_the_same_as_the_checkpoint(overwrites):
     settings = json.loads(Path(MINIATURE, "config.json").read_text()) | overwrites
-    found, expected = Planner.of_settings(settings), Planner.of(MINIATURE, overwrites)
-    assert vars(found) == vars(expected)
+    found = Planner.of_settings(settings)
+    expected = Planner.of_model(read_checkpoint(Path(MINIATURE), overwrites=overwrites).outline())
+    assert vars(found) == vars(expected) == vars(Planner.of(MINIATURE, overwrites))
 
 
 def test_released_checkpoints_are_planned_from_their_settings():
@@ -100,6 +102,12 @@ def test_settings_of_nvila_say_the_same_as_the_checkpoint(golden, name, overwrit
     _, settings = read_checkpoint_settings(folder)
     found, expected = Planner.of_settings({**settings, **overwrites}), Planner.of(folder, overwrites)
     assert vars(found) == vars(expected)
+
+
+def test_what_the_settings_leave_out_is_read_off_the_model(golden):
+    folder, overwrites = golden / "nvila" / "ckpt-video", {"mm_newline_position": "no_token"}
+    model = read_checkpoint(folder, overwrites=overwrites).outline()
+    assert vars(Planner.of(str(folder), overwrites)) == vars(Planner.of_model(model))
 
 
 TSP = {"_target_": "llava.model.encoders.TSPVideoEncoder", "pool_sizes": [[8, 1, 1]]}
