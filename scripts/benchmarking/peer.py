@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,8 +26,8 @@ from rich.table import Table
 from benchmarking.measuring import device_name, synchronise
 from benchmarking.reporting import add_output_options, report
 
-SCRIPTS = Path(__file__).resolve().parents[1]
 MODELS = ("llava_vid", "llava_video")
+CLIP_SECONDS = (8, 16)  # the shortest and the longest
 QUESTION_END = {"post_prompt": "\nAnswer with the option's letter from the given choices directly."}
 
 
@@ -37,7 +36,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "peer",
         help="compare with lmms-eval's own llava_vid",
-        description="Clips with eight questions each are made by scripts/nano/make_data.py.",
+        description="Clips with eight questions each are made as scripts/nano/make_data.py makes them.",
     )
     parser.add_argument("--checkpoint", default="scripts/nano/checkpoint", help="folder (default: the miniature)")
     parser.add_argument("--clips", type=int, default=24, help="at least 2 (default: %(default)s)")
@@ -127,11 +126,11 @@ def print_peer(numbers: dict[str, Any]) -> None:
 def _make_questions(folder: Path, clips: int) -> tuple[list[dict[str, Any]], Path]:
     """Rows like Video-MME's, and the folder of their videos."""
     import pyarrow.parquet  # noqa: PLC0415 - loads only where it is needed
+    from nano.miniature.make_data import write_videomme  # noqa: PLC0415
 
     if clips < 2:
         raise SystemExit("--clips must be at least 2: the warm-up takes the last one")
-    command = [sys.executable, str(SCRIPTS / "nano" / "make_data.py"), str(folder)]
-    subprocess.run([*command, "--clips", str(clips), "--needles", "0"], check=True, stdout=subprocess.DEVNULL)
+    write_videomme(folder / "videomme", clips, CLIP_SECONDS, seed=0)
     [table] = (folder / "videomme").glob("*.parquet")
     return pyarrow.parquet.read_table(table).to_pylist(), folder / "videomme" / "data"
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -267,7 +268,7 @@ def test_the_run_ends_with_the_script(start, tmp_path, how, is_deaf):
     process = start("quiz", pids=tmp_path / "pids", is_deaf=is_deaf)
     while not (tmp_path / "pids").exists():
         assert process.poll() is None
-        os.sched_yield()
+        time.sleep(0.01)
     run = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
     process.send_signal(how)
     alive = left_running(run, LONG)

@@ -1,5 +1,6 @@
 """Clips, a checkpoint, requests, tasks and whole runs for the plug-in's tests."""
 
+import copy
 import gc
 import json
 import os
@@ -124,15 +125,18 @@ def make_model(checkpoint):
 
     One process reads the videos of all models, also after one has been closed, unless a test has it misbehave: starting
     it takes longer than reading. This thread starts it: one started by a model's thread would end with that thread.
-    What the first model imports is garbage for none of the collections that each `clean` makes.
+    What the first model imports is garbage for none of the collections that each `clean` makes. A checkpoint that is
+    loaded again as before, from the same files, is a copy of what was loaded first.
     """
-    from lmms_eval_stgridpool.llava_video import LlavaVideo
+    from lmms_eval_stgridpool import llava_video
 
     idle, plain_worker = [], reading_process.WORKER
     defaults = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
 
-    def make(kind=LlavaVideo, **arguments):
-        model = kind(**defaults | arguments)
+    def make(kind=llava_video.LlavaVideo, **arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(llava_video, "load_video_model", load)
+            model = kind(**defaults | arguments)
         if plain_worker == reading_process.WORKER:
             if not any(process.can_go_on for process in idle):
                 idle.append(reading_process.ReadingProcess())
@@ -140,6 +144,8 @@ def make_model(checkpoint):
             reader._idle, reader.close = idle, lambda: None
         freeze_once()
         return model
+
+    load = _copying(llava_video.load_video_model)
 
     @cache
     def freeze_once():
@@ -149,6 +155,23 @@ def make_model(checkpoint):
     yield make
     for process in idle:
         process.end()
+
+
+def _copying(load):
+    """Return a function that loads a checkpoint as `load` does, but copies what the same call has loaded before."""
+    loaded = {}
+
+    def load_copy(checkpoint, **options):
+        folders = [Path(checkpoint), *(Path(options[name]) for name in ("pool_head", "text_tower") if options[name])]
+        files = [file for folder in folders for file in sorted(folder.rglob("*"), key=str) if file.is_file()]
+        stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+        key = (str(checkpoint), repr(options), stamps)
+        if key not in loaded:
+            loaded[key] = load(checkpoint, **options)
+        tokenizer = loaded[key].tokenizer
+        return copy.deepcopy(loaded[key], {id(tokenizer): tokenizer})
+
+    return load_copy
 
 
 @pytest.fixture
@@ -190,7 +213,7 @@ def tasks(tmp_path_factory, clips):
 
     `clips` and `clips_choice` ask the same seven questions, `clips_bad_end` fails when it aggregates the answers to
     them, `clips_bad_document` has a question longer than the checkpoint takes, `one_long_video` asks about one of 90 s
-    and 30 of 5 s, `many_videos` asks 8 questions about each of 30, `traps` also about files that FFmpeg opens with a
+    and 10 of 5 s, `many_videos` asks 2 questions about each of 30, `traps` also about files that FFmpeg opens with a
     lot of memory, or never.
     """
     folder = tmp_path_factory.mktemp("tasks")
@@ -201,8 +224,8 @@ def tasks(tmp_path_factory, clips):
     names = {
         "quiz": QUIZ,
         "quiz_with_a_bad_question": QUIZ,
-        "one_long_video": ["long.mp4", *(f"short{index}.mp4" for index in range(30))],
-        "many_videos": [f"many{index // 8}.mp4" for index in range(240)],
+        "one_long_video": ["long.mp4", *(f"short{index}.mp4" for index in range(10))],
+        "many_videos": [f"many{index // 2}.mp4" for index in range(60)],
         "traps": ["v0.mp4", "huge.mp4", "v1.mp4", "waiting.mp4", "v2.mp4"],
     }
     write_traps(folder / "videos")

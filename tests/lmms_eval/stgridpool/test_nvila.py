@@ -131,7 +131,8 @@ def swept(nvila, tmp_path_factory):
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_every_compressor_keeps_what_it_planned(swept, ask, name):
     """The grid of a frame is 3 x 3; the number of tokens is what the plan says, or an error would be raised."""
-    [fact] = facts(ask(swept[name], "generate_until", [{"visuals": ["v2.mp4"]}]))
+    document = {"visuals": ["v2.mp4"], "gen_kwargs": {"max_new_tokens": 1}}
+    [fact] = facts(ask(swept[name], "generate_until", [document]))
     assert (fact["failure"], fact["frames"]) == (None, 8)
     assert fact["full_tokens"] == 18
     assert fact["visual_tokens"] > 0

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,6 @@ def test_inside_the_language_model_every_question_chooses_for_itself(make_model,
     assert model._setup["shares_prefix"] is False
 
 
-PROGRAM = Path(__file__).with_name("two_questions.py")
 BOTH = {
     "in front": {"compressor": "test_question:Asked", "compressor_args": {"retention": 0.2, "scope": "video"}},
     "inside": {"compressor": "fastv", "compressor_args": {"layer": 1, "retention": 0.2}},
@@ -110,11 +110,20 @@ ALTERNATELY = [
 
 
 @pytest.fixture(scope="module")
-def run_everywhere(start_programs, environments_of_ranks, checkpoint, clips, tmp_path_factory):
-    """Function that answers on one or two processes, for every run: texts by document, and tokens kept by rank."""
+def run_everywhere(start_programs, environments_of_ranks, make_model, checkpoint, clips, tmp_path_factory):
+    """Function that answers, in this process or on two, for every run: texts by document, and tokens kept by rank."""
+
+    def in_this_process(runs):
+        return [[two_questions.run(make_model(**one["arguments"]), one["documents"]) for one in runs]]
+
+    def on_processes(num_processes, runs):
+        output = tmp_path_factory.mktemp("two questions")
+        words = (two_questions.__file__, json.dumps({"runs": runs, "output": str(output)}))
+        started = start_programs(*[words] * num_processes, environments=environments_of_ranks(num_processes))
+        assert set(started.wait().statuses) == {0}, "".join(path.read_text() for path in started.logs[0])
+        return [json.loads((output / f"{rank}.json").read_text()) for rank in range(num_processes)]
 
     def run_everywhere(num_processes, runs):
-        output = tmp_path_factory.mktemp("two questions")
         common = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu"}
         runs = [
             {
@@ -123,10 +132,7 @@ def run_everywhere(start_programs, environments_of_ranks, checkpoint, clips, tmp
             }
             for arguments, documents in runs
         ]
-        words = (PROGRAM, json.dumps({"runs": runs, "output": str(output)}))
-        started = start_programs(*[words] * num_processes, environments=environments_of_ranks(num_processes))
-        assert set(started.wait().statuses) == {0}, "".join(path.read_text() for path in started.logs[0])
-        ranks = [json.loads((output / f"{rank}.json").read_text()) for rank in range(num_processes)]
+        ranks = in_this_process(runs) if num_processes == 1 else on_processes(num_processes, runs)
         answers = [
             {int(n): text for own in run for n, text in own["answers"].items()} for run in zip(*ranks, strict=True)
         ]
@@ -136,7 +142,10 @@ def run_everywhere(start_programs, environments_of_ranks, checkpoint, clips, tmp
         ]
         return answers, kept
 
-    return run_everywhere
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)  # compressors are imported from there, as in the program
+        two_questions = import_module("two_questions")
+        yield run_everywhere
 
 
 @pytest.fixture(scope="module")

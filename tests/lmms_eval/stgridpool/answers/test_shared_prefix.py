@@ -68,7 +68,9 @@ def swept(checkpoint, clips, tmp_path_factory):
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_every_compressor(swept, ask, compressor):
     """A prefix is shared unless the compressor looks at the question; answers are those of the whole prompts."""
-    documents = [{"visuals": ["v2.mp4"], "context": text} for text in QUESTIONS[:2]]
+    documents = [
+        {"visuals": ["v2.mp4"], "context": text, "gen_kwargs": {"max_new_tokens": 2}} for text in QUESTIONS[:2]
+    ]
     shared, plain = (texts(ask(swept[shares][compressor], "generate_until", documents)) for shares in (True, False))
     assert shared == plain
 

@@ -16,13 +16,12 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from llava.reading_process import ReadingProcess
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 
-READING = [ReadingProcess()]  # for all models: starting it takes longer than reading
 RANK, WORLD_SIZE = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def run(arguments, documents):
-    model, kept = LlavaVideo(**arguments), []
-    model.encoder.loader._reader._idle = READING
+def run(model, documents):
+    """Ask a model, and return this rank's entry of a file."""
+    kept = []
     note_kept(model._answerer, kept)
     model.task_dict["task"] = {"test": documents}
     numbers = range(RANK, len(documents), WORLD_SIZE)
@@ -54,6 +53,10 @@ def note_kept(answerer, kept):
 
 
 if __name__ == "__main__":
-    job = json.loads(sys.argv[1])
-    found = [run(**one) for one in job["runs"]]
+    job, found = json.loads(sys.argv[1]), []
+    reading = [ReadingProcess()]  # for all models: starting it takes longer than reading
+    for one in job["runs"]:
+        model = LlavaVideo(**one["arguments"])
+        model.encoder.loader._reader._idle = reading
+        found.append(run(model, one["documents"]))
     Path(job["output"], f"{RANK}.json").write_text(json.dumps(found))

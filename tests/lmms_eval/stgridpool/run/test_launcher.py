@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from processes import left_running
 
 IMPORTS = """
-import os, sys, threading
+import os, sys, threading, time
 from lmms_eval_stgridpool.run.launcher import end_with_launcher
 parent = os.getppid()
 """
@@ -23,7 +24,7 @@ os.rename(os.path.join(sys.argv[1], f"{os.getpid()}.tmp"), os.path.join(sys.argv
 """
 ORPHANED = """
 while os.getppid() == parent:
-    os.sched_yield()
+    time.sleep(0.01)
 """
 END = """
 end_with_launcher()
@@ -50,7 +51,7 @@ def launch(tmp_path):
         started.append(psutil.Process(process.pid))
         while len(found := list(ready.glob("*.ready"))) < ranks:
             assert process.poll() is None
-            os.sched_yield()
+            time.sleep(0.01)
         started.extend(psutil.Process(int(file.stem)) for file in found)
         return process, started[1:]
 
@@ -93,7 +94,7 @@ def test_a_process_that_no_launcher_started_goes_on(launch, tmp_path):
     shell.kill()
     shell.wait(LONG)
     while rank.ppid() == shell.pid:
-        os.sched_yield()
+        time.sleep(0.01)
     assert rank.is_running()
     assert rank.status() != psutil.STATUS_ZOMBIE
 
@@ -115,7 +116,7 @@ def test_ranks_end_with_torchrun_that_is_killed(start_programs, tmp_path):
     started = start_programs(command)
     while len(ready := list(tmp_path.glob("*.ready"))) < 2:
         assert psutil.pid_exists(started.processes[0])
-        os.sched_yield()
+        time.sleep(0.01)
     ranks = [psutil.Process(int(file.stem)) for file in ready]
     os.kill(started.processes[0], signal.SIGKILL)
     assert started.wait().statuses == [-signal.SIGKILL]
