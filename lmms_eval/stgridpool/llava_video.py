@@ -7,7 +7,7 @@ from llava.model.checkpoint_files import checkpoint_folder, read_json
 from llava.nvila.layout import nvila_folder
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.health.planning import Planner
-from lmms_eval_stgridpool.run.context_length import length_warning
+from lmms_eval_stgridpool.run.context_length import too_long
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from stgridpool.model import VideoModel
 
@@ -45,7 +45,9 @@ class LlavaVideo(EvaluatedModel):
         )
 
     def _warn_of_own_length(self) -> None:
-        """Warn if the longest videos do not fit into the checkpoint's context with the compressor of the arguments."""
-        planner = Planner.of(self.arguments.pretrained, self.arguments.overwrites())
-        if (warning := length_warning(planner, self.arguments)) is not None:
-            logger.warning(warning)
+        """Warn if the longest videos may not fit into the checkpoint's context with the compressor of the arguments."""
+        own = self.arguments
+        planner = Planner.of(own.pretrained, own.overwrites())
+        found = too_long(planner, own.build_compressor(), own.compressor, own.most_frames)
+        if found is not None:
+            logger.warning(found.text)

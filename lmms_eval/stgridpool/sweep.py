@@ -13,7 +13,7 @@ from loguru import logger
 from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.llava_video import LlavaVideo
-from lmms_eval_stgridpool.run.context_length import length_warnings
+from lmms_eval_stgridpool.run.context_length import too_long
 from lmms_eval_stgridpool.swept import Swept
 from lmms_eval_stgridpool.video_hf import VideoHf
 from stgridpool import build_compressor
@@ -42,8 +42,10 @@ class SweptModel(Swept, LlavaVideo):
         """See `Swept`."""
         if self.rank == 0:
             planner = Planner.of(self.arguments.pretrained, self.arguments.overwrites())
-            for warning in length_warnings(planner, self.arguments, choices):
-                logger.warning(warning)
+            for choice in choices:
+                found = too_long(planner, choice.build(), choice.name, self.arguments.most_frames)
+                if found is not None:
+                    logger.warning(f"{choice.folder}: {found.text}")
 
     def _warn_of_own_length(self) -> None:
         """Leave it to `warn_of_length`: no question is answered with the compressor of the arguments."""

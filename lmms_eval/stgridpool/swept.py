@@ -72,7 +72,7 @@ class Swept(EvaluatedModel):
 
     @abstractmethod
     def warn_of_length(self, choices: Sequence[Choice]) -> None:
-        """Warn if the longest videos do not fit into the checkpoint's context with some of the compressors.
+        """Warn if the longest videos may not fit into the checkpoint's context with some of the compressors.
 
         Args:
             choices: The compressors.

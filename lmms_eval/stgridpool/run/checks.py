@@ -85,7 +85,7 @@ def check_run(
     checked = CheckedModel.of(given, model)
     check_spreading(checked.arguments, processes)
     warnings = check_videos(tables, asked, checked.most_missing)
-    checked.check_length()
+    warnings += checked.check_length()
     return Checked(checked.arguments.MODEL, check_devices(checked.arguments, processes, machines, on_cpu), warnings)
 
 
@@ -135,21 +135,27 @@ class CheckedModel:
             return None
         return Planner.of_settings({**self.settings, **self.arguments.overwrites()})
 
-    def check_length(self) -> None:
+    def check_length(self) -> tuple[str, ...]:
         """Check that the longest videos fit into the checkpoint's context.
 
         Shorter videos have fewer frames, so that a run which could succeed gives the same answers with fewer frames.
 
+        Returns:
+            A warning if it depends on the text whether they fit.
+
         Raises:
-            ValueError: If they do not; the message says what would.
+            ValueError: If the videos alone do not fit; the message says what would.
         """
-        from lmms_eval_stgridpool.run.context_length import length_warning  # noqa: PLC0415 - imports torch
+        from lmms_eval_stgridpool.run.context_length import too_long  # noqa: PLC0415 - imports torch
 
         planner = self.planner()
         if planner is None or not isinstance(self.arguments, LlavaArguments):
-            return
-        if (warning := length_warning(planner, self.arguments)) is not None:
-            raise ValueError(warning)
+            return ()
+        own = self.arguments
+        found = too_long(planner, own.build_compressor(), own.compressor, own.most_frames)
+        if found is not None and found.is_certain:
+            raise ValueError(found.text)
+        return () if found is None else (found.text,)
 
 
 def _class_for(model: str | None, given: Mapping[str, Any], settings: Mapping[str, Any] | None) -> type[Arguments]:

@@ -62,36 +62,38 @@ class Compared:
         check_spreading(model.arguments, self.processes)
         return model, choices
 
-    def check_rest(self, model: CheckedModel, choices: Sequence[Choice]) -> None:
+    def check_rest(self, model: CheckedModel, choices: Sequence[Choice]) -> tuple[str, ...]:
         """Check whether the longest videos fit into the checkpoint's context with every compressor, and the devices.
 
+        Returns:
+            A warning for each compressor with which it depends on the text whether they fit.
+
         Raises:
-            ValueError: If they do not fit, or a device is not there.
+            ValueError: If the videos alone do not fit, or a device is not there.
         """
-        from lmms_eval_stgridpool.comparison.choice import at_retentions  # noqa: PLC0415 - imports torch
-        from lmms_eval_stgridpool.run.context_length import length_warnings  # noqa: PLC0415 - imports torch
-
-        arguments, planner = model.arguments, model.planner()
+        planner, arguments = model.planner(), model.arguments
+        warnings: tuple[str, ...] = ()
         if planner is not None and isinstance(arguments, LlavaArguments):
-            if self.retention:
-                reference, frames = planner.reference, arguments.most_frames
-                choices, _ = at_retentions(choices, self.retention, self.retention_of, reference, frames)
-            for warning in length_warnings(planner, arguments, choices):
-                raise ValueError(warning)
-            if self.has_own:
-                _check_own_length(planner, arguments.most_frames)
+            warnings = self._check_lengths(planner, choices, arguments.most_frames)
         check_devices(arguments, self.processes, on_cpu=is_on_cpu())
+        return warnings
 
+    def _check_lengths(self, planner: Planner, choices: Sequence[Choice], frames: int) -> tuple[str, ...]:
+        from lmms_eval_stgridpool.comparison.choice import at_retentions  # noqa: PLC0415 - imports torch
+        from lmms_eval_stgridpool.run.context_length import too_long  # noqa: PLC0415 - imports torch
 
-def _check_own_length(planner: Planner, frames: int) -> None:
-    own = planner.reference.own_pooling
-    planned = planner.plan(own, frames)
-    if planned.fits is False:
-        raise ValueError(
-            f"uncompressed: {frames} frames make a prompt of about {planned.positions} tokens, and the checkpoint "
-            f"takes prompts of {planner.longest}: use max_frames_num={planner.most_frames(own)}, or a longer context "
-            f"with max_length={planned.positions}"
-        )
+        if self.retention:
+            choices, _ = at_retentions(choices, self.retention, self.retention_of, planner.reference, frames)
+        methods = {choice.folder: (choice.build(), choice.name) for choice in choices}
+        if self.has_own:
+            methods["uncompressed"] = planner.reference.own_pooling, "bilinear"
+        warnings = []
+        for name, method in methods.items():
+            found = too_long(planner, *method, frames)
+            if found is not None and found.is_certain:
+                raise ValueError(f"{name}: {found.text}")
+            warnings += [] if found is None else [f"{name}: {found.text}"]
+        return tuple(warnings)
 
 
 def check_sweep(
@@ -117,8 +119,7 @@ def check_sweep(
     found = [(one, check_table(one)) for one in _task_files(tasks, include)]
     model, choices = compared.check_model()
     warnings = check_videos(found, Asked(limit), model.most_missing)
-    compared.check_rest(model, choices)
-    return warnings
+    return warnings + compared.check_rest(model, choices)
 
 
 def check_search(
@@ -134,8 +135,7 @@ def check_search(
     model, choices = compared.check_model()
     videos = {str(inputs[0]): [question.video for question in questions]}
     warnings = check_paths(videos, model.most_missing)
-    compared.check_rest(model, choices)
-    return warnings
+    return warnings + compared.check_rest(model, choices)
 
 
 def _task_files(tasks: str, include: Path | None) -> list[TaskFile]:

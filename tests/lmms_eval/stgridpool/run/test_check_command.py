@@ -8,6 +8,7 @@ import pytest
 
 from lmms_eval_stgridpool.run import check_command, device_checks
 from lmms_eval_stgridpool.run.checks import check_run
+from lmms_eval_stgridpool.run.task_checks import Asked
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
 RIGHT = f"pretrained={MINIATURE},compressor=nsp,max_frames_num=8"
@@ -94,11 +95,16 @@ def test_features_in_a_cache_serve_without_videos():
     assert "2 of 2 videos are missing" in checked.warnings[0]
 
 
-def test_the_fewest_frames_that_are_refused_are_one_more_than_the_repair_names():
+def test_videos_are_refused_if_they_do_not_fit_without_text_and_warned_of_if_the_text_decides():
+    """Frames have 56 tokens with their newlines, and the checkpoint takes 2000."""
     short = "pretrained=short,compressor=none,max_frames_num="
-    assert check_run("videomme_local", f"{short}34").model == "llava_video"
-    with pytest.raises(ValueError, match="35 frames make a prompt of about 2024 tokens"):
-        check_run("videomme_local", f"{short}35")
+    asked = Asked(limit=2)  # both videos are there
+    assert check_run("videomme_local", f"{short}34", asked=asked).warnings == ()  # 1904 and 64
+    [warning] = check_run("videomme_local", f"{short}35", asked=asked).warnings  # 1960
+    assert "35 frames make a prompt of about 2024 tokens" in warning
+    assert "questions about long videos with more than 40 tokens of text may fail; use " in warning
+    with pytest.raises(ValueError, match=r"36 frames .* questions about long videos will fail"):  # 2016
+        check_run("videomme_local", f"{short}36", asked=asked)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.health.planning import Planner
-from lmms_eval_stgridpool.run.context_length import length_warning, length_warnings
+from lmms_eval_stgridpool.run.context_length import too_long
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
-from stgridpool import Bilinear
+from stgridpool import Bilinear, Random
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference
 
@@ -24,7 +23,8 @@ def planner_of(newlines="no_token", longest=32768):
 
 def warning(compressor, frames, longest=32768, newlines="no_token", **more):
     arguments = LlavaArguments(pretrained="x", compressor=compressor, max_frames_num=frames, **more)
-    return length_warning(planner_of(newlines, longest), arguments)
+    found = too_long(planner_of(newlines, longest), arguments.build_compressor(), compressor, frames)
+    return found and found.text
 
 
 @pytest.mark.parametrize(("compressor", "pooled"), [("ptg", "ptg+bilinear"), ("none", "bilinear")])
@@ -78,10 +78,25 @@ def test_methods_may_refuse_some_numbers_of_frames():
     assert warning("temporal_average", 64, longest=100, compressor_args={"retention": 0.1}) is None
 
 
-def test_a_sweep_is_warned_of_the_compressors_that_it_names():
-    """The compressor of the arguments, which is ptg here, answers nothing in a sweep."""
-    arguments = LlavaArguments(pretrained="x", compressor="ptg", max_frames_num=64)
-    choices = [Choice.parse(words) for words in ("bilinear", "none", 'sttm:{"layer":0,"retention":0.5}')]
-    [said] = length_warnings(planner_of(), arguments, choices)
-    assert said.startswith("none: 64 frames make a prompt of about 46720 tokens")  # 64 * 27 * 27, and 64 of text
-    assert "use compressor=bilinear, max_frames_num=44, " in said
+@pytest.mark.parametrize(
+    ("longest", "newlines", "fails"),
+    [
+        (780, "no_token", "will fail"),  # 4 frames of 195 tokens and no text
+        (781, "no_token", "with more than 1 tokens of text may fail"),
+        (843, "no_token", "with more than 63 tokens of text may fail"),
+    ],
+)
+def test_only_the_text_beside_a_video_may_decide(longest, newlines, fails):
+    """A video whose own tokens fit is not refused."""
+    planner = planner_of(newlines, longest)
+    found = too_long(planner, Random(tokens=780), "random", 4)
+    assert f"questions about long videos {fails}; use " in found.text
+    assert found.is_certain == (fails == "will fail")
+
+
+def test_newlines_that_may_fall_away_refuse_nothing():
+    """Of 4 frames of 14 x 14, 100 tokens leave between 8 and 56 rows, each with a newline."""
+    method = Random(tokens=100)
+    assert too_long(planner_of("grid", 100 + 56), method, "random", 4).is_certain is False
+    assert too_long(planner_of("grid", 101), method, "random", 4).is_certain is False
+    assert too_long(planner_of("grid", 100), method, "random", 4).is_certain is True

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,11 +99,11 @@ MISTAKES = {
         "none: 64 frames make a prompt of about 3648 tokens, and the checkpoint takes prompts of 2000: questions about "
         "long videos will fail; use compressor=bilinear, max_frames_num=34, ...",
     ),
-    # 100 frames of 4 x 4 tokens and 4 newlines, and 64 of text: 2064; 96 * 20 + 64 = 1984
+    # 100 frames of 4 x 4 tokens and 4 newlines are 2000; 96 * 20 + 64 = 1984
     "too many frames for the checkpoint as it is": (
         sweep("nsp", "--uncompressed", model_args="pretrained=short,max_frames_num=100"),
-        "uncompressed: 100 frames make a prompt of about 2064 tokens, and the checkpoint takes prompts of 2000: use "
-        "max_frames_num=96, or a longer context with max_length=2064",
+        "uncompressed: 100 frames make a prompt of about 2064 tokens, and the checkpoint takes prompts of 2000: "
+        "questions about long videos will fail; use max_frames_num=96, ...",
     ),
     "one model on several processes": (
         sweep("nsp", "--processes", "2", model_args=f"pretrained={MINIATURE},device_map=auto"),
@@ -195,11 +196,16 @@ def test_what_is_right_is_let_through():
 
 
 def test_a_retention_may_make_long_videos_fit():
-    """Of 100 frames, half of 16 tokens with a newline for each of up to 4 rows are 1264 with the text, all are 2064."""
-    short = "pretrained=short,max_frames_num=100"
-    assert check_sweep(Compared(("random",), short, (0.5,)), "videomme_local", limit=2) == ()
-    with pytest.raises(ValueError, match=r"^random@1: 100 frames make a prompt of about 2064 tokens"):
-        check_sweep(Compared(("random",), short, (1.0,)), "videomme_local", limit=2)
+    """Of frames with 16 tokens and up to 4 newlines, for a checkpoint that takes 2000 tokens."""
+    half, whole = (
+        Compared(("random",), "pretrained=short,max_frames_num=100", (share,), "layer_average") for share in (0.5, 1.0)
+    )
+    assert check_sweep(half, "videomme_local", limit=2) == ()  # 800, at most 400, and 64 of text
+    [warning] = check_sweep(whole, "videomme_local", limit=2)  # 1600, at most 400, and 64 of text
+    assert warning.startswith("random@1: 100 frames make a prompt of about 2064 tokens")
+    more = replace(whole, model_args="pretrained=short,max_frames_num=126")  # 2016 without newlines
+    with pytest.raises(ValueError, match=r"^random@1: 126 frames .* questions about long videos will fail"):
+        check_sweep(more, "videomme_local", limit=2)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
