@@ -69,7 +69,10 @@ def read_task_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as a task file: {' '.join(str(error).split())}") from error
     if not isinstance(own, dict):
-        raise ValueError(f"{path} must hold settings such as task: NAME, got {type(own).__name__}")
+        raise ValueError(
+            f"{path} must hold settings such as task: NAME, got {type(own).__name__}: lmms-eval reads every .yaml file "
+            "there and fails on this one, so move it, or let its name end in .yml"
+        )
     given = own.pop("include", [])
     settings: dict[str, Any] = {}
     for name in reversed([given] if isinstance(given, str) else given):
