@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval_stgridpool.run.arguments import Arguments
-from lmms_eval_stgridpool.run.checkpoint_checks import LLAVA, NATIVE, model_for, read_checkpoint_settings
+from lmms_eval_stgridpool.run.checkpoint_checks import (
+    LLAVA,
+    NATIVE,
+    QUICK_S,
+    SlowHubError,
+    model_for,
+    read_checkpoint_settings,
+)
 from lmms_eval_stgridpool.run.device_checks import check_devices, check_spreading
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import parse_model_args
@@ -84,8 +91,7 @@ def check_run(
     tables = [(one, check_table(one)) for one in tasks]
     checked = CheckedModel.of(given, model)
     check_spreading(checked.arguments, processes)
-    warnings = check_videos(tables, asked, checked.most_missing)
-    warnings += checked.check_length()
+    warnings = checked.warnings + check_videos(tables, asked, checked.most_missing) + checked.check_length()
     return Checked(checked.arguments.MODEL, check_devices(checked.arguments, processes, machines, on_cpu), warnings)
 
 
@@ -95,11 +101,13 @@ class CheckedModel:
 
     Attributes:
         arguments: The arguments, with what the checkpoint decides.
-        settings: The settings of the checkpoint's config.json; None if no checkpoint is named.
+        settings: The settings of the checkpoint's config.json; None if they are not known.
+        warnings: Why they are not known.
     """
 
     arguments: Arguments
     settings: Mapping[str, Any] | None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, given: Mapping[str, Any], model: str | None = None) -> CheckedModel:
@@ -113,14 +121,18 @@ class CheckedModel:
             ValueError: If an argument or the checkpoint cannot work, or a package is not installed.
             TypeError: If a path is a number.
         """
-        settings: Mapping[str, Any] | None = None
+        settings, warnings = None, tuple[str, ...]()
         if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
-            _, settings = read_checkpoint_settings(given["pretrained"])
+            try:
+                _, settings = read_checkpoint_settings(given["pretrained"], QUICK_S)
+            except SlowHubError as error:
+                runs = model or LLAVA
+                warnings = (f"{error}: it is not checked, and {runs} is to run it (otherwise name another --model)",)
         arguments = _class_for(model, given, settings).parse(given)
         if settings is not None and isinstance(arguments, LlavaArguments):
             arguments = arguments.for_checkpoint(settings)
         _check_packages(arguments)
-        return cls(arguments, settings)
+        return cls(arguments, settings, warnings)
 
     @property
     def most_missing(self) -> float | None:

@@ -119,7 +119,7 @@ def check_sweep(
     found = [(one, check_table(one)) for one in _task_files(tasks, include)]
     model, choices = compared.check_model()
     warnings = check_videos(found, Asked(limit), model.most_missing)
-    return warnings + compared.check_rest(model, choices)
+    return model.warnings + warnings + compared.check_rest(model, choices)
 
 
 def check_search(
@@ -135,7 +135,7 @@ def check_search(
     model, choices = compared.check_model()
     videos = {str(inputs[0]): [question.video for question in questions]}
     warnings = check_paths(videos, model.most_missing)
-    return warnings + compared.check_rest(model, choices)
+    return model.warnings + warnings + compared.check_rest(model, choices)
 
 
 def _task_files(tasks: str, include: Path | None) -> list[TaskFile]:

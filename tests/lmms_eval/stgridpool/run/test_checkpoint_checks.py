@@ -1,13 +1,15 @@
 """What is said about a checkpoint that has to be downloaded; the hub is a stand-in."""
 
 import json
+import shutil
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from lmms_eval_stgridpool.run import checkpoint_checks
-from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings
+from lmms_eval_stgridpool.run import check_command, checkpoint_checks
+from lmms_eval_stgridpool.run.checkpoint_checks import SlowHubError, model_for, read_checkpoint_settings
+from lmms_eval_stgridpool.run.checks import CheckedModel
 
 NAME = "nobody/no-such-checkpoint"
 
@@ -15,16 +17,19 @@ NAME = "nobody/no-such-checkpoint"
 @pytest.fixture
 def hub(monkeypatch):
     """Function that sets what the hub does when it is asked for a file."""
+    seen = []
     monkeypatch.setattr(checkpoint_checks, "HF_HUB_OFFLINE", False)
 
     def answer(result):
-        def download(name, file, etag_timeout):
-            assert (name, file) == (NAME, "config.json")
+        def look(url, timeout):
+            assert url.endswith(f"/{NAME}/resolve/main/config.json")
+            seen.append(timeout)
             if isinstance(result, Exception):
                 raise result
-            return result
 
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", look)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file, etag_timeout: result)
+        return seen
 
     return answer
 
@@ -45,8 +50,60 @@ def hub(monkeypatch):
 )
 def test_the_cause_is_named(hub, error, message):
     hub(error)
-    with pytest.raises(ValueError, match=f"^{NAME} is no folder in .* and not in the hub's cache, {message}"):
+    with pytest.raises(ValueError, match=f"^{NAME} is not a folder in .* and not in the hub's cache, {message}"):
         read_checkpoint_settings(NAME)
+
+
+def error_of_the_client(cause):
+    """An error as the hub's client raises it: around that of its library, and Python's own."""
+    error = HfHubHTTPError.__bases__[0]("timed out")
+    error.__cause__ = RuntimeError()
+    error.__cause__.__context__ = cause
+    return error
+
+
+def test_a_slow_answer_is_none(hub):
+    seen = hub(error_of_the_client(TimeoutError()))
+    with pytest.raises(SlowHubError, match=r"and the hub has not answered in 30 seconds$"):
+        read_checkpoint_settings(NAME)
+    checked = CheckedModel.of({"pretrained": NAME, "compressor": "none", "max_frames_num": 10_000})
+    assert seen == [30, 2]
+    assert (checked.settings, checked.arguments.MODEL) == (None, "llava_video")
+    [warning] = checked.warnings
+    assert warning.endswith(
+        "in 2 seconds: it is not checked, and llava_video is to run it (otherwise name another --model)"
+    )
+    assert CheckedModel.of({"pretrained": NAME, "compressor": "none"}, "video_hf").arguments.MODEL == "video_hf"
+
+
+def test_a_network_that_is_not_there_is_named(hub):
+    hub(error_of_the_client(ConnectionRefusedError()))
+    with pytest.raises(ValueError, match="and the hub does not give it"):
+        CheckedModel.of({"pretrained": NAME})
+
+
+def test_one_name_is_checked_for_the_script_and_again_for_lmms_eval(hub, tmp_path, monkeypatch):
+    """The first check leaves a folder in the hub's cache that holds config.json alone."""
+    cached = tmp_path / "cached"
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["X"], "model_type": "internvl"}))
+    hub(str(cached / "config.json"))
+    monkeypatch.setattr(checkpoint_checks, "local_folder", lambda _: cached if cached.exists() else None)
+    monkeypatch.delenv("RANK", raising=False)
+    (tmp_path / "quiz.yaml").write_text("task: quiz\ndataset_path: owner/quiz\n")
+
+    def look(url, timeout):
+        cached.mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "config.json", cached)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", look)
+    words = [f"--include_path={tmp_path}", "quiz", NAME, "none", "max_frames_num=8"]
+    _, model, task, folder, *_ = check_command.check("evaluate.sh", words)
+    assert (model, task, folder) == ("video_hf", "quiz", str(tmp_path))
+    assert cached.is_dir()
+    given = f"pretrained={NAME},compressor=none,max_frames_num=8"
+    check_command.check_command_line(
+        ["--model", model, "--model_args", given, "--tasks", task, "--include_path", folder]
+    )
 
 
 def test_the_settings_of_the_hub_say_which_model_runs_a_checkpoint(hub, tmp_path):

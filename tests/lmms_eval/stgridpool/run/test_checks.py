@@ -119,12 +119,12 @@ MISTAKES = {
     ),
     "half of a hub name": (
         words(model="LLaVA-Video-7B-Qwen2"),
-        "LLaVA-Video-7B-Qwen2 is no folder in ... and not in the hub's cache: name a folder, or download it first: hf "
-        "download LLaVA-Video-7B-Qwen2",
+        "LLaVA-Video-7B-Qwen2 is not a folder in ... and not in the hub's cache: name a folder, or download it first: "
+        "hf download LLaVA-Video-7B-Qwen2",
     ),
     "no network": (
         words(model="lmms-lab/no-such-checkpoint"),
-        "lmms-lab/no-such-checkpoint is no folder in ... and not in the hub's cache: name a folder, or download it "
+        "lmms-lab/no-such-checkpoint is not a folder in ... and not in the hub's cache: name a folder, or download it "
         "first: hf download lmms-lab/no-such-checkpoint",
     ),
     "an empty variable": (
