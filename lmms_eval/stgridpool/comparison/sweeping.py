@@ -1,6 +1,7 @@
 """A sweep from its options to its files and the rows of its table."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -175,9 +176,7 @@ class Sweep:
         results["config"]["model"] = self.model_name
         tracker.general_config_tracker.log_experiment_args(self.model_name, command.model_args, "", "", False)
         samples = results.pop("samples")
-        tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
-        for task, of_task in samples.items():
-            tracker.save_results_samples(task_name=task, samples=of_task)
+        _save(tracker, results, samples, time)
         files.write(record)
         if verdict.failed:
             mark(files.results, verdict)
@@ -198,6 +197,13 @@ class Sweep:
 def answers_folder(model_args: str, output: Path) -> Path:
     """Return the folder that keeps the answers of a sweep: ``resume_dir``, or one in the folder of its results."""
     return Path(parse_model_args(model_args).get("resume_dir", output / "answers"))
+
+
+def _save(tracker: EvaluationTracker, results: dict[str, Any], samples: Mapping[str, Any], time: str) -> None:
+    """Write results and samples as lmms-eval's command line does."""
+    tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
+    for task, of_task in samples.items():
+        tracker.save_results_samples(task_name=task, samples=of_task)
 
 
 def output_folder(runs: Path, tasks: str, model_args: str, **options: object) -> Path:
