@@ -57,46 +57,64 @@ def choose(
     few general ones. Where answers are known, a setting must keep the accuracy, elsewhere the words of the uncompressed
     model's answers. Intervals are 95 %, and count the questions of one video as one draw.
     """
-    given = [f"pretrained={checkpoint}", *([f"max_frames_num={frames}"] if frames is not None else [])]
-    compared = tuple(methods or DEFAULT_METHODS), ",".join([*given, *([model_args] if model_args else [])])
+    given = _joined(f"pretrained={checkpoint}", "" if frames is None else f"max_frames_num={frames}")
+    compared, shares = methods or list(DEFAULT_METHODS), retention or list(DEFAULT_RETENTION)
 
     def check() -> tuple[str, ...]:
         from lmms_eval_stgridpool.run.sweep_checks import Compared, check_search  # noqa: PLC0415
 
-        wanted = tuple(retention or DEFAULT_RETENTION), retention_of
-        return check_search(Compared(*compared, *wanted, True, processes), inputs, output, tolerance, save)
+        wanted = tuple(compared), _joined(given, model_args), tuple(shares), retention_of
+        return check_search(Compared(*wanted, True, processes), inputs, output, tolerance, save)
 
     check_first("stgridpool choose", check)
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.choosing import Chooser, output_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.choosing import Chooser  # noqa: PLC0415
     from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
 
     if output is None:
         named: dict[str, object] = {"frames": frames, "retention_of": retention_of, "tolerance": tolerance}
         named |= {"save": save, "methods": methods, "retention": retention}
-        output = output_folder(Path("logs") / "runs", inputs, checkpoint, model_args, named)
-        if "resume_dir=" not in model_args:  # so that a search with other methods asks nothing again
-            model_args = ",".join([*([model_args] if model_args else []), f"resume_dir={output.parent / 'answers'}"])
-    options = ",".join([*given, *([model_args] if model_args else [])])
-    methods, retention = methods or list(DEFAULT_METHODS), retention or list(DEFAULT_RETENTION)
-    choices = tuple(map(Choice.parse, methods))
+        output, model_args = _default_places(inputs, checkpoint, model_args, named)
     _, settings = read_checkpoint_settings(checkpoint)
-    asked = tuple(inputs), model_for(settings, checkpoint), options, choices, tuple(retention), retention_of, output
-    chooser = Chooser(*asked, tolerance, save)
+    asked = (
+        tuple(inputs),
+        model_for(settings, checkpoint),
+        _joined(given, model_args),
+        tuple(map(Choice.parse, compared)),
+    )
+    chooser = Chooser(*asked, tuple(shares), retention_of, output, tolerance, save)
     if processes > 1:
         words: dict[str, object] = {"--checkpoint": checkpoint, "--retention-of": retention_of, "--save": save}
-        words |= {"--methods": methods, "--retention": retention, "--frames": frames}
+        words |= {"--methods": compared, "--retention": shares, "--frames": frames}
         words |= {"--model_args": model_args or None, "--tolerance": tolerance, "--output": output, "--json": as_json}
         launch(processes, "choose", [*map(str, inputs), *option_words(words)], chooser.kept)
     with resumable("choose", chooser.kept):
         found = chooser.run()
-    if found is None:
-        return
-    if as_json:
+    if found is not None and as_json:
         print_json(found)
-    else:
+    elif found is not None:
         _show(found)
         typer.echo(f"Results: {output}")
+
+
+def _joined(*arguments: str) -> str:
+    """Join arguments of the model, without empty ones."""
+    return ",".join(argument for argument in arguments if argument)
+
+
+def _default_places(
+    inputs: list[Path], checkpoint: str, model_args: str, options: dict[str, object]
+) -> tuple[Path, str]:
+    """Return where results go unless told otherwise, and the arguments with a folder for answers beside it.
+
+    A search with other methods then asks nothing again.
+    """
+    from lmms_eval_stgridpool.comparison.choosing import output_folder  # noqa: PLC0415
+
+    output = output_folder(Path("logs") / "runs", inputs, checkpoint, model_args, options)
+    if "resume_dir=" not in model_args:
+        model_args = _joined(model_args, f"resume_dir={output.parent / 'answers'}")
+    return output, model_args
 
 
 def _show(found: "Chosen") -> None:
