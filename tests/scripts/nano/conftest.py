@@ -27,7 +27,7 @@ def shipped() -> Path:
 
 @pytest.fixture(scope="session")
 def clips_folder(nano, tmp_path_factory) -> Path:
-    """Twelve held-out clips with 96 questions as a Video-MME-like set; none of them is in the published numbers."""
+    """Eight held-out clips with 64 questions as a Video-MME-like set; none of them is in the published numbers."""
     folder = tmp_path_factory.mktemp("clips")
-    nano("make_data").write_videomme(folder, 12, (12, 16), seed=77)
+    nano("make_data").write_videomme(folder, 8, (12, 16), seed=77)
     return folder

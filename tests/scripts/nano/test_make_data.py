@@ -47,7 +47,7 @@ def test_published_questions_are_balanced(published):
 
 def test_files_hold_what_the_rows_say(clips_folder, maker):
     rows = parquet.read_table(clips_folder / "test-00000-of-00001.parquet").to_pylist()
-    assert rows == list(maker.videomme_rows(maker.plan_held_out(12, (12, 16), 77), (12, 16), 77))
+    assert rows == list(maker.videomme_rows(maker.plan_held_out(8, (12, 16), 77), (12, 16), 77))
     for number, seconds in ((0, 12), (4, 16)):
         clip = read_video(clips_folder / "data" / f"nano{number:04d}.mp4", 32)
         assert clip.frames.shape == (seconds, 256, 256, 3)

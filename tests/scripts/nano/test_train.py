@@ -14,7 +14,7 @@ def short(nano, tmp_path_factory):
     """Settings of three steps of training."""
     schedule = nano("schedule")
     tower, answers = schedule.STAGES[0], schedule.STAGES[1]
-    stages = (replace(tower, steps=1, clips=2), replace(answers, steps=2, clips=2, seconds=(4, 5)))
+    stages = (replace(tower, steps=1, clips=1), replace(answers, steps=2, clips=1, seconds=(4, 5)))
     return nano("train").Settings(tmp_path_factory.mktemp("short") / "run", "cpu", processes=1, seed=5, stages=stages)
 
 

@@ -1,7 +1,7 @@
 """What only a trained model shows: its answers come from the video, and need what each question is about.
 
-Twelve clips with eight questions each take seconds. The margins are wide: a share of 96 answers has a standard
-deviation of at most 5 points, one of 24 answers of at most 10, and every bound is several of them away from what the
+Eight clips with eight questions each take seconds. The margins are wide: a share of 64 answers has a standard
+deviation of at most 6 points, one of 16 answers of at most 13, and every bound is several of them away from what the
 model card says. Files are encoded by the installed H.264 encoder, so answers may differ a little between machines.
 """
 
@@ -47,7 +47,7 @@ def test_it_answers_from_the_video(watched):
 
 
 def test_another_video_is_worth_no_more_than_guessing(cheated):
-    assert 5 <= cheated["wrong video"]["all"] <= 45
+    assert 5 <= cheated["wrong video"]["all"] <= 50
 
 
 def test_no_video_is_worth_no_more_than_guessing(cheated):

@@ -10,7 +10,7 @@ from stgridpool import Bilinear, Step
 from stgridpool.decoder.shortened_prompt import shorten
 
 QUESTIONS = [
-    {"visuals": [name], "context": f"Question {index}?", "gen_kwargs": {"max_new_tokens": 5}}
+    {"visuals": [name], "context": f"Question {index}?", "gen_kwargs": {"max_new_tokens": 3}}
     for index, name in enumerate(["v0.mp4", "v1.mp4", "v0.mp4", "v0.mp4", "v1.mp4"])
 ]
 SETTINGS = {
