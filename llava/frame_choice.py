@@ -105,7 +105,11 @@ def warn_if_uneven(
 def choose_frames(
     num_frames: int, frame_rate: float, max_frames_num: int, fps: float | None, force_sample: bool, usual_fps: float
 ) -> tuple[list[int], list[float]]:
-    """Choose indices and times by the rule for `fps`, or by that of LLaVA-Video at `usual_fps` if it is None."""
+    """Choose indices and times by the rule for `fps`, or by that of LLaVA-Video at `usual_fps` if it is None.
+
+    Raises:
+        ValueError: If both `fps` and `force_sample` are given, or a number is out of its range.
+    """
     if fps is None:
         return sample_frames(num_frames, frame_rate, max_frames_num, usual_fps, force_sample)
     if force_sample:

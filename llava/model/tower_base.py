@@ -92,7 +92,11 @@ class VisionTower(nn.Module, ABC):
 
     @abstractmethod
     def named_weights(self) -> dict[str, torch.Tensor]:
-        """Read the weights of the tower `name`, by the parameter names of the encoder."""
+        """Read the weights of the tower `name`, by the parameter names of the encoder.
+
+        Raises:
+            ValueError: If the tower lacks weights, or `name` does not say where they are.
+        """
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Compute features (B, n*n, C), row-major, of images (B, 3, S, S)."""

@@ -154,7 +154,11 @@ class VisualEncoding(Compression):
         return replace(video, checks=checks, evidence=evidence)
 
     def own_counts(self, num_frames: int) -> tuple[int, int]:
-        """Count the visual tokens and the newline tokens of `num_frames` frames after the checkpoint's own pooling."""
+        """Count the visual tokens and the newline tokens of `num_frames` frames after the checkpoint's own pooling.
+
+        Raises:
+            ValueError: If the output of that pooling does not fill a lattice.
+        """
         shape = self.own_pooling.planned_shape((num_frames, self.projected_side, self.projected_side))
         if shape is None:
             raise ValueError("the output of the checkpoint's own pooling must fill a lattice")

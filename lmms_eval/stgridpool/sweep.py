@@ -57,7 +57,12 @@ class SweptNative(Swept, VideoHf):
     model: NativeVideoModel
 
     def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:
-        """See `Swept`; budgets in windows are chosen for the frames of the first video."""
+        """See `Swept`; budgets in windows are chosen for the frames of the first video.
+
+        Raises:
+            VideoReadError: If that video cannot be read.
+            TypeError: If its features are not tensors by name.
+        """
         [video] = self.encoder.features([first_video()], StageTimer(self.device))
         self._forget_features()
         if isinstance(video.features, torch.Tensor):

@@ -71,6 +71,7 @@ class Method:
 
         Raises:
             ValueError: If there is no such method or option, or the model cannot give it the evidence that it needs.
+            TypeError: If `compressor` is none of these.
         """
         if isinstance(compressor, str):
             compressor = build_compressor(compressor, **options)

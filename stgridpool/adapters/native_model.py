@@ -139,7 +139,11 @@ class NativeVideoModel:
         return Reference(self._adapter.own_pooling(self.language_model), (rows, columns), layers)
 
     def own_counts(self, video: Video) -> tuple[int, int]:
-        """Count the tokens that the unmodified model would read, and the rows after them."""
+        """Count the tokens that the unmodified model would read, and the rows after them.
+
+        Raises:
+            TypeError: If `video` is that of another kind of model.
+        """
         if not isinstance(video, NativeVideo):
             raise TypeError(f"a video of a native model must be a NativeVideo, got {type(video).__name__}")
         return video.own_counts
@@ -193,7 +197,12 @@ class NativeVideoModel:
     def prompt(
         self, context: str, visuals: Sequence[Visual], clips: Sequence[ClipTimes], answer: str | None = None
     ) -> Prompt:
-        """Build a prompt from a question and its videos, by the chat template; time stamps are the processor's."""
+        """Build a prompt from a question and its videos, by the chat template; time stamps are the processor's.
+
+        Raises:
+            TypeError: If a visual is not a video of a native model.
+            ValueError: See `native_prompt`.
+        """
         videos = [visual for visual in visuals if isinstance(visual, NativeVideo)]
         if len(videos) != len(visuals) or len(clips) != len(videos):
             raise TypeError(f"a prompt of a native model shows videos only, got {len(visuals)} visuals")

@@ -174,7 +174,11 @@ class _Run:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Any, dict[str, Any]]:
-        """Replace the inputs of a layer by shortened ones."""
+        """Replace the inputs of a layer by shortened ones.
+
+        Raises:
+            ValueError: If something else than the language model calls the layer.
+        """
         if self._pass is None:
             raise ValueError("inside a block of steps, only the language model may call its layers")
         hidden, inputs = self._pass.enter(index, args[0], find_cache(args, kwargs), kwargs)
