@@ -4,14 +4,8 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-
-from lmms_eval_stgridpool.comparison.choice import Choice
-from lmms_eval_stgridpool.comparison.sweeping import published_beside
-from stgridpool import Bilinear
-from stgridpool.equal_budget import Reference, meet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -131,39 +125,6 @@ def test_all_compressors_leave_the_same_share_or_say_why_not(sweep, miniature, t
         results, [sample] = read(tmp_path / folder)
         assert sample["token_counts"][0]["visual_tokens"] == tokens
     assert '"norm_order":1' in results["config"]["model_args"]
-
-
-@pytest.mark.parametrize("words", ["st_gridpool", "nsp", 'average:{"kernel_size":2}', "visionzip"])
-def test_options_at_a_retention_build_the_method_that_meets_it(words):
-    reference, choice = Reference(Bilinear(2), (14, 14), 28), Choice.parse(words)
-    found = choice.at(0.25, "entering_llm", reference)
-    assert found.build() == meet(choice.build(), 0.25, "entering_llm", reference)
-    assert "preset" not in found.options  # options that follow from the others are left out
-
-
-def test_a_chain_at_a_retention_names_the_options_of_its_methods():
-    choice = Choice.parse('visionzip+fastv:{"fastv":{"layer":7}}')
-    found = choice.at(0.25, "layer_average", Reference(Bilinear(2), (28, 28), 28))
-    assert found.options == {"visionzip": {"retention": pytest.approx(0.4)}, "fastv": {"layer": 7}}
-    assert found.folder.endswith("@0.25")
-
-
-def test_published_accuracies_stand_beside_those_of_the_same_checkpoint_only():
-    reference = Reference(Bilinear(2), (28, 28), 28)
-    choices = [Choice.parse(name).at(0.1, "entering_llm", reference) for name in ("fastvid", "random")]
-    rows = [SimpleNamespace(run=choice.folder, task="videomme") for choice in choices]
-    found = published_beside(rows, choices, "lmms-lab/LLaVA-Video-7B-Qwen2")
-    assert [line.split(": ")[1:4] for line in found] == [
-        [
-            "fastvid at 10 % (layer_average), LLaVA-Video-7B-Qwen2, videomme",
-            "59.8 (64.2 without compression); 64 frames, one newline per frame; FlashVID (ICLR 2026), arXiv 2602.08024",
-        ],
-        [
-            "fastvid at 10 % (last_layer), LLaVA-Video-7B-Qwen2, videomme",
-            "60.2 (64.1 without compression); 64 frames; InfoMerge (2026)",
-        ],
-    ]
-    assert published_beside(rows, choices, "scripts/nano/checkpoint") == ()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Seconds and folders of a sweep, and a sweep over a native checkpoint."""
+"""Folders of a sweep, and a sweep over a native checkpoint."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmms_eval_stgridpool.comparison.choice import Choice
-from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder, shared_seconds
-
-
-def test_reading_and_encoding_count_in_whichever_run_they_were_needed_first():
-    """The third method changes frames, so it has its videos read and encoded once more; the second run gave up."""
-    first = {"requests": 4, "seconds": {"decode": 1.0, "vision": 2.0, "prefill": 100.0}}
-    third = {"requests": 4, "seconds": {"decode": 3.0, "vision": 2.0, "prefill": 100.0}}
-    assert shared_seconds([first, None, third]) == pytest.approx(8 / 4)
-
-
-def test_runs_without_new_answers_share_no_seconds():
-    assert shared_seconds([{"requests": 0, "seconds": {}}]) == 0.0
+from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder
 
 
 @pytest.mark.parametrize(

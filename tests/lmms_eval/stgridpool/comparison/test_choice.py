@@ -1,0 +1,22 @@
+"""Options of compressors at a retention."""
+
+import pytest
+
+from lmms_eval_stgridpool.comparison.choice import Choice
+from stgridpool import Bilinear
+from stgridpool.equal_budget import Reference, meet
+
+
+@pytest.mark.parametrize("words", ["st_gridpool", "nsp", 'average:{"kernel_size":2}', "visionzip"])
+def test_options_at_a_retention_build_the_method_that_meets_it(words):
+    reference, choice = Reference(Bilinear(2), (14, 14), 28), Choice.parse(words)
+    found = choice.at(0.25, "entering_llm", reference)
+    assert found.build() == meet(choice.build(), 0.25, "entering_llm", reference)
+    assert "preset" not in found.options  # options that follow from the others are left out
+
+
+def test_a_chain_at_a_retention_names_the_options_of_its_methods():
+    choice = Choice.parse('visionzip+fastv:{"fastv":{"layer":7}}')
+    found = choice.at(0.25, "layer_average", Reference(Bilinear(2), (28, 28), 28))
+    assert found.options == {"visionzip": {"retention": pytest.approx(0.4)}, "fastv": {"layer": 7}}
+    assert found.folder.endswith("@0.25")
