@@ -96,7 +96,7 @@ def test_a_sweep_that_could_answer_nothing_fails(sweep, miniature, tmp_path, cap
         (("none", "none"), "a compressor is named twice"),
     ],
 )
-def test_what_is_no_compressor_is_refused(sweep, capsys, words, message):
+def test_what_is_not_a_compressor_is_refused(sweep, capsys, words, message):
     with pytest.raises(SystemExit, match="2"):
         sweep("--tasks", "videomme_local", "--model_args", "pretrained=x", *words)
     assert message in capsys.readouterr().err

@@ -170,5 +170,5 @@ def _result(kept: Kept, kind: str) -> Answered:
     else:
         is_right = isinstance(answer, list)
     if not is_right:
-        raise TypeError(f"{answer!r} is no answer to a {kind} request")
+        raise TypeError(f"{answer!r} is not an answer to a {kind} request")
     return Answered(answer, SampleFacts.from_dict(facts))

@@ -181,7 +181,7 @@ def _options(value: object, where: str) -> tuple[str, ...]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: options are no JSON list: {error}") from error
+            raise ValueError(f"{where}: options are not a JSON list: {error}") from error
     elif isinstance(value, str):
         value = value.split("|") if value.strip() else None
     if value is None:

@@ -53,7 +53,7 @@ def find_examples(runs: Sequence[TaskRun], baseline: str | None, count: int, vid
             pictures.
 
     Raises:
-        ValueError: If `videos` is no folder.
+        ValueError: If `videos` is not a folder.
     """
     if videos is not None and not videos.is_dir():
         raise ValueError(f"--videos {videos}: there is no such folder")

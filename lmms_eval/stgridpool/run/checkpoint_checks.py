@@ -90,7 +90,7 @@ def model_for(settings: Mapping[str, Any], name: str) -> str:
         check_original(settings, Path(name), f"{name}/config.json")
     except ValueError as error:
         raise ValueError(
-            f"{error}; and model_type {kind!r} is none of the native models: {', '.join(sorted(MODEL_TYPES))}"
+            f"{error}; and model_type {kind!r} is not one of the native models: {', '.join(sorted(MODEL_TYPES))}"
         ) from error
     return LLAVA
 

@@ -111,7 +111,7 @@ class LlavaArguments(Arguments):
         own = own_settings(settings)
         if self.video_encoding is not None and "video_encoding" not in own:
             raise ValueError(
-                f"video_encoding={self.video_encoding} is for NVILA checkpoints, and {self.pretrained} is none"
+                f"video_encoding={self.video_encoding} is for NVILA checkpoints, and {self.pretrained} is not one"
             )
         if self.fps is not None or self.force_sample:
             own["sampling"] = INDEX

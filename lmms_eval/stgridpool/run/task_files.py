@@ -87,7 +87,7 @@ def index_of(folder: Path) -> dict[str, TaskFile]:
         ValueError: If the folder does not exist, or a file cannot be read.
     """
     if not folder.is_dir():
-        raise ValueError(f"--include_path {folder} is no folder in {Path.cwd()}: name the folder of task files")
+        raise ValueError(f"--include_path {folder} is not a folder in {Path.cwd()}: name the folder of task files")
     found: dict[str, TaskFile] = {}
     for path in sorted(folder.rglob("*.yaml")):
         settings = read_task_file(path)

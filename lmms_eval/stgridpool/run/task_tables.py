@@ -110,7 +110,7 @@ def _listed(root: Path, config: Any, split: str) -> list[Path]:
     try:
         configs = (yaml.safe_load(parts[1]) or {}).get("configs") or []
     except (yaml.YAMLError, AttributeError) as error:
-        raise ValueError(f"{readme} begins with a list of files that is no YAML: download it again") from error
+        raise ValueError(f"{readme} begins with a list of files that is not YAML: download it again") from error
     chosen = [one for one in configs if config is None or one.get("config_name") == config][:1]
     listed = [entry for one in chosen for entry in _entries(one.get("data_files"))]
     patterns = [pattern for name, pattern in listed if name == split]

@@ -80,8 +80,8 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, dict[str, Any
 
     Returns:
         ``accuracy`` where the right answer is known, ``answered`` if it is not known in any row of the table, else
-        `NOT_SCORED`, which is no metric: the answer as it was read, the right one, the video, the category, and for a
-        metric ``score`` 0 or 1.
+        `NOT_SCORED`, which is not a metric: the answer as it was read, the right one, the video, the category, and for
+        a metric ``score`` 0 or 1.
     """
     read = read_answer(results[0], doc["options"])
     known = {"videoID": doc["video"], "category": doc["category"], "answer": doc["answer"], "pred_answer": read}

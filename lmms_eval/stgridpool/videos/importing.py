@@ -110,7 +110,7 @@ def read_features(file: Path, metadata: Path, expected: tuple[int, int], dtype: 
     try:
         features = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"it is no tensor that torch saved: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"it is not a tensor that torch saved: {str(error).splitlines()[0]}") from error
     if not isinstance(features, torch.Tensor) or features.ndim != 3 or tuple(features.shape[1:]) != expected:
         found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
         raise ValueError(f"the features must be (frames, {expected[0]}, {expected[1]}) of this tower, got {found}")

@@ -21,11 +21,11 @@ def read_plain_pickle(path: Path) -> Any:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is too large, is no pickle, or holds other types.
+        ValueError: If it is too large, is not a pickle, or holds other types.
     """
     if (size := path.stat().st_size) > LARGEST:
         raise ValueError(f"{path} has {size} bytes, and metadata at most {LARGEST}")
     try:
         return _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
     except (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no pickle of plain data: {error}") from error
+        raise ValueError(f"{path} is not a pickle of plain data: {error}") from error

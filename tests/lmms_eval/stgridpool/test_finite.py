@@ -1,4 +1,4 @@
-"""An answer that comes from NaN or infinity is none: it fails with the stage and the dtype, and is not kept."""
+"""An answer that comes from NaN or infinity does not count: it fails with the stage and the dtype, and is not kept."""
 
 import math
 

@@ -220,7 +220,7 @@ def test_a_resumed_run_counts_all_that_was_asked(make_model, ask, tmp_path):
 
 
 @pytest.mark.parametrize("error", [ReadingProcessError("no module named av"), MemoryError(), OSError("no processes")])
-def test_an_error_that_is_no_fault_of_the_video_ends_the_run(make_model, ask, monkeypatch, error):
+def test_an_error_that_is_not_a_fault_of_the_video_ends_the_run(make_model, ask, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
@@ -275,7 +275,7 @@ def test_a_continuation_that_greedy_decoding_gives_is_marked(model, ask, clips):
     )
     word = model.model.tokenizer.decode(generated[0])
     if list(model.model.tokenizer(word).input_ids) != generated[0].tolist():
-        pytest.skip("the token is no text of its own")
+        pytest.skip("the token is not a text of its own")
     documents = [{"visuals": ["v1.mp4"], "continuation": text} for text in (word, "another")]
     assert [greedy for _, greedy in texts(ask(model, "loglikelihood", documents))] == [True, False]
 

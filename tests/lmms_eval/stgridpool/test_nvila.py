@@ -64,7 +64,7 @@ def test_the_checkpoint_decides_what_no_argument_does(golden, name, given, expec
 
 def test_arguments_that_do_not_suit(golden):
     settings = read_json(golden / "llava" / "ckpt-video" / "config.json")
-    with pytest.raises(ValueError, match="video_encoding=frames is for NVILA checkpoints, and x is none"):
+    with pytest.raises(ValueError, match="video_encoding=frames is for NVILA checkpoints, and x is not one"):
         LlavaArguments(pretrained="x", video_encoding="frames").for_checkpoint(settings)
     with pytest.raises(ValueError, match="video_encoding cannot be 'pictures'"):
         LlavaArguments(pretrained="x", video_encoding="pictures")

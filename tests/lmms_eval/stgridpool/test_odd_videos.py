@@ -37,7 +37,7 @@ def test_a_run_goes_on_after_videos_that_hang_crash_or_take_too_much_memory(make
     assert all(one["failed"] for one in facts)
 
 
-def test_what_is_no_fault_of_a_video_ends_the_run(make_model, ask, misbehave, tmp_path):
+def test_what_is_not_a_fault_of_a_video_ends_the_run(make_model, ask, misbehave, tmp_path):
     misbehave()
     for name in ("import.mp4", "killed.mp4"):
         with pytest.raises(SystemExit) as ending:

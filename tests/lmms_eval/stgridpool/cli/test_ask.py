@@ -148,7 +148,7 @@ def test_native_models_answer(video, tmp_path):
     assert none["visual_tokens"] > average["visual_tokens"] > 0
 
 
-def test_an_answer_from_nan_is_no_answer(encoder, video, monkeypatch):
+def test_an_answer_from_nan_is_not_an_answer(encoder, video, monkeypatch):
     weight = encoder.model.language_model.get_output_embeddings().weight
     monkeypatch.setattr(weight, "data", weight.data * float("nan"))
     with pytest.raises(NonFiniteError, match="NaN or infinity"):

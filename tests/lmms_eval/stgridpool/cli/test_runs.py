@@ -55,7 +55,7 @@ def test_eval_passes_options_of_the_launcher_and_of_lmms_eval(started):
     assert started[0][8:] == [*own, *given, "--", "--limit", "20"]
 
 
-def test_eval_refuses_a_word_that_is_no_argument(started):
+def test_eval_refuses_a_word_that_is_not_an_argument(started):
     assert str(invoke("eval", "t", "ckpt", "nsp").exception) == "arguments of the model are KEY=VALUE, got 'nsp'"
     assert not started
 

@@ -18,7 +18,7 @@ def progress(title, total):
 
 @pytest.fixture
 def videos(tmp_path, write_video, monkeypatch):
-    """A folder with Video-MME's layout: two videos, of two questions each, and a video that is no video."""
+    """A folder with Video-MME's layout: two videos, of two questions each, and a file that is not a video."""
     folder = tmp_path / "data" / "videomme"
     (folder / "data").mkdir(parents=True)
     write_video(folder / "data" / "v0.mp4", num_frames=12)

@@ -65,7 +65,7 @@ def test_a_torn_last_line_is_skipped(tmp_path, messages):
     assert answers(tmp_path)["b"] == "a long answer, ä"
 
 
-def test_a_flipped_bit_is_no_other_answer(tmp_path):
+def test_a_flipped_bit_is_not_another_answer(tmp_path):
     line = encode_line({"key": "a", "answer": {"text": "A", "tokens": 11}, "code": CODE})
     assert decode_line(line) == {"key": "a", "answer": {"text": "A", "tokens": 11}, "code": CODE}
     for position in range(len(line) - 1):
@@ -90,7 +90,7 @@ def test_a_flipped_bit_is_no_other_answer(tmp_path):
     ],
     ids=repr,
 )
-def test_a_line_that_is_none_is_named(tmp_path, messages, line, reason):
+def test_a_line_that_is_not_one_is_named(tmp_path, messages, line, reason):
     good = encode_line({"key": "b", "answer": 2, "code": CODE})
     (tmp_path / "x.jsonl").write_bytes(good + line.rstrip(b"\n") + b"\n" + good.replace(b"b", b"b"))
     assert answers(tmp_path) == {"b": 2}
@@ -132,7 +132,7 @@ def test_answers_of_other_code_are_asked_again(tmp_path, messages):
 
 
 @pytest.mark.parametrize(("name", "is_other"), [(name, name != "commit") for name in CODE])
-def test_a_commit_alone_is_no_other_code(tmp_path, name, is_other):
+def test_a_commit_alone_is_not_other_code(tmp_path, name, is_other):
     open_journal(tmp_path, **{name: "other"}).add("a", 1)
     assert answers(tmp_path) == ({} if is_other else {"a": 1})
 

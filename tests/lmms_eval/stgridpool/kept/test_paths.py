@@ -29,7 +29,7 @@ def test_an_empty_path_is_refused(text):
 
 
 @pytest.mark.parametrize("value", [7, 1e5, True, None])
-def test_a_number_is_no_path(value):
+def test_a_number_is_not_a_path(value):
     with pytest.raises(TypeError, match=f"pretrained must be a path, got {value}; a folder of that name is written"):
         check_path("pretrained", value)
 
@@ -59,13 +59,13 @@ def test_a_folder_of_others_is_refused_and_stays_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("nowhere"), Path.mkdir])
-def test_a_marker_that_is_no_file_marks_nothing(tmp_path, make):
+def test_a_marker_that_is_not_a_file_marks_nothing(tmp_path, make):
     make(tmp_path / MARKER)
     with pytest.raises(FileExistsError, match="has other files, such as"):
         own_folder("data", tmp_path)
 
 
-def test_what_is_no_folder_is_said(tmp_path):
+def test_what_is_not_a_folder_is_said(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("file", "link"):

@@ -76,7 +76,7 @@ MISTAKES = [
     ([["a", "q"]], "row 1 must be an object with column names, got ['a', 'q']"),
     ([{"video": "a", "question": "q", "options": ["x"]}], "row 1: options must be 2 to 26, all different, got ['x']"),
     ([{"video": "a", "question": "q", "options": "x|x"}], "all different, got ['x', 'x']"),
-    ([{"video": "a", "question": "q", "options": "[x]"}], "row 1: options are no JSON list"),
+    ([{"video": "a", "question": "q", "options": "[x]"}], "row 1: options are not a JSON list"),
     ([{"video": "a", "question": "q", "options": 4}], "options must be a list, or texts separated by |, got 4"),
     (
         [{"video": "a", "question": "q", "options": ["x", "y"], "answer": "C"}],
@@ -130,7 +130,7 @@ def test_a_folder_holds_one_table(tmp_path):
         table_file(tmp_path)
 
 
-def test_what_is_no_table_is_refused(tmp_path):
+def test_what_is_not_a_table_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no table nowhere\.csv \(working directory: "):
         table_file("nowhere.csv")
     with pytest.raises(ValueError, match=r"a table must end in \.csv, "):

@@ -81,7 +81,7 @@ def test_runs_are_made_once_and_a_failed_one_does_not_stop_the_others(tmp_path):
     assert lines[-1] == f"1 of 1: sttm 30 %, videomme: finished before, in {first[0].folder}"
 
 
-def test_a_run_without_a_score_is_no_failure_and_is_made_once(tmp_path):
+def test_a_run_without_a_score_is_not_a_failure_and_is_made_once(tmp_path):
     """EgoSchema's server has the score."""
     write_run(tmp_path / "run", score="see the server")
     assert outcome(CELL, str(tmp_path / "run")).problem == "no score"
@@ -126,7 +126,7 @@ def test_the_number_of_processes_changes_no_folder_and_other_data_do(tmp_path):
         ),
     ],
 )
-def test_an_error_is_named_with_its_cell_and_is_no_missing_score(tmp_path, damage, message):
+def test_an_error_is_named_with_its_cell_and_is_not_a_missing_score(tmp_path, damage, message):
     lines, settings = [], Settings(tmp_path)
 
     def start(words, folder):

@@ -19,7 +19,7 @@ def write_table(folder, rows):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A working directory with the table and two of three videos of Video-MME, and checkpoints that are none."""
+    """A working directory with the table and two of three videos of Video-MME, and folders that are not checkpoints."""
     folder = tmp_path_factory.mktemp("workplace")
     write_table(folder / "data" / "videomme", [ROW | {"videoID": f"v{index}"} for index in range(3)])
     (folder / "data" / "videomme" / "data").mkdir()

@@ -62,7 +62,7 @@ def error_of_the_client(cause):
     return error
 
 
-def test_a_slow_answer_is_none(hub):
+def test_a_slow_answer_is_not_a_refusal(hub):
     seen = hub(error_of_the_client(TimeoutError()))
     with pytest.raises(SlowHubError, match=r"and the hub has not answered in 30 seconds$"):
         read_checkpoint_settings(NAME)

@@ -37,9 +37,9 @@ MISTAKES = {
     "one of two tasks": (words(task="videomme_local,mlvu"), "there is no task 'mlvu', did you mean ..."),
     "no folder of tasks": (
         words(include="no_tasks"),
-        "--include_path no_tasks is no folder in ...: name the folder of task files",
+        "--include_path no_tasks is not a folder in ...: name the folder of task files",
     ),
-    "a task file that is no YAML": (
+    "a task file that is not YAML": (
         words(include="broken_tasks", task="mine"),
         "broken_tasks/mine.yaml cannot be read as a task file: ...",
     ),
@@ -114,8 +114,8 @@ MISTAKES = {
     "a checkpoint of another kind": (
         words(model="strange"),
         "strange is not a LLaVA checkpoint on Qwen2: strange/config.json must have architectures "
-        "['LlavaQwenForCausalLM'] and mm_vision_tower, got ['GPT2LMHeadModel'] and ...; and model_type 'gpt2' is none "
-        "of the native models: ...",
+        "['LlavaQwenForCausalLM'] and mm_vision_tower, got ['GPT2LMHeadModel'] and ...; and model_type 'gpt2' is not "
+        "one of the native models: ...",
     ),
     "half of a hub name": (
         words(model="LLaVA-Video-7B-Qwen2"),

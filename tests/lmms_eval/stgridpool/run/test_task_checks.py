@@ -56,5 +56,5 @@ def test_a_run_with_questions_that_cannot_be_counted_is_not_refused(make_task):
     [(None, 0, 5), (0, 0, 5), (-1, 1, 4), (2, 0, 2), (0.5, 0, 3), (0.01, 0, 1), (2, 4, 1)],
 )
 def test_rows_are_counted_as_lmms_eval_does(limit, offset, rows):
-    """See lmms_eval.evaluator_utils.get_sample_size; a limit of 0 is none."""
+    """See lmms_eval.evaluator_utils.get_sample_size; a limit of 0 is not a limit."""
     assert Asked(limit, offset).of(list(range(5))) == list(range(offset, offset + rows))

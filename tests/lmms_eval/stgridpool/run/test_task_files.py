@@ -30,7 +30,7 @@ def test_what_lmms_eval_cannot_read_is_refused(folder, text, found):
         TaskManager(include_path=str(folder), include_defaults=False)
 
 
-def test_a_list_is_no_template(folder):
+def test_a_list_is_not_a_template(folder):
     (folder / "template").write_text("- one\n")
     with pytest.raises(ValueError, match="template must hold settings such as task: NAME, got list"):
         index_of(folder)

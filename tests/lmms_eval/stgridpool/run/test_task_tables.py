@@ -11,7 +11,7 @@ def find(place, **options):
     return find_table({"dataset_path": place, "dataset_kwargs": options}, None)
 
 
-def test_a_mark_of_the_byte_order_is_no_part_of_a_column(tmp_path):
+def test_a_mark_of_the_byte_order_is_not_part_of_a_column(tmp_path):
     (tmp_path / "test.csv").write_text("video,question\na.mp4,What?\n", encoding="utf-8-sig")
     table = find(str(tmp_path))
     assert table.columns() == ["video", "question"]

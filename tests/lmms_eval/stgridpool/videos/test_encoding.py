@@ -145,7 +145,7 @@ def test_one_image_is_tiled_and_several_are_padded_to_squares(encoder):
     image = Image.new("RGB", (150, 90))
     with torch.inference_mode():
         one, two = (encoder.encode([image] * count, StageTimer("cpu")).media for count in (1, 2))
-    # 7 x 7 tokens of the whole, and 7 rows of 2 tiles: 12 of 14 columns are no padding, and a newline follows
+    # 7 x 7 tokens of the whole, and 7 rows of 2 tiles: 12 of 14 columns are not padding, and a newline follows
     assert [image.num_tokens for image in one.visuals] == [7 * 7 + 7 * (12 + 1)]
     assert [len(image.embeds) for image in two.visuals] == [7 * 7, 7 * 7]
     prompt, text = encoder.model.prompt("Who?", two.visuals, []), encoder.model.prompt("Who?", [], [])

@@ -68,7 +68,7 @@ def test_evidence_comes_back_bit_for_bit(cache, with_evidence):
     assert all(torch.equal(kept.evidence[need], value) for need, value in video.evidence.items())
 
 
-def test_an_entry_without_what_is_needed_is_no_hit(cache, warnings, make_video, with_evidence):
+def test_an_entry_without_what_is_needed_is_not_a_hit(cache, warnings, make_video, with_evidence):
     cache.add(A, make_video())
     assert cache.get(A, [RECEIVED]) is None
     cache.add(B, with_evidence)
@@ -77,7 +77,7 @@ def test_an_entry_without_what_is_needed_is_no_hit(cache, warnings, make_video, 
     assert "AttentionReceived(layer=-1, joined=False)" in "".join(warnings)
 
 
-def test_damaged_evidence_is_no_hit(cache, with_evidence):
+def test_damaged_evidence_is_not_a_hit(cache, with_evidence):
     cache.add(A, with_evidence)
     [file] = cache.folder.glob("*.safetensors")
     whole = file.read_bytes()

@@ -193,7 +193,7 @@ def test_fifos_and_dangling_links_neither_hang_nor_stop_it(cache, warnings, make
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.parent / "foreign")])
-def test_a_lock_that_is_none_is_said_and_not_waited_for(cache, warnings, make, make_video):
+def test_a_lock_that_is_not_one_is_said_and_not_waited_for(cache, warnings, make, make_video):
     make(cache.folder / ".lock")
     cache.add(A, make_video())
     assert cache.get(A) is None

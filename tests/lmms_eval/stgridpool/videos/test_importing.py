@@ -43,7 +43,7 @@ class Other:
         ({"a": torch.zeros(3, 9, WIDTH)}, {}, "must be .frames, 9, 8. of this tower, got dict"),
         (torch.zeros(3, 16, WIDTH), {}, r"must be .frames, 9, 8. of this tower, got \(3, 16, 8\)"),
         (torch.zeros(9, WIDTH), {}, r"got \(9, 8\)"),
-        (Other(), {}, "it is no tensor that torch saved"),
+        (Other(), {}, "it is not a tensor that torch saved"),
         (torch.full((3, 9, WIDTH), float("nan")), {}, "the features are not finite"),
         (torch.full((3, 9, WIDTH), 1e6), {}, "the features are not finite in torch.float16"),
         (torch.zeros(2, 9, WIDTH), {}, "2 frames, but .*a.pkl lists 3 times and 3"),

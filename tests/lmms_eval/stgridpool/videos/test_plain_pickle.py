@@ -43,9 +43,9 @@ def test_other_types_are_refused(tmp_path, value):
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x04", pickle.dumps([1, 2])[:-2], b"c", b"0."])
-def test_what_is_no_pickle_is_refused(tmp_path, content):
+def test_what_is_not_a_pickle_is_refused(tmp_path, content):
     (tmp_path / "a.pkl").write_bytes(content)
-    with pytest.raises(ValueError, match="is no pickle of plain data"):
+    with pytest.raises(ValueError, match="is not a pickle of plain data"):
         read_plain_pickle(tmp_path / "a.pkl")
 
 
