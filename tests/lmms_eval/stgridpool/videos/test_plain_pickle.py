@@ -30,7 +30,7 @@ def test_plain_data_comes_back(tmp_path, protocol):
 
 def test_nothing_is_run(tmp_path):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"vid": Trap(tmp_path / "made")}))
-    with pytest.raises(ValueError, match=r"not a pickle of plain data: it holds a .*mkdir, and only plain data is read"):
+    with pytest.raises(ValueError, match=r"a pickle of plain data: it holds a .*mkdir, and only plain data is read"):
         read_plain_pickle(tmp_path / "a.pkl")
     assert not (tmp_path / "made").exists()
 
