@@ -45,7 +45,7 @@ class AllFrames(Compressor):
 
 
 def count_all_frames(methods: Sequence[Compressor]) -> tuple[Step, ...]:
-    """Return the steps of methods; the first budget behind steps of another method in the tower counts all frames."""
+    """Return the steps of methods; the first budget after steps of another method in the tower counts all frames."""
     steps: list[Step] = []
     lacks_frames = False  # of those that entered the tower
     for method in methods:

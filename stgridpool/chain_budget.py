@@ -3,7 +3,7 @@
 Methods inside the language model keep fractions of what reaches them. They stay as they are if the last method before
 the language model has a budget: it then leaves what the whole needs, as FlashVID shares its budget. Where that would be
 more than everything, it leaves everything, and the methods inside leave more, in proportion. If no method before the
-language model has a budget, those inside alone meet it. Steps in the vision tower may come first: a budget behind them
+language model has a budget, those inside alone meet it. Steps in the vision tower may come first: a budget after them
 counts all frames. Every step rounds its tokens down.
 """
 

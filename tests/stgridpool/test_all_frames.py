@@ -1,4 +1,4 @@
-"""Budgets behind steps in the vision tower: counts by hand."""
+"""Budgets after steps in the vision tower: counts by hand."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ STILL = torch.ones(10, 2, 3, 4)
 
 
 def left_by(name, **options):
-    """The frames that are left in the tower, and the tokens behind all steps before the language model."""
+    """The frames that are left in the tower, and the tokens after all steps before the language model."""
     chain = build_compressor(f"earlytom_frames+{name}", earlytom_frames={"mixing": "mean"}, **options)
     frames = compress_tokens(chain.methods[0], VideoTokens.of(STILL), {})[0].shape[0]
     return frames, len(compress_tokens(chain, VideoTokens.of(STILL), {})[0])
@@ -37,7 +37,7 @@ def test_only_the_first_budget_counts_them():
 
 
 def test_what_needs_no_frames_stays_as_it_is():
-    """Without a budget, inside the language model, and in front of which nothing acts in the tower."""
+    """Without a budget, inside the language model, and before which nothing acts in the tower."""
     assert left_by("temporal_average", temporal_average={"group": 2})[1] % 6 == 0
     inside = build_compressor("earlytom_frames+fastv").steps()[-1].compressor
     assert not isinstance(inside, AllFrames)

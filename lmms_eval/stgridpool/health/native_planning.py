@@ -103,7 +103,7 @@ class NativePlanner:
 
     @property
     def most_sampled(self) -> int:
-        """Most frames that the checkpoint's sampling takes, however long a video is."""
+        """Maximum number of frames that the checkpoint samples, however long a video is."""
         return len(self.recipe.rule.choose(Source(MOST_FRAMES, self.source.frame_rate)))
 
     def outline(self, frames: int) -> Outline:
@@ -170,7 +170,7 @@ class NativePlanner:
         return Outline(frames, reference, lattice_frames, position, total, text_tokens)
 
     def _sizes(self, frames: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what `NativeRecipe.outline` makes of frames of the video, or of a longer one of its kind."""
+        """Return the result of `NativeRecipe.outline` for frames of the video, or of a longer one of its kind."""
         source = replace(self.source, num_frames=max(frames, self.source.num_frames))
         indices = self.chosen.get(frames) or spread(source.num_frames, frames)
         return self.recipe.outline(self.frame_size, indices, source, self.adapter.blank_options)

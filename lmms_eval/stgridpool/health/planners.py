@@ -23,7 +23,7 @@ class AnyPlanner(Protocol):
 
     @property
     def most_sampled(self) -> int:
-        """Most frames that are sampled, however long a video is."""
+        """Maximum number of frames that are sampled, however long a video is."""
 
     def outline(self, frames: int) -> Outline:
         """Return the sizes of the video with a number of frames."""

@@ -1,4 +1,4 @@
-"""accelerate's launcher without its traceback where a signal ends it; a line of the caller's stands there instead.
+"""accelerate's launcher without its traceback where a signal ends it; it prints a line of the caller's instead.
 
 python -m lmms_eval_stgridpool.run.quiet_launch LINE [OPTION_OF_ACCELERATE_LAUNCH...]
 """

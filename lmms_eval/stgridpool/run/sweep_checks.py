@@ -105,7 +105,7 @@ def check_sweep(
         compared: What it compares.
         tasks: Names of tasks, or paths of a user's own tables, separated by commas.
         include: Folder of further task files.
-        limit: Most questions per task, or None.
+        limit: Maximum number of questions per task, or None.
 
     Returns:
         What will not go as expected, a line each.

@@ -41,7 +41,7 @@ def test_counts_are_those_of_the_model(planner_of, folder_of, make_model, clips,
         assert planned.own_tokens == model.model.own_counts(video)[0]
         assert planned.compressor == repr(method)
         prompt = model.model.prompt("", media.visuals, media.clips)
-        if name != "molmo2":  # whose marks behind the last token end the video, too
+        if name != "molmo2":  # whose marks after the last token end the video, too
             between = len(prompt.pieces[1]) - planned.tokens - planned.newlines
             assert planned.text_tokens == TEXT_TOKENS + between
 
