@@ -120,41 +120,52 @@ def folder_of(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def make_model(checkpoint):
-    """Function that builds the lmms-eval model on the CPU, or one of another class; arguments as in --model_args.
+def share_reading():
+    """Function after which a model reads videos with the one process of all models, unless a test has it misbehave.
 
-    One process reads the videos of all models, also after one has been closed, unless a test has it misbehave: starting
-    it takes longer than reading. This thread starts it: one started by a model's thread would end with that thread.
-    What the first model imports is garbage for none of the collections that each `clean` makes. A checkpoint that is
-    loaded again as before, from the same files, is a copy of what was loaded first.
+    Starting a process takes longer than reading. It stays when a model is closed. This thread starts it: one started by
+    a model's thread would end with that thread.
     """
-    from lmms_eval_stgridpool import llava_video
-
     idle, plain_worker = [], reading_process.WORKER
-    defaults = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
 
-    def make(kind=llava_video.LlavaVideo, **arguments):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(llava_video, "load_video_model", load)
-            model = kind(**defaults | arguments)
+    def share(model):
         if plain_worker == reading_process.WORKER:
             if not any(process.can_go_on for process in idle):
                 idle.append(reading_process.ReadingProcess())
             reader = model.encoder.loader._reader
             reader._idle, reader.close = idle, lambda: None
-        freeze_once()
         return model
 
+    yield share
+    for process in idle:
+        process.end()
+
+
+@pytest.fixture(scope="session")
+def make_model(checkpoint, share_reading):
+    """Function that builds the lmms-eval model on the CPU, or one of another class; arguments as in --model_args.
+
+    What the first model imports is garbage for none of the collections that each `clean` makes. A checkpoint that is
+    loaded again as before, from the same files, is a copy of what was loaded first.
+    """
+    from lmms_eval_stgridpool import llava_video
+
     load = _copying(llava_video.load_video_model)
+    defaults = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
+
+    def make(kind=llava_video.LlavaVideo, **arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(llava_video, "load_video_model", load)
+            model = share_reading(kind(**defaults | arguments))
+        freeze_once()
+        return model
 
     @cache
     def freeze_once():
         gc.collect()
         gc.freeze()
 
-    yield make
-    for process in idle:
-        process.end()
+    return make
 
 
 def _copying(load):

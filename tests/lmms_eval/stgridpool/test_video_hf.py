@@ -25,12 +25,12 @@ GENERATION = {"max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")
-def make_native(folder_of):
+def make_native(folder_of, share_reading):
     """Function that builds `video_hf` on the CPU."""
     defaults = {"device": "cpu", "torch_dtype": "float32", "decode_threads": 1, "compressor": "none"}
 
     def make(name, **arguments):
-        return VideoHf(**{"pretrained": str(folder_of(name)), **defaults, **arguments})
+        return share_reading(VideoHf(**{"pretrained": str(folder_of(name)), **defaults, **arguments}))
 
     return make
 
