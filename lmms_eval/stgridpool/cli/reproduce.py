@@ -61,7 +61,7 @@ def reproduce(
     output = output or Path("logs") / "runs" / "reproduce" / table
     settings = Settings(output, checkpoint, data, tuple(arguments or ()), processes, lmms_eval)
     if dry_run:
-        _print_commands(chosen, settings)
+        _print_commands(chosen, settings, as_json)
         return
     with resumable("reproduce", f"finished runs and all answers so far are kept in {output}"):
         outcomes = run_all(chosen, settings, start_run, lambda line: typer.echo(line, err=True))
@@ -74,8 +74,14 @@ def reproduce(
         raise ValueError(text)
 
 
-def _print_commands(cells: Sequence["Cell"], settings: "Settings") -> None:
+def _print_commands(cells: Sequence["Cell"], settings: "Settings", as_json: bool) -> None:
     """Print the commands of runs, each with the number to expect as a comment."""
+    if as_json:
+        folder = settings.data or Path.cwd()
+        print_json(
+            [asdict(one) | {"folder": folder, "command": ["stgridpool", *settings.command(one)]} for one in cells]
+        )
+        return
     if settings.data is not None:
         typer.echo(shlex.join(["cd", str(settings.data)]))
     for cell in cells:

@@ -64,6 +64,17 @@ def test_a_printed_command_has_the_words_of_the_run(tmp_path):
     assert str(refused).startswith("--output must have neither a comma")
 
 
+def test_a_dry_run_prints_json_for_programs(tmp_path):
+    words = ("st_gridpool/main", "-b", "videomme", "-r", "st_gridpool", "--data", tmp_path, "--dry-run")
+    shown = invoke(*words, "--json").stdout
+    [one, _] = json.loads(shown)
+    assert (one["checkpoint"], one["row"], one["published"]) == ("lmms-lab/LLaVA-Video-7B-Qwen2", "st_gridpool", 64.2)
+    assert one["folder"] == str(tmp_path)
+    [first, line, _] = invoke(*words).stdout.splitlines()
+    assert first == f"cd {tmp_path}"
+    assert shlex.split(line, comments=True) == one["command"]
+
+
 def test_our_numbers_stand_beside_the_published_ones(numbers):
     numbers += [60.0, 64.0]
     shown = invoke("st_gridpool/main", "--checkpoint", "a/LLaVA-Video-7B-Qwen2", "-b", "videomme")
