@@ -60,28 +60,41 @@ def gather_over_time(values: Tensor, sizes: list[int], segments: list[int], keep
     starts = [sum(sizes[:frame]) for frame in range(len(sizes) + 1)]
     rows, places, first = [], [], 0
     for length in segments:
-        begin, end, stop = starts[first], starts[first + 1], starts[first + length]
-        current, factors = values[begin:end], torch.eye(end - begin, stop - begin, device=values.device)
-        stays = [torch.arange(begin, end, device=values.device)]
-        for offset in range(1, length):
-            here = slice(starts[first + offset], starts[first + offset + 1])
-            spread = _spread(values[here], current, offset)  # (n, K)
-            confidence = spread.amax(1)
-            is_usual = confidence >= confidence.quantile(keep)
-            stays.append(torch.arange(here.start, here.stop, device=values.device)[~is_usual])
-            taken = spread * is_usual[:, None]
-            factors[:, here.start - begin : here.stop - begin] = taken.T
-            scale = 1 / (1 + taken.sum(0)[:, None])
-            current, factors = (current + taken.T @ values[here]) * scale, factors * scale
-        kept = torch.cat(stays)
+        kept, gathered = _gather_segment(values, starts[first : first + length + 1], keep)
         rows.append(Rows.of(kept))
         places.append(kept)
-        if length > 1:
-            row, column = factors.nonzero(as_tuple=True)
-            rows.append(Rows.of_entries(row, column + begin, factors[row, column], end - begin))
-            places.append(stays[0])
+        if gathered is not None:
+            rows.append(gathered)
+            places.append(kept[: len(gathered)])
         first += length
     return stacked(rows), torch.cat(places)
+
+
+def _gather_segment(values: Tensor, starts: list[int], keep: float) -> tuple[Tensor, Rows | None]:
+    """Choose the tokens of one segment, (n,) int64, and the means that the first frame gathers; None for one frame.
+
+    Args:
+        values: (N, D) float32, of the whole video.
+        starts: The first token of each frame of the segment, and the end of the last.
+        keep: See `gather_over_time`.
+    """
+    begin, end, stop = starts[0], starts[1], starts[-1]
+    current, factors = values[begin:end], torch.eye(end - begin, stop - begin, device=values.device)
+    stays = [torch.arange(begin, end, device=values.device)]
+    for offset in range(1, len(starts) - 1):
+        here = slice(starts[offset], starts[offset + 1])
+        spread = _spread(values[here], current, offset)  # (n, K)
+        confidence = spread.amax(1)
+        is_usual = confidence >= confidence.quantile(keep)
+        stays.append(torch.arange(here.start, here.stop, device=values.device)[~is_usual])
+        taken = spread * is_usual[:, None]
+        factors[:, here.start - begin : here.stop - begin] = taken.T
+        scale = 1 / (1 + taken.sum(0)[:, None])
+        current, factors = (current + taken.T @ values[here]) * scale, factors * scale
+    if len(starts) == 2:
+        return stays[0], None
+    row, column = factors.nonzero(as_tuple=True)
+    return torch.cat(stays), Rows.of_entries(row, column + begin, factors[row, column], end - begin)
 
 
 def _spread(values: Tensor, targets: Tensor, offset: int) -> Tensor:
