@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from inspect import signature
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from stgridpool import (
 )
 from stgridpool.compressor import Compressor
 from stgridpool.contract.cases import SHAPES, clip, invented
+from stgridpool.plan import Plan, Shape
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COME_AGAIN = (AOT, SlowFast, TSLLaVA, ImageGrid)  # gathered in a segment; a second pathway; a first frame; in tiles
@@ -36,11 +38,15 @@ def compressor(request) -> Compressor:
     return build_compressor(request.param)
 
 
+@cache
+def plans_of(compressor: Compressor) -> dict[Shape, Plan]:
+    """What the method decides for random tokens of each of `SHAPES`."""
+    return {shape: compressor(clip(shape), invented(compressor, shape)).plan for shape in SHAPES}
+
+
 @pytest.mark.parametrize("name", [name for name, method in COMPRESSORS.items() if method not in COME_AGAIN])
 def test_tokens_stay_in_order_each_on_a_place_of_its_own(name):
-    compressor = build_compressor(name)
-    for shape in SHAPES:
-        plan = compressor(clip(shape), invented(compressor, shape)).plan
+    for shape, plan in plans_of(build_compressor(name)).items():
         assert plan.anchor.tolist() == sorted(set(plan.anchor.tolist())), shape
         left = VideoTokens(torch.zeros(plan.num_sources, 1), shape).through(replace(plan, reproduces=True))
         places = [tuple(place) for place in left.places().tolist()]
@@ -51,8 +57,7 @@ def test_tokens_stay_in_order_each_on_a_place_of_its_own(name):
 def test_weights_of_every_token_sum_to_one(compressor):
     if isinstance(compressor, VisionZip | PruMerge):
         compressor = replace(compressor, preset="corrected")  # the released ones add, see their tests
-    for shape in SHAPES:
-        plan = compressor(clip(shape), invented(compressor, shape)).plan
+    for plan in plans_of(compressor).values():
         ones = replace(plan, reproduces=True).apply(torch.ones(plan.num_sources, 1))
         is_drawn = plan.sizes() > 0  # tiles of a picture may be blank
         assert bool(is_drawn.all()) or isinstance(compressor, ImageGrid)

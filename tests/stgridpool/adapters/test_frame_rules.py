@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -36,22 +37,21 @@ def test_each_family_samples_ten_seconds_in_its_own_way(name, expected):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 5, 40])
-def test_short_videos_give_frames_that_they_have(name, num_frames):
-    chosen = rule(name).choose(Source(num_frames, 24.0))
-    assert chosen == sorted(chosen)
-    assert 0 <= chosen[0] <= chosen[-1] < num_frames
+def test_short_videos_give_frames_that_they_have(name):
+    for num_frames in (1, 2, 3, 5, 40):
+        chosen = rule(name).choose(Source(num_frames, 24.0))
+        assert chosen == sorted(chosen), num_frames
+        assert 0 <= chosen[0] <= chosen[-1] < num_frames
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-@pytest.mark.parametrize("fps", [0.01, 30])
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 5, 40])
-def test_rates_that_a_short_video_cannot_meet_are_met_as_far_as_possible(name, fps, num_frames):
-    chosen = rule(name, fps=fps).choose(Source(num_frames, 24.0))
-    assert chosen == sorted(chosen)
-    assert 0 <= chosen[0] <= chosen[-1] < num_frames
-    if fps > 24:
-        assert len(set(chosen)) >= num_frames - 1  # an even number in some families
+def test_rates_that_a_short_video_cannot_meet_are_met_as_far_as_possible(name):
+    for fps, num_frames in product((0.01, 30), (1, 2, 3, 5, 40)):
+        chosen = rule(name, fps=fps).choose(Source(num_frames, 24.0))
+        assert chosen == sorted(chosen), (fps, num_frames)
+        assert 0 <= chosen[0] <= chosen[-1] < num_frames, fps
+        if fps > 24:
+            assert len(set(chosen)) >= num_frames - 1  # an even number in some families
 
 
 @pytest.mark.parametrize("name", ["llava_onevision", "internvl", "qwen2_5_vl", "video_llama_3", "molmo2"])
