@@ -1,11 +1,14 @@
 """The order of each method's work, as the benchmark states it, holds: counted bytes, operations and calls, not time."""
 
+import re
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from documents import TEXT
 from stgridpool import COMPRESSORS, build_compressor
 from stgridpool.contract.cases import invented
 
@@ -74,5 +77,11 @@ def test_methods_that_only_read_features_do_so_a_few_times(orders):
             assert counted(name, shape, width)[1] <= MOST_BYTES * 4 * 8 * 8 * 8 * width, name
 
 
-def test_every_order_is_of_a_method(orders):
+def test_the_documentation_states_the_same_orders(orders):
+    stated = {}
+    for row in re.findall(
+        r"^\| (`.*) \| (.*) \| (.*) \|$", TEXT.split("\n## Speed\n")[1].split("\n## ")[0], re.MULTILINE
+    ):
+        stated |= dict.fromkeys(re.findall("`(.*?)`", row[0]), (row[2], row[1]))
+    assert stated == {name: (order.formula, order.compares) for name, order in orders.items()}
     assert set(orders) <= set(COMPRESSORS)
