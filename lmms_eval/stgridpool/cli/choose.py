@@ -1,7 +1,8 @@
 """``stgridpool choose``: which method and rate suit a user's own videos."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,14 +60,8 @@ def choose(
     """
     given = _joined(f"pretrained={checkpoint}", "" if frames is None else f"max_frames_num={frames}")
     compared, shares = methods or list(DEFAULT_METHODS), retention or list(DEFAULT_RETENTION)
-
-    def check() -> tuple[str, ...]:
-        from lmms_eval_stgridpool.run.sweep_checks import Compared, check_search  # noqa: PLC0415
-
-        wanted = tuple(compared), _joined(given, model_args), tuple(shares), retention_of
-        return check_search(Compared(*wanted, True, processes), inputs, output, tolerance, save)
-
-    check_first("stgridpool choose", check)
+    wanted = tuple(compared), _joined(given, model_args), tuple(shares), retention_of, True, processes
+    check_first("stgridpool choose", partial(_check, wanted, inputs, output, tolerance, save))
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choosing import Chooser  # noqa: PLC0415
     from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
@@ -95,6 +90,13 @@ def choose(
     elif found is not None:
         _show(found)
         typer.echo(f"Results: {output}")
+
+
+def _check(compared: tuple[Any, ...], *search: Any) -> tuple[str, ...]:
+    """Check a search; see `Compared` and `check_search`."""
+    from lmms_eval_stgridpool.run.sweep_checks import Compared, check_search  # noqa: PLC0415
+
+    return check_search(Compared(*compared), *search)
 
 
 def _joined(*arguments: str) -> str:

@@ -3,8 +3,9 @@
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -95,14 +96,8 @@ def sweep(
     With --retention every method gets the options that make it keep that share of the tokens after the checkpoint's own
     pooling, however it counts its own budget.
     """
-
-    def check() -> tuple[str, ...]:
-        from lmms_eval_stgridpool.run.sweep_checks import Compared, check_sweep  # noqa: PLC0415
-
-        what = tuple(compressors), model_args, tuple(retention or ()), retention_of, uncompressed, processes
-        return check_sweep(Compared(*what), tasks, include_path, limit)
-
-    check_first("stgridpool sweep", check)
+    compared = tuple(compressors), model_args, tuple(retention or ()), retention_of, uncompressed, processes
+    check_first("stgridpool sweep", partial(_check, compared, tasks, include_path, limit))
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
 
@@ -122,6 +117,13 @@ def sweep(
         outcome = given.run()
     if outcome.is_first:
         _show(outcome, given, as_json)
+
+
+def _check(compared: tuple[Any, ...], tasks: str, include: Path | None, limit: float | None) -> tuple[str, ...]:
+    """Check a sweep; see `Compared` and `check_sweep`."""
+    from lmms_eval_stgridpool.run.sweep_checks import Compared, check_sweep  # noqa: PLC0415
+
+    return check_sweep(Compared(*compared), tasks, include, limit)
 
 
 def _show(outcome: "Outcome", given: "Sweep", as_json: bool) -> None:
