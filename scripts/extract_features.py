@@ -7,8 +7,8 @@ Features that are there already stay. Several processes share the work:
     --model_args pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64,feature_cache=features
 
 Evaluations find the features with the same --model_args, whatever their compressor, unless it asks the vision tower for
-more: then name it here, too, and what it asks for is kept as well. Ends with status 1 if a video cannot be read, or its
-features are not finite.
+more: then name it here, too, and what it asks for is kept as well. Checkpoints of all formats work, native models of
+transformers among them. Ends with status 1 if a video cannot be read, or its features are not finite.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from loguru import logger
 
+from llava.video_opening import VideoReadError
 from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.llava_video import LlavaVideo
@@ -18,6 +19,7 @@ from lmms_eval_stgridpool.swept import Swept
 from lmms_eval_stgridpool.video_hf import VideoHf
 from stgridpool import build_compressor
 from stgridpool.adapters.native_model import NativeVideoModel
+from stgridpool.adapters.native_video import from_tensors
 from stgridpool.equal_budget import Reference
 from stgridpool.timing import StageTimer
 
@@ -27,7 +29,7 @@ __all__ = ["SWEPT", "Swept", "SweptModel", "SweptNative"]
 class SweptModel(Swept, LlavaVideo):
     """One compressor of a sweep over a checkpoint in LLaVA-NeXT's format."""
 
-    def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:  # noqa: ARG002
+    def measured_against(self, videos: Callable[[], Sequence[Path]]) -> tuple[Reference, int]:  # noqa: ARG002
         """See `Swept`; it follows from the checkpoint."""
         return self.model.reference(), self.arguments.most_frames
 
@@ -56,18 +58,25 @@ class SweptNative(Swept, VideoHf):
 
     model: NativeVideoModel
 
-    def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:
-        """See `Swept`; budgets in windows are chosen for the frames of the first video.
+    def measured_against(self, videos: Callable[[], Sequence[Path]]) -> tuple[Reference, int]:
+        """See `Swept`; budgets in windows are chosen for the size of the frames of the first video that can be read.
 
         Raises:
-            VideoReadError: If that video cannot be read.
+            ValueError: If none of them can be read.
             TypeError: If its features are not tensors by name.
         """
-        [video] = self.encoder.features([first_video()], StageTimer(self.device))
-        self._forget_features()
-        if isinstance(video.features, torch.Tensor):
-            raise TypeError("features of a native model are tensors by name, got one tensor")
-        return self.model.reference_for(video.features), len(video.times)
+        unreadable = None
+        for path in videos():
+            try:
+                [video] = self.encoder.features([path], StageTimer(self.device))
+            except VideoReadError as error:
+                unreadable = error
+                continue
+            self._forget_features()
+            if isinstance(video.features, torch.Tensor):
+                raise TypeError("features of a native model are tensors by name, got one tensor")
+            return self.model.reference_for(video.features), len(from_tensors(video.features).tokens)
+        raise ValueError(f"a retention is measured against a video, and none can be read: {unreadable}")
 
     def own_choice(self) -> tuple[str, dict[str, Any]]:
         """See `Swept`."""

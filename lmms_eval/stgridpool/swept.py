@@ -59,11 +59,14 @@ class Swept(EvaluatedModel):
         self.peak_bytes: int | None = None
 
     @abstractmethod
-    def measured_against(self, first_video: Callable[[], Path]) -> tuple[Reference, int]:
-        """Return what retention is measured against, and the number of frames of a long video.
+    def measured_against(self, videos: Callable[[], Sequence[Path]]) -> tuple[Reference, int]:
+        """Return what retention is measured against, and the frames T of the lattice of a long video.
 
         Args:
-            first_video: Finds the first video of the sweep, where the reference depends on it.
+            videos: Lists the videos of the sweep, where the reference depends on one of them.
+
+        Raises:
+            ValueError: If none of them can be read.
         """
 
     @abstractmethod

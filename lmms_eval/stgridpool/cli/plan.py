@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 VIDEO = typer.Argument(help="A video file, or a folder of pictures.")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its settings and headers are read, not its weights.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
-FRAMES = typer.Option("--frames", min=1, help="Maximum number of frames (max_frames_num); may be repeated.")
+FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num); may be repeated.")
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep; may be repeated.")
 RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")
-FIT = typer.Option(
-    metavar="TOKENS", min=1, help="Also say how many frames fit into this many tokens, newlines included."
-)
+FIT = typer.Option(metavar="TOKENS", help="Also say how many frames fit into this many tokens, newlines included.")
 FPS = typer.Option(help="Frames per second, see the model's argument fps.")
 FORCE = typer.Option("--force_sample", "--force-sample", help="Sample that many frames from short videos, too.")
 NEWLINES = typer.Option(
@@ -68,6 +66,7 @@ def plan(
     from llava.video import VideoReadError  # noqa: PLC0415
 
     methods = _methods(compressor or ["st_gridpool"], retention or [], retention_of)
+    _check_numbers(frames or [], fit)
     options = {"fps": fps, "force_sample": force_sample or None, "mm_newline_position": mm_newline_position}
     try:
         found = _found(video, _arguments(checkpoint, model_args, options), methods, frames or [], fit)
@@ -109,6 +108,20 @@ def _found(
         "frames_that_fit": fitting,
         "remarks": [*remarks, *too_large],
     }
+
+
+def _check_numbers(frames: list[int], fit: int | None) -> None:
+    """Check numbers of frames and tokens.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    from stgridpool.options import whole_number  # noqa: PLC0415
+
+    for count in frames:
+        whole_number("--frames", count, 1, 100_000)
+    if fit is not None:
+        whole_number("--fit", fit, 1, 10**9)
 
 
 def _methods(compressors: list[str], retention: list[float], retention_of: str) -> "Methods":

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,14 @@ class Sweep:
         manager = task_manager(names, include, self.model_name)
         loaded, choices, remarks = self._load(), list(self.choices), list[str]()
 
-        def first_video() -> Path:
-            return videos_of_tasks(names, manager)[0]
+        @cache
+        def videos() -> tuple[Path, ...]:
+            return tuple(dict.fromkeys(videos_of_tasks(names, manager)))
 
         if self.has_own:
-            loaded.warm_up(first_video())
+            loaded.warm_up(videos()[0])
         if self.retention:
-            reference, frames = loaded.measured_against(first_video)
+            reference, frames = loaded.measured_against(videos)
             choices, remarks = at_retentions(choices, self.retention, self.retention_of, reference, frames)
         if self.has_own:
             choices.insert(0, Choice(*loaded.own_choice(), OWN))

@@ -264,8 +264,10 @@ def test_a_sweep_answers_as_separate_runs(folder_of, make_native, ask, clips):
     given = {"device": "cpu", "torch_dtype": "float32", "compressor": "none", "max_frames_num": 4, "decode_threads": 1}
     loaded = SweptNative(pretrained=str(folder_of("qwen2_5_vl")), **given)
     loaded.warm_up(clips / "v0.mp4")
-    reference, frames = loaded.measured_against(lambda: clips / "v0.mp4")
-    assert (frames, reference.num_layers) == (4, loaded.model.language_model.config.get_text_config().num_hidden_layers)
+    reference, frames = loaded.measured_against(lambda: [clips / "broken.mp4", clips / "v0.mp4"])
+    with pytest.raises(ValueError, match=r"measured against a video, and none can be read: .*broken\.mp4"):
+        loaded.measured_against(lambda: [clips / "broken.mp4"])
+    assert (frames, reference.num_layers) == (2, loaded.model.language_model.config.get_text_config().num_hidden_layers)
     assert reference.own_pooling == loaded.model.own_pooling()
     options = [("none", {}), ("random", {"retention": 0.5}), ("fastv", {"layer": 1, "retention": 0.5})]
     swept = loaded.for_each([build_compressor(name, **more) for name, more in options])

@@ -129,6 +129,8 @@ def test_a_folder_of_pictures_is_planned(tmp_path):
         (["-c", "nsb"], "nsb: there is no compressor 'nsb', did you mean"),
         (["--mm_newline_position", "rows"], "mm_newline_position cannot be 'rows'"),
         (["--fps", "0"], "fps must be"),
+        (["--frames", "8", "--frames", "0"], "--frames must be a whole number from 1 to 100000, got 0"),
+        (["--fit", "0"], "--fit must be a whole number"),
     ],
 )
 def test_wrong_words_are_named(video, words, message):
