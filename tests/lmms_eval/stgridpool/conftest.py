@@ -121,20 +121,18 @@ def folder_of(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def share_reading():
-    """Function after which a model reads videos with the one process of all models, unless a test has it misbehave.
+    """Function after which a `VideoReader` has the one process that reads for all, unless a test has it misbehave.
 
-    Starting a process takes longer than reading. It stays when a model is closed. This thread starts it: one started by
-    a model's thread would end with that thread.
+    Starting a process takes longer than reading. It stays when the reader is closed. This thread starts it: one started
+    by a model's thread would end with that thread.
     """
     idle, plain_worker = [], reading_process.WORKER
 
-    def share(model):
+    def share(reader):
         if plain_worker == reading_process.WORKER:
             if not any(process.can_go_on for process in idle):
                 idle.append(reading_process.ReadingProcess())
-            reader = model.encoder.loader._reader
             reader._idle, reader.close = idle, lambda: None
-        return model
 
     yield share
     for process in idle:
@@ -156,7 +154,8 @@ def make_model(checkpoint, share_reading):
     def make(kind=llava_video.LlavaVideo, **arguments):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(llava_video, "load_video_model", load)
-            model = share_reading(kind(**defaults | arguments))
+            model = kind(**defaults | arguments)
+        share_reading(model.encoder.loader._reader)
         freeze_once()
         return model
 

@@ -30,7 +30,9 @@ def make_native(folder_of, share_reading):
     defaults = {"device": "cpu", "torch_dtype": "float32", "decode_threads": 1, "compressor": "none"}
 
     def make(name, **arguments):
-        return share_reading(VideoHf(**{"pretrained": str(folder_of(name)), **defaults, **arguments}))
+        model = VideoHf(**{"pretrained": str(folder_of(name)), **defaults, **arguments})
+        share_reading(model.encoder.loader._reader)
+        return model
 
     return make
 

@@ -27,6 +27,18 @@ def make_loader(checkpoint):
 
 
 @pytest.fixture
+def make_sharing(make_loader, share_reading):
+    """Function that makes a loader with the process of all tests."""
+
+    def make(**arguments):
+        loader = make_loader(**arguments)
+        share_reading(loader._reader)
+        return loader
+
+    return make
+
+
+@pytest.fixture
 def reads(monkeypatch):
     """Names of the videos that are read, in order; `gate` must be set for a read to end."""
     names, gate = [], threading.Event()
@@ -54,12 +66,12 @@ def paths(tmp_path, *names):
     return [tmp_path / f"{name}.mp4" for name in names]
 
 
-def test_pixels_are_those_of_plain_reading(make_loader, clips):
+def test_pixels_are_those_of_plain_reading(make_sharing, clips):
     path = clips / "v1.mp4"
     clip = read_video(path, 8)
     expected = VisionImageProcessor(384).preprocess(clip.frames, return_tensors="pt")["pixel_values"]
     for prefetch in (0, 2):
-        loader = make_loader(prefetch=prefetch)
+        loader = make_sharing(prefetch=prefetch)
         loader.expect([path])
         loaded = loader.get(path)
         assert torch.equal(loaded.frames, expected)
@@ -67,20 +79,20 @@ def test_pixels_are_those_of_plain_reading(make_loader, clips):
         assert set(loaded.seconds) == {"decode", "preprocess"}
 
 
-def test_a_rate_takes_the_last_frame_too_of_files_and_folders(make_loader, clips, tmp_path):
+def test_a_rate_takes_the_last_frame_too_of_files_and_folders(make_sharing, clips, tmp_path):
     for index in range(7):
         Image.new("RGB", (8, 6)).save(tmp_path / f"{index}.png")
-    assert make_loader().get(clips / "v1.mp4").times == (0, 1, 2, 3, 4, 5, 6)
-    assert make_loader(fps=0.5).get(clips / "v1.mp4").times == (0, 2, 4, 6, 6.875)  # 8 frames a second
-    assert len(make_loader().get(tmp_path).times) == 7
-    assert make_loader(fps=1).get(tmp_path).times == pytest.approx((0, 1, 2))  # of three pictures a second
+    assert make_sharing().get(clips / "v1.mp4").times == (0, 1, 2, 3, 4, 5, 6)
+    assert make_sharing(fps=0.5).get(clips / "v1.mp4").times == (0, 2, 4, 6, 6.875)  # 8 frames a second
+    assert len(make_sharing().get(tmp_path).times) == 7
+    assert make_sharing(fps=1).get(tmp_path).times == pytest.approx((0, 1, 2))  # of three pictures a second
 
 
-def test_frames_are_spread_over_a_short_folder_as_over_a_short_file(make_loader, clips, tmp_path):
+def test_frames_are_spread_over_a_short_folder_as_over_a_short_file(make_sharing, clips, tmp_path):
     for index in range(3):
         Image.new("RGB", (8, 6)).save(tmp_path / f"{index}.png")
     for path in (clips / "v1.mp4", tmp_path):
-        assert len(make_loader(force_sample=True).get(path).times) == 8  # the most that is taken
+        assert len(make_sharing(force_sample=True).get(path).times) == 8  # the most that is taken
 
 
 def test_a_few_are_loaded_ahead(make_loader, reads, tmp_path):
@@ -192,7 +204,7 @@ def test_damaged_videos_are_counted_or_failed(make_loader, reads, tmp_path, monk
         make_loader(damaged_videos="fail").get(video)
 
 
-def test_frames_are_taken_by_time_where_that_is_asked_for(make_loader, write_video, tmp_path):
+def test_frames_are_taken_by_time_where_that_is_asked_for(make_sharing, write_video, tmp_path):
     path = write_video(tmp_path / "slides.mkv", num_frames=3, rate=1, times=[0, 2, 5])
-    assert make_loader(sampling="time").get(path).times == (0, 0, 2, 2, 2, 5)
-    assert make_loader().get(path).times == (0, 2, 5)
+    assert make_sharing(sampling="time").get(path).times == (0, 0, 2, 2, 2, 5)
+    assert make_sharing().get(path).times == (0, 2, 5)
