@@ -26,6 +26,21 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 gc.disable()  # until the tests are collected
 
 
+class _Backwards(pytest.Dir):
+    def collect(self):
+        return list(super().collect())[::-1]
+
+
+def pytest_collect_directory(path, parent):
+    """Let every second of the processes that share the tests collect backwards.
+
+    Each then finds half of the files compiled by the other, which takes 9 s for all of them.
+    """
+    worker = getattr(parent.config, "workerinput", {"workerid": "gw0"})["workerid"]
+    return _Backwards.from_parent(parent, path=path) if int(worker.removeprefix("gw")) % 2 else None
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Let processes that share the tests begin with long files, lest one is left alone with them at the end.
 
@@ -34,7 +49,7 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         num_tests = Counter(item.path for item in items)
-        items.sort(key=lambda item: (item.path not in slow, -num_tests[item.path]))
+        items.sort(key=lambda item: (item.path not in slow, -num_tests[item.path], item.path))
 
 
 def pytest_collection_finish(session):
