@@ -55,6 +55,10 @@ FEW = {"unanswered": {"questions": 1, "of": 4, "reasons": {"unreadable video": 1
 @pytest.fixture
 def start(tmp_path):
     """Function that starts the command in a repository without .venv; returns the process."""
+    return _starter(tmp_path)
+
+
+def _starter(tmp_path):
     for name in ("lmms_eval/stgridpool/run/evaluate.sh", "scripts/evaluate.sh"):
         script = tmp_path / "repository" / name
         script.parent.mkdir(parents=True)
@@ -254,28 +258,37 @@ def test_the_first_cause_that_a_rank_notes_is_the_last_line(evaluate, tmp_path):
     assert not (tmp_path / "out" / ".cause_of_failure").exists()
 
 
-@pytest.mark.parametrize(
-    ("how", "is_deaf"),
-    [
-        (signal.SIGHUP, False),
-        (signal.SIGINT, False),
-        (signal.SIGTERM, False),
-        (signal.SIGKILL, False),
-        (signal.SIGKILL, True),
-    ],
-)
-def test_the_run_ends_with_the_script(start, tmp_path, how, is_deaf):
-    process = start("quiz", pids=tmp_path / "pids", is_deaf=is_deaf)
-    while not (tmp_path / "pids").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    run = [psutil.Process(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
-    process.send_signal(how)
-    alive = left_running(run, LONG)
-    for one in alive:
-        one.kill()
-    assert not alive
-    _, stderr = process.communicate(timeout=LONG)
-    assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
-    said = f"stopped by {how.name}: all answers so far are kept in {tmp_path}/out/answers; give the same command again"
-    assert how == signal.SIGKILL or stderr.splitlines()[-1] == f"evaluate.sh: {said} to resume"
+ENDS = [(signal.SIGHUP, False), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, False)]
+ENDS += [(signal.SIGKILL, True)]  # with a launcher and a rank that hear no other signal
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """What is left of each script that a signal ends; all end beside each other, since that takes seconds."""
+    started = {}
+    for how, is_deaf in ENDS:
+        folder = tmp_path_factory.mktemp("ending")
+        process = _starter(folder)("quiz", pids=folder / "pids", is_deaf=is_deaf)
+        started[how, is_deaf] = SimpleNamespace(process=process, folder=folder)
+    for one in started.values():
+        while not (one.folder / "pids").exists():
+            assert one.process.poll() is None
+            time.sleep(0.01)
+        one.run = [psutil.Process(int(pid)) for pid in (one.folder / "pids").read_text().split()]
+    for (how, _), one in started.items():
+        one.process.send_signal(how)
+    for one in started.values():
+        one.alive = left_running(one.run, LONG)
+        for process in one.alive:
+            process.kill()
+        _, one.stderr = one.process.communicate(timeout=LONG)
+    return started
+
+
+@pytest.mark.parametrize(("how", "is_deaf"), ENDS)
+def test_the_run_ends_with_the_script(ended, how, is_deaf):
+    one = ended[how, is_deaf]
+    assert not one.alive
+    assert one.process.returncode == (-how if how == signal.SIGKILL else 128 + how)
+    said = f"stopped by {how.name}: all answers so far are kept in {one.folder}/out/answers; give the same command"
+    assert how == signal.SIGKILL or one.stderr.splitlines()[-1] == f"evaluate.sh: {said} again to resume"
