@@ -165,7 +165,7 @@ def _explain(plans: Sequence["Planned"]) -> Iterator[str]:
     """Return what stands below the table."""
     own = {planned.frames: planned.own_tokens for planned in plans}
     counts = ", ".join(f"{count} of {frames} frames" for frames, count in own.items())
-    yield f"tokens enter the language model; the checkpoint's own pooling leaves {counts}, without newlines"
+    yield f"tokens enter the language model; without a method the checkpoint reads {counts}, newlines apart"
     text = " or ".join(dict.fromkeys(str(planned.text_tokens) for planned in plans))
     yield f"TFLOPs and KV cache (16 bits) are estimates for the prefill, with {text} tokens of text"
     if plans[0].longest is not None:

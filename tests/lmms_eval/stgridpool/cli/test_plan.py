@@ -42,7 +42,7 @@ def test_a_table_is_printed(video):
     [sttm] = [line.split() for line in lines if line.split()[:1] == ["sttm"]]
     assert sttm[1:9] == ["4", "64", "at", "most", "16", "-", "-", "100.0"]
     assert lines[-3:] == [
-        "tokens enter the language model; the checkpoint's own pooling leaves 64 of 4 frames, without newlines",
+        "tokens enter the language model; without a method the checkpoint reads 64 of 4 frames, newlines apart",
         "TFLOPs and KV cache (16 bits) are estimates for the prefill, with 64 tokens of text",
         "the checkpoint's context is 32768 tokens",
     ]
