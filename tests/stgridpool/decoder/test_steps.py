@@ -145,7 +145,7 @@ def test_keeping_everything_changes_no_logit(model, positions):
         assert torch.equal(torch.cat(output.logits), torch.cat(plain.logits))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2, "max_new_tokens": 3}], ids=str)
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_a_padded_batch_equals_single_prompts(model, layer, positions, options):

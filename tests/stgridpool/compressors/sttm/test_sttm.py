@@ -346,7 +346,7 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("budget", [{}, {"retention": 0.3}], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 def test_at_most_two_host_reads(mode, budget):
-    tokens = natural(64, 14, 14, 8, seed=0)
+    tokens = natural(16, 14, 14, 8, seed=0)
     compressor = STTM(mode=mode, **budget)
     plan_of(compressor, tokens)  # index tables are made once per size
     with HostReads() as reads:
