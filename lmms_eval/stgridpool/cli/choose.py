@@ -8,7 +8,7 @@ import typer
 
 from lmms_eval_stgridpool.cli.checking import check_first
 from lmms_eval_stgridpool.cli.launching import launch, option_words
-from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
+from lmms_eval_stgridpool.cli.output import AsJson, logs_on_stderr, print_json, print_table
 from lmms_eval_stgridpool.cli.resuming import resumable
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ def choose(
     compared, shares = methods or list(DEFAULT_METHODS), retention or list(DEFAULT_RETENTION)
     wanted = tuple(compared), _joined(given, model_args), tuple(shares), retention_of, True, processes
     check_first("stgridpool choose", partial(_check, wanted, inputs, output, tolerance, save))
-    from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.choosing import Chooser  # noqa: PLC0415
+    with logs_on_stderr():
+        from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+        from lmms_eval_stgridpool.comparison.choosing import Chooser  # noqa: PLC0415
     from lmms_eval_stgridpool.run.checkpoint_checks import model_for, read_checkpoint_settings  # noqa: PLC0415
 
     if output is None:

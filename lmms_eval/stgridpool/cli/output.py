@@ -1,7 +1,9 @@
 """What commands print: tables for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, is_dataclass
 from typing import Annotated, Any
 
@@ -13,6 +15,17 @@ from rich.text import Text
 
 WIDTH_OF_FILES = 160
 """Least width of a table that goes to a file or another program, in characters."""
+
+
+@contextmanager
+def logs_on_stderr() -> Iterator[None]:
+    """Have libraries that are imported in the block log to standard error, as standard output is for results.
+
+    lmms-eval's evaluator logs to what is standard output when it is imported.
+    """
+    with redirect_stdout(sys.stderr):
+        yield
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 """The option ``--json`` of a command."""

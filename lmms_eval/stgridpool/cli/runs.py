@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lmms_eval_stgridpool.cli.checking import check_first
 from lmms_eval_stgridpool.cli.launching import launch, option_words
-from lmms_eval_stgridpool.cli.output import AsJson, print_json
+from lmms_eval_stgridpool.cli.output import AsJson, logs_on_stderr, print_json
 from lmms_eval_stgridpool.cli.resuming import resumable
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ def sweep(
     """
     compared = tuple(compressors), model_args, tuple(retention or ()), retention_of, uncompressed, processes
     check_first("stgridpool sweep", partial(_check, compared, tasks, include_path, limit))
-    from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
+    with logs_on_stderr():
+        from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+        from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
 
     choices = tuple(map(Choice.parse, compressors))
     if output_path is None:

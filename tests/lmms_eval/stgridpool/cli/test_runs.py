@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
@@ -84,6 +85,29 @@ def test_a_sweep_gets_its_options(monkeypatch):
     assert seen[1].output_path == Path("logs/runs/quiz/sweep_limit=3")
     assert [one.has_own for one in seen] == [False, True]
     assert json.loads(invoke(*words, "--json").output)["shared_seconds"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("sweeping", ["sweep", "nsp", "--tasks", "quiz", "--model_args", "pretrained=x"]),
+        ("choosing", ["choose", "a.mp4", "--checkpoint", "x"]),
+    ],
+)
+def test_lmms_eval_is_imported_to_log_to_standard_error(monkeypatch, module, words):
+    """It logs to what is standard output then, where the result stands alone."""
+    seen = []
+
+    class Imported(ModuleType):
+        def __getattr__(self, name):
+            seen.append(sys.stdout is sys.stderr)
+            raise AttributeError(name)
+
+    monkeypatch.setattr("lmms_eval_stgridpool.cli.choose.check_first", lambda name, check: None)
+    monkeypatch.setitem(sys.modules, f"lmms_eval_stgridpool.comparison.{module}", Imported(module))
+    invoke(*words)
+    assert seen
+    assert all(seen)
 
 
 def test_a_sweep_in_which_a_run_failed_fails(monkeypatch):
