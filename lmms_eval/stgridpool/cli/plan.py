@@ -77,11 +77,17 @@ def plan(
     if as_json:
         shown = [{"name": name} | vars(planned) for name, planned in found["plans"]]
         print_json({"video": video, "checkpoint": checkpoint, "retention_of": retention_of, **found, "plans": shown})
-        return
+    else:
+        _show(found, retention_of)
+
+
+def _show(found: Mapping[str, Any], retention_of: str) -> None:
+    """Print the table, and what stands below it."""
     print_table(COLUMNS, (_row(name, planned, retention_of) for name, planned in found["plans"]))
     for line in _explain([planned for _, planned in found["plans"]]):
         typer.echo(line)
-    fits = (f"{count} frames fit into {fit} tokens with {name}" for name, count in found["frames_that_fit"].items())
+    tokens, fitting = found["fit_tokens"], found["frames_that_fit"]
+    fits = (f"{count} frames fit into {tokens} tokens with {name}" for name, count in fitting.items())
     for remark in (*fits, *found["remarks"]):
         typer.echo(remark)
 

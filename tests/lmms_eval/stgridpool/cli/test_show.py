@@ -50,6 +50,14 @@ def test_the_same_method_twice_is_named_by_its_options(video, miniature, tmp_pat
     assert methods_of(page)[0] == {"average": [18], "average_kernel_size=3": [8]}
 
 
+def test_nvila_is_shown_at_its_own_budget(video, golden, tmp_path):
+    """Eight frames of 3x3 tokens, which the checkpoint joins in fours: 18, of which half are left."""
+    page = tmp_path / "page.html"
+    words = ("--checkpoint", golden / "nvila" / "ckpt-video", "--frames", 8, "-c", "random", "--retention", 0.5)
+    assert invoke(video, *words, "-o", page).exception is None
+    assert methods_of(page) == ({"random": [9]}, [8, 3, 3])
+
+
 def test_native_models_are_shown_at_their_own_sizes(video, tmp_path):
     """Four frames in pairs, each of 2x3 tokens: 48x64 pixels in patches of 14 or 16, joined two by two."""
     checkpoint, page = save("qwen2_5_vl", tmp_path / "native"), tmp_path / "page.html"

@@ -32,6 +32,14 @@ def findings(folder, reads_weights=True):
     return found, advanced
 
 
+def test_a_whole_nvila_checkpoint_is_ok(golden):
+    """Its weights lie in the folders of its parts."""
+    found, advanced = findings(golden / "nvila" / "ckpt-video")
+    assert {one.state for one in found.values()} == {"ok"}
+    assert "70 tensors agree" in found["checkpoint"].text
+    assert sum(amount for amount, _ in advanced) == advanced[0][1]
+
+
 def test_a_whole_checkpoint_is_ok():
     found, advanced = findings(MINIATURE)
     assert {name: one.state for name, one in found.items()} == dict.fromkeys(

@@ -1,4 +1,4 @@
-"""Features of native models, extracted ahead of time."""
+"""Features of native models and of NVILA, extracted ahead of time."""
 
 import pytest
 
@@ -21,3 +21,12 @@ def test_an_evaluation_finds_what_was_extracted(folder_of, clips, ask, tmp_path,
     answers = [[one.text for one in ask(model, "generate_until", documents)] for model in (cached, plain)]
     assert answers[0] == answers[1]
     assert cached._sums.totals["feature_cache_hits"] == 2
+
+
+def test_nvila_finds_what_was_extracted(golden, clips, make_model, ask, tmp_path):
+    cached = {"pretrained": str(golden / "nvila" / "ckpt-video"), "feature_cache": str(tmp_path / "features")}
+    model_args = ",".join(f"{option}={value}" for option, value in {**cached, "device": "cpu"}.items())
+    assert extract_all([clips / "v0.mp4"], [], model_args, []).failures == ()
+    model = make_model(**cached, max_frames_num=None, compressor="nsp")
+    ask(model, "generate_until", [{"visuals": ["v0.mp4"]}])
+    assert model._sums.totals["feature_cache_hits"] == 1
