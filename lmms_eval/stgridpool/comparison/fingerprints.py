@@ -57,6 +57,7 @@ def differences(runs: Sequence[FinishedRun]) -> Iterator[Difference]:
         for other in others:
             pairs[first.name, other.name] = (first, other)
             yield from _of_task(task, first, other)
+            yield from _of_questions(task, first, other)
             yield from _of_frames(task, first, other)
     for first, other in pairs.values():
         yield from _of_checkpoints(first, other)
@@ -67,6 +68,13 @@ def _of_task(task: str, first: FinishedRun, other: FinishedRun) -> Iterator[Diff
     if changed:
         text = f"{first.name} and {other.name} ran different files of task {task} ({', '.join(changed)})"
         yield Difference(text, is_hidden=True)
+
+
+def _of_questions(task: str, first: FinishedRun, other: FinishedRun) -> Iterator[Difference]:
+    ours, theirs = ({sample["doc_id"] for sample in run.samples[task]} for run in (first, other))
+    if ours != theirs:
+        text = f"{task}: {first.name} was asked {len(ours)} questions, and {other.name} {len(theirs)}"
+        yield Difference(f"{text}, of which {len(ours & theirs)} are the same")
 
 
 def _of_checkpoints(first: FinishedRun, other: FinishedRun) -> Iterator[Difference]:

@@ -53,7 +53,6 @@ def test_what_hides_behind_one_name_is_refused(other, sentence):
         ),
         ({"settings": "r"}, "a and b ran the same weights of the checkpoint with different settings (tokenizer.json)"),
         ({"frames": ("g0", "g1"), "most": 32}, "quiz: a and b saw different frames in 2 of 2 questions"),
-        ({"frames": ("g0",), "most": 32}, "quiz: a and b saw different frames in 1 of 1 questions"),  # a trial run
     ],
 )
 def test_what_runs_say_themselves_is_a_warning(other, sentence):
@@ -72,5 +71,12 @@ def test_a_weight_file_that_one_run_lacks_is_a_difference():
 
 def test_runs_of_earlier_versions_are_named():
     old = FinishedRun("old", {"checkpoint": "models/7B"}, {}, {"quiz": [{"doc_id": 0, "token_counts": [{}]}]})
-    (warning,) = check_comparable([make("a"), old])
+    (warning,) = check_comparable([make("a", frames=("f0",)), old])
     assert warning == "old: no fingerprints, so nobody can tell whether files and frames are the same"
+
+
+def test_runs_that_were_asked_other_questions_are_shown_with_a_warning():
+    [warning] = check_comparable([make("a"), make("b", frames=("f0",))])
+    assert warning == "quiz: a was asked 2 questions, and b 1, of which 1 are the same"
+    trial = make("b", frames=("g0",), most=32)
+    assert check_comparable([make("a"), trial]) == [warning, "quiz: a and b saw different frames in 1 of 1 questions"]
