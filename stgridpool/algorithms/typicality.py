@@ -70,13 +70,14 @@ def typicality(tokens: VideoTokens) -> Typicality:
         sums[part] += (inverse[-1][:, None] @ cut)[:, 0]
     frame_mean = sums / frames.sizes.clamp_min(1)[:, None]
     video_mean = sums.sum(0) / frames.sizes.sum()
-    products = [
-        torch.stack([block @ video_mean, (block @ frame_mean[part, :, None])[:, :, 0]], dim=2)  # (t, r, 2)
-        for block, part, _ in frames.blocks()
-    ]
+    of_video, of_frame = [], []
+    for block, part, _ in frames.blocks():
+        of_video.append(block @ video_mean)  # (t, r)
+        of_frame.append((block @ frame_mean[part, :, None])[:, :, 0])
+    products = torch.stack([frames.joined(of_video), frames.joined(of_frame)], dim=2)
     scale = frames.joined(inverse)[:, :, None]
     squares = torch.stack([video_mean.square().sum().expand(len(frame_mean)), frame_mean.square().sum(1)], dim=1)
-    distances = (scale > 0) + squares[:, None] - 2 * frames.joined(products) * scale  # squared, (T, R, 2)
+    distances = (scale > 0) + squares[:, None] - 2 * products * scale  # squared, (T, R, 2)
     both = frames.of_each_token(_kernels(distances))  # (N, 2)
     return Typicality(both[:, 0], both[:, 1], chosen.bool())
 
@@ -169,9 +170,8 @@ class _Frames:
         return self.features.shape[1] if self.sets is None else self.sets.index.shape[1]
 
     def joined(self, found: list[Tensor]) -> Tensor:
-        """Join what was computed for each block (t, r, ...) to (T, R, ...)."""
-        each = -(-self.longest // self.space.shape[1])
-        return torch.cat([torch.cat(found[start : start + each], 1) for start in range(0, len(found), each)])
+        """Join what was found for each block (t, r) to (T, R): blocks are parts of one frame, or several whole ones."""
+        return torch.cat([block.flatten() for block in found]).view(len(self.sizes), -1)
 
     def of_each_token(self, values: Tensor) -> Tensor:
         """Return the rows (N, d) of values (T, R, d) in the order of the tokens."""
@@ -193,8 +193,8 @@ def _variances(frames: _Frames) -> Tensor:
             sums.append(ones[: len(rows)] @ rows)
             squares[: len(rows)].addcmul_(rows, rows)  # over blocks: to sum the squares of each would read them again
     count = frames.sizes.sum()
-    mean_square = squares.sum(0, dtype=torch.float64) / count
-    variance = mean_square - (torch.stack(sums).sum(0, dtype=torch.float64) / count).square()
+    mean_square = squares.sum(0).double() / count
+    variance = mean_square - (torch.stack(sums).sum(0).double() / count).square()
     inaccurate = (variance < _CANCELS * mean_square).nonzero().flatten()
     if len(inaccurate):
         variance[inaccurate] = _accurate_variances(frames, inaccurate)
