@@ -60,7 +60,7 @@ class ReadingProcess:
     It ends when this process ends, for whatever reason.
 
     Attributes:
-        num_answers: Number of videos that it has read.
+        num_answers: Number of videos that it has read, or has found unreadable.
 
     Raises:
         ReadingProcessError: If it cannot be started or cannot import what it needs.
@@ -109,7 +109,8 @@ class ReadingProcess:
             if "shape" in answer:
                 frames = np.empty(answer["shape"], np.uint8)
                 self._fill(frames.reshape(-1).data, deadline)
-                self._grown_bytes = self._message(deadline)["grown_bytes"]
+            growth = self._message(deadline) if "shape" in answer else answer
+            self._grown_bytes = growth["grown_bytes"]
         except BaseException:
             self.end()  # a late answer would belong to no request
             raise

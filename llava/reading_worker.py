@@ -7,8 +7,9 @@ Every message is its length (8 bytes, little-endian) and JSON. A request is {"pa
 "options", "resizing", "lists"}. The answer is one of
 * {"listed": fields of `FrameList`}, if the request says to list the frames only;
 * {"clip": fields of `VideoClip`, "shape": [T, h, w, 3]}, followed by the pixels, and then {"grown_bytes": ...};
-* {"unreadable": reason}, if the video is at fault;
+* {"unreadable": reason, "is_expected": whether a reader says so itself}, if the video is at fault;
 * {"failed": reason}, if it is not.
+An answer without pixels has "grown_bytes" itself.
 A first message, {"ready": true} or {"failed": reason}, says whether everything could be imported.
 """
 
@@ -82,12 +83,13 @@ def _answer(request: dict[str, Any], answers: BinaryIO, baseline: int) -> None:
     """Read one video within its limits of time and memory, and send it or the reason for failing."""
     signal.setitimer(signal.ITIMER_REAL, request["timeout_s"])
     message, pixels = _read(request)
-    _send(answers, message)
     if pixels is not None:
+        _send(answers, message)
         answers.write(pixels.data)
         answers.flush()
         del pixels
-        _send(answers, {"grown_bytes": _resident_bytes() - baseline})
+        message = {}
+    _send(answers, message | {"grown_bytes": _resident_bytes() - baseline})
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -106,10 +108,10 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         return _failed(error), None
     except Exception as error:  # noqa: BLE001 - the options are right, so the file has led the reader astray
         if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
-            return {"unreadable": f"reading takes more than {request['memory_bytes'] / 1e9:g} GB of memory"}, None
+            return _unreadable(f"reading takes more than {request['memory_bytes'] / 1e9:g} GB of memory"), None
         if isinstance(error, VideoReadError):
-            return {"unreadable": error.reason}, None
-        return {"unreadable": f"the reader failed with {type(error).__name__}: {error}"}, None
+            return _unreadable(error.reason, is_expected=True), None
+        return _unreadable(f"the reader failed with {type(error).__name__}: {error}"), None
     return _answered(clip)
 
 
@@ -120,6 +122,10 @@ def _answered(found: Any) -> tuple[dict[str, Any], Any]:
     if pixels is None:
         return {"listed": fields}, None
     return {"clip": fields, "shape": pixels.shape}, pixels
+
+
+def _unreadable(reason: str, is_expected: bool = False) -> dict[str, Any]:
+    return {"unreadable": reason, "is_expected": is_expected}
 
 
 def _failed(error: Exception) -> dict[str, Any]:

@@ -33,7 +33,8 @@ DEFAULT_MEMORY_GB = 4.0
 class VideoReader:
     """A pool of reading processes, which reads any number of videos at a time, each in a free process.
 
-    A process is replaced after a video that it could not read, that took too long, or that crashed it or made it grow.
+    A process is replaced after a video that took too long or too much memory, or that crashed it, made it grow or led
+    the reader astray. After one that a reader finds damaged or missing it goes on.
     If a process is killed from outside, as the system does when memory runs out, its video is read once more, alone.
 
     Args:
@@ -134,7 +135,8 @@ class VideoReader:
                 raise
             process = ReadingProcess()  # an earlier video may have caused the crash
             answer, frames = process.ask(request, self._timeout_s)
-        if not answer.keys() & {"unreadable", "failed"} and process.can_go_on:
+        is_sound = "failed" not in answer and answer.get("is_expected", True)
+        if is_sound and process.can_go_on:
             self._idle.append(process)
         else:
             process.end()
