@@ -1,5 +1,6 @@
 """The commands of ``stgridpool``, and how they end."""
 
+import inspect
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -27,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (methods, doctor, plan, ask, show, eval_, sweep, choose, compare, report, extract, submit, reproduce):
-    app.command(command.__name__.strip("_"))(command)
+    # Lines of a paragraph are joined: typer wraps them to the terminal, but keeps breaks that are there.
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    app.command(command.__name__.strip("_"), help="\n\n".join(" ".join(text.split()) for text in paragraphs))(command)
 
 
 def _show_version(is_asked: bool) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.choosing import Chosen
     from lmms_eval_stgridpool.comparison.settings import Mean, Setting
 
-INPUTS = typer.Argument(metavar="VIDEOS_OR_TABLE...", help="Videos, folders of videos, or a table (clips.csv).")
+INPUTS = typer.Argument(metavar="VIDEOS_OR_TABLE", help="Videos, folders of videos, or a table (clips.csv).")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="A LLaVA-Video, LLaVA-OneVision, NVILA or native checkpoint.")
 DEFAULT_METHODS = ("st_gridpool", "average", "vidcom2", "random")
 DEFAULT_RETENTION = (0.5, 0.25)

@@ -10,7 +10,7 @@ from lmms_eval_stgridpool.cli.output import AsJson, print_json
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.report.content import Table
 
-FOLDERS = typer.Argument(metavar="FOLDER...", help="Output folders of runs or sweeps, ours or lmms-eval's own.")
+FOLDERS = typer.Argument(metavar="FOLDER", help="Output folders of runs or sweeps, ours or lmms-eval's own.")
 OUTPUT = typer.Option("--output", "-o", help=".html, .md, .tex, or .png (one file per plot); may be repeated.")
 BASELINE = typer.Option(help="Name of the run that the others are compared with; default: the first.")
 BY = typer.Option("--by", metavar="FIELD", help="Score by kinds of questions, such as duration; may be repeated.")

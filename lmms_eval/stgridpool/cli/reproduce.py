@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.reproduction.running import Outcome, Settings
     from lmms_eval_stgridpool.reproduction.tables import Cell
 
-TABLE = typer.Argument(metavar="[TABLE]", help="Name of a table; leave it out to list all.")
-ARGUMENTS = typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the model that replace those of the table.")
+TABLE = typer.Argument(metavar="TABLE", help="Name of a table; leave it out to list all.")
+ARGUMENTS = typer.Argument(metavar="KEY=VALUE", help="Arguments of the model that replace those of the table.")
 CHECKPOINT = typer.Option("--checkpoint", help="Folder or hub name in place of the published checkpoint.")
 DATA = typer.Option("--data", help="Folder with data/; lmms-eval's own tasks then give way to those for data on disk.")
 BENCHMARKS = typer.Option("--benchmark", "-b", help="Only this column; may be repeated.")

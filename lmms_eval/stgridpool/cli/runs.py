@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.sweeping import Sweep
 
 TASK = typer.Argument(
-    help="A task of lmms-eval (videomme, ...) or for data on disk (videomme_local, ...), or your own table (clips.csv)."
+    metavar="TASK",
+    help="A task of lmms-eval (videomme, ...), or for data on disk (videomme_local, ...), or your table (clips.csv).",
 )
 CHECKPOINT = typer.Argument(metavar="CHECKPOINT", help="Folder or hub name.")
-ARGUMENTS = typer.Argument(metavar="[KEY=VALUE]...", help="Arguments of the model, such as max_frames_num=32.")
+ARGUMENTS = typer.Argument(metavar="KEY=VALUE", help="Arguments of the model, such as max_frames_num=32.")
 COMPRESSOR = typer.Option("--compressor", "-c", help="A method, or several joined by +; see stgridpool methods.")
 PROCESSES = typer.Option("--processes", "-n", help="Default: the number of visible GPUs, or 1.")
 OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/TASK/COMPRESSOR_KEY=VALUE_...")
@@ -33,7 +34,7 @@ FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--lim
 TASKS = typer.Option("--tasks", help="Names of tasks, or your own tables (clips.csv), separated by commas.")
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Arguments of the model: pretrained=FOLDER,...")
 INCLUDE = typer.Option("--include_path", "--include-path", help="A folder of further task files.")
-COMPRESSORS = typer.Argument(metavar="COMPRESSOR...", help='NAME or NAME:{"option":value}')
+COMPRESSORS = typer.Argument(metavar="COMPRESSOR", help='NAME or NAME:{"option":value}')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 to 1; may be repeated.")
 RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")
 LIMIT = typer.Option(help="Maximum number of questions per task, for a trial run.")
@@ -41,11 +42,11 @@ UNCOMPRESSED = typer.Option("--uncompressed", help="Also evaluate the checkpoint
 SWEEP_PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
 SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Default: logs/runs/TASKS/sweep_KEY=VALUE_...")
 
-FOLDERS = typer.Argument(metavar="FOLDER...", help="Output folders of runs.")
+FOLDERS = typer.Argument(metavar="FOLDER", help="Output folders of runs.")
 BY = typer.Option("--by", metavar="FIELD", help="Also score by a field of the samples, such as task_category.")
 MARKDOWN = typer.Option("--markdown", help="Print the table in Markdown.")
 ANYWAY = typer.Option("--anyway", help="Show runs that used different files under one name, too, with a warning.")
-PATHS = typer.Argument(metavar="[PATH]...", help="Videos, folders, or lists (.txt, a path per line).")
+PATHS = typer.Argument(metavar="PATH", help="Videos, folders, or lists (.txt, a path per line).")
 
 
 def eval_(

@@ -12,7 +12,7 @@ from lmms_eval_stgridpool.cli.loading import load_checkpoint
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.choice import Choice
 
-VIDEO = typer.Argument(help="A video file, or a folder of pictures.")
+VIDEO = typer.Argument(metavar="VIDEO", help="A video file, or a folder of pictures.")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its format decides which model runs it.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens that every method keeps.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-FILE = typer.Argument(help="The submission, which the task egoschema_submission writes.")
+FILE = typer.Argument(metavar="FILE", help="The submission, which the task egoschema_submission writes.")
 QUESTIONS = typer.Option(help="JSON with the ids to answer; default: data/egoschema/questions.json, if it exists.")
 DRY_RUN = typer.Option("--dry-run", help="Check the file and send nothing.")
 URL = typer.Option(help="Validation server; default: EgoSchema's.")
