@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 ENCODER = "model.vision_tower.vision_tower."
+
+
+@pytest.fixture(scope="module")
+def without_wandb():
+    """Let a module import timm in less than a second: timm imports wandb where it finds it, which takes six."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "wandb", None)
+        yield
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ PIXELS = torch.rand(2, 3, 28, 28, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _open_clip():
-    """Import what takes seconds only in the process that runs these tests."""
+def _open_clip(without_wandb):
+    """Import what takes long only in the process that runs these tests."""
     global open_clip, OpenClipTower  # noqa: PLW0603
     import open_clip
 

@@ -41,8 +41,8 @@ LAYERS = [-1, -2]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _open_clip():
-    """Import what takes seconds only in the process that runs these tests."""
+def _open_clip(without_wandb):
+    """Import what takes long only in the process that runs these tests."""
     global open_clip, OpenClipTower  # noqa: PLW0603
     import open_clip
 
