@@ -89,10 +89,21 @@ command+=("${launch_options[@]}") # last, as the last of several values counts
 ((num_gpus > 0)) || export ACCELERATE_USE_CPU=true # without it, accelerate starts a single process on the CPU
 
 # The run has its own process group. A guard ends it if this script dies without notifying the guard, even by kill -9.
+runs() { # whether a process of a group runs; one that has ended may stay in it for long, as nobody asks for its status
+  kill -0 -- "-$1" || return 1
+  [[ -r /proc/self/stat ]] || return 0
+  local file stat
+  for file in /proc/[0-9]*/stat; do
+    stat=""
+    read -r -d '' stat <"$file" || true
+    [[ ! "${stat##*) }" =~ ^[^ZX]\ [0-9]+\ "$1"\  ]] || return 0 # state, parent and group
+  done
+  return 1
+}
 end_group() {
   kill -TERM -- "-$1" || return 0
   for ((tenths = 0; tenths < 50; tenths++)); do
-    kill -0 -- "-$1" || return 0
+    runs "$1" || return 0
     sleep 0.1
   done
   kill -KILL -- "-$1" || true
