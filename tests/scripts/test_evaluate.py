@@ -280,8 +280,8 @@ def adopted():
 def ended(tmp_path_factory, adopted):
     """What is left of each script that a signal ends; all end beside each other.
 
-    The processes of a run may take 5 s to end. Those that hear nothing get half a second here, the others ten minutes, so
-    that a script that takes a process for alive that has ended does not end itself.
+    The processes of a run may take 5 s to end. Those that hear nothing get half a second here, the others ten minutes:
+    a script that takes a process for alive that has ended does not end in time.
     """
     started = {}
     for how, is_deaf in ENDS:
