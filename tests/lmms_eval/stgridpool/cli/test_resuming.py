@@ -2,16 +2,18 @@
 
 import os
 import signal
-import subprocess
 import sys
+import time
 
 import psutil
 import pytest
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from typer.testing import CliRunner
 
 from lmms_eval_stgridpool.cli.app import app
 from lmms_eval_stgridpool.comparison.sweeping import Sweep
 from lmms_eval_stgridpool.reproduction.running import start_run
+from lmms_eval_stgridpool.run import quiet_launch
 from processes import left_running
 
 LONG = 300  # seconds until a test gives up
@@ -78,33 +80,37 @@ def test_a_run_of_a_table_may_end_before_the_command_does(monkeypatch):
     assert waits == [0, 1]
 
 
-@pytest.mark.parametrize("line", ["what is kept", ""])
-def test_several_processes_end_with_one_line(tmp_path, line):
+@pytest.mark.slow
+def test_several_processes_end_with_one_line(tmp_path, start_programs):
     """Without a traceback; a terminal's Ctrl-C reaches the launcher alone, which passes it on."""
     (tmp_path / "rank.py").write_text(RANK)
-    command = [
-        sys.executable,
-        "-m",
-        "lmms_eval_stgridpool.run.quiet_launch",
-        line,
-        "--multi_gpu",
-        "--num_processes",
-        "2",
-    ]
+    command = ["-m", "lmms_eval_stgridpool.run.quiet_launch", "what is kept", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    command += ["-m", "rank"]
-    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    run = start_programs([*command, "-m", "rank"], cwd=tmp_path)
     while len(ranks := list(tmp_path.glob("*.ready"))) < 2:
-        assert run.poll() is None
-        os.sched_yield()
+        assert psutil.pid_exists(run.processes[0])
+        time.sleep(0.01)
     started = [psutil.Process(int(file.stem)) for file in ranks]
-    run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=LONG)
+    os.kill(run.processes[0], signal.SIGINT)
+    assert run.wait().statuses == [130]
     alive = left_running(started, LONG)
     for one in alive:
         one.kill()
     assert not alive
-    assert run.returncode == 130
+    said = run.logs[0][1].read_text()
     assert "Traceback" not in said
-    assert said.endswith(f"{line}\n") or not line
+    assert said.endswith("what is kept\n")
+
+
+@pytest.mark.parametrize(("line", "said"), [("what is kept", "what is kept\n"), ("", "")])
+def test_the_launcher_says_what_its_caller_wants(monkeypatch, capsys, line, said):
+    def interrupted():
+        assert sys.argv == ["quiet_launch", "--multi_gpu"]
+        raise SignalException("interrupted", signal.SIGINT)
+
+    monkeypatch.setattr(quiet_launch.launch, "main", interrupted)
+    monkeypatch.setattr(sys, "argv", ["quiet_launch", line, "--multi_gpu"])
+    with pytest.raises(SystemExit) as ending:
+        quiet_launch.main()
+    assert ending.value.code == 130
+    assert capsys.readouterr() == ("", said)
