@@ -14,8 +14,9 @@ KNOWN = {
     "mlvu_percetion_score": PERCENT,
     "lvb_acc": SHARE,
     "exact_match": SHARE,
+    "submission": PERCENT,
 }
-"""The unit of lmms-eval's metrics for the benchmarks of published tables."""
+"""The unit of lmms-eval's metrics for the benchmarks of published tables; EgoSchema's server returns `submission`."""
 
 
 def unit_of(metric: str, score: float, samples: Sequence[Mapping[str, Any]]) -> int | None:

@@ -21,6 +21,8 @@ DIGITS = 8
 FAILED = "failed"
 NO_SCORE = "no score"
 """Problems of an outcome: a run failed, or has no score as a server has it."""
+SUBMITTED = "answers_in_submission"
+"""Metric of tasks that write a file for EgoSchema's server: the number of answers in the file, which is no score."""
 TOLERANCE = 1.0
 """Difference from the published accuracy that is not marked if ours has no interval, in percentage points."""
 
@@ -175,7 +177,9 @@ def outcome(cell: Cell, folder: str) -> Outcome:
         return Outcome(cell, folder, problem=FAILED)
     try:
         rows = rows_of(run)
-    except NoScoreError:  # EgoSchema's server has the score
+    except NoScoreError:
+        return Outcome(cell, folder, problem=NO_SCORE)
+    if any(row.metric == SUBMITTED for row in rows):
         return Outcome(cell, folder, problem=NO_SCORE)
     return Outcome(cell, folder, *accuracy(rows), unanswered=sum(row.unanswered for row in rows))
 

@@ -19,12 +19,12 @@ FACTS = {"frames": 1, "visual_tokens": 8, "newline_tokens": 0, "full_tokens": 8}
 FACTS |= {"kept_tokens": {"last_layer": 8}, "retention": {"last_layer": 1.0}}
 
 
-def write_run(folder, score=62.0, **record):
+def write_run(folder, score=62.0, metric="acc", **record):
     """Four questions about four videos, of which three are right, whatever the score says."""
     samples = [{"doc_id": n, "acc": {"score": float(n > 0)}, "token_counts": [FACTS]} for n in range(4)]
     holder = Path(folder) / "model"
     holder.mkdir(parents=True)
-    (holder / "t_results.json").write_text(json.dumps({"results": {"quiz": {"acc,none": score}}}))
+    (holder / "t_results.json").write_text(json.dumps({"results": {"quiz": {f"{metric},none": score}}}))
     (holder / "t_run.json").write_text(json.dumps({"compressor": "C()", "requests": 4, "seconds": {}} | record))
     (holder / "t_samples_quiz.jsonl").write_text("\n".join(map(json.dumps, samples)))
 
@@ -82,15 +82,22 @@ def test_runs_are_made_once_and_a_failed_one_does_not_stop_the_others(tmp_path):
 
 
 def test_a_run_without_a_score_is_not_a_failure_and_is_made_once(tmp_path):
-    """EgoSchema's server has the score."""
-    write_run(tmp_path / "run", score="see the server")
+    """EgoSchema's server has the score; the task on disk counts the answers in the file for it."""
+    write_run(tmp_path / "run", score="N/A")
     assert outcome(CELL, str(tmp_path / "run")).problem == "no score"
     assert outcome(CELL, str(tmp_path / "none")).problem == ""
     lines, settings = [], Settings(tmp_path)
-    write_run(settings.command(CELL)[-1], score="see the server")
+    write_run(settings.command(CELL)[-1], score=5031.0, metric="answers_in_submission")
     [found] = run_all([CELL], settings, lambda words, folder: pytest.fail("it was made before"), lines.append)
     assert found.problem == "no score"
     assert "finished before" in lines[0]
+
+
+@pytest.mark.parametrize("score", [57.3, 0.8])
+def test_the_score_that_egoschemas_server_returned_is_in_percent(tmp_path, score):
+    write_run(tmp_path / "run", score=score, metric="submission")
+    found = outcome(CELL, str(tmp_path / "run"))
+    assert (found.ours, found.interval, found.is_finished) == (score, None, True)
 
 
 def test_the_number_of_processes_changes_no_folder_and_other_data_do(tmp_path):
