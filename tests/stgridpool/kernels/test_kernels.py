@@ -1,6 +1,5 @@
 """The kernels: when they are chosen, that they give what they must (`kernel_cases.py`), and that they compile."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,17 +23,23 @@ CASES = Path(__file__).parent
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest")
 
 
-def run_cases(**environment: str) -> None:
-    """Run the cases in a process where triton has not been imported yet: its interpreter is chosen by the import."""
-    command = [sys.executable, *PYTEST, str(CASES / "kernel_cases.py")]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
-    assert run.returncode == 0, run.stdout + run.stderr
+INTERPRETED = f"""
+import sys
+for name in [*sys.modules]:
+    if name.partition(".")[0] == "triton" and not name.startswith("triton._C"):
+        del sys.modules[name]
+import pytest
+sys.exit(pytest.main([*{PYTEST[2:]}, {str(CASES / "kernel_cases.py")!r}]))
+"""
+"""Runs the cases where triton is imported anew: that import chooses its interpreter."""
 
 
 @pytest.mark.slow
-def test_through_the_interpreter():
+def test_through_the_interpreter(run_python):
     pytest.importorskip("triton")
-    run_cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    run = run_python("-c", INTERPRETED, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert " passed" in run.stdout
 
 
 @pytest.mark.slow
@@ -47,7 +52,10 @@ def test_compiling_for_a_device_that_is_not_there(run_python, tmp_path):
 @pytest.mark.gpu
 @needs_gpu
 def test_on_the_device():
-    run_cases()
+    """A forked process cannot use the device."""
+    command = [sys.executable, *PYTEST, str(CASES / "kernel_cases.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_they_are_off_until_they_are_switched_on(monkeypatch):
