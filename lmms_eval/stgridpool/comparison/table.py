@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmms_eval_stgridpool.comparison.rows import Row
-from lmms_eval_stgridpool.comparison.units import SHARE
+from lmms_eval_stgridpool.comparison.units import PERCENT
 
 
 def cells(row: Row) -> list[str]:
@@ -16,7 +16,7 @@ def cells(row: Row) -> list[str]:
     def text(value: float | None, digits: int, factor: int = 1) -> str:
         return "-" if value is None else f"{factor * value:.{digits}f}"
 
-    digits = 4 if row.unit == SHARE else 2
+    digits = 2 if row.unit == PERCENT or abs(row.score) > 1 else 4
     accuracy = text(row.score, digits) + ("" if row.interval is None else f" ± {text(row.interval, digits)}")
     return [
         row.run,

@@ -224,3 +224,11 @@ def test_accuracy_and_its_error_have_one_unit(score, expected):
     record = {"compressor": "C()", "seconds": {}, "requests": 2}
     row = summarise("first", "quiz", record, samples, {"m": score})
     assert cells(row)[-1] == expected
+
+
+@pytest.mark.parametrize(("score", "expected"), [(0.616, "0.6160"), (61.6, "61.60"), (-0.5, "-0.5000")])
+def test_a_score_of_unknown_unit_has_four_digits_if_it_may_be_a_share(score, expected):
+    record = {"compressor": "C()", "seconds": {}, "requests": 1}
+    row = summarise("first", "quiz", record, [sample(0, 2, 8, 4)], {"m": score})
+    assert row.unit is None
+    assert cells(row)[-1] == expected
