@@ -10,13 +10,17 @@ from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool import Compressor, build_compressor
 from stgridpool.chain import Chain
+from stgridpool.compressors import COMPRESSORS
 from stgridpool.equal_budget import Reference, meet, planned_retention
 from stgridpool.options import json_object
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A compressor as the command line names it: NAME or NAME:OPTIONS, the options being a JSON object."""
+    """A compressor as the command line names it: NAME or NAME:OPTIONS, the options being a JSON object.
+
+    NAME may be that of another package's method, ``module:Class``.
+    """
 
     name: str
     options: dict[str, Any]
@@ -30,9 +34,10 @@ class Choice:
         Raises:
             ValueError: If they name no compressor.
         """
-        name, _, options = text.partition(":")
+        is_ours = text.partition(":")[0] in COMPRESSORS  # others may have a colon in their names
+        name = text.partition(":" if is_ours else ":{")[0]
         try:
-            choice = cls(name, json_object("its options", options or "{}"))
+            choice = cls(name, json_object("its options", text[len(name) + 1 :] or "{}"))
             choice.build()
         except (ValueError, TypeError) as error:
             raise ValueError(f"{text}: {error}") from error

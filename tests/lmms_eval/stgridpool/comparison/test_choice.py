@@ -20,3 +20,29 @@ def test_a_chain_at_a_retention_names_the_options_of_its_methods():
     found = choice.at(0.25, "layer_average", Reference(Bilinear(2), (28, 28), 28))
     assert found.options == {"visionzip": {"retention": pytest.approx(0.4)}, "fastv": {"layer": 7}}
     assert found.folder.endswith("@0.25")
+
+
+METHOD = """
+from dataclasses import dataclass
+from stgridpool import Bilinear
+
+@dataclass(frozen=True)
+class Elsewhere(Bilinear):
+    pass
+"""
+
+
+def test_a_method_from_elsewhere_has_a_colon_in_its_name(tmp_path, monkeypatch):
+    (tmp_path / "bilinear_elsewhere.py").write_text(METHOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "bilinear_elsewhere:Elsewhere"
+    assert (Choice.parse(name).name, Choice.parse(name).options) == (name, {})
+    assert repr(Choice.parse(f'{name}:{{"stride":3}}').build()) == "Elsewhere(stride=3)"
+    chain = Choice.parse(f'{name}+fastv:{{"fastv":{{"layer":7}}}}')
+    assert (chain.name, chain.options) == (f"{name}+fastv", {"fastv": {"layer": 7}})
+
+
+@pytest.mark.parametrize("text", ["nsp:kernel_size=3", "nsp:3"])
+def test_options_of_a_method_of_ours_that_are_no_object_are_named(text):
+    with pytest.raises(ValueError, match=rf"^{text}: its options must be "):
+        Choice.parse(text)
