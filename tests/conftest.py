@@ -44,12 +44,14 @@ def pytest_collect_directory(path, parent):
 def pytest_collection_modifyitems(config, items):
     """Let processes that share the tests begin with long files, lest one is left alone with them at the end.
 
-    Those are files with slow tests, and then those with many.
+    Those are files with slow tests, and then those with many. Of the slow ones those are first that need no server
+    of programs, as that is still importing.
     """
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
+        served = {item.path for item in items if "program_server" in item.fixturenames}
         num_tests = Counter(item.path for item in items)
-        items.sort(key=lambda item: (item.path not in slow, -num_tests[item.path], item.path))
+        items.sort(key=lambda item: (item.path not in slow, item.path in served, -num_tests[item.path], item.path))
 
 
 def pytest_collection_finish(session):
@@ -154,7 +156,8 @@ def stock_tasks(common_folder):
 def program_server(common_folder, stock_tasks, environment):
     """Connection to `python_server.py`; processes that share the tests share it, for it imports for seconds.
 
-    The one that asks first starts it, and ends it; those that are connected by then stay so.
+    The one that asks first starts it, and ends it; those that are connected by then stay so. Nobody waits until it has
+    imported: it answers when it has.
     """
     address, process = common_folder / "python_server", None
     lock = FileLock(common_folder / "python_server.lock")
@@ -162,12 +165,15 @@ def program_server(common_folder, stock_tasks, environment):
         if not address.exists():
             # A path of a socket must be short.
             path = Path(stack.enter_context(TemporaryDirectory())) / "socket"
-            # -P: `tests/stgridpool` beside the server is not the package of that name.
-            command = [sys.executable, "-P", str(Path(__file__).with_name("python_server.py"))]
-            command += [str(path), str(stock_tasks)]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-            process = subprocess.Popen(command, env=environment, **pipes)
-            assert json.loads(process.stdout.readline()) == "ready"
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+                listener.listen()
+                number = listener.fileno()
+                # -P: `tests/stgridpool` beside the server is not the package of that name.
+                command = [sys.executable, "-P", str(Path(__file__).with_name("python_server.py"))]
+                command += [str(number), str(stock_tasks)]
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "pass_fds": [number]}
+                process = subprocess.Popen(command, env=environment, **pipes)
             address.write_text(str(path))
         connection.connect(address.read_text())
         lock.release()
@@ -177,6 +183,13 @@ def program_server(common_folder, stock_tasks, environment):
             address.unlink()
             process.stdin.close()
             process.wait(timeout=1200)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _early_server(request, _own_caches):
+    """Starts `python_server.py` before the first test, where one needs it, for it imports while the first tests run."""
+    if any("program_server" in item.fixturenames for item in request.session.items):
+        request.getfixturevalue("program_server")
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,11 @@
 """Starts Python programs at once: they are forked from this process, which has imported what takes long.
 
-Called as ``python python_server.py SOCKET INDEX``; ends when its input does. Any number of processes may connect to the
-socket, each is served by a fork. Each line that they send is a JSON list of programs that run beside each other. A
-program has its `arguments` as behind `python`, its `cwd`, `environment` and the files `stdout` and `stderr`. The first
-line of the answer lists their process IDs; the second one, when all have ended, is an object: their `statuses` and
-`peak`, the most memory of one in MiB. As under torchrun, the first program that fails ends the others.
+Called as ``python python_server.py LISTENER INDEX``, where LISTENER is the number of a socket that listens; ends when
+its input does. Any number of processes may connect to the socket, each is served by a fork. Each line that they send is
+a JSON list of programs that run beside each other. A program has its `arguments` as behind `python`, its `cwd`,
+`environment` and the files `stdout` and `stderr`. The first line of the answer lists their process IDs; the second one,
+when all have ended, is an object: their `statuses` and `peak`, the most memory of one in MiB. As under torchrun, the
+first program that fails ends the others.
 """
 
 import atexit
@@ -40,12 +41,9 @@ LATE_IMPORTS = ("nltk", "pytablewriter", "rich.progress")
 """What lmms-eval 0.7.3 imports at the end of each run: for error bars, tables and bars of progress."""
 
 
-def listen(path):
+def listen(number):
     """Fork for each process that connects, until the input ends; return the program that this process is to become."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen()
-        say(sys.stdout, "ready")
+    with socket.socket(fileno=number) as listener:
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             with connection:
@@ -191,7 +189,7 @@ if __name__ == "__main__":
     get_checkpoint_conversion_mapping("llava")  # makes a table that every model needs
     unrecognised(), untested_versions()  # what both read of installed packages is cached
     keep_what_was_imported()
-    program = listen(sys.argv[1])
+    program = listen(int(sys.argv[1]))
     if program is not None:
         ctypes.CDLL(None).__cxa_atexit(ctypes.cast(_leave, ctypes.c_void_p), None, None)
         try:
