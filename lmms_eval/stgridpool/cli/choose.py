@@ -112,7 +112,8 @@ def _default_places(
 
     A search with other methods then asks nothing again.
     """
-    from lmms_eval_stgridpool.comparison.choosing import output_folder  # noqa: PLC0415
+    with logs_on_stderr():
+        from lmms_eval_stgridpool.comparison.choosing import output_folder  # noqa: PLC0415
 
     output = output_folder(Path("logs") / "runs", inputs, checkpoint, model_args, options)
     if "resume_dir=" not in model_args:

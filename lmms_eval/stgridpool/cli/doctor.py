@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
+from lmms_eval_stgridpool.cli.output import AsJson, logs_on_stderr, print_json, print_table
 from lmms_eval_stgridpool.cli.progress import bars
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ def doctor(
 def _findings(
     checkpoint: str | None, tasks: list[str], include: list[Path], progress: "Progress | None"
 ) -> "Iterator[Finding]":
-    from lmms_eval_stgridpool.health import machine  # noqa: PLC0415
-    from lmms_eval_stgridpool.health.task_data import check_task  # noqa: PLC0415
     from lmms_eval_stgridpool.health.weights import check_checkpoint  # noqa: PLC0415
+
+    with logs_on_stderr():
+        from lmms_eval_stgridpool.health import machine  # noqa: PLC0415
+        from lmms_eval_stgridpool.health.task_data import check_task  # noqa: PLC0415
 
     yield from machine.check_versions()
     yield from machine.check_plug_in()

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from lmms_eval_stgridpool.cli.output import logs_on_stderr
+
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 
@@ -42,9 +44,11 @@ def load_checkpoint(checkpoint: str, frames: int, model_args: str, command: str)
     given = {"pretrained": checkpoint, "max_frames_num": frames, **further}
     _, settings = read_checkpoint_settings(checkpoint)
     if model_for(settings, checkpoint) == NATIVE:
-        from lmms_eval_stgridpool.video_hf import VideoHf  # noqa: PLC0415
+        with logs_on_stderr():
+            from lmms_eval_stgridpool.video_hf import VideoHf  # noqa: PLC0415
 
         return VideoHf(compressor="none", **given)
-    from lmms_eval_stgridpool.llava_video import LlavaVideo  # noqa: PLC0415
+    with logs_on_stderr():
+        from lmms_eval_stgridpool.llava_video import LlavaVideo  # noqa: PLC0415
 
     return LlavaVideo(compressor="bilinear", **given)

@@ -197,7 +197,8 @@ def extract(
     --model_args are those of the evaluation, with feature_cache=FOLDER. Features that are there already stay. On
     several GPUs: accelerate launch --num_processes 8 -m lmms_eval_stgridpool.cli extract ...
     """
-    from lmms_eval_stgridpool.videos.extraction import extract_all  # noqa: PLC0415
+    with logs_on_stderr():
+        from lmms_eval_stgridpool.videos.extraction import extract_all  # noqa: PLC0415
 
     include = [include_path] if include_path is not None else []
     with resumable("extract", "all features so far are kept in the cache"):
