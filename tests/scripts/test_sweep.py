@@ -34,7 +34,7 @@ def test_a_sweep_writes_what_separate_runs_find(sweep, miniature, tmp_path, caps
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
-    model_args = f"pretrained={miniature},max_frames_num=8,device=cpu"
+    model_args = f"pretrained={miniature},max_frames_num=8,device=cpu,decode_threads=1"
     common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path, "--limit", 10)
     sweep(*common, "bilinear", 'average:{"kernel_size":3}')
     shown = capsys.readouterr().out
@@ -75,7 +75,7 @@ def read(folder):
 @pytest.mark.slow
 @pytest.mark.usefixtures("_known_stock_tasks")
 def test_a_sweep_that_could_answer_nothing_fails(sweep, miniature, tmp_path, capsys):
-    model_args = f"pretrained={miniature},max_frames_num=2,device=cpu"
+    model_args = f"pretrained={miniature},max_frames_num=2,device=cpu,decode_threads=1"
     common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path)
     with pytest.raises(SystemExit, match="1"):
         sweep(*common, "bilinear", has_videos=False)
@@ -112,7 +112,7 @@ def test_help(sweep, capsys):
 @pytest.mark.usefixtures("_known_stock_tasks")
 def test_all_compressors_leave_the_same_share_or_say_why_not(sweep, miniature, tmp_path, capsys):
     """The miniature's own pooling leaves 16 tokens a frame of 36; windows leave 9 or 4."""
-    model_args = f"pretrained={miniature},max_frames_num=4,device=cpu"
+    model_args = f"pretrained={miniature},max_frames_num=4,device=cpu,decode_threads=1"
     common = ("--tasks", "videomme_local", "--model_args", model_args, "--output_path", tmp_path, "--limit", 1)
     sweep(*common, "--retention", 0.5, 0.25, 0.1, "random", 'nsp:{"norm_order":1}', "fastv", "temporal_average")
     captured = capsys.readouterr()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.slow
 QUESTIONS = 21  # seven in free text and two choices for each of seven
-SMALL = "max_frames_num=8,torch_dtype=float32"
+SMALL = "max_frames_num=8,torch_dtype=float32,decode_threads=1"
 COMMAS = 'max_frames_num=8,compressor_args={"preset":"paper","kernel_size":3}'
 
 
@@ -90,7 +90,7 @@ def test_one_and_two_processes_give_the_same_scores_and_samples(both_runs):
 
 
 def test_a_killed_run_goes_on_with_three_processes(both_runs, start, run, read_run, tmp_path):
-    started, _ = start("clips,clips_choice", 2, f"{COMMAS},resume_dir={tmp_path}")
+    started, _ = start("clips,clips_choice", 2, f"{COMMAS},resume_dir={tmp_path},decode_threads=1")
     while not list(tmp_path.glob("*.jsonl")):
         assert all(map(psutil.pid_exists, started.processes))
         time.sleep(0.002)
@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_with_three_processes(both_runs, start, run, read_r
             os.kill(process, signal.SIGKILL)
     started.wait()
     kept = sum(len(file.read_bytes().splitlines()) for file in tmp_path.glob("*.jsonl"))
-    done, output = run("clips,clips_choice", 3, f"{COMMAS},resume_dir={tmp_path}")
+    done, output = run("clips,clips_choice", 3, f"{COMMAS},resume_dir={tmp_path},decode_threads=1")
     assert done.statuses == [0, 0, 0], done.messages
     scores, samples, record = read_run(output)
     assert scores == pytest.approx(both_runs[0][1], rel=1e-12)
@@ -161,7 +161,7 @@ def test_a_run_that_float16_overflows_in_fails_and_keeps_no_answer(run, read_run
         if "mm_projector" in name:
             weights[name] = weight / weight.abs().max() * 30_000
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    arguments = f"max_frames_num=8,torch_dtype=float16,resume_dir={tmp_path / 'journal'}"
+    arguments = f"max_frames_num=8,torch_dtype=float16,decode_threads=1,resume_dir={tmp_path / 'journal'}"
     done, output = run("clips", model_args=arguments, pretrained=folder)
     assert done.statuses == [1]
     reasons = "NaN or infinity: 6, unreadable video: 1"

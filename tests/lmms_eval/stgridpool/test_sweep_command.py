@@ -22,7 +22,10 @@ def test_a_sweep_killed_on_two_ranks_goes_on_and_answers_as_one_rank_does(
 
     def start(num_ranks, output, more=""):
         command = [SCRIPT, *NAMES, "--tasks", "clips", "--include_path", tasks, "--output_path", tmp_path / output]
-        command += ["--model_args", f"pretrained={checkpoint},max_frames_num=8,torch_dtype=float32,device=cpu{more}"]
+        command += [
+            "--model_args",
+            f"pretrained={checkpoint},max_frames_num=8,torch_dtype=float32,device=cpu,decode_threads=1{more}",
+        ]
         environments = environments_of_ranks(num_ranks)
         return start_programs(*[command] * num_ranks, cwd=tmp_path, environments=environments)
 
