@@ -16,6 +16,7 @@ from lmms_eval_stgridpool.run.arguments import Arguments
 from lmms_eval_stgridpool.run.checkpoint_checks import (
     LLAVA,
     NATIVE,
+    PATIENT_S,
     QUICK_S,
     SlowHubError,
     model_for,
@@ -110,22 +111,27 @@ class CheckedModel:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], model: str | None = None) -> CheckedModel:
+    def of(cls, given: Mapping[str, Any], model: str | None = None, needs_settings: bool = False) -> CheckedModel:
         """Check the arguments of a model.
 
         Args:
             given: The arguments by name.
             model: See `check_run`.
+            needs_settings: Whether the checkpoint's settings must be known, however slow the hub is; otherwise a warning
+                says that they are not.
 
         Raises:
             ValueError: If an argument or the checkpoint cannot work, or a package is not installed.
+            SlowHubError: If the settings are needed, and the hub does not answer in time.
             TypeError: If a path is a number.
         """
         settings, warnings = None, tuple[str, ...]()
         if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
             try:
-                _, settings = read_checkpoint_settings(given["pretrained"], QUICK_S)
+                _, settings = read_checkpoint_settings(given["pretrained"], PATIENT_S if needs_settings else QUICK_S)
             except SlowHubError as error:
+                if needs_settings:
+                    raise
                 runs = model or LLAVA
                 warnings = (f"{error}: it is not checked, and {runs} is to run it (otherwise name another --model)",)
         arguments = _class_for(model, given, settings).parse(given)

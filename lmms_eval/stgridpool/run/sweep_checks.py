@@ -58,7 +58,8 @@ class Compared:
             fraction("--retention", share)
         choices = list(map(Choice.parse, self.compressors))
         check_choices(choices, self.model_args)
-        model = CheckedModel.of({**parse_model_args(self.model_args), "compressor": "none"})
+        given = {**parse_model_args(self.model_args), "compressor": "none"}
+        model = CheckedModel.of(given, needs_settings=True)  # they alone say which model runs the checkpoint
         check_spreading(model.arguments, self.processes)
         return model, choices
 

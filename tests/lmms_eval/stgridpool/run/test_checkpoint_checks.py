@@ -10,6 +10,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from lmms_eval_stgridpool.run import check_command, checkpoint_checks
 from lmms_eval_stgridpool.run.checkpoint_checks import SlowHubError, model_for, read_checkpoint_settings
 from lmms_eval_stgridpool.run.checks import CheckedModel
+from lmms_eval_stgridpool.run.sweep_checks import Compared
 
 NAME = "nobody/no-such-checkpoint"
 
@@ -74,6 +75,14 @@ def test_a_slow_answer_is_not_a_refusal(hub):
         "in 2 seconds: it is not checked, and llava_video is to run it (otherwise name another --model)"
     )
     assert CheckedModel.of({"pretrained": NAME, "compressor": "none"}, "video_hf").arguments.MODEL == "video_hf"
+
+
+def test_a_comparison_waits_for_a_slow_hub(hub):
+    """Its commands cannot be told which model runs the checkpoint, so that nothing may be guessed."""
+    seen = hub(error_of_the_client(TimeoutError()))
+    with pytest.raises(SlowHubError, match=r"and the hub has not answered in 30 seconds$"):
+        Compared(("nsp",), f"pretrained={NAME},max_pixels=501760").check_model()
+    assert seen == [30]
 
 
 def test_a_network_that_is_not_there_is_named(hub):
