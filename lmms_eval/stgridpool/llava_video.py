@@ -7,6 +7,7 @@ from llava.model.checkpoint_files import checkpoint_folder, read_json
 from llava.nvila.layout import nvila_folder
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.health.planning import Planner
+from lmms_eval_stgridpool.run.cause import is_checked_by_script
 from lmms_eval_stgridpool.run.context_length import too_long
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from stgridpool.model import VideoModel
@@ -29,7 +30,7 @@ class LlavaVideo(EvaluatedModel):
         folder = checkpoint_folder(self.arguments.pretrained)
         settings = read_json((nvila_folder(folder) or folder) / "config.json")
         arguments = self.arguments = self.arguments.for_checkpoint(settings)
-        if self.rank == 0:
+        if self.rank == 0 and not is_checked_by_script():
             self._warn_of_own_length()
         return load_video_model(
             arguments.pretrained,

@@ -82,5 +82,6 @@ def fit_all(
         except ValueError as error:
             remarks.append(f"{choice.folder}: {error}")
     if (most := planner.most_sampled) < max(found.values(), default=0):
-        remarks.append(f"the checkpoint's sampling takes at most {most} frames of a video, unless --frames or fps changes that")
+        sampling = f"the checkpoint's sampling takes at most {most} frames of a video"
+        remarks.append(f"{sampling}, unless --frames or fps changes that")
     return found, remarks

@@ -12,6 +12,11 @@ _REPORT = "TORCHELASTIC_ERROR_FILE"
 """Variable with which torch's launcher names each rank's file for the reason why it failed."""
 
 
+def is_checked_by_script() -> bool:
+    """Tell whether evaluate.sh has started this run: it has checked it, and has printed the warnings."""
+    return _file_of_script() is not None
+
+
 def note_cause(cause: str) -> None:
     """Tell evaluate.sh and torch's launcher why the run failed; of several ranks the first counts.
 
@@ -22,11 +27,17 @@ def note_cause(cause: str) -> None:
     Args:
         cause: What happened, on which rank; it becomes one line.
     """
-    line, words = " ".join(cause.split()), sys.argv
-    folder = words[words.index("--output_path") + 1] if "--output_path" in words[:-1] else None
-    if folder is not None and (path := Path(folder, CAUSE)).is_file():
-        with path.open("a", encoding="utf-8") as file:
+    line, file_of_script = " ".join(cause.split()), _file_of_script()
+    if file_of_script is not None:
+        with file_of_script.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")
     report = os.environ.get(_REPORT)
     if report and not Path(report).exists():
         Path(report).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
+
+
+def _file_of_script() -> Path | None:
+    """Return the file that evaluate.sh has put into the output folder; None if it has not started this run."""
+    words = sys.argv
+    folder = words[words.index("--output_path") + 1] if "--output_path" in words[:-1] else None
+    return None if folder is None or not (path := Path(folder, CAUSE)).is_file() else path

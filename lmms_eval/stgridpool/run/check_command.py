@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lmms_eval_stgridpool.kept.paths import folder_name
-from lmms_eval_stgridpool.run.cause import note_cause
+from lmms_eval_stgridpool.run.cause import is_checked_by_script, note_cause
 from lmms_eval_stgridpool.run.checks import ARGUMENTS, check_run
 from lmms_eval_stgridpool.run.device_checks import is_on_cpu
 from lmms_eval_stgridpool.run.model_args import check_passable
@@ -141,7 +141,7 @@ def check_command_line(words: Sequence[str]) -> None:
     except (ValueError, TypeError, OSError) as error:
         note_cause(str(error))
         raise SystemExit(f"lmms_eval: {' '.join(str(error).split())}") from error
-    for warning in checked.warnings:
+    for warning in () if is_checked_by_script() else checked.warnings:
         sys.stderr.write(f"lmms_eval: {warning}\n")
 
 

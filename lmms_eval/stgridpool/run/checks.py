@@ -117,8 +117,8 @@ class CheckedModel:
         Args:
             given: The arguments by name.
             model: See `check_run`.
-            needs_settings: Whether the checkpoint's settings must be known, however slow the hub is; otherwise a warning
-                says that they are not.
+            needs_settings: Whether the checkpoint's settings must be known, so that a slow hub gets more time;
+                otherwise a warning says that they are not.
 
         Raises:
             ValueError: If an argument or the checkpoint cannot work, or a package is not installed.

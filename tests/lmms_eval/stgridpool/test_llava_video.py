@@ -14,6 +14,7 @@ from llava.mm_utils import tokenizer_image_token
 from llava.video import read_video
 from llava.video_process import ReadingProcessError, VideoReader
 from lmms_eval_stgridpool.kept.identity import answer_key, frames_digest
+from lmms_eval_stgridpool.run.cause import CAUSE
 from stgridpool import build_compressor, kernels
 
 PROMPT = (
@@ -364,6 +365,16 @@ def test_what_does_not_fit_is_said_before_loading(make_model):
     make_model(compressor="none", max_length=300)  # 8 frames of 7 x 7 tokens with 7 newlines are 448
     logger.remove(handler)
     assert "8 frames make a prompt of about 512 tokens, and the checkpoint takes prompts of 300" in logged[0]
+
+
+def test_what_does_not_fit_is_not_repeated_where_the_script_has_said_it(make_model, monkeypatch, tmp_path):
+    (tmp_path / CAUSE).touch()
+    monkeypatch.setattr("sys.argv", ["lmms_eval", "--output_path", str(tmp_path)])
+    logged = []
+    handler = logger.add(logged.append, level="WARNING")
+    make_model(compressor="none", max_length=300)
+    logger.remove(handler)
+    assert logged == []
 
 
 def test_a_one_vision_checkpoint_is_served(golden, make_model, ask):

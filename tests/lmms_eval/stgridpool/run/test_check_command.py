@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmms_eval_stgridpool.run import check_command, device_checks
+from lmms_eval_stgridpool.run.cause import CAUSE
 from lmms_eval_stgridpool.run.checks import check_run
 from lmms_eval_stgridpool.run.task_checks import Asked
 
@@ -147,6 +148,23 @@ def test_the_command_line_of_lmms_eval_is_checked(monkeypatch):
         check_command.check_command_line(wrong)
     monkeypatch.setenv("RANK", "1")
     check_command.check_command_line(wrong)  # rank 0 says it
+
+
+def test_warnings_that_the_script_has_printed_are_not_repeated(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("RANK", raising=False)
+    words = ["--model", "llava_video", "--model_args", "pretrained=short,compressor=none,max_frames_num=35"]
+    words += ["--tasks", "videomme_local", "--include_path", str(check_command.folder_to_include([], None))]
+    words += ["--output_path", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["lmms_eval", *words])
+    check_command.check_command_line(words)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[:3] for line in said] == [
+        ["lmms_eval:", "videomme_local:", "1"],
+        ["lmms_eval:", "35", "frames"],
+    ]
+    (tmp_path / CAUSE).touch()
+    check_command.check_command_line(words)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_mistake_is_reported_to_the_launcher(monkeypatch, tmp_path):
