@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from torch import Tensor
+
 from stgridpool.compressor import Compressor, EncoderLayer, Step
 from stgridpool.evidence import Evidence, Need
-from stgridpool.frame_evidence import FrameSources
-from stgridpool.plan import Plan
-from stgridpool.scorer import Budgeted
+from stgridpool.frame_evidence import AllFramesLattice, FrameSources
+from stgridpool.other_method import budgeted, with_budget
+from stgridpool.plan import Plan, Shape
+from stgridpool.scorer import BUDGETS
 from stgridpool.video_tokens import VideoTokens
 
 
@@ -18,40 +21,61 @@ from stgridpool.video_tokens import VideoTokens
 class AllFrames(Compressor):
     """Let a method leave what its budget says of all frames that entered the tower, or all tokens if they are fewer.
 
+    What steps between the tower and the method leave of all frames follows from their options, see `AllFramesLattice`.
+
     Attributes:
-        method: The method, which sees the frames left.
+        method: The method, which sees the frames left. It has a budget, or calls a method that has one.
     """
 
     needs_maps: ClassVar[bool] = False
 
-    method: Budgeted
+    method: Compressor
 
     @property
     def needs(self) -> frozenset[Need]:
-        """Return the needs of the method, and which frames entered the tower."""
-        return self.method.needs | {FrameSources()}
+        """Return the needs of the method, and what all frames would have come to."""
+        return self.method.needs | {FrameSources(), AllFramesLattice()}
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Turn the budget into a number of tokens, and let the method meet it."""
-        entered = evidence[FrameSources()].shape[1]
-        frames, height, width = tokens.shape
-        count = self.method.budget.count((entered, height, width), len(tokens) * entered // frames)
+        frames, height, width, total = evidence[AllFramesLattice()].tolist()
         known = {need: evidence[need] for need in self.method.needs}
+        inner = budgeted(self.method)
+        count = None if inner is None else inner.budget.count((frames, height, width), total)
         if count is None:
             return self.method.plan(tokens, known)
-        at_most = min(count, len(tokens))
-        method = replace(self.method, retention=None, tokens=at_most, tokens_per_frame=None)
-        return method.plan(tokens, known)
+        return with_budget(self.method, tokens=min(count, len(tokens))).plan(tokens, known)
+
+    def values(self, features: Tensor, shape: Shape, plan: Plan) -> Tensor:
+        """Compute the output as the method does."""
+        return self.method.values(features, shape, plan)
+
+    def planned_shape(self, shape: Shape) -> Shape | None:
+        """Return the lattice that the method leaves of all frames."""
+        return self.method.planned_shape(shape)
+
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the number of tokens that the method leaves of all frames."""
+        return self.method.planned_count(shape, total)
 
 
 def count_all_frames(methods: Sequence[Compressor]) -> tuple[Step, ...]:
-    """Return the steps of methods; the first budget after steps of another method in the tower counts all frames."""
+    """Return the steps of methods; every budget between those of another method in the tower and the model counts all.
+
+    A method whose options set no budget, but a rate or a threshold, stays as it is.
+    """
     steps: list[Step] = []
     lacks_frames = False  # of those that entered the tower
     for method in methods:
-        first, *others = method.steps()
-        if lacks_frames and isinstance(first.compressor, Budgeted) and not first.is_inside:
-            first, lacks_frames = replace(first, compressor=AllFrames(first.compressor)), False
-        steps += [first, *others]
+        for step in method.steps():
+            counts = lacks_frames and not step.is_before_features and not step.is_inside
+            is_set = counts and _has_budget(step.compressor)
+            steps.append(replace(step, compressor=AllFrames(step.compressor)) if is_set else step)
         lacks_frames = lacks_frames or isinstance(steps[-1].place, EncoderLayer)
     return tuple(steps)
+
+
+def _has_budget(method: Compressor) -> bool:
+    """Return whether the options of a method, or of the one that it calls, set a budget."""
+    inner = budgeted(method)
+    return inner is not None and any(getattr(inner, name) is not None for name in BUDGETS)

@@ -28,7 +28,7 @@ class Chain(Compressor):
     """The steps of several methods, in order, each on the output of the one before.
 
     When you call a chain on feature maps, all steps act there, as they would at layer 0. After steps of another method
-    in the vision tower, the first budget before the language model counts all frames, not those left.
+    in the vision tower, budgets before the language model count all frames, not those left.
 
     Attributes:
         methods: At least two methods, in order.

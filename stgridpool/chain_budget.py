@@ -3,22 +3,20 @@
 Methods inside the language model keep fractions of what reaches them. They stay as they are if the last method before
 the language model has a budget: it then leaves what the whole needs, as FlashVID shares its budget. Where that would be
 more than everything, it leaves everything, and the methods inside leave more, in proportion. If no method before the
-language model has a budget, those inside alone meet it. Steps in the vision tower may come first: a budget after them
-counts all frames. Every step rounds its tokens down.
+language model has a budget, those inside alone meet it. Steps in the vision tower may come first: budgets after them
+count all frames. Every step rounds its tokens down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from stgridpool.budget import split_layer_average
 from stgridpool.compressor import Compressor, EncoderLayer, Step
 from stgridpool.equal_budget import ENTERING, LAST, Reference, planned_layers
 from stgridpool.layer_average import OverLayers
-from stgridpool.other_method import OtherMethod
-from stgridpool.scorer import Budgeted
+from stgridpool.other_method import budgeted, with_budget
 
 _LENGTHS = (32, 64)
 """Numbers of frames at which a method before the language model must leave the same share."""
@@ -41,7 +39,7 @@ def under_one_budget(
     """
     front = [method for method in methods if not method.steps()[0].is_inside]
     inside = [step for method in methods for step in method.steps() if step.is_inside]
-    is_free = bool(front) and _has_budget(front[-1])
+    is_free = bool(front) and budgeted(front[-1]) is not None
     if not is_free and (of == ENTERING or not inside):
         raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}")
     others, wanted = methods[len(front) :], _wanted(front, is_free, share, of, reference)
@@ -89,11 +87,6 @@ def _alone(method: Compressor, share: float, of: str, reference: Reference) -> C
     return method.at_retention(share, of, reference).for_depth(reference.num_layers)
 
 
-def _has_budget(method: Compressor) -> bool:
-    """Return whether a method meets a budget exactly, or the one does that it works with."""
-    return isinstance(method, Budgeted) or (isinstance(method, OtherMethod) and isinstance(method.other, Budgeted))
-
-
 def _is_in_tower(method: Compressor) -> bool:
     return all(isinstance(step.place, EncoderLayer) for step in method.steps())
 
@@ -106,8 +99,8 @@ def _shares(inside: Sequence[Step]) -> list[float]:
     """
     shares = [1.0]
     for step in inside:
-        method = step.compressor
-        ratio = method.budget.ratio if isinstance(method, Budgeted) else None
+        method, inner = step.compressor, budgeted(step.compressor)
+        ratio = None if inner is None else inner.budget.ratio
         if ratio is None:
             raise ValueError(f"in a chain under one budget, methods inside must leave a fraction, not {method!r}")
         shares.append(ratio * shares[-1 - method.counts_from])
@@ -170,13 +163,13 @@ def _scaled(methods: Sequence[Compressor], inside: Sequence[Step], shares: Seque
     found: dict[int, Compressor] = {}
     known = [1.0, *shares]
     for number, step in enumerate(inside):
-        method = step.compressor
+        method, inner = step.compressor, budgeted(step.compressor)
         ratio = known[number + 1] / known[number - method.counts_from]
-        if not isinstance(method, Budgeted) or method.budget.ratio is None or abs(ratio - method.budget.ratio) < _EXACT:
+        if inner is None or inner.budget.ratio is None or abs(ratio - inner.budget.ratio) < _EXACT:
             continue
         if not any(method is one for one in methods):
             raise ValueError(f"{method!r} would have to leave {ratio:.4g}, which is not an option: ask for less")
-        found[id(method)] = replace(method, retention=ratio)
+        found[id(method)] = with_budget(method, retention=ratio)
     return found
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from stgridpool.evidence import Evidence, Need, through
-from stgridpool.frame_evidence import frames_through, left_behind
+from stgridpool.evidence import Evidence, Need
+from stgridpool.frame_evidence import AllFramesLattice, after_step, all_frames_through, with_all_frames
 from stgridpool.plan import Plan, Shape
 from stgridpool.step import FRAMES, PATCHES, POSITIONS, TOKENS, EncoderLayer, Step
 from stgridpool.video_tokens import VideoTokens
@@ -194,18 +194,18 @@ def compress_steps(
         ValueError: If evidence is missing; see also `Compressor.plan`.
     """
     plans: list[Plan] = []
-    for step in steps:
+    for number, step in enumerate(steps, 1):
         method = step.compressor
+        evidence = with_all_frames(evidence, step, tokens)
         missing = [need for need in method.needs if need not in evidence]
         if missing:
             raise ValueError(f"{method!r} needs evidence: {', '.join(sorted(map(repr, missing)))}")
         plan = method.plan(tokens, {need: evidence[need] for need in method.needs})
         values = None if plan.reproduces else partial(method.values, shape=tokens.shape, plan=plan)
-        before, tokens, evidence = tokens.shape, tokens.through(plan, values), through(evidence, plan)
-        if not step.is_before_features:
-            evidence = frames_through(evidence, plan, before)
-        if isinstance(step.place, EncoderLayer):
-            evidence = {**evidence, **left_behind(plan, before, tokens, evidence)}
+        before, tokens = tokens, tokens.through(plan, values)
+        evidence = after_step(evidence, step, plan, before.shape, tokens)
+        if any(AllFramesLattice() in later.compressor.needs for later in steps[number:]):
+            evidence = all_frames_through(evidence, method, before, tokens)
         plans.append(replace(plan, known=None))
     return tokens, reduce(Plan.then, plans), evidence
 

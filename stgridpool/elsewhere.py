@@ -48,7 +48,14 @@ def foreign_code(compressor: Compressor) -> list[Path]:
 
     What answers were computed with is known by it, as our own code is.
     """
-    modules = {type(step.compressor).__module__.partition(".")[0] for step in compressor.steps()}
+    from stgridpool.all_frames import AllFrames  # noqa: PLC0415  # these import the methods, which import this module
+    from stgridpool.other_method import OtherMethod  # noqa: PLC0415
+
+    methods = [step.compressor for step in compressor.steps()]
+    for method in methods:  # which grows
+        methods += [method.method] if isinstance(method, AllFrames) else []
+        methods += [method.other] if isinstance(method, OtherMethod) else []
+    modules = {type(method).__module__.partition(".")[0] for method in methods}
     found = [sys.modules[name] for name in sorted(modules - {__name__.partition(".")[0]})]
     places = [getattr(module, "__path__", None) or [module.__file__] for module in found]
     return [Path(str(place)) for several in places for place in several]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.frame_cosines import frame_cosines
-from stgridpool.evidence import Evidence, Need
+from stgridpool.evidence import Evidence, Need, through
 from stgridpool.plan import Plan, Shape
+from stgridpool.step import EncoderLayer, Step
 from stgridpool.video_tokens import VideoTokens
+
+if TYPE_CHECKING:
+    from stgridpool.compressor import Compressor
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,27 @@ class FrameCosines(Need):
     per_token: ClassVar[bool] = False
     frame_axes: ClassVar[int] = 2
     made_by_steps: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class AllFramesLattice(Need):
+    """The lattice that the tokens would stand on if all frames that entered the tower had left it; (4,) int64.
+
+    T, H, W and the number of tokens. `compress_steps` makes it after steps in the vision tower, and lets it follow what
+    later steps leave: the checkpoint's own pooling may join frames, and so may a method.
+    """
+
+    per_token: ClassVar[bool] = False
+    made_by_steps: ClassVar[bool] = True
+
+    @property
+    def from_tower(self) -> bool:
+        """Return False: the tower does not compute it."""
+        return False
+
+
+MADE_BY_STEPS: frozenset[type[Need]] = frozenset({FrameSources, FrameCosines, AllFramesLattice})
+"""Kinds of evidence that steps in the vision tower leave behind."""
 
 
 def frame_weights(plan: Plan, shape: Shape) -> Tensor:
@@ -96,3 +122,61 @@ def left_behind(plan: Plan, before: Shape, left: VideoTokens, evidence: Evidence
     weights, earlier = frame_weights(plan, before), evidence.get(FrameSources())
     sources = weights if earlier is None else weights @ earlier
     return {FrameSources(): sources, FrameCosines(): frame_cosines(left.features.unflatten(0, (left.shape[0], -1)))}
+
+
+def after_step(evidence: Evidence, step: Step, plan: Plan, before: Shape, left: VideoTokens) -> Evidence:
+    """Return the evidence about what a step leaves.
+
+    Args:
+        evidence: Evidence about its input.
+        step: The step.
+        plan: Its decision.
+        before: (T, H, W) of its input.
+        left: Its output.
+    """
+    evidence = through(evidence, plan)
+    if not step.is_before_features:
+        evidence = frames_through(evidence, plan, before)
+    if isinstance(step.place, EncoderLayer):
+        evidence = {**evidence, **left_behind(plan, before, left, evidence)}
+    return evidence
+
+
+def with_all_frames(evidence: Evidence, step: Step, tokens: VideoTokens) -> Evidence:
+    """Return evidence with the `AllFramesLattice` of the first tokens after steps in the vision tower, if there are any.
+
+    Args:
+        evidence: About `tokens`.
+        step: The next step.
+        tokens: Its input.
+    """
+    sources = evidence.get(FrameSources())
+    if sources is None or step.is_before_features or AllFramesLattice() in evidence:
+        return evidence
+    entered, (frames, *sides) = sources.shape[1], tokens.shape
+    return {**evidence, AllFramesLattice(): torch.tensor([entered, *sides, len(tokens) * entered // frames])}
+
+
+def all_frames_through(evidence: Evidence, method: Compressor, before: VideoTokens, after: VideoTokens) -> Evidence:
+    """Return evidence whose `AllFramesLattice`, if it has one, is what `method` would leave of all frames.
+
+    Where the tokens decide, that is the share that it has left of those there are.
+
+    Args:
+        evidence: About the tokens `before`, as far as that need is concerned.
+        method: The method.
+        before: Its input.
+        after: Its output.
+    """
+    lattice = evidence.get(AllFramesLattice())
+    if lattice is None:
+        return evidence
+    frames, height, width, total = lattice.tolist()
+    shape = (frames, height, width)
+    is_full = total == math.prod(shape)
+    count = method.planned_count(shape, None if is_full else total)
+    planned = method.planned_shape(shape) if is_full else None
+    if planned is None:
+        planned = (frames * after.shape[0] // before.shape[0], *after.shape[1:])
+    count = total * len(after) // len(before) if count is None else count
+    return {**evidence, AllFramesLattice(): torch.tensor([*planned, count])}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from stgridpool.compressor import Compressor, Step
 from stgridpool.evidence import Need
+from stgridpool.scorer import BUDGETS, Budgeted
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,28 @@ class OtherMethod(Compressor):
         """Return this method around another object of the same other method."""
         names = [field.name for field in fields(other) if field.init and field.name not in self.given]
         return replace(self, options=tuple((name, getattr(other, name)) for name in names))
+
+
+def budgeted(method: Compressor) -> Budgeted | None:
+    """Return the method that meets a budget exactly: `method`, or the one that it calls; None if there is none."""
+    if isinstance(method, Budgeted):
+        return method
+    return budgeted(method.other) if isinstance(method, OtherMethod) else None
+
+
+def with_budget(method: Compressor, **budget: float) -> Compressor:
+    """Return the method with another budget, which is that of the method that it calls if it has none itself.
+
+    Args:
+        method: One for which `budgeted` returns a method.
+        budget: One of `stgridpool.scorer.BUDGETS`.
+
+    Raises:
+        TypeError: If there is no budget to set.
+    """
+    if isinstance(method, Budgeted):
+        changes: dict[str, Any] = {**dict.fromkeys(BUDGETS), **budget}
+        return replace(method, **changes)
+    if not isinstance(method, OtherMethod):
+        raise TypeError(f"{method!r} must have a budget, or call a method that has one")
+    return method.around(with_budget(method.other, **budget))

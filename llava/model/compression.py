@@ -16,7 +16,7 @@ from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import Need, QueryAttention, Question, RotaryBias, check_offered
-from stgridpool.frame_evidence import FrameCosines, FrameSources
+from stgridpool.frame_evidence import MADE_BY_STEPS
 from stgridpool.listed_frames import ListedFrames
 from stgridpool.provenance import plan_of_frames
 
@@ -63,7 +63,7 @@ class Compression:
     def offers(self) -> frozenset[type[Need]]:
         """Kinds of evidence that a compressor may need."""
         offered: frozenset[type[Need]] = self.get_vision_tower().evidence_offered()
-        return offered | {Question, QueryAttention, RotaryBias, ListedFrames, FrameSources, FrameCosines}
+        return offered | {Question, QueryAttention, RotaryBias, ListedFrames} | MADE_BY_STEPS
 
     @property
     def front_steps(self) -> tuple[Step, ...]:

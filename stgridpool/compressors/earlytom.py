@@ -13,7 +13,7 @@ from stgridpool.compressor import Compressor, Step
 from stgridpool.compressors.earlytom_frames import EarlyTomFrames, FrameMerging
 from stgridpool.compressors.holitom.inner import HoliTomInner
 from stgridpool.evidence import AttentionReceived, Evidence, Need
-from stgridpool.frame_evidence import FrameCosines, FrameSources
+from stgridpool.frame_evidence import AllFramesLattice, FrameCosines, FrameSources
 from stgridpool.plan import Plan, Shape
 from stgridpool.scorer import equal_shares, highest_per_group
 from stgridpool.two_halves import TwoHalves
@@ -53,7 +53,7 @@ class EarlyTom(FrameMerging, TwoHalves):
     @property
     def front_needs(self) -> frozenset[Need]:
         """Attention of the last layer behind which frames are merged, and what that left behind."""
-        return frozenset({AttentionReceived(self.layers[-1]), FrameSources(), FrameCosines()})
+        return frozenset({AttentionReceived(self.layers[-1]), FrameSources(), FrameCosines(), AllFramesLattice()})
 
     def inner(self, layer: int) -> Compressor:
         """Merge what the last token of the prompt hardly attends to."""
@@ -72,14 +72,14 @@ class EarlyTom(FrameMerging, TwoHalves):
         is_middle = torch.zeros(frames, dtype=torch.bool)
         for first, end in self.frames.groups(evidence[FrameCosines()].cpu().double()):
             is_middle[first + 1 : end - 1] = end - first > 2
-        shares = self._shares(tokens, evidence[FrameSources()].shape[1], is_middle)
+        shares = self._shares(tokens, int(evidence[AllFramesLattice()][0]), is_middle)
         run, quota = _runs(shares, is_middle, area)
         attention = evidence[AttentionReceived(self.layers[-1])]
         tokens.maps()  # they must fill their lattice
         return Plan.keep(highest_per_group(attention, run.to(attention.device), quota), len(tokens))
 
     def _shares(self, tokens: VideoTokens, entered: int, is_middle: Tensor) -> list[int]:
-        """Return how many tokens of each frame to keep, where `entered` frames went into the tower."""
+        """Return how many tokens of each frame to keep, where `entered` would be if all had left the tower."""
         sizes, (frames, *sides) = tokens.frame_sizes(), tokens.shape
         count = self.budget.count((entered, *tokens.shape[1:])) or 1
         if self.preset == "released":

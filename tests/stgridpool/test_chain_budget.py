@@ -1,8 +1,11 @@
 """Chains under one budget, by hand: 8 frames of 196 own tokens, 1568 in all, in a model of 28 layers."""
 
 import pytest
+import torch
 
-from stgridpool import Average, build_compressor
+from llava.nvila.own_pooling import BlockAverage
+from stgridpool import Average, VideoTokens, build_compressor
+from stgridpool.compressor import PATCHES, Step, compress_steps
 from stgridpool.equal_budget import Reference, meet, planned_layers, planned_retention
 
 OWN = Reference(Average(kernel_size=2), (28, 28), 28)
@@ -97,6 +100,25 @@ def test_a_budget_behind_steps_in_the_tower_counts_all_frames(name):
     assert set(planned_layers(method, 8, OWN)) == {None}
     with pytest.raises(ValueError, match=r"what EarlyTomFrames.* leaves must be a known share of the tokens"):
         meet(build_compressor("earlytom_frames+fastv"), 0.25, "layer_average", OWN)
+
+
+def test_the_own_pooling_may_join_frames_behind_steps_in_the_tower():
+    """64 frames of 4x4 make 8 of them, 128 tokens, of which a quarter are 32, whatever is left of the frames."""
+    own = BlockAverage(((8, 1, 1),))
+    video = torch.ones(64, 4, 4, 3) + 0.01 * torch.randn(64, 4, 4, 3, generator=torch.Generator().manual_seed(0))
+    for name in ("earlytom_frames+random", "earlytom_frames+recycle", "earlytom_frames+evs+random"):
+        options = {"evs": {"pruning_rate": 0.2}} if "evs" in name else {}
+        method = meet(build_compressor(name, **options), 0.25, "entering_llm", Reference(own, (4, 4), 28))
+        steps = list(method.steps())
+        steps.insert(3, Step(own, PATCHES))
+        assert len(compress_steps(steps, VideoTokens.of(video), {})[0]) == 32, name
+
+
+def test_a_merger_inside_has_the_budget_of_its_method():
+    """As visionzip and fastv above, also where fastv has to give way."""
+    fastv = {"recycle": {"method": "fastv"}}
+    assert layers("visionzip+recycle", 0.25, "layer_average", **fastv) == [731] * 2 + [365] * 26
+    assert layers("visionzip+recycle", 0.9, "layer_average", **fastv) == [1568] * 2 + [1399] * 26
 
 
 def test_without_a_budget_in_front_those_inside_meet_it():

@@ -92,3 +92,11 @@ def test_the_code_of_a_method_is_known(package):
     assert elsewhere.foreign_code(build_compressor("average+random")) == []
     method = build_compressor("average+first_tokens:FirstTokens")
     assert elsewhere.foreign_code(method) == [package / "first_tokens.py"]
+
+
+def test_the_code_of_a_method_that_another_one_calls_is_known(package):
+    code, name = [package / "first_tokens.py"], "first_tokens:FirstTokens"
+    assert elsewhere.foreign_code(build_compressor(f"earlytom_frames+{name}")) == code
+    assert elsewhere.foreign_code(build_compressor("per_segment", method=name)) == code
+    chain = build_compressor("earlytom_frames+recycle", recycle={"method": "recycle", "options": {"method": name}})
+    assert elsewhere.foreign_code(chain) == code
