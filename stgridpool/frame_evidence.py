@@ -143,7 +143,7 @@ def after_step(evidence: Evidence, step: Step, plan: Plan, before: Shape, left: 
 
 
 def with_all_frames(evidence: Evidence, step: Step, tokens: VideoTokens) -> Evidence:
-    """Return evidence with the `AllFramesLattice` of the first tokens after steps in the vision tower, if there are any.
+    """Return evidence with the `AllFramesLattice` of the first tokens after steps in the vision tower.
 
     Args:
         evidence: About `tokens`.

@@ -100,7 +100,10 @@ class OpenClipTower(VisionTower):
         known = [layer for layer in layers if layer is not None]
         behind = next(map(_attention_layer, blocks[num_run:]), None)
         known = known if len(known) == len(layers) else []
-        return TowerEvidence(self.name, known, self.num_patches, has_class_token, behind=behind)
+        is_complete = num_run == len(blocks)
+        return TowerEvidence(
+            self.name, known, self.num_patches, has_class_token, behind=behind, is_complete=is_complete
+        )
 
     def named_weights(self) -> dict[str, torch.Tensor]:
         """See the base class."""

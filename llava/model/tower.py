@@ -111,6 +111,7 @@ class ClipTower(VisionTower):
             may_have_joint_patches=True,
             joint=None if self.text_tower is None else self._joint,
             behind=next(map(_attention_layer, self.vision_tower.encoder.layers[self.num_layers_run :]), None),
+            is_complete=self.num_layers_run == len(self.vision_tower.encoder.layers),
         )
 
     def load_text_tower(self, source: str) -> None:

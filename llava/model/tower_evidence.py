@@ -71,6 +71,7 @@ class TowerEvidence:
         may_have_joint_patches: Whether patches can be projected into a space shared with text, which needs `joint`.
         joint: Projects features (B, P, C) into that space, if it was loaded.
         behind: The layer after those that run, if the tower has it; it runs only for evidence about layer 0.
+        is_complete: Whether all layers run, so that the last of them is meant by layer 0, too.
     """
 
     name: str
@@ -82,6 +83,7 @@ class TowerEvidence:
     may_have_joint_patches: bool = False
     joint: Callable[[Tensor], Tensor] | None = None
     behind: AttentionLayer | None = None
+    is_complete: bool = False
 
     def offered(self) -> frozenset[type[Need]]:
         """Return the kinds of evidence that this tower can compute, including those of parts that are not loaded."""
@@ -112,10 +114,10 @@ class TowerEvidence:
             layer = _layer(need)
             if layer is not None and self.layers and layer < -len(self.layers):
                 raise ValueError(f"{need!r}: the vision tower {self.name} runs {len(self.layers)} layers")
-            if layer == 0 and self.behind is None:
+            if layer == 0 and self.behind is None and not self.is_complete:
                 raise ValueError(
                     f"{need!r} asks for the layer after the features, and the vision tower {self.name} has none "
-                    "there: use importance=received, or a layer below 0"
+                    "there: use importance=received"
                 )
             if need == FrameVectors("class") and not self.layers:
                 raise ValueError(f"{need!r}: no layer of the vision tower {self.name} can be watched")
@@ -158,7 +160,7 @@ class TowerEvidence:
         return last
 
     def _layer_of(self, need: AttentionReceived | ClassAttention | TowerKeys) -> AttentionLayer:
-        return self.behind if need.layer == 0 and self.behind is not None else self.layers[need.layer]
+        return self.behind if need.layer == 0 and self.behind is not None else self.layers[need.layer or -1]
 
     def _evidence(
         self, need: Need, features: Tensor, outputs: dict[nn.Module, Any], pooled: tuple[Tensor, Tensor] | None

@@ -36,9 +36,10 @@ class PruMerge(FrameBudgeted):
     In ``preset="released"`` sums stay sums, so that the extra token is much shorter than others; ``corrected`` divides
     by the sum of the weights. The released code has no budget, but counts the outliers of attention.
 
-    Attention of CLIP's class token, and keys, are those of the layer after the features, as released. SigLIP has no
-    class token, so that attention received in the last layer that runs stands in, as in EffiVLM-Bench. Unlike the
-    source, which merges before the projector, we merge projected tokens, and tokens stay in raster order.
+    Attention of CLIP's class token, and keys, are those of the layer after the features, as released, or of the last
+    layer where none follows. SigLIP has no class token, so that attention received in the last layer that runs stands
+    in, as in EffiVLM-Bench. Unlike the source, which merges before the projector, we merge projected tokens, and tokens
+    stay in raster order.
 
     Source: LLaVA-PruMerge (ICCV 2025), arXiv 2403.15388.
 

@@ -36,12 +36,12 @@ def test_every_budget_counts_them():
 
 
 def test_frames_that_are_joined_in_between_are_counted_as_if_all_had_left():
-    """4 frames of 2x3 are 24 tokens, of which a half are 12; runs of 4 make 3 of ten frames."""
+    """Half of 4 frames of 2x3 tokens is 12, two of each are 8; runs of 4 make 3 frames, a quarter of which is 4."""
     pooled = {"adaptive_pool": {"frames": 4, "size": [2, 3]}}
     assert left_by("adaptive_pool+norm_topk", **pooled, norm_topk={"retention": 0.5})[1] == 12
     assert left_by("adaptive_pool+norm_topk", **pooled, norm_topk={"tokens_per_frame": 2})[1] == 8
-    options = {"temporal_average": {"group": 4}, "norm_topk": {"retention": 0.5}}
-    assert left_by("temporal_average+norm_topk", **options)[1] == 9
+    options = {"temporal_average": {"group": 4}, "norm_topk": {"retention": 0.25}}
+    assert left_by("temporal_average+norm_topk", **options)[1] == 4
 
 
 @pytest.mark.parametrize(("name", "options"), [("evs", {"pruning_rate": 0.5}), ("dycoke_ttm", {"prune": 0.5})])

@@ -213,9 +213,19 @@ def test_the_layer_behind_the_features():
     with torch.no_grad():
         weights = weights_of_blocks(other, PIXELS)[3]
         same(other.with_evidence(PIXELS, [needs[0]])[1][needs[0]], weights[:, :, 0, 1:].mean(1).flatten())
-    for tower in (siglip(), clip(-1), hub("vit", -1)):
-        with pytest.raises(ValueError, match=r"layer after the features, and the vision tower .* has none there"):
-            tower.check_needs([TowerKeys(0)])
+    with pytest.raises(ValueError, match=r"the features, and the vision tower .* has none there: use importance=rec"):
+        siglip().check_needs([TowerKeys(0)])
+
+
+@pytest.mark.parametrize("make", [lambda: clip(-1), lambda: hub("vit", -1)], ids=["clip", "open_clip"])
+def test_the_last_layer_stands_in_for_one_behind_the_features_of_a_whole_tower(make):
+    """PruMerge takes the last block of CLIP, whose output is the features here."""
+    tower = make()
+    needs = [ClassAttention(0, joined=True), TowerKeys(0), ClassAttention(-1, joined=True), TowerKeys(-1)]
+    features, evidence = tower.with_evidence(PIXELS, needs)
+    assert torch.equal(features, tower(PIXELS))
+    assert torch.equal(evidence[needs[0]], evidence[needs[2]])
+    assert torch.equal(evidence[needs[1]], evidence[needs[3]])
 
 
 def weights_of_blocks(tower, pixels):
