@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stgridpool.adapters.adapter import Adapter
+from stgridpool.adapters.places import check_places
 from stgridpool.adapters.question import QUESTION
 from stgridpool.adapters.tower_evidence import check_tower_needs, tower_offers
 from stgridpool.adapters.visual_runs import VisualRun
-from stgridpool.compressor import Compressor, Step, early_steps
+from stgridpool.compressor import Compressor, Step
 from stgridpool.compressors import build_compressor
 from stgridpool.compressors.none import NoCompression
 from stgridpool.decoder.decoder import TransformersDecoder
@@ -141,12 +142,7 @@ def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:
     Raises:
         ValueError: If it cannot; the message names what is missing.
     """
-    early = early_steps(compressor)
-    if early:
-        raise ValueError(
-            f"{compressor!r} acts on frames or in the vision tower, which only checkpoints in LLaVA-NeXT's format "
-            "allow: choose another method for native models"
-        )
+    check_places(compressor)
     check_offered(compressor.needs, {*tower_offers(adapter, model), Question, *IN_DECODER}, compressor)
     check_tower_needs(adapter, model, compressor.needs)
     tower = [need for need in compressor.needs if isinstance(need, Question) and need != QUESTION]

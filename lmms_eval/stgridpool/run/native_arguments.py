@@ -1,12 +1,17 @@
 """The arguments of ``--model_args`` for the model ``video_hf``."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmms_eval_stgridpool.run.arguments import Arguments
 from stgridpool import options
 from stgridpool.adapters.names import POLICIES
+
+if TYPE_CHECKING:
+    from stgridpool import Compressor
 
 OWN, LMMS_EVAL = "own", "lmms_eval"
 
@@ -66,6 +71,18 @@ class NativeArguments(Arguments):
                 options.whole_number(name, getattr(self, name), 1, 10**12)
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ValueError(f"min_pixels must be at most max_pixels, got {self.min_pixels} and {self.max_pixels}")
+
+    def build_compressor(self) -> Compressor:
+        """Build the compressor.
+
+        Raises:
+            ValueError: See `Arguments.build_compressor`; and if it acts before the features.
+        """
+        from stgridpool.adapters.places import check_places  # noqa: PLC0415 - imports torch
+
+        compressor = super().build_compressor()
+        check_places(compressor)
+        return compressor
 
     def frame_options(self) -> dict[str, Any]:
         """Return the options that decide which frames are sampled, and at which size."""

@@ -13,6 +13,7 @@ from lmms_eval_stgridpool.run.checks import CheckedModel
 from lmms_eval_stgridpool.run.device_checks import check_devices, check_spreading, is_on_cpu
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.run.model_args import check_passable, parse_model_args
+from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.run.table_tasks import task_names
 from lmms_eval_stgridpool.run.task_checks import Asked, check_paths, check_table, check_videos
 from lmms_eval_stgridpool.run.task_files import TaskFile, find_tasks
@@ -52,6 +53,7 @@ class Compared:
             TypeError: If a path is a number.
         """
         from lmms_eval_stgridpool.comparison.choice import Choice, check_choices  # noqa: PLC0415 - imports torch
+        from stgridpool.adapters.places import check_places  # noqa: PLC0415 - imports torch
 
         choice("--retention-of", self.retention_of, DEFINITIONS)
         for share in self.retention:
@@ -61,6 +63,9 @@ class Compared:
         given = {**parse_model_args(self.model_args), "compressor": "none"}
         model = CheckedModel.of(given, needs_settings=True)  # they alone say which model runs the checkpoint
         check_spreading(model.arguments, self.processes)
+        if isinstance(model.arguments, NativeArguments):
+            for method in choices:
+                check_places(method.build())
         return model, choices
 
     def check_rest(self, model: CheckedModel, choices: Sequence[Choice]) -> tuple[str, ...]:

@@ -111,6 +111,10 @@ MISTAKES = {
         words(model="no_weights"),
         "no_weights holds no weights: neither model.safetensors nor model.safetensors.index.json with its files",
     ),
+    "a method that native models cannot run": (
+        ["videomme_local", "native", "earlytom"],
+        "EarlyTom(...) acts on frames or in the vision tower, which only ...",
+    ),
     "a checkpoint of another kind": (
         words(model="strange"),
         "strange is not a LLaVA checkpoint on Qwen2: strange/config.json must have architectures "

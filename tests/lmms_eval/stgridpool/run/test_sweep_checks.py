@@ -81,6 +81,11 @@ MISTAKES = {
         sweep("nsp", model_args="pretrained=/no/such/folder"),
         "/no/such/folder does not exist: pass the folder of a checkpoint, or a hub name such as owner/name",
     ),
+    "a method that native models cannot run": (
+        sweep("nsp", "image_grid", model_args="pretrained=native"),
+        "ImageGrid(...) acts on frames or in the vision tower, which only checkpoints in LLaVA-NeXT's format allow: "
+        "choose another method for native models",
+    ),
     "no checkpoint": (
         sweep("nsp", model_args="fps=1"),
         "llava_video needs pretrained=FOLDER_OR_NAME in --model_args",
@@ -126,6 +131,10 @@ MISTAKES = {
     "search: missing checkpoint": (
         choose(checkpoint="lmms-lab/no-such-checkpoint"),
         "lmms-lab/no-such-checkpoint is ... folder in ... and not in the hub's cache: ...",
+    ),
+    "search: a method that native models cannot run": (
+        choose("-m", "earlytom", checkpoint="native"),
+        "EarlyTom(...) acts on frames or in the vision tower, which only ...",
     ),
     "search: typo in what to save": (
         choose("--save", "second"),
