@@ -124,7 +124,7 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
             else:
                 _add_share_of_layer(new, tokens, timing.clock)
             rows += [*new, *left_out.values()]
-            before = new
+            before = [*(row for row in before if row["method"] in left_out), *new]
     return rows
 
 

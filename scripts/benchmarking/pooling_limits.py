@@ -16,7 +16,8 @@ def too_slow(before: list[Row], shape: tuple[int, int, int], dtype: str, argumen
     """Return a row for each method that would take too long on `shape` (T, H, W), or too much memory.
 
     Args:
-        before: The rows of a smaller grid; time and memory grow from there as `growth` says.
+        before: The last row of each method that was timed, on a smaller grid; time and memory grow from there as
+            `growth` says.
         shape: The next one.
         dtype: Its name.
         arguments: The benchmark's options.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.algorithms.blocks_of_rows import on_cpu
 from stgridpool.algorithms.sets import Sets
 
 MOST_ENTRIES = 1 << 24
@@ -45,7 +46,7 @@ def most_similar_in_set(features: Tensor, sets: Sets, is_kept: Tensor) -> Tensor
     places = is_target.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]  # (T, C)
     is_free = torch.arange(places.shape[1], device=places.device) >= counts[:, None]
     found = []
-    most = _FEATURES_ON_GPU if features.is_cuda else _FEATURES_ON_CPU
+    most = _FEATURES_ON_CPU if on_cpu(features) else _FEATURES_ON_GPU
     step = max(1, most // (sets.index.shape[1] * features.shape[1]))
     for index, place, free in zip(*(part.split(step) for part in (sets.index, places, is_free)), strict=True):
         unit = F.normalize(features[index].float(), dim=-1)  # (t, R, D)

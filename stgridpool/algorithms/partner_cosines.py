@@ -14,7 +14,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
+from stgridpool.algorithms.blocks_of_rows import on_cpu, rows_at_a_time
 
 _FRAMES, _ENTRIES = 16, 1 << 20
 """Frames of a block at least, and its features, apart from earlier ones that only serve as partners."""
@@ -27,7 +27,7 @@ def partner_cosines(rows: Tensor, partners: Tensor) -> Tensor:
     of equal rows is exactly 1.
 
     Args:
-        rows: (R, D), of any floating dtype on a GPU, float32 on the CPU.
+        rows: (R, D), of any floating dtype on other devices, float32 on the CPU.
         partners: (R, K) int64, the rows with which each is compared; -1 for none, where -inf is returned.
     """
     itself = torch.arange(len(rows), device=rows.device)[:, None]
@@ -44,7 +44,7 @@ def cosines_in_frames(frames: Tensor, partners: Tensor, frames_back: int, places
         frames_back: Largest number of frames by which a partner precedes its token.
         places_back: Largest number of places by which it does; no partner has a later place than its token.
     """
-    if frames.is_cuda or frames.dtype == torch.float32:
+    if not on_cpu(frames) or frames.dtype == torch.float32:
         return partner_cosines(frames.flatten(0, 1), partners.flatten(0, 1)).view(partners.shape)
     (count, width, channels), found = frames.shape, torch.empty(*partners.shape[:2], 1 + partners.shape[2])
     places = max(1, min(width, _ENTRIES // (channels * _FRAMES)))
@@ -75,7 +75,7 @@ def _cosines(products: Tensor, partners: Tensor) -> Tensor:
 
 def row_products(rows: Tensor, others: Tensor) -> Tensor:
     """Return the dot products (R,) of each of `rows` (R, D) with the same of `others` (R, D), both float32."""
-    if rows.is_cuda:
+    if not on_cpu(rows):
         return (rows * others).sum(-1)
     return _sampled(rows, others, torch.arange(len(rows))[:, None])[:, 0]
 
@@ -83,7 +83,7 @@ def row_products(rows: Tensor, others: Tensor) -> Tensor:
 def _products(rows: Tensor, pairs: Tensor) -> Tensor:
     """Return the dot products (R, P) float32 of rows (R, D) with those that `pairs` (R, P) int64 names."""
     rows = rows.detach()
-    if rows.is_cuda or len(pairs) < pairs.shape[1]:  # a sparse matrix cannot hold more entries than a dense one
+    if not on_cpu(rows) or len(pairs) < pairs.shape[1]:  # a sparse matrix cannot hold more entries than a dense one
         return _products_one_by_one(rows, pairs)
     return _sampled(rows, rows, pairs)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
+from stgridpool.algorithms.blocks_of_rows import on_cpu, rows_at_a_time
 from stgridpool.algorithms.partner_cosines import cosines_in_frames, partner_cosines
 from stgridpool.plan import to_device
 from stgridpool.video_tokens import VideoTokens
@@ -45,7 +45,7 @@ def cosines_to_previous(tokens: VideoTokens) -> Tensor:
         return cosines_to_earlier(frames, torch.ones(len(frames), dtype=torch.int64)).flatten()
     order, is_first = chains(tokens)
     before = F.pad(order[:-1], (1, 0)).masked_fill(is_first, -1)
-    if tokens.features.is_cuda or tokens.features.dtype == torch.float32:
+    if not on_cpu(tokens.features) or tokens.features.dtype == torch.float32:
         partners = torch.empty_like(order).index_copy_(0, order, before)
         return partner_cosines(tokens.features, partners[:, None])[:, 0]
     size = max(2, rows_at_a_time(tokens.features))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
+from stgridpool.algorithms.blocks_of_rows import on_cpu, rows_at_a_time
 from stgridpool.options import number
 
 
@@ -37,7 +37,7 @@ def token_norms(tokens: Tensor, order: float) -> Tensor:
     """
     tokens = tokens.detach()
     width = tokens.shape[-1]
-    if tokens.is_cuda or tokens.dtype in (torch.float32, torch.float64):
+    if not on_cpu(tokens) or tokens.dtype in (torch.float32, torch.float64):
         wide = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
         norms: Tensor = torch.linalg.vector_norm(tokens, order, dim=-1, dtype=wide)
     else:

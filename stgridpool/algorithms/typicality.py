@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
+from stgridpool.algorithms.blocks_of_rows import on_cpu, rows_at_a_time
 from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
 from stgridpool.video_tokens import VideoTokens
@@ -125,8 +125,8 @@ class _Frames:
         features, (frames, height, width) = tokens.features, tokens.shape
         sets = None if tokens.cell is None else Sets.within(tokens, "frame")
         longest = int(sets.sizes.max()) if sets else height * width
-        step = max(1, _ENTRIES_ON_GPU // (longest * features.shape[1])) if features.is_cuda else 1
-        parts = 1 if features.is_cuda else -(-longest * features.shape[1] // _ENTRIES_ON_CPU)
+        step = 1 if on_cpu(features) else max(1, _ENTRIES_ON_GPU // (longest * features.shape[1]))
+        parts = -(-longest * features.shape[1] // _ENTRIES_ON_CPU) if on_cpu(features) else 1
         size = min(step, frames), -(-longest // parts), features.shape[1]
         space = features.new_empty(size, dtype=torch.float32)
         sizes = torch.full((frames,), longest) if sets is None else sets.sizes

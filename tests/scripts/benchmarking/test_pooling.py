@@ -40,6 +40,18 @@ def test_methods_that_would_take_too_long_are_left_out_of_the_next_grid(benchmar
     assert "average (float32): left out: it would take about 0 s" in capsys.readouterr().out
 
 
+def test_a_method_left_out_of_a_grid_stays_out_of_larger_ones(benchmarking, monkeypatch):
+    """It is judged by the last grid on which it was timed."""
+    pooling = benchmarking("pooling")
+    parser = argparse.ArgumentParser()
+    pooling.add_parser(parser.add_subparsers())
+    grids = "--grid 2 2 --grid 4 4 --grid 6 6"
+    options = f"pooling --device cpu --methods average --frames 2 {grids} --width 8 --rounds 1 --dtypes float32"
+    arguments = parser.parse_args([*options.split(), "--most-seconds", "0"])
+    rows = pooling.benchmark_pooling(arguments)
+    assert ["left_out" in row for row in rows] == [False, True, True]
+
+
 def test_time_and_memory_of_the_next_grid_follow_from_the_order_of_the_work(benchmarking):
     limits = benchmarking("pooling_limits")
     parser = argparse.ArgumentParser()

@@ -63,3 +63,21 @@ def test_products_of_two_lists_of_rows():
     others = torch.tensor([[1.0, 1, 1], [5, 5, 5], [2, 1, 4], [0, -3, 1]])
     assert row_products(rows, others).tolist() == [6, 0, 4, -4]
     assert row_products(rows[:1], others[:1]).tolist() == [6]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_device_but_the_cpu_computes_where_its_rows_are(dtype):
+    """Torch's device without data stands in for Apple's and others; an index on the CPU beside it is an error."""
+    frames, partners = torch.ones(4, 3, 5, dtype=dtype, device="meta"), torch.zeros(4, 3, 2, dtype=int, device="meta")
+    assert cosines_in_frames(frames, partners, frames_back=1).device.type == "meta"
+    assert partner_cosines(frames.flatten(0, 1), partners.flatten(0, 1)).shape == (12, 2)
+    assert row_products(frames[0], frames[1]).device.type == "meta"
+
+
+def test_other_devices_compute_the_same(monkeypatch):
+    rows = torch.randn(30, 7, generator=torch.Generator().manual_seed(0))
+    partners = torch.arange(-1, 29)[:, None]
+    expected = F.cosine_similarity(rows[1:], rows[:-1])
+    monkeypatch.setattr(module, "on_cpu", lambda features: False)
+    torch.testing.assert_close(partner_cosines(rows, partners)[1:, 0], expected)
+    torch.testing.assert_close(row_products(rows, rows), (rows * rows).sum(1))
