@@ -95,7 +95,8 @@ def _threshold(features: Tensor, sets: Sets, cosines: Tensor, budget: int) -> Te
         if means**2 > allowed:
             return torch.tensor(budget + 1)
         allowed -= means**2
-        return torch.tensor(len(_components_of_video(features, sets, cosines, threshold)))
+        _, joined, whole = _means_of_frames(features, sets, cosines, threshold)
+        return count_components(joined, whole.is_there)
 
     low = highest_threshold(count_of_frames, budget, torch.tensor(-2.0), torch.tensor(1.0))
     return highest_threshold(count, budget, low, torch.tensor(1.0), _PROBES)
@@ -103,10 +104,18 @@ def _threshold(features: Tensor, sets: Sets, cosines: Tensor, budget: int) -> Te
 
 def _components_of_video(features: Tensor, sets: Sets, cosines: Tensor, threshold: Tensor | float) -> Plan:
     """Plan of the components of the means of frames' components."""
+    of_frames, joined, whole = _means_of_frames(features, sets, cosines, threshold)
+    return of_frames.then(merge_components(joined, whole))
+
+
+def _means_of_frames(
+    features: Tensor, sets: Sets, cosines: Tensor, threshold: Tensor | float
+) -> tuple[Plan, Tensor, Sets]:
+    """Return the plan of frames' components, which of their means are neighbours (1, M, M), and the set of all M."""
     of_frames = merge_components(cosines > threshold, sets)
     means = of_frames.apply(features)
     whole = Sets.of(torch.zeros_like(of_frames.anchor), torch.tensor([len(means)]))
-    return of_frames.then(merge_components(_cosines(means, whole) > threshold, whole))
+    return of_frames, _cosines(means, whole) > threshold, whole
 
 
 def _with_tokens(features: Tensor, found: Plan, budget: int) -> Plan:
