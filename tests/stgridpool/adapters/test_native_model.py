@@ -96,8 +96,9 @@ def test_questions_that_share_a_prefix_get_the_logits_of_whole_prompts(name, com
         logits = session.logits(suffixes[row], positions[row])
         expected = video_model.last_logits(model, prompt, len(logits))
         assert (logits - expected).abs().max() < 5e-6 * expected.abs().max()
-    beams = session.generate(suffixes[:1], positions[:1], num_beams=2, **GREEDY)
-    assert beams.tolist() == whole(model, prompts[0], num_beams=2, **GREEDY).sequences.tolist()
+    if compressor == "vidcom2":  # beams reorder whole rows of the cache, whatever the prefix holds
+        beams = session.generate(suffixes[:1], positions[:1], num_beams=2, **GREEDY)
+        assert beams.tolist() == whole(model, prompts[0], num_beams=2, **GREEDY).sequences.tolist()
 
 
 @pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])

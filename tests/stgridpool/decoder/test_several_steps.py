@@ -176,15 +176,23 @@ def test_prompt_and_answer_equal_the_layers_called_by_hand(model, eager, name):
     assert [int(kept.sum()) for kept in steps.last.kept] == [len(prompt) - NUM_VISUAL + count for count in counts]
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 2, "max_new_tokens": 3}], ids=str)
-@pytest.mark.parametrize("name", COMBINATIONS)
-def test_a_padded_batch_equals_single_prompts(model, name, options):
+def check_padded_batch(model, name, **options):
     prompts = [make_prompt(seed, after) for seed, after in ((4, 7), (5, 2), (6, 11))]
     steps = steps_of(model, COMBINATIONS[name])
     batch = generate(model, prompts, steps, **options)
     kept = [plans[-1][0].anchor.tolist() for plans in steps.last.plans]
     assert len({str(one) for one in kept}) == 3 or steps.steps[-1].compressor == AVERAGE
     assert batch.tolist() == [generate(model, [prompt], steps, **options)[0].tolist() for prompt in prompts]
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_a_padded_batch_equals_single_prompts(model, name):
+    check_padded_batch(model, name)
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_beams_of_a_padded_batch_equal_those_of_single_prompts(eager, name):
+    check_padded_batch(eager, name, num_beams=2, max_new_tokens=3)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
