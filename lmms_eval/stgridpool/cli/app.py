@@ -10,6 +10,7 @@ import typer
 from lmms_eval_stgridpool.cli.ask import ask
 from lmms_eval_stgridpool.cli.choose import choose
 from lmms_eval_stgridpool.cli.doctor import doctor
+from lmms_eval_stgridpool.cli.launching import LAUNCHED
 from lmms_eval_stgridpool.cli.methods import methods
 from lmms_eval_stgridpool.cli.plan import plan
 from lmms_eval_stgridpool.cli.report import report
@@ -44,6 +45,7 @@ def options(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    launched: Annotated[bool, typer.Option(LAUNCHED, hidden=True)] = False,  # see `is_launched`
 ) -> None:
     """Training-free compression of the visual tokens of Video LLMs."""
 

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+from lmms_eval_stgridpool.cli.launching import is_launched
 from lmms_eval_stgridpool.run.cause import note_cause
 from lmms_eval_stgridpool.run.without_torch import run_without_torch
 
 
 def check_first(name: str, check: Callable[[], tuple[str, ...]]) -> None:
-    """Check what a command is about to do; of several ranks the first does.
+    """Check what a command is about to do; of several ranks the first does, unless the command has started them itself.
 
     Args:
         name: Name of the command, for warnings.
@@ -20,7 +21,7 @@ def check_first(name: str, check: Callable[[], tuple[str, ...]]) -> None:
         ValueError: If the command cannot work; the message, one line, says why.
         SystemExit: If that has been said.
     """
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("RANK", "0") == "0" and not is_launched():
         run_without_torch(partial(_report, name, check))
 
 
@@ -30,5 +31,5 @@ def _report(name: str, check: Callable[[], tuple[str, ...]]) -> None:
     except (ValueError, TypeError, OSError) as error:
         note_cause(str(error))
         raise ValueError(" ".join(str(error).split())) from error
-    for warning in () if "RANK" in os.environ else warnings:  # the process that starts ranks has said it
+    for warning in warnings:
         sys.stderr.write(f"{name}: {warning}\n")

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from lmms_eval_stgridpool.cli.resuming import stopped
 
+LAUNCHED = "--launched"
+"""The option by which a rank knows that a command has checked what to do, started it, and says what a signal leaves."""
+
 
 def launch(processes: int, command: str, words: Sequence[str], kept: str) -> None:
     """Replace this process by accelerate's launcher, which starts a command of `stgridpool` on several processes.
@@ -21,9 +24,22 @@ def launch(processes: int, command: str, words: Sequence[str], kept: str) -> Non
     launcher = [sys.executable, "-m", "lmms_eval_stgridpool.run.quiet_launch", stopped(command, kept)]
     launcher += ["--num_machines", "1", "--multi_gpu"]
     launcher += ["--num_processes", str(processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launcher += ["--main_process_port", "0", "-m", "lmms_eval_stgridpool.cli", command, *words]  # port 0: any free one
+    launcher += [
+        "--main_process_port",
+        "0",
+        "-m",
+        "lmms_eval_stgridpool.cli",
+        LAUNCHED,
+        command,
+        *words,
+    ]  # port 0: any free one
     on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
     os.execvpe(launcher[0], launcher, {**os.environ, **on_cpu})
+
+
+def is_launched() -> bool:
+    """Tell whether `launch` has started this process, one of several."""
+    return sys.argv[1:2] == [LAUNCHED]
 
 
 def option_words(options: Mapping[str, object]) -> list[str]:

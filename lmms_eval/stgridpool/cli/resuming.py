@@ -1,5 +1,6 @@
 """What the last line says where a user stops a command that can resume."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGINT
@@ -19,7 +20,7 @@ def stopped(command: str, kept: str) -> str:
 
 @contextmanager
 def resumable(command: str, kept: str) -> Iterator[None]:
-    """Say so where Ctrl-C leaves the block.
+    """Say so where Ctrl-C leaves the block; of several ranks the first does.
 
     Args:
         command: See `stopped`.
@@ -34,5 +35,6 @@ def resumable(command: str, kept: str) -> Iterator[None]:
         from loguru import logger  # noqa: PLC0415 - slow to import
 
         logger.remove()  # threads may still log
-        typer.echo(f"\n{stopped(command, kept)}", err=True)
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(f"\n{stopped(command, kept)}", err=True)
         raise typer.Exit(128 + SIGINT) from None

@@ -190,18 +190,23 @@ def extract(
     paths: Annotated[list[Path] | None, PATHS] = None,
     tasks: Annotated[str, TASKS] = "",
     include_path: Annotated[Path | None, INCLUDE] = None,
+    processes: Annotated[int, SWEEP_PROCESSES] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Fill a feature cache ahead of time, so that evaluations neither decode nor encode.
 
-    --model_args are those of the evaluation, with feature_cache=FOLDER. Features that are there already stay. On
-    several GPUs: accelerate launch --num_processes 8 -m lmms_eval_stgridpool.cli extract ...
+    --model_args are those of the evaluation, with feature_cache=FOLDER. Features that are there already stay.
     """
+    kept = "all features so far are kept in the cache"
+    if processes > 1:
+        words: dict[str, object] = {"--tasks": tasks or None, "--model_args": model_args}
+        words |= {"--include_path": include_path, "--json": as_json}
+        launch(processes, "extract", [*map(str, paths or []), *option_words(words)], kept)
     with logs_on_stderr():
         from lmms_eval_stgridpool.videos.extraction import extract_all  # noqa: PLC0415
 
     include = [include_path] if include_path is not None else []
-    with resumable("extract", "all features so far are kept in the cache"):
+    with resumable("extract", kept):
         found = extract_all(paths or [], tasks.split(",") if tasks else [], model_args, include)
     if found.is_first:
         for failure in found.failures:

@@ -7,10 +7,13 @@ import time
 
 import psutil
 import pytest
+import typer
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from typer.testing import CliRunner
 
 from lmms_eval_stgridpool.cli.app import app
+from lmms_eval_stgridpool.cli.launching import LAUNCHED
+from lmms_eval_stgridpool.cli.resuming import resumable
 from lmms_eval_stgridpool.comparison.sweeping import Sweep
 from lmms_eval_stgridpool.reproduction.running import start_run
 from lmms_eval_stgridpool.run import quiet_launch
@@ -60,6 +63,15 @@ def test_a_stopped_reproduction_says_what_is_kept(monkeypatch):
     )
 
 
+def test_of_several_ranks_the_first_says_what_is_kept(monkeypatch, capsys):
+    for rank in "0", "1":
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(typer.Exit), resumable("extract", "features are kept"):
+            raise KeyboardInterrupt
+    line = "stgridpool extract: stopped: features are kept; give the same command again to resume"
+    assert capsys.readouterr().err == f"\n{line}\n"
+
+
 def test_a_run_of_a_table_may_end_before_the_command_does(monkeypatch):
     """A shell needs time to end its processes and to say what is kept."""
     waits = []
@@ -86,7 +98,7 @@ def test_several_processes_end_with_one_line(tmp_path, start_programs):
     (tmp_path / "rank.py").write_text(RANK)
     command = ["-m", "lmms_eval_stgridpool.run.quiet_launch", "what is kept", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    run = start_programs([*command, "-m", "rank"], cwd=tmp_path)
+    run = start_programs([*command, "-m", "rank", LAUNCHED], cwd=tmp_path)
     while len(ranks := list(tmp_path.glob("*.ready"))) < 2:
         assert psutil.pid_exists(run.processes[0])
         time.sleep(0.01)

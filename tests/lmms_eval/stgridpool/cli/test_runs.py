@@ -132,9 +132,24 @@ def test_a_sweep_on_several_processes_is_launched_with_the_same_options(monkeypa
     assert isinstance(result.exception, LaunchedError)
     [command] = result.exception.args
     start = command.index("sweep")
-    assert command[start - 2 : start] == ["-m", "lmms_eval_stgridpool.cli"]
+    assert command[start - 3 : start] == ["-m", "lmms_eval_stgridpool.cli", "--launched"]
     assert command[start + 1 :] == words
     assert command[command.index("--num_processes") + 1] == "2"
+
+
+def test_features_are_extracted_on_several_processes(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "lmms_eval_stgridpool.cli.launching.os.execvpe", lambda *words: seen.append(words) or sys.exit()
+    )
+    words = ["a.mp4", "clips", "--tasks", "quiz", "--model_args", "feature_cache=cache", "--include_path", "own"]
+    invoke("extract", *words, "--json", "-n", 3)
+    [(_, command, _)] = seen
+    assert command[command.index("--num_processes") + 1] == "3"
+    assert command[command.index("--launched") + 1 :] == ["extract", *words, "--json"]
+    assert command[3] == (
+        "stgridpool extract: stopped: all features so far are kept in the cache; give the same command again to resume"
+    )
 
 
 def test_a_sweep_that_no_compressor_can_meet_fails(monkeypatch):
