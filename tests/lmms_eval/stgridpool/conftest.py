@@ -223,8 +223,8 @@ def tasks(tmp_path_factory, clips):
 
     `clips` and `clips_choice` ask the same seven questions, `clips_bad_end` fails when it aggregates the answers to
     them, `clips_bad_document` has a question longer than the checkpoint takes, `one_long_video` asks about one of 90 s
-    and 10 of 5 s, `many_videos` asks 2 questions about each of 30, `traps` also about files that FFmpeg opens with a
-    lot of memory, or never.
+    and 10 of 5 s, `many_videos` asks about 30, `traps` also about files that FFmpeg opens with a lot of memory, or
+    never.
     """
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "videos").mkdir()
@@ -235,7 +235,7 @@ def tasks(tmp_path_factory, clips):
         "quiz": QUIZ,
         "quiz_with_a_bad_question": QUIZ,
         "one_long_video": ["long.mp4", *(f"short{index}.mp4" for index in range(10))],
-        "many_videos": [f"many{index // 2}.mp4" for index in range(60)],
+        "many_videos": [f"many{index}.mp4" for index in range(30)],
         "traps": ["v0.mp4", "huge.mp4", "v1.mp4", "waiting.mp4", "v2.mp4"],
     }
     write_traps(folder / "videos")

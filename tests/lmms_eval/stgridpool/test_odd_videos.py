@@ -30,10 +30,10 @@ def test_odd_videos_are_answered_or_reported(make_model, ask, odd_videos):
 
 def test_a_run_goes_on_after_videos_that_hang_crash_or_take_too_much_memory(make_model, ask, misbehave, tmp_path):
     misbehave()
-    model = make_model(decode_timeout_s=2, decode_memory_gb=0.5)
+    model = make_model(decode_timeout_s=0.5, decode_memory_gb=0.5)
     names = ["stopped.mp4", "crash.mp4", "greedy.mp4", "missing.mp4"]
     facts = [facts_of(result) for result in ask(model, "generate_until", [{"visuals": [tmp_path / n]} for n in names])]
-    assert "stopped.mp4: reading took longer than 2 s" in facts[0]["failure"]
+    assert "stopped.mp4: reading took longer than 0.5 s" in facts[0]["failure"]
     assert all(one["failed"] for one in facts)
 
 
