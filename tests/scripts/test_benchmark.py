@@ -100,7 +100,10 @@ def test_extra_memory_is_that_beyond_input_and_output(load_script):
 
 @pytest.mark.slow
 def test_faster_than_unfolding(load_script):
-    """Ten times faster on few frames, and 18 to 28 times on 32; time of the processor counts, which others on the machine do not take."""
+    """Ten times faster, and 18 to 28 times on 32 frames.
+
+    Time of the processor counts, which others on the machine do not take.
+    """
     load_script("benchmark")  # puts the folder of its modules on the path
     from benchmarking.unfolding import unfolded_nsp
 
