@@ -17,7 +17,7 @@ ATTENTION = {QueryAttention(layer): torch.arange(1000.0) for layer in range(4)} 
 
 
 def test_the_cut_follows_the_formula_of_the_original(golden):
-    """Of a million tokens, sparsities per layer and a mean over 28 layers leave what the code computes, rounded down.
+    """Of 200,000 tokens, sparsities per layer and a mean over 28 layers leave what the code computes, rounded down.
 
     A sparsity of 1 - share of the tokens before is that many tokens before the next layer. The original leaves all
     of them where the mean allows for more.
@@ -25,7 +25,7 @@ def test_the_cut_follows_the_formula_of_the_original(golden):
     cases = json.loads((golden / "sttm" / "manifest.json").read_text())["framefusion_pruning_ratio"]
     assert len(cases) == 7
     for case in cases:
-        counts = [1_000_000]
+        counts = [200_000]
         for sparsity in case["sparsity_list"]:
             counts.append(round(counts[-1] * (1 - sparsity)))
         layer = len(counts) - 1
