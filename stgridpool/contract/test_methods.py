@@ -121,6 +121,8 @@ def test_what_is_finite_stays_finite(compressor: Compressor) -> None:
             if name.startswith("all huge") and isinstance(compressor, Chain):
                 continue  # the first method of a chain may add huge values to more than there are
             limit = torch.finfo(dtype).max
+            if name == ("tiny values" if limit < 1e5 else "all huge"):
+                continue  # zeros in float16, and far from huge in the others
             out, plan = compressor(tokens.clamp(-limit, limit).to(dtype), evidence)
             assert out.dtype == dtype, name
             assert not bool(out.isnan().any()), (name, dtype)
