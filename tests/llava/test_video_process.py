@@ -95,31 +95,31 @@ def test_a_clip_comes_back_as_it_was_read(odd_videos):
 
 
 @pytest.mark.parametrize("keep_aspect", [False, True])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_frames_resized_in_the_reading_process_make_equal_pixels(write_video, tmp_path, backend, keep_aspect):
+def test_frames_resized_in_the_reading_process_make_equal_pixels(write_video, tmp_path, keep_aspect):
     path = write_video(tmp_path / "v.mp4", num_frames=12, size=(62, 34))
     processor = VisionImageProcessor(28, keep_aspect=keep_aspect)
-    large = read_video(path, 12, force_sample=True, backend=backend)
-    small = read_video_apart(
-        path, 60, resizing=processor.resizing, max_frames_num=12, force_sample=True, backend=backend
-    )
-    assert (large.frames.shape, small.frames.shape) == ((12, 34, 62, 3), (12, 28, 28, 3))
-    pixels = [processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"] for clip in (large, small)]
-    assert torch.equal(*pixels)
+    reader = VideoReader(60, resizing=processor.resizing)
+    for backend in BACKENDS:
+        options = {"max_frames_num": 12, "force_sample": True, "backend": backend}
+        large, small = read_video(path, **options), reader.read(path, **options)
+        assert (large.frames.shape, small.frames.shape) == ((12, 34, 62, 3), (12, 28, 28, 3))
+        pixels = [processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"] for clip in (large, small)]
+        assert torch.equal(*pixels), backend
 
 
 def test_pictures_of_a_folder_are_resized_too_and_must_be_of_one_size(tmp_path, picture):
     processor = VisionImageProcessor(28)
+    reader = VideoReader(60, resizing=processor.resizing)
     for index in range(3):
         Image.fromarray(picture(index, 62, 34)).save(tmp_path / f"{index}.png")
     large = read_frame_folder(tmp_path)
-    small = read_video_apart(tmp_path, 60, resizing=processor.resizing)
+    small = reader.read(tmp_path)
     assert small.frames.shape == (3, 28, 28, 3)
     pixels = [processor.preprocess(clip.frames, return_tensors="pt")["pixel_values"] for clip in (large, small)]
     assert torch.equal(*pixels)
     Image.fromarray(picture(3, 62, 30)).save(tmp_path / "3.png")
     with pytest.raises(VideoReadError, match="the pictures differ in size"):
-        read_video_apart(tmp_path, 60, resizing=processor.resizing)
+        reader.read(tmp_path)
 
 
 def test_one_process_reads_video_after_video(odd_videos, misbehave):
