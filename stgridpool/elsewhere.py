@@ -27,6 +27,7 @@ def find_method(name: str) -> type[Compressor] | None:
         return None
     module, _, attribute = place.partition(":")
     try:
+        import_module("torch.autograd")  # a process that only checks may have a stand-in for torch, which refuses this
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
         raise ValueError(f"compressor {name!r}: {place} cannot be imported: {error}") from error

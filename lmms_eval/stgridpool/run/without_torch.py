@@ -3,7 +3,8 @@
 Compressors check their options and count their tokens in whole numbers; their modules import torch for what they do to
 tensors. In a process that only checks, a stand-in takes torch's place: it has the names without which these modules
 cannot be imported, and nothing that computes. Whoever asks it for more gets `TorchNeeded`, and the check starts over in
-a process with torch, so that no result depends on the stand-in.
+a process with torch, so that no result depends on the stand-in. Methods of other packages may use all of torch, and are
+never imported without it, see `stgridpool.elsewhere.find_method`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
@@ -29,15 +31,23 @@ class _Missing(ModuleType):
 
     def __init__(self, name: str, **names: Any) -> None:
         super().__init__(name)
-        self.__dict__.update(names, __spec__=ModuleSpec(name, None))
+        self.__dict__.update(names, __spec__=ModuleSpec(name, None), __path__=[])
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # Python itself looks for these
+        if name.startswith("__") and name != "__version__":  # Python itself looks for these
             raise AttributeError(f"{self.__name__} has no {name}")
         raise TorchNeeded(f"{self.__name__}.{name}")
 
     def __call__(self, *_: Any, **__: Any) -> NoReturn:
         raise TorchNeeded(self.__name__)
+
+
+class _Submodules(MetaPathFinder):
+    """Finder of torch's other modules, none of which can be had."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.startswith("torch."):
+            raise TorchNeeded(name)
 
 
 class _Class:
@@ -106,3 +116,4 @@ def _stand_in() -> None:
     dtypes = {name: _Missing(f"torch.{name}") for name in DTYPES}
     torch = _Missing("torch", nn=nn, Tensor=_Class, no_grad=_Mode, inference_mode=_Mode, **dtypes)
     sys.modules |= {module.__name__: module for module in (torch, nn, functional, utils, rnn)}
+    sys.meta_path.insert(0, _Submodules())

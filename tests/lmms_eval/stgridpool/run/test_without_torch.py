@@ -62,6 +62,8 @@ USES = (
     "torch.float32.itemsize",
     "torch.no_grad()(len)('')",
     "torch.no_grad().__enter__()",
+    "torch.__version__",
+    "__import__('torch.utils.checkpoint')",
 )
 
 
@@ -72,6 +74,29 @@ import torch
 print([without_torch._status_of(lambda: eval(use)) == without_torch._NEEDS_TORCH for use in {USES}])
 """
     assert run(code, environment).stdout == f"{[True] * len(USES)}\n"
+
+
+ELSEWHERE = """
+from dataclasses import dataclass
+import torch
+from stgridpool import Bilinear
+
+flatten = torch.Tensor.flatten
+
+@dataclass(frozen=True)
+class Elsewhere(Bilinear):
+    pass
+"""
+
+
+def test_a_method_from_elsewhere_is_imported_with_torch(environment, tmp_path):
+    (tmp_path / "with_tensors.py").write_text(ELSEWHERE)
+    code = """
+without_torch._stand_in()
+from stgridpool import build_compressor
+print(without_torch._status_of(lambda: build_compressor("with_tensors:Elsewhere")) == without_torch._NEEDS_TORCH)
+"""
+    assert run(code, environment, tmp_path).stdout == "True\n"
 
 
 def test_a_check_that_needs_torch_starts_over_with_it(environment, tmp_path):
