@@ -68,9 +68,20 @@ def cosines_in_frames(frames: Tensor, partners: Tensor, frames_back: int, places
 
 def _cosines(products: Tensor, partners: Tensor) -> Tensor:
     """Return the cosines (R, K) float32 for products (R, 1 + K) of rows with themselves and with their partners."""
-    square = products[:, 0].double()  # in which the root of the product of equal squares is exact
-    cosines = products[:, 1:] / (square[:, None] * square[partners.clamp_min(0)]).sqrt()
+    square = products[:, 0]
+    cosines = products[:, 1:] / _root_of_product(square[:, None], square[partners.clamp_min(0)])
     return cosines.nan_to_num(0, 0, 0).masked_fill(partners < 0, -torch.inf).float()
+
+
+def _root_of_product(one: Tensor, other: Tensor) -> Tensor:
+    """Return the root of the product of two squares, which is exact where they are equal."""
+    if one.device.type == "mps":  # Apple's GPUs have no float64
+        return _root_in_float32(one, other)
+    return (one.double() * other.double()).sqrt()
+
+
+def _root_in_float32(one: Tensor, other: Tensor) -> Tensor:
+    return torch.where(one == other, one, one.sqrt() * other.sqrt())  # no product of squares, which may be infinite
 
 
 def row_products(rows: Tensor, others: Tensor) -> Tensor:

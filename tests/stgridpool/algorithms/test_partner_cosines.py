@@ -81,3 +81,11 @@ def test_other_devices_compute_the_same(monkeypatch):
     monkeypatch.setattr(module, "on_cpu", lambda features: False)
     torch.testing.assert_close(partner_cosines(rows, partners)[1:, 0], expected)
     torch.testing.assert_close(row_products(rows, rows), (rows * rows).sum(1))
+
+
+def test_a_device_without_float64_computes_the_same():
+    """Where the product of the squares is beyond float32; of equal ones exactly."""
+    rows = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 1e30
+    expected = (rows.double() * rows.flip(0).double()).sqrt().float()
+    torch.testing.assert_close(module._root_in_float32(rows, rows.flip(0)), expected)
+    assert torch.equal(module._root_in_float32(rows, rows), rows)
