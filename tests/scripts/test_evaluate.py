@@ -22,6 +22,7 @@ from processes import left_running
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAND_IN = """#!/usr/bin/env bash
 if [[ "$2" == lmms_eval_stgridpool.run.check_command ]]; then
+  [[ "$MISTAKE" != Ctrl-C ]] || kill -INT 0 # as a terminal does
   [[ -z "$MISTAKE" ]] || { echo "$3: $MISTAKE" >&2; exit 2; }
   output="${8#--output=}"
   printf '%s\\n' "$NUM_GPUS" "$CLASS" "${TASK:-$9}" folder_of_tasks "${output:-default}" ${4#--launch=}
@@ -93,9 +94,16 @@ def _starter(tmp_path):
         own = [] if output is None else ["--output", str(tmp_path / output)]
         command = ["bash", script, *own, *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes["start_new_session"] = environment["MISTAKE"] == "Ctrl-C"
         return subprocess.Popen(command, env=environment, cwd=tmp_path, preexec_fn=_hear, **pipes)  # noqa: PLW1509
 
     return start
+
+
+def test_ctrl_c_during_the_checks_is_one_line(start):
+    process = start("quiz", mistake="Ctrl-C")
+    said = process.communicate(timeout=LONG)
+    assert (process.returncode, *said) == (130, "", "evaluate.sh: stopped by SIGINT before anything was loaded\n")
 
 
 def _hear():

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from signal import SIGINT
 
 from lmms_eval_stgridpool.cli.launching import is_launched
 from lmms_eval_stgridpool.run.cause import note_cause
@@ -19,10 +20,15 @@ def check_first(name: str, check: Callable[[], tuple[str, ...]]) -> None:
 
     Raises:
         ValueError: If the command cannot work; the message, one line, says why.
-        SystemExit: If that has been said.
+        SystemExit: If that has been said, or Ctrl-C stops the check, which is one line, too.
     """
-    if os.environ.get("RANK", "0") == "0" and not is_launched():
+    if os.environ.get("RANK", "0") != "0" or is_launched():
+        return
+    try:
         run_without_torch(partial(_report, name, check))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{name}: stopped before anything was loaded\n")
+        raise SystemExit(128 + SIGINT) from None
 
 
 def _report(name: str, check: Callable[[], tuple[str, ...]]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C ends it silently, also while it imports; the script says so
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.cause import is_checked_by_script, note_cause

@@ -75,6 +75,7 @@ task="${positional[0]}"
 model="${positional[1]:-lmms-lab/LLaVA-Video-7B-Qwen2}"
 compressor="${positional[2]:-st_gridpool}"
 export HF_HOME="${HF_HOME:-$HOME/.cache/huggingface}"
+trap 'fail "stopped by SIGINT before anything was loaded" 130' INT
 checked="$("$python" -m lmms_eval_stgridpool.run.check_command "$name" --launch="$launch" --include_path="$include_path" \
   --processes="${positional[3]:-}" --runs="$runs" --output="$output" "$task" "$model" "$compressor" "${named[@]}" -- "$@")" || exit
 mapfile -t facts <<<"$checked"

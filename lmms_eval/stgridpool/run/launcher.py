@@ -37,6 +37,16 @@ def end_with_launcher() -> None:
     if (by_torch or _SET_BY_ACCELERATE in os.environ) and _is_adopter(parent):
         raise SystemExit("this process ends because the launcher that started it has ended")
     if by_torch or _is_launcher(parent):
+        end_with_parent(parent)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process as soon as its parent ends; Linux only.
+
+    Args:
+        parent: The parent's process ID.
+    """
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it ended before the call
             os.kill(os.getpid(), signal.SIGKILL)

@@ -10,12 +10,15 @@ never imported without it, see `stgridpool.elsewhere.find_method`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
+
+from lmms_eval_stgridpool.run.launcher import end_with_parent
 
 DTYPES = ("bfloat16", "float16", "float32")
 _NEEDS_TORCH = 77
@@ -87,8 +90,11 @@ def run_without_torch(check: Callable[[], None]) -> None:
         check()
         return
     sys.stdout.flush()
+    parent = os.getpid()
     process = os.fork()
     if process == 0:
+        end_with_parent(parent)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the parent, too
         _stand_in()
         os._exit(_status_of(check))
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

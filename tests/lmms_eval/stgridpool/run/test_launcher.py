@@ -124,3 +124,21 @@ def test_ranks_end_with_torchrun_that_is_killed(start_programs, tmp_path):
     for rank in alive:
         rank.kill()
     assert not alive
+
+
+def test_a_check_ends_with_the_process_that_waits_for_it(environment):
+    code = """
+import os, threading
+from lmms_eval_stgridpool.run.without_torch import run_without_torch
+def check():
+    print(os.getpid(), flush=True)
+    threading.Event().wait()
+run_without_torch(check)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as waiting:
+        checking = psutil.Process(int(waiting.stdout.readline()))
+        waiting.terminate()
+        alive = left_running([checking], LONG)
+        for one in alive:
+            one.kill()
+    assert not alive

@@ -123,6 +123,22 @@ print("after")
     assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", "the cause\n")
 
 
+def test_ctrl_c_during_a_check_is_one_line(environment):
+    """A terminal sends it to both processes."""
+    code = """
+import os, signal, threading
+from lmms_eval_stgridpool.cli.checking import check_first
+def check():
+    os.kill(os.getppid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+check_first("sweep.py", check)
+"""
+    ended = run(code, environment)
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == "\nsweep.py: stopped before anything was loaded\n"
+
+
 def test_torch_is_used_where_it_is_loaded():
     def check():
         import torch
