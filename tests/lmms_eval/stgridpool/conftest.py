@@ -124,19 +124,26 @@ def share_reading():
     """Function after which a `VideoReader` has the one process that reads for all, unless a test has it misbehave.
 
     Starting a process takes longer than reading. It stays when the reader is closed. This thread starts it: one started
-    by a model's thread would end with that thread.
+    by a model's thread ends with that thread, so that no other reader gets it.
     """
-    idle, plain_worker = [], reading_process.WORKER
+    own, idle, plain_worker = None, [], reading_process.WORKER
+
+    def end_idle(kept=None):
+        while idle:
+            if (process := idle.pop()) is not kept:
+                process.end()
 
     def share(reader):
+        nonlocal own
         if plain_worker == reading_process.WORKER:
-            if not any(process.can_go_on for process in idle):
-                idle.append(reading_process.ReadingProcess())
+            if own not in idle or not own.can_go_on:  # none yet, ended, or still at work for an earlier model
+                own = reading_process.ReadingProcess()
+            end_idle(own)
+            idle.append(own)
             reader._idle, reader.close = idle, lambda: None
 
     yield share
-    for process in idle:
-        process.end()
+    end_idle()
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,7 @@ def num_lines(folder):
     return sum(file.read_bytes().count(b"\n") for file in folder.glob("*.jsonl"))
 
 
-@pytest.mark.parametrize(("moment", "num_processes"), list(zip(MOMENTS, [2, 1, 1], strict=True)))
+@pytest.mark.parametrize(("moment", "num_processes"), list(zip(MOMENTS, [1, 2, 1], strict=True)))
 def test_a_killed_run_goes_on(evaluate, undisturbed, tmp_path, moment, num_processes):
     """On three processes: in test_command_line.py."""
     answers, delay = moment

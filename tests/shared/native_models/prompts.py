@@ -18,7 +18,7 @@ from native_models.families import build
 Pixels = NDArray[np.uint8]
 STRIDE = 12  # source frames from one chosen frame to the next
 FPS = 24.0  # of the source, so frames are half a second apart
-_MADE: dict[tuple[ProcessorMixin, bytes], BatchFeature] = {}
+_MADE: dict[tuple[ProcessorMixin, str | None, bytes], BatchFeature] = {}
 
 
 def make_frames(num_frames: int, height: int = 24, width: int = 40, seed: int = 0) -> Pixels:
@@ -33,7 +33,7 @@ def make_inputs(processor: ProcessorMixin, *prompts: Sequence[str | Pixels]) -> 
         processor: Of any family.
         *prompts: One for each row: texts, images (h, w, 3) and videos (T, h, w, 3), in the order of the prompt.
     """
-    key = processor, pickle.dumps(prompts)
+    key = processor, processor.chat_template, pickle.dumps(prompts)
     if key not in _MADE:  # processors take longer than most tests' models
         _MADE[key] = _processed(processor, prompts)
     return copy.deepcopy(_MADE[key])

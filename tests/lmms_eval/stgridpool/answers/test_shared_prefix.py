@@ -54,26 +54,26 @@ def test_questions_in_any_order(make_model, ask, position, time_instruction):
 
 @pytest.fixture(scope="module")
 def swept(checkpoint, clips, tmp_path_factory):
-    """Models of every compressor by name, with shared prefixes and without; each kind has one set of weights."""
+    """Every compressor by name, its model with shared prefixes, and without; each kind has one set of weights."""
     listed = tmp_path_factory.mktemp("listed") / "oracle_frames.json"
     listed.write_text('{"v2.mp4": [0, 2]}')
     options = FITTING | {"oracle_frames": {"file": str(listed)}}
     compressors = [build_compressor(name, **options.get(name, {})) for name in COMPRESSORS]
     arguments = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
-    return {
-        shares: dict(zip(COMPRESSORS, SweptModel(**arguments, share_prefix=shares).for_each(compressors), strict=True))
-        for shares in (True, False)
-    }
+    models = (SweptModel(**arguments, share_prefix=shares).for_each(compressors) for shares in (True, False))
+    return {name: found for name, *found in zip(COMPRESSORS, compressors, *models, strict=True)}
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_every_compressor(swept, ask, compressor):
     """A prefix is shared unless the compressor looks at the question; answers are those of the whole prompts."""
-    documents = [
-        {"visuals": ["v2.mp4"], "context": text, "gen_kwargs": {"max_new_tokens": 2}} for text in QUESTIONS[:2]
-    ]
-    shared, plain = (texts(ask(swept[shares][compressor], "generate_until", documents)) for shares in (True, False))
-    assert shared == plain
+    method, shared, plain = swept[compressor]
+    assert shared._setup["shares_prefix"] is (not method.query_aware)
+    assert plain._setup["shares_prefix"] is False
+    documents = [{"visuals": ["v2.mp4"], "context": text, "continuation": "B"} for text in QUESTIONS[:2]]
+    losses, expected = ([loss for loss, _ in texts(ask(one, "loglikelihood", documents))] for one in (shared, plain))
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert abs(expected[0] - expected[1]) > 1e-3
 
 
 def test_a_repetition_penalty_and_beams(make_model, ask, golden):

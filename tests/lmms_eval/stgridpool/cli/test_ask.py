@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from threading import enumerate as enumerate_threads
 
 import pytest
 from typer.testing import CliRunner
@@ -45,7 +44,7 @@ def test_a_question_hashes_no_weights(video, monkeypatch):
     monkeypatch.setattr("lmms_eval_stgridpool.kept.fingerprints.file_digest", lambda file, cache: hashed.append(file))
     model = LlavaVideo(pretrained=MINIATURE, max_frames_num=4, device="cpu")
     ask(model.encoder, video, QUESTIONS[:1], {"nsp": NSP()}, 2)
-    assert not any(thread.name == "fingerprints" for thread in enumerate_threads())
+    assert model._fingerprints._thread.ident is None  # it has not been started
     assert hashed == []
     model._answer_all([], "generate_until", "")  # as lmms-eval does, for a run
     model._fingerprints.result()

@@ -1,5 +1,7 @@
 """Runs that are repeated bit for bit."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,20 +11,21 @@ from lmms_eval_stgridpool.run import determinism
 
 
 @pytest.mark.usefixtures("_settings_of_torch")
-def test_two_runs_agree_bit_for_bit_also_where_answers_are_sampled(make_model, ask):
+def test_two_runs_agree_bit_for_bit_also_where_answers_are_sampled(make_model, ask, checkpoint, tmp_path):
     sampled = {"do_sample": True, "temperature": 5.0, "max_new_tokens": 8}
     documents = [{"visuals": [name], "gen_kwargs": sampled} for name in ("v0.mp4", "v1.mp4", "v0.mp4", "v2.mp4")]
     losses = [{"visuals": ["v1.mp4"], "continuation": "red"}]
 
-    def run(documents):
-        model = make_model(deterministic=True)
+    def run(documents, **arguments):
+        model = make_model(deterministic=True, **arguments)
         assert torch.are_deterministic_algorithms_enabled()
         results = [ask(model, "generate_until", documents), ask(model, "loglikelihood", losses)]
         return [unwrap_generation_output(result)[0] for part in results for result in part]
 
     first = run(documents)
     torch.manual_seed(5)
-    assert run(documents) == first
+    again = shutil.copytree(checkpoint, tmp_path / checkpoint.name)  # `make_model` loads it anew
+    assert run(documents, pretrained=str(again)) == first
     assert first[0] != first[2]  # the same question about the same video, asked as another document
     torch.use_deterministic_algorithms(False)
     plain = make_model()

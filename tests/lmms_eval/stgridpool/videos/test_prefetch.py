@@ -46,7 +46,7 @@ def reads(monkeypatch):
 
     def read(self, path, **options):
         names.append(path.name)
-        gate.wait(60)
+        assert gate.wait(60)
         if path.name == "bad.mp4":
             raise VideoReadError(str(path), "broken")
         return VideoClip(np.full((2, 4, 4, 3), len(names), np.uint8), [0, 1], [0.0, 1.0], 2.0)
