@@ -35,7 +35,7 @@ ORDERS = {
     "flashvid": Order("T R² D", IN_FRAME, "picks"),
     "holitom": Order("T² C² D", IN_VIDEO),
     "llava_scissor": Order("N² D", IN_VIDEO, "rounds of labels"),
-    "per_segment": Order("N² D", IN_VIDEO, "picks"),
+    "per_segment": Order("N² D", IN_VIDEO, "picks"),  # if the video changes nowhere; T R² D if cut between all frames
     "prumerge": Order("T R C d", IN_FRAME),
     "prumerge_plus": Order("T R C d", IN_FRAME),
     "prunevid": Order("T R² D", IN_FRAME),

@@ -16,6 +16,25 @@ REPOSITORY = Path(__file__).resolve().parents[4]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
+def test_what_cannot_be_installed_or_imported_is_bounded():
+    """filelock 4 lacks what lmms-eval imports; decord has wheels for Linux and Windows on x86-64 alone."""
+    found = {one.name: one for one in map(Requirement, PROJECT["dependencies"])}
+    assert "3.29" in found["filelock"].specifier
+    assert "4.0" not in found["filelock"].specifier
+    for system, machine, has_wheel in (
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", False),
+        ("darwin", "arm64", False),
+        ("win32", "AMD64", True),
+    ):
+        assert found["decord"].marker.evaluate({"sys_platform": system, "platform_machine": machine}) is has_wheel
+
+
+def test_the_readme_installs_the_pinned_versions():
+    commands = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("pip install")]
+    assert any(line.split("#")[0].strip() == "pip install -c constraints.txt ." for line in commands)
+
+
 @pytest.fixture
 def install(monkeypatch):
     """Function that makes packages look installed in these versions."""
