@@ -200,7 +200,7 @@ def test_a_method_that_asks_without_it_is_refused(load, clip, siglip):
         model.compressor = Asked(tokens=2)
     with pytest.raises(ValueError, match=r"Question\(space='tower'\) asks for the text half"):
         model.evidence("what", [Question("tower")])
-    with pytest.raises(ValueError, match=r"Asked\(.* needs JointPatches\(\); this model offers Attention"):
+    with pytest.raises(ValueError, match=r"Asked\(.* needs JointPatches\(\); this model offers AllFrames"):
         load(siglip[0], text_tower=str(siglip[1])).compressor = Asked(tokens=2)
 
 

@@ -68,8 +68,8 @@ class WithAttention(KeepSome):
 
 
 def test_a_compressor_that_needs_what_no_siglip_tower_offers_is_rejected(model):
-    offered = "AttentionReceived, FrameCosines, FrameSources, FrameVectors, ListedFrames, PoolHeadAttention, "
-    offered += "QueryAttention, Question, RotaryBias, TowerKeys"
+    offered = "AllFramesLattice, AttentionReceived, FrameCosines, FrameSources, FrameVectors, ListedFrames, "
+    offered += "PoolHeadAttention, QueryAttention, Question, RotaryBias, TowerKeys"
     with pytest.raises(
         ValueError,
         match=rf"WithAttention\(.*needs ClassAttention\(layer=-1, joined=False\); this model offers {offered}",
