@@ -286,7 +286,7 @@ def adopted():
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory, adopted):
-    """What is left of each script that a signal ends; all end beside each other.
+    """Each script, after a signal has ended it; all are ended at the same time.
 
     The processes of a run may take 5 s to end. Those that hear nothing get half a second here, the others ten minutes:
     a script that takes a process for alive that has ended does not end in time.

@@ -103,7 +103,7 @@ def test_a_budget_behind_steps_in_the_tower_counts_all_frames(name):
 
 
 def test_the_own_pooling_may_join_frames_behind_steps_in_the_tower():
-    """64 frames of 4x4 make 8 of them, 128 tokens, of which a quarter are 32, whatever is left of the frames."""
+    """Pooling joins 64 frames of 4x4 to 8, 128 tokens. A quarter is 32, however many frames the tower drops."""
     own = BlockAverage(((8, 1, 1),))
     video = torch.ones(64, 4, 4, 3) + 0.01 * torch.randn(64, 4, 4, 3, generator=torch.Generator().manual_seed(0))
     for name in ("earlytom_frames+random", "earlytom_frames+recycle", "earlytom_frames+evs+random"):

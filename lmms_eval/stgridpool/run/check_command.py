@@ -113,8 +113,8 @@ def _machines(launch: Sequence[str]) -> int:
 def check_command_line(words: Sequence[str]) -> None:
     """Check the run that lmms-eval's own command line describes; the first of several ranks does.
 
-    A command line without a model of ours, its arguments and tasks is left to lmms-eval, and so is a configuration
-    file. accelerate's launcher prints a traceback below the message; with several processes it ends with a table that
+    lmms-eval alone checks a configuration file, and a command line that lacks a model of ours, its arguments or tasks.
+    accelerate's launcher prints a traceback below the message; with several processes it ends with a table that
     repeats the message, see `note_cause`, and with one, its option ``--quiet`` leaves the traceback out.
 
     Args:

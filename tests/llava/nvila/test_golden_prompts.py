@@ -64,7 +64,7 @@ def encoded_parts(model, case, inputs, pictures):
         if isinstance(part, str):
             parts.append(part)
         elif "image" in part:
-            shown = [pictures[part["image"]]] * num_images  # each of several images is encoded by itself
+            shown = [pictures[part["image"]]] * num_images  # several images are encoded one by one
             parts.append(model.encode_images(shown, timer)[0])
         else:
             frames = inputs[part["video"]][part["frames"]]

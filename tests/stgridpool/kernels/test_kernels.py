@@ -31,7 +31,7 @@ for name in [*sys.modules]:
 import pytest
 sys.exit(pytest.main([*{PYTEST[2:]}, {str(CASES / "kernel_cases.py")!r}]))
 """
-"""Runs the cases where triton is imported anew: that import chooses its interpreter."""
+"""Imports triton again before it runs the cases: triton chooses its interpreter when it is imported."""
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ print(STGridPool()(torch.randn(8, 4, 4, 2).bfloat16()).tokens.shape[0])
 
 
 def test_this_package_imports_no_triton_on_the_cpu(run_python):
-    """Its modules are imported anew; torch, which may have imported triton, is not."""
+    """Only its own modules are imported again; torch, which may import triton itself, is already there."""
     run = run_python("-c", IN_A_FORK_THAT_CANNOT_IMPORT_TRITON)
     assert run.stdout.strip() == "32", run.stderr
 

@@ -59,6 +59,6 @@ def test_commands_import_lmms_eval_only_where_its_log_goes_to_standard_error(fil
 
 
 def test_an_import_of_lmms_eval_is_found():
-    """So that the test above cannot pass for want of imports."""
+    """The test above depends on this: it would pass if it recognised no import."""
     assert loads_lmms_eval(["lmms_eval_stgridpool.videos.extraction"])
     assert not loads_lmms_eval(["lmms_eval_stgridpool.run.checks"])

@@ -24,7 +24,7 @@ def test_two_runs_agree_bit_for_bit_also_where_answers_are_sampled(make_model, a
 
     first = run(documents)
     torch.manual_seed(5)
-    again = shutil.copytree(checkpoint, tmp_path / checkpoint.name)  # `make_model` loads it anew
+    again = shutil.copytree(checkpoint, tmp_path / checkpoint.name)  # `make_model` loads this one from its files
     assert run(documents, pretrained=str(again)) == first
     assert first[0] != first[2]  # the same question about the same video, asked as another document
     torch.use_deterministic_algorithms(False)

@@ -1,9 +1,5 @@
 """Typical mistakes in sweeps and searches, and the last line about each, before anything is loaded."""
 
-import json
-import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import pytest
 from lmms_eval_stgridpool.cli import app
 from lmms_eval_stgridpool.run import checkpoint_checks, device_checks
 from lmms_eval_stgridpool.run.sweep_checks import Compared, check_search, check_sweep
+from mistakes import make_all, says
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
 HEAVY = ("torch._C", "transformers", "lmms_eval", "datasets", "pandas", "accelerate")
@@ -148,8 +145,7 @@ MISTAKES = {
 
 
 def is_expected(name, line):
-    pattern = ".*".join(map(re.escape, f"stgridpool: {MISTAKES[name][1]}".split("...")))
-    return re.fullmatch(pattern, line) is not None
+    return says(f"stgridpool: {MISTAKES[name][1]}", line)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -177,16 +173,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 
 def test_all_mistakes_are_found_without_importing_anything_heavy(environment, workplace):
-    # A process of its own: this one has imported these packages. `TorchNeeded` would end it.
-    run = subprocess.run(
-        [sys.executable, "-c", CODE],
-        input=json.dumps([given for given, _ in MISTAKES.values()]),
-        env=environment,
-        cwd=workplace,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    run = make_all(CODE, MISTAKES, environment, workplace)  # `TorchNeeded` would end it
     *lines, loaded = run.stdout.splitlines()
     assert loaded == "[]"
     assert [name for name, line in zip(MISTAKES, lines, strict=True) if not is_expected(name, line)] == []
