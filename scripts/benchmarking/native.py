@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
@@ -30,6 +30,7 @@ from stgridpool.retention import DEFINITIONS
 QUESTION = "What happens in this video? Answer in one sentence."
 FPS = 2.0  # of the frames, as told to the processor
 UNMODIFIED, INSIDE = "unmodified", "none"
+ALL = [name for name in stgridpool.COMPRESSORS if name != INSIDE]
 
 
 def add_parser(commands: Any) -> None:
@@ -43,6 +44,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("checkpoint", type=path_argument, help="folder of a supported native model")
     parser.add_argument("--random-weights", action="store_true", help="draw weights on the device, seed 0")
     parser.add_argument("--methods", nargs="+", default=["st_gridpool", "vidcom2", "fastv"], metavar="METHOD[:JSON]")
+    parser.add_argument(
+        "--all",
+        dest="methods",
+        action="store_const",
+        const=ALL,
+        help="all methods; those that this model or this retention cannot have are named with the reason",
+    )
     parser.add_argument("--retention", type=float, default=0.25, help="of every method (default: %(default)s)")
     parser.add_argument(
         "--retention-of",
@@ -86,7 +94,14 @@ def benchmark_native(arguments: argparse.Namespace) -> dict[str, Any]:
     with blocks[INSIDE]():
         if not torch.equal(model(**inputs, logits_to_keep=1).logits, expected):
             raise RuntimeError("a block of stgridpool.compress without a method changed the logits")
-    rows += [_row(model, inputs, name, block, arguments) for name, block in blocks.items()]
+    left_out = {}
+    for name, block in blocks.items():
+        try:
+            rows.append(_row(model, inputs, name, block, arguments))
+        except ValueError as error:
+            if arguments.methods != ALL:
+                raise
+            left_out[name] = str(error)
     return {
         "model_type": model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -100,6 +115,7 @@ def benchmark_native(arguments: argparse.Namespace) -> dict[str, Any]:
         "retention": arguments.retention,
         "retention_of": arguments.retention_of,
         "rows": [row | {"ratio_to_unmodified": round(rows[0]["answer_ms"] / row["answer_ms"], 2)} for row in rows],
+        "left_out": left_out,
     }
 
 
@@ -162,7 +178,7 @@ def _row(
 def print_native(numbers: dict[str, Any]) -> None:
     """Print the table."""
     title = "{model_type}, {weights}, {dtype}, {device}; {frames} frames, {new_tokens} new tokens".format(**numbers)
-    table = Table("method", title=title)
+    table = Table(Column("method", no_wrap=True), title=title)
     for column in ("prompt tokens", "first token, ms", "answer, ms", "times as fast", "peak memory, GB"):
         table.add_column(column, justify="right")
     for row in numbers["rows"]:
@@ -176,3 +192,5 @@ def print_native(numbers: dict[str, Any]) -> None:
             "" if memory is None else f"{memory / 1e9:.2f}",
         )
     Console().print(table)
+    for method, reason in numbers["left_out"].items():
+        Console().print(f"left out: {method}: {reason}", markup=False, highlight=False)

@@ -11,14 +11,25 @@ METHODS = ("random", "fastv")
 
 
 @pytest.fixture(scope="module")
-def numbers(benchmarking, tmp_path_factory):
+def native(benchmarking):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmarking("native"), "ALL", [*METHODS, "ptg"])
+        yield benchmarking("native")
+
+
+@pytest.fixture(scope="module")
+def parse(native, tmp_path_factory):
     folder = save("qwen2_5_vl", tmp_path_factory.mktemp("native"))
     parser = argparse.ArgumentParser()
-    benchmarking("native").add_parser(parser.add_subparsers())
+    native.add_parser(parser.add_subparsers())
     options = ["--frames", "6", "--size", "40", "64", "--new-tokens", "3", "--rounds", "1", "--retention", "0.6"]
-    arguments = parser.parse_args(["native", str(folder), *options, "--device", "cpu", "--methods", *METHODS])
-    found = benchmarking("native").benchmark_native(arguments)
-    benchmarking("native").print_native(found)
+    return lambda *methods: parser.parse_args(["native", str(folder), *options, "--device", "cpu", *methods])
+
+
+@pytest.fixture(scope="module")
+def numbers(native, parse):
+    found = native.benchmark_native(parse("--all"))
+    native.print_native(found)
     return found
 
 
@@ -29,6 +40,13 @@ def test_rows(numbers):
     assert [unmodified["tokens_in_front"] - row["tokens_in_front"] for row in inside] == [0, round(0.4 * visual), 0]
     assert all(row["first_token_ms"] > 0 and row["answer_ms"] > 0 for row in rows)
     assert unmodified["ratio_to_unmodified"] == 1
+
+
+def test_of_all_methods_those_that_cannot_are_named(native, parse, numbers):
+    assert list(numbers["left_out"]) == ["ptg"]
+    assert numbers["left_out"]["ptg"].startswith("PTG has no budget by which layer_average could be 0.6")
+    with pytest.raises(ValueError, match="PTG has no budget"):
+        native.benchmark_native(parse("--methods", "ptg"))
 
 
 def test_what_was_measured_is_named(numbers):
