@@ -96,6 +96,7 @@ def benchmark_native(arguments: argparse.Namespace) -> dict[str, Any]:
             raise RuntimeError("a block of stgridpool.compress without a method changed the logits")
     left_out = {}
     for name, block in blocks.items():
+        Console(stderr=True).print(f"[dim]{name} …")
         try:
             rows.append(_row(model, inputs, name, block, arguments))
         except ValueError as error:
