@@ -21,6 +21,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from inherited_signals import stop_inheriting
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 gc.disable()  # until the tests are collected
@@ -38,6 +40,11 @@ def pytest_collect_directory(path, parent):
     """
     worker = getattr(parent.config, "workerinput", {"workerid": "gw0"})["workerid"]
     return _Backwards.from_parent(parent, path=path) if int(worker.removeprefix("gw")) % 2 else None
+
+
+def pytest_configure():
+    """Let no test depend on the shell that started it."""
+    stop_inheriting()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -95,7 +95,7 @@ def _starter(tmp_path):
         command = ["bash", script, *own, *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         pipes["start_new_session"] = environment["MISTAKE"] == "Ctrl-C"
-        return subprocess.Popen(command, env=environment, cwd=tmp_path, preexec_fn=_hear, **pipes)  # noqa: PLW1509
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, **pipes)
 
     return start
 
@@ -104,12 +104,6 @@ def test_ctrl_c_during_the_checks_is_one_line(start):
     process = start("quiz", mistake="Ctrl-C")
     said = process.communicate(timeout=LONG)
     assert (process.returncode, *said) == (130, "", "evaluate.sh: stopped by SIGINT before anything was loaded\n")
-
-
-def _hear():
-    """Let a shell be stopped: it cannot take up what it starts with ignored, as in the background or under nohup."""
-    for one in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(one, signal.SIG_DFL)
 
 
 @pytest.fixture
