@@ -6,6 +6,7 @@ first one, so that only the time changes.
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DistinctFrames:
-    """Which frames of a video are the first of their kind.
+    """Which frames of a video are the first of their kind; a model may take several frames as one.
 
     Attributes:
         first: The frames that equal no earlier one, ascending.
@@ -25,17 +26,21 @@ class DistinctFrames:
     which: tuple[int, ...]
 
     @classmethod
-    def of(cls, pixels: Tensor) -> DistinctFrames:
-        """Compare the frames (T, ...) of a video; only frames of equal sum are compared value by value.
+    def of(cls, pixels: Tensor | Sequence[Tensor], kinds: Sequence[Hashable] | None = None) -> DistinctFrames:
+        """Compare the frames of a video; only frames of equal sum are compared value by value.
 
         On another device than the CPU this waits for the device.
+
+        Args:
+            pixels: (T, ...), or T tensors of any shapes.
+            kinds: For each frame its kind; frames of different kinds are different. None if all are of one kind.
         """
-        sums = pixels.flatten(1).sum(1, dtype=torch.float32).tolist()
+        sums = torch.stack([frame.sum(dtype=torch.float32) for frame in pixels]).tolist()
         first: list[int] = []
         which: list[int] = []
-        by_sum: dict[float, list[int]] = {}
+        by_sum: dict[tuple[Hashable, float], list[int]] = {}
         for frame, total in enumerate(sums):
-            alike = by_sum.setdefault(total, [])
+            alike = by_sum.setdefault((kinds[frame] if kinds else None, total), [])
             match = next((seen for seen in alike if torch.equal(pixels[first[seen]], pixels[frame])), None)
             if match is None:
                 match = len(first)
@@ -48,6 +53,11 @@ class DistinctFrames:
     def num_reused(self) -> int:
         """How many frames equal an earlier one."""
         return len(self.which) - len(self.first)
+
+    @property
+    def reused(self) -> tuple[int, ...]:
+        """The frames that equal an earlier one, ascending."""
+        return tuple(frame for frame, number in enumerate(self.which) if self.first[number] != frame)
 
 
 def repeated(values: Tensor, frames: DistinctFrames) -> Tensor:

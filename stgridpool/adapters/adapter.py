@@ -44,6 +44,7 @@ class EncodedVisual:
         patches: (T, P, Q, D), the tokens before the model's own pooling; None if it has none.
         evidence: What a method asked of the vision part, about the patches, or about the tokens if there are none.
         kind: "video", or "image" for an image that shares the placeholder of videos.
+        reused: Which of the T the vision tower did not encode, because they equal earlier ones of the same call.
     """
 
     tokens: Tensor
@@ -52,6 +53,7 @@ class EncodedVisual:
     patches: Tensor | None = None
     evidence: Evidence = field(default_factory=dict)
     kind: str = VIDEO
+    reused: tuple[int, ...] = ()
 
 
 class Adapter:
@@ -73,6 +75,8 @@ class Adapter:
         adds: Whether features are added to the embedding of the placeholder instead of replacing it; class attribute.
         attends_both_ways: Whether visual tokens attend to later ones, too, so that no compressor can act inside the
             language model; class attribute.
+        encodes_frames_alone: Whether the vision tower encodes each frame, or each few that make a patch in time, without
+            regard to the others, so that those that equal an earlier one need not be encoded again; class attribute.
         tower_name: The attribute of ``model.model`` that is the vision tower of videos, or None; class attribute.
         lists_per_prompt: Whether the processor takes a list of videos for each prompt, not one list; class attribute.
         sampling: How many frames the family takes if a checkpoint's processor does not say: "fps", frames per second
@@ -88,6 +92,7 @@ class Adapter:
     is_one_run: ClassVar[bool] = True
     adds: ClassVar[bool] = False
     attends_both_ways: ClassVar[bool] = False
+    encodes_frames_alone: ClassVar[bool] = False
     tower_name: ClassVar[str | None] = None
     lists_per_prompt: ClassVar[bool] = False
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 32}
@@ -113,6 +118,20 @@ class Adapter:
             clips: See `Clips`; None if every visual with the placeholder belongs to one video.
         """
         raise NotImplementedError(f"{type(self).__name__} must define encode")
+
+    def is_frame(self, model: Any, inputs: Inputs, clips: Clips | None) -> Sequence[bool] | None:
+        """Tell which of the pictures that `encode` passes to the vision tower are frames of videos; None if all are.
+
+        Args:
+            model: The model.
+            inputs: The output of its processor, with at least one video.
+            clips: See `Clips`.
+        """
+        return None
+
+    def frames_per_token(self, model: Any) -> int:
+        """Return the number of frames that a token is of: those that make a patch in time, or one."""
+        return getattr(model.config.vision_config, "temporal_patch_size", None) or 1
 
     def encode_images(self, model: Any, inputs: Inputs) -> list[EncodedVisual]:
         """Encode the images, each as a video of one frame, in the order of the prompts.

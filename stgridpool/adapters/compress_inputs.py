@@ -26,6 +26,7 @@ def compress_inputs(
     of: str = DEFINITIONS[0],
     images: bool = False,
     clips: Clips | None = None,
+    reuse_frames: bool = True,
 ) -> CompressedPrompt:
     """Compress the videos of prompts, and rewrite the prompts around them; the model is not changed.
 
@@ -42,6 +43,8 @@ def compress_inputs(
         of: The definition of retention, one of `stgridpool.retention.DEFINITIONS`.
         images: Whether to compress images as well.
         clips: See `stgridpool.adapters.adapter.Clips`.
+        reuse_frames: Whether the vision tower encodes frames of videos that are equal once, see
+            `stgridpool.adapters.repeated_frames`; features differ by the rounding of another batch size at most.
 
     Raises:
         ValueError: If the model is not supported, a visual does not match its placeholders, or the method refuses its
@@ -49,7 +52,7 @@ def compress_inputs(
     """
     adapter = adapter_for(model)
     method = Method.of_model(adapter, model, compressor, retention, of)
-    return compress_with(method, adapter, model, inputs, positions, images, clips)
+    return compress_with(method, adapter, model, inputs, positions, images, clips, reuse_frames)
 
 
 @torch.no_grad()
@@ -61,9 +64,10 @@ def compress_with(
     positions: str = "reference",
     images: bool = False,
     clips: Clips | None = None,
+    reuse_frames: bool = True,
 ) -> CompressedPrompt:
     """Compress the videos of prompts by a method that was built for the model; see `compress_inputs`."""
-    runs = visual_runs(adapter, model, inputs, method.needs, images, clips)
+    runs = visual_runs(adapter, model, inputs, method.needs, images, clips, reuse_frames)
     to_compress = [run for run in runs if images or run.kind == VIDEO]
     visuals = []
     for run in runs:

@@ -33,6 +33,7 @@ def compress(
     positions: str = "reference",
     images: bool = False,
     clips: Clips | None = None,
+    reuse_frames: bool = True,
     **options: Any,
 ) -> Compressing:
     """Compress the videos of all prompts that a native model of transformers gets in a ``with`` block.
@@ -50,6 +51,7 @@ def compress(
         positions: See `stgridpool.adapters.compress_inputs`.
         images: Whether to compress images as well; otherwise they are left unchanged.
         clips: See `stgridpool.adapters.adapter.Clips`.
+        reuse_frames: See `stgridpool.adapters.compress_inputs`.
         **options: Options of the method, if `compressor` is a name.
 
     Raises:
@@ -59,7 +61,7 @@ def compress(
     choice("positions", positions, POLICIES)
     adapter = adapter_for(model)
     method = Method.of_model(adapter, model, compressor, retention, of, **options)
-    return Compressing(adapter, model, method, positions, images, clips)
+    return Compressing(adapter, model, method, positions, images, clips, reuse_frames)
 
 
 class Compressing:
@@ -70,10 +72,17 @@ class Compressing:
     """
 
     def __init__(
-        self, adapter: Adapter, model: Any, method: Method, positions: str, images: bool, clips: Clips | None
+        self,
+        adapter: Adapter,
+        model: Any,
+        method: Method,
+        positions: str,
+        images: bool,
+        clips: Clips | None,
+        reuse_frames: bool,
     ) -> None:
         self._adapter, self._model, self._method = adapter, model, method
-        self._positions, self._images, self._clips = positions, images, clips
+        self._positions, self._images, self._clips, self._reuse_frames = positions, images, clips, reuse_frames
         self._stock: dict[str, Callable[..., Any]] = {}
         self._before: dict[str, Any] = {}  # what the instance itself had under these names
         self._is_generating = False
@@ -174,9 +183,8 @@ class Compressing:
 
     def _compressed(self, arguments: Mapping[str, Any]) -> CompressedPrompt:
         self._cache = self._inside = None  # those of an earlier prompt: a forward may no longer continue it
-        self.last = compress_with(
-            self._method, self._adapter, self._model, arguments, self._positions, self._images, self._clips
-        )
+        options = self._positions, self._images, self._clips, self._reuse_frames
+        self.last = compress_with(self._method, self._adapter, self._model, arguments, *options)
         return self.last
 
     def _has_visuals(self, arguments: Mapping[str, Any]) -> bool:

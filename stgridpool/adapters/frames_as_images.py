@@ -45,26 +45,40 @@ class FramesAsImagesAdapter(Adapter):
         Raises:
             ValueError: If a prompt without clips has an image, or clips do not match the prompts.
         """
-        batch = len(inputs["input_ids"])
-        if clips is not None and len(clips) != batch:
-            raise ValueError(f"clips must have one entry for each of the {batch} prompts, got {len(clips)}")
+        _check_clips(inputs, clips)
         pictures = self.pictures(model, inputs)
         side = math.isqrt(pictures.shape[1])
-        kinds, counts = [], []
-        for row, is_slot in enumerate(self.slots(model, inputs)):
-            runs = [len(list(run)) // pictures.shape[1] for is_picture, run in groupby(is_slot.tolist()) if is_picture]
-            if clips is None:
-                _check_one_video(row, is_slot)
-            for kind, count in _visuals(row, runs, None if clips is None else clips[row]):
-                kinds.append(kind)
-                counts.append(count)
+        visuals = self._visuals(model, inputs, clips, pictures.shape[1])
+        counts = [count for _, count in visuals]
         if sum(counts) != len(pictures):
             raise ValueError(
                 f"the prompts have placeholders for {sum(counts)} pictures, but there are {len(pictures)}; do not "
                 "truncate prompts, and pass the whole output of one call of the processor"
             )
         tokens = pictures.unflatten(1, (side, side)).split(counts)
-        return [EncodedVisual(own, kind=kind) for own, kind in zip(tokens, kinds, strict=True)]
+        return [EncodedVisual(own, kind=kind) for own, (kind, _) in zip(tokens, visuals, strict=True)]
+
+    def is_frame(self, model: Any, inputs: Inputs, clips: Clips | None) -> Sequence[bool] | None:
+        """Tell which pictures are frames, see `Adapter.is_frame`; without clips, all are taken for frames.
+
+        Raises:
+            ValueError: If clips do not match the prompts.
+        """
+        if clips is None:
+            return None
+        _check_clips(inputs, clips)
+        visuals = self._visuals(model, inputs, clips, self.side(model) ** 2)
+        return [kind == VIDEO for kind, count in visuals for _ in range(count)]
+
+    def _visuals(self, model: Any, inputs: Inputs, clips: Clips | None, size: int) -> list[tuple[str, int]]:
+        """Return kind and number of pictures of each visual of all prompts, given the number of tokens of a picture."""
+        visuals = []
+        for row, is_slot in enumerate(self.slots(model, inputs)):
+            runs = [len(list(run)) // size for is_picture, run in groupby(is_slot.tolist()) if is_picture]
+            if clips is None:
+                _check_one_video(row, is_slot)
+            visuals += _visuals(row, runs, None if clips is None else clips[row])
+        return visuals
 
     def side(self, model: Any) -> int:
         """Return the number of tokens along a side of a picture."""
@@ -85,6 +99,12 @@ class FramesAsImagesAdapter(Adapter):
         rows = rows.unflatten(0, (pictures, -1))[:, -patches:].flatten(0, 1)
         rows = blocks_of_tokens(rows, visuals[0].tokens.shape[2], patches)
         return super().tower_rows(model, inputs, kind, rows, visuals)
+
+
+def _check_clips(inputs: Inputs, clips: Clips | None) -> None:
+    batch = len(inputs["input_ids"])
+    if clips is not None and len(clips) != batch:
+        raise ValueError(f"clips must have one entry for each of the {batch} prompts, got {len(clips)}")
 
 
 def _check_one_video(row: int, is_slot: Tensor) -> None:

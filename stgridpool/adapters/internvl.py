@@ -15,6 +15,7 @@ class InternVLAdapter(FramesAsImagesAdapter):
     """InternVL: every frame is a picture, 16 x 16 tokens as released; an image is one picture or several tiles."""
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "vision_tower"
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 8}
 

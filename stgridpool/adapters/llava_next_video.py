@@ -21,6 +21,7 @@ class LlavaNextVideoAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "vision_tower"
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
 

@@ -25,6 +25,7 @@ class LlavaOnevisionAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "vision_tower"
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "image_sizes_videos")
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes", "batch_num_images")

@@ -18,6 +18,7 @@ class Molmo2Adapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("molmo2",)
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "vision_tower"
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "video_token_pooling", "video_grids")
     image_inputs: ClassVar[tuple[str, ...]] = (

@@ -38,6 +38,8 @@ class CompressedPrompt:
             every token keeps the position that it had, or "reassign" where all are numbered again.
         next_position: (B,) int64, the position of the first token after each prompt.
         inside: The steps inside the language model, or None.
+        reused_frames: Number of frames of videos that equal an earlier one of any prompt and were not encoded again;
+            those that a processor adds to fill up a video count.
     """
 
     inputs: dict[str, Any]
@@ -49,6 +51,7 @@ class CompressedPrompt:
     positions: tuple[str, ...]
     next_position: Tensor
     inside: DecoderSteps | None = None
+    reused_frames: int = 0
 
     @property
     def num_removed(self) -> int:
@@ -112,8 +115,9 @@ def write_prompt(
     written |= {name: batch.gather(inputs[name]) for name in adapter.row_inputs if inputs.get(name) is not None}
     last = placed[..., -1] if placed.dim() == 2 else placed[1:, :, -1].amax(dim=0)
     spans = tuple(tuple(row.spans(images)) for row in batch.rows)
+    reused = sum(len(visual.run.visual.reused) for visual in visuals) * adapter.frames_per_token(model)
     return CompressedPrompt(
-        written, ids, tuple(by_row), spans, batch.is_visual(), batch.levels(), named, last + 1, inside
+        written, ids, tuple(by_row), spans, batch.is_visual(), batch.levels(), named, last + 1, inside, reused
     )
 
 

@@ -21,6 +21,7 @@ class Qwen2VLAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl")
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "visual"
     video_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")

@@ -17,6 +17,7 @@ class SmolVLMAdapter(FramesAsImagesAdapter):
     """SmolVLM: every frame is a picture after its time stamp, 8 x 8 or 9 x 9 tokens as released."""
 
     model_types: ClassVar[tuple[str, ...]] = ("smolvlm",)
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "vision_model"
     lists_per_prompt: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, float]] = {"fps": 1, "num_frames": 64}

@@ -22,7 +22,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from stgridpool.adapters.adapter import Adapter, EncodedVisual, Inputs
+from stgridpool.adapters.adapter import VIDEO, Adapter, Clips, EncodedVisual, Inputs
+from stgridpool.adapters.repeated_frames import RepeatedFrames, encoded_once
 from stgridpool.algorithms.patch_attention import attention_received, join_heads
 from stgridpool.decoder.decoder import defining_module
 from stgridpool.evidence import AttentionReceived, FrameVectors, Need, TowerKeys
@@ -60,7 +61,13 @@ def check_tower_needs(adapter: Adapter, model: Any, needs: Collection[Need]) -> 
 
 
 def with_evidence(
-    adapter: Adapter, model: Any, inputs: Inputs, kind: str, needs: Collection[Need], encode: Callable[[], Any]
+    adapter: Adapter,
+    model: Any,
+    inputs: Inputs,
+    kind: str,
+    needs: Collection[Need],
+    clips: Clips | None = None,
+    reuse_frames: bool = True,
 ) -> list[EncodedVisual]:
     """Encode visuals, and gather evidence about them.
 
@@ -70,7 +77,8 @@ def with_evidence(
         inputs: The output of its processor.
         kind: "video" or "image".
         needs: The needs of the method; those that the vision part cannot provide are ignored.
-        encode: Encodes the visuals: a list of `EncodedVisual`.
+        clips: See `stgridpool.adapters.adapter.Clips`.
+        reuse_frames: Whether frames of videos that equal an earlier one are encoded once; see `RepeatedFrames`.
 
     Raises:
         ValueError: If visuals of this kind do not go through the tower.
@@ -86,20 +94,26 @@ def with_evidence(
     for need in of_layers:
         for module in layers_of_tower(adapter, model)[need.layer].modules():
             wanted.setdefault(module, []).append(need)
-    if of_layers:
-        with _watching(adapter.tower(model), note):
-            visuals: list[EncodedVisual] = encode()
-    else:
-        visuals = encode()
+    with ExitStack() as stack:
+        repeated = RepeatedFrames()
+        tower = adapter.tower(model)
+        if reuse_frames and kind == VIDEO and adapter.encodes_frames_alone and tower is not None:
+            repeated = stack.enter_context(encoded_once(tower, adapter.is_frame(model, inputs, clips)))
+        if of_layers:
+            stack.enter_context(_watching(tower, note))
+        visuals = adapter.encode(model, inputs, clips) if kind == VIDEO else adapter.encode_images(model, inputs)
     if any(not parts for parts in found.values()):
         raise ValueError(f"attention of a vision part for {kind}s of {model.config.model_type} is not gathered")
-    rows = {need: adapter.tower_rows(model, inputs, kind, torch.cat(parts), visuals) for need, parts in found.items()}
+    every = {need: repeated.every_row(torch.cat(parts)) for need, parts in found.items()}
+    rows = {need: adapter.tower_rows(model, inputs, kind, values, visuals) for need, values in every.items()}
+    reused = repeated.of_visuals([len(visual.tokens) for visual in visuals])
     means = [need for need in needs if isinstance(need, FrameVectors)]
     return [
         replace(
             visual,
             evidence={need: parts[number] for need, parts in rows.items()}
             | {need: _frame_means(visual) for need in means},
+            reused=reused[number],
         )
         for number, visual in enumerate(visuals)
     ]

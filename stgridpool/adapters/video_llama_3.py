@@ -19,6 +19,7 @@ class VideoLlama3Adapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llama_3",)
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "vision_model"
     sampling: ClassVar[Mapping[str, float]] = {"fps": 1}
     video_inputs: ClassVar[tuple[str, ...]] = (

@@ -20,6 +20,7 @@ class VideoLlavaAdapter(Adapter):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
+    encodes_frames_alone: ClassVar[bool] = True
     tower_name: ClassVar[str] = "video_tower"
     sampling: ClassVar[Mapping[str, float]] = {"num_frames": 8}
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values_images",)

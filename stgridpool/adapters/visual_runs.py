@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -87,6 +86,7 @@ def visual_runs(
     needs: Collection[Need] = (),
     images: bool = False,
     clips: Clips | None = None,
+    reuse_frames: bool = True,
 ) -> list[VisualRun]:
     """Encode the videos of prompts and match them with their placeholders.
 
@@ -97,18 +97,17 @@ def visual_runs(
         needs: Evidence to gather from the vision part.
         images: Whether to encode images, too; otherwise they are left to the model.
         clips: See `stgridpool.adapters.adapter.Clips`.
+        reuse_frames: Whether frames of videos that equal an earlier one are encoded once.
 
     Raises:
         ValueError: If a visual has another number of tokens than placeholders, or images are not supported.
     """
     runs: list[VisualRun] = []
     if inputs.get(adapter.video_inputs[0]) is not None:
-        encode = partial(adapter.encode, model, inputs, clips)
-        visuals = with_evidence(adapter, model, inputs, VIDEO, needs, encode)
+        visuals = with_evidence(adapter, model, inputs, VIDEO, needs, clips, reuse_frames)
         runs += matched_runs(adapter, model, inputs, visuals, VIDEO)
     if images and any(inputs.get(name) is not None for name in adapter.image_inputs[:1]):
-        encode = partial(adapter.encode_images, model, inputs)
-        visuals = [replace(one, kind=IMAGE) for one in with_evidence(adapter, model, inputs, IMAGE, needs, encode)]
+        visuals = [replace(one, kind=IMAGE) for one in with_evidence(adapter, model, inputs, IMAGE, needs)]
         runs += matched_runs(adapter, model, inputs, visuals, IMAGE)
     return runs
 
