@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+REUSED = "reused_frames"
+"""Name of the number of frames that a model itself did not encode again, among the features that it returns."""
+
 
 @dataclass(frozen=True)
 class DistinctFrames:

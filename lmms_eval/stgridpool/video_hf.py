@@ -37,4 +37,5 @@ class VideoHf(EvaluatedModel):
         )
         rule, lists = frame_rule(model, processor, arguments), adapter_for(model).lists_per_prompt
         recipe = NativeRecipe(processor, rule, self.placement.dtype, lists)
-        return NativeVideoModel(model, recipe, arguments.system_prompt, arguments.positions)
+        options = arguments.system_prompt, arguments.positions, arguments.reuse_frames
+        return NativeVideoModel(model, recipe, *options)

@@ -75,8 +75,8 @@ class Adapter:
         adds: Whether features are added to the embedding of the placeholder instead of replacing it; class attribute.
         attends_both_ways: Whether visual tokens attend to later ones, too, so that no compressor can act inside the
             language model; class attribute.
-        encodes_frames_alone: Whether the vision tower encodes each frame, or each few that make a patch in time, without
-            regard to the others, so that those that equal an earlier one need not be encoded again; class attribute.
+        encodes_frames_alone: Whether the vision tower encodes each frame, or each few that make a patch in time,
+            without regard to the others, so that those that equal earlier ones need not be encoded; class attribute.
         tower_name: The attribute of ``model.model`` that is the vision tower of videos, or None; class attribute.
         lists_per_prompt: Whether the processor takes a list of videos for each prompt, not one list; class attribute.
         sampling: How many frames the family takes if a checkpoint's processor does not say: "fps", frames per second

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +17,14 @@ from stgridpool.adapters.names import POLICIES
 from stgridpool.adapters.native_prompt import messages_of, native_prompt
 from stgridpool.adapters.native_recipe import FRAMES, NativeRecipe
 from stgridpool.adapters.native_video import NativeVideo, as_tensors, from_tensors, is_record
+from stgridpool.adapters.repeated_frames import count_reused
 from stgridpool.adapters.tower_evidence import tower_offers, with_evidence
 from stgridpool.adapters.visual_runs import VisualRun, compress_run
 from stgridpool.compressor import PATCHES, Compressor, Step
 from stgridpool.compressors.none import NoCompression
 from stgridpool.decoder.decoder import Decoder, TransformersDecoder
 from stgridpool.decoder.steps import DecoderSteps
+from stgridpool.distinct_frames import REUSED
 from stgridpool.equal_budget import Reference
 from stgridpool.evidence import Evidence, Need, Question, check_offered
 from stgridpool.finite import StageCheck
@@ -44,6 +45,7 @@ class NativeVideoModel:
         recipe: Its processor and the rule by which frames are chosen.
         system_prompt: A system prompt before every question; None leaves it to the chat template.
         positions: The positions of tokens, see `stgridpool.adapters.compress_inputs`.
+        reuse_frames: Whether frames that equal an earlier one of their video are encoded once.
 
     Attributes:
         vision_batch_size: None: the vision part of a native model encodes a video as a whole.
@@ -55,7 +57,12 @@ class NativeVideoModel:
     """
 
     def __init__(
-        self, model: Any, recipe: NativeRecipe, system_prompt: str | None = None, positions: str = "reference"
+        self,
+        model: Any,
+        recipe: NativeRecipe,
+        system_prompt: str | None = None,
+        positions: str = "reference",
+        reuse_frames: bool = True,
     ) -> None:
         choice("positions", positions, POLICIES)
         self._adapter = adapter_for(model)
@@ -63,7 +70,7 @@ class NativeVideoModel:
         self.vision_batch_size: int | None = None
         self.stop_text: str | None = None
         self.penalises_prompt = True
-        self._system_prompt, self._positions = system_prompt, positions
+        self._system_prompt, self._positions, self._reuse_frames = system_prompt, positions, reuse_frames
         self._method = Method(None)
         self._inside: DecoderSteps | None = None
 
@@ -151,13 +158,21 @@ class NativeVideoModel:
     def encode(
         self, pixels: Mapping[str, Tensor], needs: Collection[Need], timer: StageTimer
     ) -> tuple[dict[str, Tensor], Evidence]:
-        """Run the vision part on the inputs that the recipe has made; return tokens, and evidence about them."""
+        """Run the vision part on the inputs that the recipe has made.
+
+        Returns:
+            The tokens, with the number of frames that were not encoded again as `REUSED`; and evidence about them.
+        """
         inputs = {name: value for name, value in pixels.items() if not is_record(name)}
         check_offered(needs, tower_offers(self._adapter, self.language_model), "the evaluation")
         with timer.stage("vision"):
-            encode = partial(self._adapter.encode, self.language_model, inputs, [[(VIDEO, len(pixels[FRAMES]))]])
-            (visual,) = with_evidence(self._adapter, self.language_model, inputs, VIDEO, needs, encode)
+            clips = [[(VIDEO, len(pixels[FRAMES]))]]
+            (visual,) = with_evidence(
+                self._adapter, self.language_model, inputs, VIDEO, needs, clips, self._reuse_frames
+            )
         record = {name: value for name, value in pixels.items() if is_record(name)}
+        per_token = self._adapter.frames_per_token(self.language_model)
+        record[REUSED] = torch.tensor(count_reused(visual.reused, per_token, len(pixels[FRAMES])))
         return as_tensors(visual) | record, visual.evidence
 
     def evidence(self, question: str, needs: Collection[Need]) -> Evidence:

@@ -1,9 +1,9 @@
 """Frames of native models that equal an earlier one are not encoded again.
 
-A unit is what a vision tower encodes without regard to the rest: a frame, or the frames that make a patch in time. While
-a block runs, a hook on the tower leaves the units that equal an earlier one out of its input, and another gives them the
-rows of that one in its output, so that everything behind the tower sees all units. Where rounding does not depend on
-the size of the batch, the output is the same bit for bit. If no unit repeats, input and output are left alone.
+A unit is what a vision tower encodes without regard to the rest: a frame, or the frames that make a patch in time.
+While a block runs, a hook on the tower leaves the units that equal an earlier one out of its input, and another gives
+them the rows of that one in its output, so that everything behind the tower sees all units. Where rounding does not
+depend on the size of the batch, the output is the same bit for bit. If no unit repeats, nothing is changed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RepeatedFrames:
             for begin, count in zip(begins, counts, strict=True)
         ]
 
-    def leave_out(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG002
+    def leave_out(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Take the units that equal an earlier one from the inputs of the tower, of which the pixels are the first."""
         named = _by_unit(kwargs)
         pixels: Tensor = args[0] if args else next(iter(kwargs.values()))
@@ -84,12 +84,15 @@ class RepeatedFrames:
         if self._units is None:
             return None
         first = list(units.distinct.first)
-        rest = {name: one[first] if isinstance(one, Tensor) else one for name, one in named.items() if one is not pixels}
-        if args:
-            return (units.first_rows(pixels), *args[1:]), rest
-        return (), {next(iter(kwargs)): units.first_rows(pixels)} | rest
 
-    def give_back(self, tower: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ARG002
+        def shortened(value: Any) -> Any:
+            if value is pixels:
+                return units.first_rows(pixels)
+            return value[first] if isinstance(value, Tensor) else value
+
+        return tuple(map(shortened, args)), {name: shortened(value) for name, value in named.items()}
+
+    def give_back(self, tower: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Return the output of the tower with the rows of all units."""
         return output if self._units is None else _mapped(output, self._units.every_row)
 

@@ -16,6 +16,7 @@ from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.adapters.native_recipe import NativeRecipe
 from stgridpool.compressor import Compressor
 from stgridpool.decoder.session import POSITIONS
+from stgridpool.distinct_frames import REUSED
 from stgridpool.model import ClipTimes, Prompt
 from stgridpool.session import VideoSession, open_session
 from stgridpool.timing import StageTimer
@@ -32,8 +33,10 @@ class VideoQuestions:
             of each frame.
         compressor: The method, with its own budget, or its name. It must not look at the question.
         positions: The positions of tokens, see `stgridpool.adapters.compress_inputs`.
+        reuse_frames: Whether frames that equal an earlier one are encoded once.
 
     Attributes:
+        reused_frames: Number of frames that equal an earlier one and were not encoded again.
         session: The keys and values that all questions share; None before the first one.
 
     Raises:
@@ -49,10 +52,11 @@ class VideoQuestions:
         metadata: VideoMetadata,
         compressor: Compressor | str = "none",
         positions: str = "reference",
+        reuse_frames: bool = True,
     ) -> None:
         rule, lists = OwnRule(processor.video_processor, {}), adapter_for(model).lists_per_prompt
         recipe = NativeRecipe(processor, rule, model.dtype, lists)
-        self._model = NativeVideoModel(model, recipe, positions=positions)
+        self._model = NativeVideoModel(model, recipe, positions=positions, reuse_frames=reuse_frames)
         self._model.compressor = compressor
         if self._model.compressor.query_aware:
             raise ValueError(f"{self._model.compressor!r} looks at the question: use stgridpool.compress for each one")
@@ -67,6 +71,7 @@ class VideoQuestions:
         with torch.inference_mode():
             inputs = {name: value.to(device) for name, value in recipe.inputs(frames, indices, source).items()}
             features, evidence = self._model.encode(inputs, self._model.compressor.needs, timer)
+            self.reused_frames = int(features[REUSED])
             self._video = self._model.compress(features, evidence, timer)
 
     def generate(self, questions: Sequence[str], **options: Any) -> list[str]:

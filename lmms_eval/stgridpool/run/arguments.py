@@ -28,7 +28,7 @@ WHOLE_NUMBERS = {
     "questions_per_batch": (1, 1024),
 }
 FLAGS = (
-    *("share_prefix", "deterministic", "triton_kernels"),
+    *("share_prefix", "reuse_frames", "deterministic", "triton_kernels"),
     *("answer_without_visuals", "allow_use_cache", "resume_any_version", "features_of_missing_videos"),
 )
 _DEVICE = re.compile("cpu|cuda(:[0-9]{1,3})?")
@@ -74,6 +74,8 @@ class Arguments:
             task has settings for it; None uses the default wording of the task.
         share_prefix: Whether to prefill a video once for all questions about it. Compressors that look at the question
             switch this off.
+        reuse_frames: Whether the vision tower encodes frames that equal an earlier one of their video, pixel by pixel,
+            once; the answers are the same up to rounding.
         questions_per_batch: Maximum number of questions about one video that are answered as a batch, 1 to 1024. Each
             needs its own copy of the video's keys and values.
         feature_cache: Folder of a cache for the vision tower's features, for other runs and other compressors.
@@ -123,6 +125,7 @@ class Arguments:
     compressor: str = "st_gridpool"
     compressor_args: str | Mapping[str, Any] = field(default_factory=dict)
     share_prefix: bool = True
+    reuse_frames: bool = True
     questions_per_batch: int = 4
     feature_cache: str | None = None
     feature_cache_gb: float = 100
@@ -207,7 +210,7 @@ class Arguments:
             **self.frame_options(),
             **{name: getattr(self, name) for name in ("sampling", "prompt_style", "video_decode_backend")},
             **{name: getattr(self, name) for name in ("deterministic", "triton_kernels", "resume_any_version")},
-            "features_of_missing_videos": self.features_of_missing_videos,
+            **{name: getattr(self, name) for name in ("reuse_frames", "features_of_missing_videos")},
         }
 
     def fixed_vision_batch_size(self) -> int | None:

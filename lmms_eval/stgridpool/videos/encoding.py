@@ -13,14 +13,14 @@ from llava.video_opening import printable
 from lmms_eval_stgridpool.kept.identity import frames_digest
 from lmms_eval_stgridpool.videos.feature_cache import FeatureCache
 from lmms_eval_stgridpool.videos.feature_file import VideoFeatures
-from lmms_eval_stgridpool.videos.prefetch import VideoLoader
+from lmms_eval_stgridpool.videos.prefetch import LoadedVideo, VideoLoader
 from stgridpool.compressor import FRAMES, Step, planned_counts
-from stgridpool.distinct_frames import repeated
+from stgridpool.distinct_frames import REUSED, repeated
 from stgridpool.evidence import Evidence, Question
 from stgridpool.finite import StageCheck
 from stgridpool.frame_evidence import FramesRead
 from stgridpool.listed_frames import ListedFrames
-from stgridpool.model import ClipTimes, Video, VideoModel, Visual, map_tensors
+from stgridpool.model import ClipTimes, Tensors, Video, VideoModel, Visual, map_tensors
 from stgridpool.timing import StageTimer
 
 
@@ -188,7 +188,7 @@ class MediaEncoder:
         evidence: Evidence = {need: value.to(self.device, non_blocking=True) for need, value in loaded.evidence.items()}
         if not loaded.is_encoded:
             features, evidence = self.model.encode(features, self.loader.needs, timer)
-        num_reused = loaded.distinct.num_reused if loaded.distinct else 0
+        num_reused = _num_reused(loaded, features)
         if loaded.distinct and num_reused:
             features = map_tensors(features, partial(repeated, frames=loaded.distinct))
             evidence = {need: repeated(value, loaded.distinct) for need, value in evidence.items()}
@@ -199,6 +199,15 @@ class MediaEncoder:
                 self.cache.add(loaded.name, video)
                 self.cache.remember(loaded.name, path, self.loader.needs, self.loader.steps)
         return video
+
+
+def _num_reused(loaded: LoadedVideo, features: Tensors) -> int:
+    """Return how many frames of a video were not encoded again: the loader left them out, or the model itself did."""
+    if loaded.distinct is not None:
+        return loaded.distinct.num_reused
+    if loaded.is_encoded or not isinstance(features, Mapping):
+        return 0
+    return int(features[REUSED]) if REUSED in features else 0
 
 
 def check_count(steps: Sequence[Step], video: Video) -> None:

@@ -37,7 +37,8 @@ class LoadedVideo:
         seconds: Seconds spent on "decode" and "preprocess", or on "read_features".
         num_damaged: Number of signs of damage that the decoder reported.
         evidence: Evidence that the feature cache stored with the features.
-        distinct: Which frames the pixels are of; None for features, and where frames are merged in the tower.
+        distinct: Which frames the pixels are of; None for features, where frames are merged in the tower, and where
+            every frame is encoded or the model itself looks for equal ones.
         indices: Position of each frame in the file.
     """
 
@@ -204,7 +205,8 @@ class VideoLoader:
         pixels: torch.Tensor = self._recipe.preprocess(clip.frames, return_tensors="pt")["pixel_values"]
         pixels = transformed(self.steps, pixels)
         merges = any(isinstance(step.place, EncoderLayer) for step in self.steps)
-        distinct = None if merges else DistinctFrames.of(pixels)  # merging depends on all frames
+        reuses = self._arguments.reuse_frames and not merges  # merging depends on all frames
+        distinct = DistinctFrames.of(pixels) if reuses else None
         if distinct and distinct.num_reused:
             pixels = pixels[list(distinct.first)]
         return pixels.to(self._dtype), distinct
