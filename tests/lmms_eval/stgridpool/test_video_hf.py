@@ -170,6 +170,20 @@ def test_features_are_kept_and_answers_resumed(make_native, ask, tmp_path):
     assert other._sums.resumed_requests == 0
 
 
+def test_reused_frames_are_recorded(make_native, ask, tmp_path):
+    """Of slides that are all equal five are shown; two make a patch, and the last one is filled up with itself."""
+    for index in range(12):
+        Image.new("RGB", (40, 30), (99, 0, 0)).save(tmp_path / f"{index}.png")
+    cached, found = {"feature_cache": str(tmp_path / "features")}, []
+    for arguments in (cached, cached, {"reuse_frames": False}):
+        model = make_native("qwen2_vl", max_frames_num=5, **arguments)
+        (result,) = ask(model, "generate_until", [{"visuals": [str(tmp_path)], "gen_kwargs": GENERATION}])
+        totals, text = model._sums.totals, unwrap_generation_output(result)[0]
+        found.append((text, totals["frames"], totals["reused_frames"], model._setup["reuse_frames"]))
+    assert [facts for _, *facts in found] == [[5, 3, True], [5, 0, True], [5, 0, False]]  # a cache saves all of them
+    assert len({text for text, *_ in found}) == 1
+
+
 def test_options_and_text_alone_are_answered(make_native, ask):
     model = make_native("llava_onevision", answer_without_visuals=True)
     documents = [{"visuals": ["v0.mp4"], "continuation": text} for text in ("red", "a green thing")]

@@ -35,6 +35,14 @@ def test_equal_pictures_are_encoded_once(make_model, tmp_path):
     assert torch.equal(*videos.videos[0].features)
 
 
+def test_equal_frames_are_all_encoded_if_asked_for(make_model, tmp_path):
+    for index in range(3):
+        Image.new("RGB", (20, 10)).save(tmp_path / f"{index}.png")
+    found = [encoded(make_model(reuse_frames=reuse), tmp_path) for reuse in (True, False)]
+    assert [media.reused_frames for _, media in found] == [2, 0]
+    torch.testing.assert_close(*(videos.videos[0].features for videos, _ in found))
+
+
 def test_the_feature_cache_tells_frames_from_pictures(make_model, clips, tmp_path):
     def hits(**arguments):
         return encoded(make_model(feature_cache=str(tmp_path), **arguments), clips / "v2.mp4")[1].cache_hits
