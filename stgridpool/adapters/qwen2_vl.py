@@ -17,7 +17,7 @@ from stgridpool.plan import Shape
 class Qwen2VLAdapter(Adapter):
     """Qwen2-VL and Qwen2.5-VL: four patches were merged into each token, and there is no pooling after that.
 
-    In their towers and those of the families that inherit from them, patches attend to those of the same two frames only.
+    In their towers, and in those of the families that inherit from them, patches attend within two frames only.
     "patches" and "tokens" are the same place, the merged grid. Positions have three axes: time, row and column.
     """
 
