@@ -203,9 +203,11 @@ def _layer_of(step: Step, decoder: Decoder) -> int:
         raise ValueError(f"{step.compressor!r} acts at place {step.place!r}, not inside the language model")
     first, count = decoder.first_layer, len(decoder.layers)
     if not first <= step.place < count:
+        entering = f": visual features enter this model's first {first}" if first else ""
         raise ValueError(
-            f"layer must be at least {first} and below the model's {count} layers, got {step.place}; choose it in the "
-            "compressor's options"
+            f"layer must be at least {first} and below the model's {count} layers, got {step.place} of "
+            f"{step.compressor!r}{entering}; choose another layer in its options, or a method that acts before the "
+            "language model"
         )
     if step.positions not in POSITIONS:
         raise ValueError(f"positions must be one of {', '.join(POSITIONS)}, got {step.positions!r}")
