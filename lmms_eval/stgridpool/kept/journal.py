@@ -27,9 +27,8 @@ OF_SETUP = (
 INDECISIVE = (
     *("pretrained", "compressor", "compressor_args", "mm_newline_position", "torch_dtype", "attn_implementation"),
     *("model_name", "batch_size", "device", "device_map", "vision_batch_size", "share_prefix", "questions_per_batch"),
-    "reuse_frames",
     *("decode_threads", "decode_timeout_s", "decode_memory_gb", "prefetch", "barrier_timeout_s"),
-    *("feature_cache", "feature_cache_gb", "features_of_missing_videos", "pool_head", "text_tower"),
+    *("feature_cache", "feature_cache_gb", "features_of_missing_videos", "reuse_frames", "pool_head", "text_tower"),
     *("resume_dir", "resume_any_version", "max_failed", "answer_without_visuals", "allow_use_cache"),
 )
 """Arguments that no answer depends on, or whose effect `OF_SETUP` covers. If any other changes, so do the names."""
