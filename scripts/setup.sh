@@ -44,7 +44,7 @@ find_python() {
 
 install() { # install REQUIREMENT...: pip's warnings and errors pass; of its progress, a line every 20 s
   # Packages that come as source are built with the setuptools that is pinned, too.
-  "$venv/bin/python" -m pip install --constraint "$constraints" --build-constraint "$constraints" "$@" |
+  "$venv/bin/python" -m pip install --no-compile --constraint "$constraints" --build-constraint "$constraints" "$@" |
     {
       while true; do
         if IFS= read -r -t 20 line; then
@@ -87,5 +87,7 @@ touch "$unfinished"
 echo "setup.sh: installing stgridpool and its dependencies; this takes minutes the first time" >&2
 "$venv/bin/python" -m pip install --quiet --constraint "$constraints" --upgrade pip # Python's own resolves slowly
 (cd "$root" && install --editable '.[dev]')
+echo "setup.sh: $SECONDS s: compiling" >&2 # on all cores, where pip would take minutes on one
+"$venv/bin/python" -m compileall -qq -j 0 "$venv/lib" || true # some packages ship files that are not for this Python
 fingerprint >"$stamp"
 rm "$unfinished"

@@ -1,4 +1,4 @@
-"""Run the contract or the adapters' tests on other versions of what we build on; or resolve new pins.
+"""Run the tests of the contract and of the adapters on other versions of what we build on; or resolve new pins.
 
 The versions are laid over the environment: in a folder of packages before its own (PYTHONPATH), so that processes
 which tests start see it, too. That overlay holds only what differs, and never a second torch.
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -27,8 +29,6 @@ NEWEST = ("transformers", "lmms-eval", "datasets", "accelerate", "filelock")
 HUGGING_FACE = ("transformers", "huggingface-hub", "tokenizers", "safetensors")  # what another transformers may need
 _TORCH = re.compile(r"^(torch|torchvision|triton|nvidia-.*|cuda-.*)$")
 CONTRACT, ADAPTERS = "contract", "adapters"  # markers of tests
-SHARED_OUT = ("--numprocesses", "auto", "--maxprocesses", "4", "--max-worker-restart", "0", "--dist", "loadfile")
-"""Options of pytest that share the tests out to the cores."""
 _FAILED = re.compile(
     r"^(?:FAILED|ERROR) (?P<file>\S+?\.py)(?:::test_(?P<test>\w+))?(?:\[(?P<case>.+?)\])?(?: - (?P<error>.*))?$",
     re.MULTILINE,
@@ -46,49 +46,41 @@ def main() -> int:
     parser.add_argument(
         "what",
         choices=["oldest", "newest", "resolve"],
-        help="oldest: the contract tests on the oldest tested transformers. newest: on the newest of "
-        f"{', '.join(NEWEST)} that the index serves. resolve: print the lines of a new constraints.txt",
+        help="oldest: the tests on the oldest tested transformers. newest: on the newest of "
+        f"{', '.join(NEWEST)} that the index serves. A line each is about the contract and the adapters for native "
+        "models; further lines name each family that broke and the assumption that did not hold. "
+        "resolve: print the lines of a new constraints.txt",
     )
-    parser.add_argument(
-        "--adapters",
-        action="store_true",
-        help="in place of the contract tests, run those of the adapters for native models; a line names each family "
-        "that broke and the assumption that did not hold",
-    )
-    arguments = parser.parse_args()
-    marker = ADAPTERS if arguments.adapters else CONTRACT
+    what = parser.parse_args().what
     try:
-        if arguments.what == "resolve":
-            return print_constraints()
-        return {"oldest": try_oldest, "newest": try_newest}[arguments.what](marker)
+        return {"oldest": try_oldest, "newest": try_newest, "resolve": print_constraints}[what]()
     except PackageIndexError as failure:
-        print(f"{arguments.what}: not run, {failure}")
+        print(f"{what}: not run, {failure}")
         return 1
 
 
-def try_oldest(marker: str = CONTRACT) -> int:
+def try_oldest() -> int:
     """Run the tests on the oldest tested transformers and the huggingface_hub that goes with it."""
     (oldest,) = (one.version for one in TESTED["transformers"] if one.operator == ">=")
     pins = {name: pin for name, pin in read_pins().items() if name not in HUGGING_FACE}
-    return run_tests("oldest", differing(resolve([f"transformers=={oldest}"], pins)), marker)
+    return run_tests("oldest", differing(resolve([f"transformers=={oldest}"], pins)))
 
 
-def try_newest(marker: str = CONTRACT) -> int:
+def try_newest() -> int:
     """Run the tests on the newest versions that we and upstream allow, then say what is held back, and why."""
     bounds = {canonicalize_name(one.name): one for one in map(Requirement, project()["dependencies"])}
     pins = {name: pin for name, pin in read_pins().items() if _TORCH.match(name)}
     allowed = resolve([*project()["dependencies"], *project()["optional-dependencies"]["dev"]], pins)
     newest = resolve(NEWEST, {}, "--no-deps")
     different = {name: version for name, version in differing(allowed).items() if not _TORCH.match(name)}
-    status = run_tests("newest", different, marker) if different else 0
+    status = run_tests("newest", different) if different else 0
     if not different:
         print("newest: the index serves nothing newer than the pins")
     for name, version in newest.items():
         if version != allowed[name] and bounds[name].specifier.contains(version):
             print(f"newest: {name} {version} is out; the requirements of others allow {allowed[name]}")
         elif version != allowed[name]:
-            if marker == CONTRACT:
-                status |= run_tests("newest", different | {name: version}, only="command_line")
+            status |= run_tests("newest", different | {name: version}, "command_line")
             print(f"newest: pyproject.toml holds {name} {version} back: {bounds[name].specifier}")
     return status
 
@@ -102,32 +94,49 @@ def print_constraints() -> int:
     return 0
 
 
-def run_tests(title: str, versions: Mapping[str, str], marker: str = CONTRACT, only: str = "") -> int:
-    """Run tests with these versions laid over the environment; print the result in one line, and which adapters broke.
+def run_tests(title: str, versions: Mapping[str, str], only: str = "") -> int:
+    """Run the tests with these versions laid over the environment, the contract beside the adapters, and report.
 
     Args:
-        title: Beginning of that line.
+        title: Beginning of each line.
         versions: What is laid over, by package.
-        marker: Which tests.
-        only: Stop at the first failure of tests with this name, and print no more than the line.
+        only: Stop at the first failure of the contract's tests with this name, run no others, and print no more than
+            the line.
+
+    Returns:
+        0 if all passed.
     """
-    overlay = make_overlay(versions)
-    path = [str(overlay), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "COLUMNS": "240"}
+    markers = [CONTRACT] if only else [CONTRACT, ADAPTERS]
+    with ThreadPoolExecutor() as pool:
+        runs = list(pool.map(partial(_run_pytest, make_overlay(versions), only), markers))
+    for marker, done in zip(markers, runs, strict=True):
+        if done.returncode and not only:
+            print(done.stdout, file=sys.stderr)
+        _report(f"{title}, {marker}", versions, done)
+    return int(any(done.returncode for done in runs))
+
+
+def _run_pytest(overlay: Path, only: str, marker: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests with a marker in one process, of those files alone that have some; its output is returned."""
+    path = os.pathsep.join([str(overlay), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "240"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start need not compile the overlay again
+    files = [str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if f"mark.{marker}" in file.read_text()]
     part = ["--exitfirst", "-k", only] if only else []
-    command = [sys.executable, "-m", "pytest", "-m", marker, "--color=no", *SHARED_OUT, *part]
-    done = subprocess.run(
+    command = [sys.executable, "-m", "pytest", "-m", marker, "--color=no", *part, *files]
+    return subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    if done.returncode and not only:
-        print(done.stdout, file=sys.stderr)
+
+
+def _report(title: str, versions: Mapping[str, str], done: subprocess.CompletedProcess[str]) -> None:
+    """Print the result in one line, and which adapters broke."""
     causes = sorted(_ERROR.findall(done.stdout), key=lambda text: text.startswith("AssertionError"))  # those say least
     result = done.stdout.strip().splitlines()[-1].strip("= ")
     print(f"{title}: with {_listed(versions)}: {result}{f', first: {causes[0]}' if done.returncode and causes else ''}")
-    for broken in _FAILED.finditer(done.stdout) if marker == ADAPTERS else ():
+    for broken in _FAILED.finditer(done.stdout) if title.endswith(ADAPTERS) else ():
         test = (broken["test"] or "it can be imported").replace("_", " ")
         print(f"{title}: {broken['case'] or broken['file']} breaks {test!r}: {broken['error'] or 'see above'}")
-    return done.returncode
 
 
 def make_overlay(versions: Mapping[str, str]) -> Path:
@@ -136,7 +145,8 @@ def make_overlay(versions: Mapping[str, str]) -> Path:
     overlay = OVERLAYS / hashlib.sha256(" ".join(requirements).encode()).hexdigest()[:16]
     if not overlay.exists():
         unfinished = overlay.with_name(f"{overlay.name}.{os.getpid()}")
-        _pip("--no-deps", "--target", str(unfinished), *requirements)
+        # Compiled by what imports it: of transformers' 3,000 modules the tests need few.
+        _pip("--no-deps", "--no-compile", "--target", str(unfinished), *requirements)
         unfinished.rename(overlay)
     return overlay
 

@@ -50,15 +50,16 @@ def project(tmp_path):
     return root, run
 
 
-def test_everything_is_installed_in_the_pinned_versions(project):
+def test_everything_is_installed_in_the_pinned_versions_and_compiled(project, tmp_path):
     root, run = project
     done, calls = run()
     assert done.returncode == 0, done.stderr
     pins = root / "constraints.txt"
     assert calls == [
         f"-m pip install --quiet --constraint {pins} --upgrade pip",
-        f"-m pip install --constraint {pins} --build-constraint {pins} --editable .[dev]",
+        f"-m pip install --no-compile --constraint {pins} --build-constraint {pins} --editable .[dev]",
     ]
+    assert (tmp_path / "log").read_text().splitlines()[-1] == f"-m compileall -qq -j 0 {root}/.venv/lib"
     assert "Collecting" not in done.stdout + done.stderr  # pip's own progress is not for the reader
 
 

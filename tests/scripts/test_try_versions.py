@@ -23,9 +23,8 @@ def test_of_something_else():
 
 @pytest.fixture
 def script(load_script, tmp_path, monkeypatch):
-    """The script, which has one process of pytest run the tests: starting others takes longer than a test."""
+    """The script, for tests in a folder of their own."""
     script = load_script("try_versions")
-    monkeypatch.setattr(script, "SHARED_OUT", ())
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "OVERLAYS", tmp_path / "overlays")
     return script
@@ -65,55 +64,72 @@ def test_pruning_is_masking(name, positions):
 """
 
 
-def write_tests(folder, text=CONTRACT):
+PASSES = "import pytest\npytestmark = pytest.mark.{}\ndef test_nothing(): pass\n"
+
+
+def write_tests(folder, **texts):
+    """Write a file of tests for each marker, of those that pass by default, and one that must not be looked at."""
     (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n  contract\n  adapters\n")
-    (folder / "test_some.py").write_text(text)
+    (folder / "tests").mkdir(exist_ok=True)
+    (folder / "tests" / "test_unmarked.py").write_text("exit('imported')\n")
+    for marker in ("contract", "adapters"):
+        (folder / "tests" / f"test_{marker}.py").write_text(texts.get(marker, PASSES.format(marker)))
 
 
 def test_contract_tests_and_their_processes_see_the_overlay(script, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "SHARED_OUT", ("--numprocesses", "1"))  # they start processes of their own
-    write_tests(tmp_path)
+    write_tests(tmp_path, contract=CONTRACT)
     overlay = tmp_path / "overlay"
     overlay.mkdir()
     (overlay / "from_the_overlay.py").touch()
     monkeypatch.setattr(script, "make_overlay", lambda versions: overlay)
     assert script.run_tests("oldest", {"b": "2", "a": "1"}) == 0
-    assert capsys.readouterr().out.startswith("oldest: with a 1, b 2: 1 passed")
+    contract, adapters = capsys.readouterr().out.splitlines()
+    assert contract.startswith("oldest, contract: with a 1, b 2: 1 passed, 1 deselected")
+    assert adapters.startswith("oldest, adapters: with a 1, b 2: 1 passed")
 
 
-def test_the_first_error_stands_in_the_report(script, tmp_path, monkeypatch, capsys):
-    write_tests(tmp_path)
+@pytest.mark.parametrize("only", ["", "overlay"])
+def test_the_first_error_stands_in_the_report(script, tmp_path, monkeypatch, capsys, only):
+    write_tests(tmp_path, contract=CONTRACT)
     monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
-    assert script.run_tests("newest", {"a": "1"}) == 1
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "1 failed" in line
-    assert line.endswith("s, first: ModuleNotFoundError: No module named 'from_the_overlay'")
+    assert script.run_tests("newest", {"a": "1"}, only) == 1
+    contract, *others = capsys.readouterr().out.splitlines()
+    assert "1 failed" in contract
+    assert contract.endswith("s, first: ModuleNotFoundError: No module named 'from_the_overlay'")
+    assert len(others) == (0 if only else 1)
 
 
 def test_a_family_that_broke_and_its_assumption_are_named(script, tmp_path, monkeypatch, capsys):
-    write_tests(tmp_path, ADAPTERS)
+    write_tests(tmp_path, adapters=ADAPTERS)
     monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
-    assert script.run_tests("oldest", {"transformers": "5.17.0"}, script.ADAPTERS) == 1
-    result, broken = capsys.readouterr().out.splitlines()
-    assert result.startswith("oldest: with transformers 5.17.0: 1 failed, 1 passed")
-    assert broken == "oldest: survive-glm4v breaks 'pruning is masking': ValueError: another shape"
+    assert script.run_tests("oldest", {"transformers": "5.17.0"}) == 1
+    contract, result, broken = capsys.readouterr().out.splitlines()
+    assert contract.startswith("oldest, contract: with transformers 5.17.0: 1 passed")
+    assert result.startswith("oldest, adapters: with transformers 5.17.0: 1 failed, 1 passed")
+    assert broken == "oldest, adapters: survive-glm4v breaks 'pruning is masking': ValueError: another shape"
 
 
-def test_a_test_without_cases_and_a_file_that_cannot_be_imported_are_named(script, tmp_path, monkeypatch, capsys):
-    write_tests(tmp_path, "import pytest\n@pytest.mark.adapters\ndef test_one_axis():\n    raise ValueError('two')\n")
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("import pytest\n@pytest.mark.adapters\ndef test_one_axis():\n    raise ValueError('two')\n", "one axis': ValueErr"),
+        ("from json import LlavaThree  # mark.adapters\n", "it can be imported': "),
+    ],
+)
+def test_a_test_without_cases_and_a_file_that_cannot_be_imported_are_named(
+    script, tmp_path, monkeypatch, capsys, text, broken
+):
+    write_tests(tmp_path, adapters=text)
     monkeypatch.setattr(script, "make_overlay", lambda versions: tmp_path / "nothing")
-    assert script.run_tests("oldest", {"a": "1"}, script.ADAPTERS) == 1
-    assert capsys.readouterr().out.splitlines()[1:] == ["oldest: test_some.py breaks 'one axis': ValueError: two"]
-    write_tests(tmp_path, "from json import LlavaThree\n")
-    assert script.run_tests("oldest", {"a": "1"}, script.ADAPTERS)
-    _, broken = capsys.readouterr().out.splitlines()
-    assert broken.startswith("oldest: test_some.py breaks 'it can be imported': ")
+    assert script.run_tests("oldest", {"a": "1"}) == 1
+    _, _, said = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"oldest, adapters: tests/test_adapters.py breaks '{broken}")
 
 
 def test_an_overlay_is_made_once_and_of_nothing_but_the_packages_named(script, pip):
     overlay = script.make_overlay({"filelock": "4.3.1", "datasets": "6.0"})
     assert script.make_overlay({"datasets": "6.0", "filelock": "4.3.1"}) == overlay
-    ((no_dependencies, _, _, *requirements),) = pip.calls
+    ((no_dependencies, _, _, _, *requirements),) = pip.calls
     assert no_dependencies == "--no-deps"
     assert requirements == ["datasets==6.0", "filelock==4.3.1"]
     assert [path.name for path in overlay.parent.iterdir()] == [overlay.name]

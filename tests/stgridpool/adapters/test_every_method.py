@@ -27,7 +27,7 @@ REFUSED = {
     ("qwen3_vl", "framefusion"): "layer must be at least 2",  # DeepStack levels enter below
     ("qwen3_vl", "st_simdiff"): "layer must be at least 2",
 }
-pytestmark = [pytest.mark.adapters, pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])]
+pytestmark = pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
 
 
 @pytest.fixture
