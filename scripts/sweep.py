@@ -113,7 +113,8 @@ def main() -> None:
         parser.error(str(error))
     # These load lmms-eval and torch, which takes many seconds.
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-    from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.folders import output_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.comparison.sweeping import Sweep  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.table import show  # noqa: PLC0415
 
     if given["output_path"] is None:

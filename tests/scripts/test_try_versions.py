@@ -112,7 +112,10 @@ def test_a_family_that_broke_and_its_assumption_are_named(script, tmp_path, monk
 @pytest.mark.parametrize(
     ("text", "broken"),
     [
-        ("import pytest\n@pytest.mark.adapters\ndef test_one_axis():\n    raise ValueError('two')\n", "one axis': ValueErr"),
+        (
+            "import pytest\n@pytest.mark.adapters\ndef test_one_axis():\n    raise ValueError('two')\n",
+            "one axis': ValueErr",
+        ),
         ("from json import LlavaThree  # mark.adapters\n", "it can be imported': "),
     ],
 )

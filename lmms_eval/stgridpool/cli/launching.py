@@ -19,7 +19,7 @@ def launch(processes: int, command: str, words: Sequence[str], kept: str) -> Non
         words: Its arguments and options.
         kept: What a signal that ends it leaves, see `stopped`.
     """
-    import torch  # noqa: PLC0415
+    from lmms_eval_stgridpool.run.device_checks import count_gpus  # noqa: PLC0415 - not needed where one process runs
 
     launcher = [sys.executable, "-m", "lmms_eval_stgridpool.run.quiet_launch", stopped(command, kept)]
     launcher += ["--num_machines", "1", "--multi_gpu"]
@@ -33,7 +33,7 @@ def launch(processes: int, command: str, words: Sequence[str], kept: str) -> Non
         command,
         *words,
     ]  # port 0: any free one
-    on_cpu = {} if torch.cuda.is_available() else {"ACCELERATE_USE_CPU": "true"}
+    on_cpu = {} if count_gpus() else {"ACCELERATE_USE_CPU": "true"}
     os.execvpe(launcher[0], launcher, {**os.environ, **on_cpu})
 
 

@@ -99,22 +99,30 @@ def sweep(
     """
     compared = tuple(compressors), model_args, tuple(retention or ()), retention_of, uncompressed, processes
     check_first("stgridpool sweep", partial(_check, compared, tasks, include_path, limit))
-    with logs_on_stderr():
-        from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
-        from lmms_eval_stgridpool.comparison.sweeping import Sweep, output_folder  # noqa: PLC0415
+    # Ranks load torch and lmms-eval; what starts them does not.
+    from lmms_eval_stgridpool.comparison.folders import kept_answers, output_folder  # noqa: PLC0415
+    from lmms_eval_stgridpool.run.model_args import check_passable  # noqa: PLC0415
 
-    choices = tuple(map(Choice.parse, compressors))
     if output_path is None:
         others = {"retention_of": retention_of, "limit": limit, "include_path": include_path}
         output_path = output_folder(Path("logs") / "runs", tasks, model_args, **others)
-    options = tuple(retention or ()), retention_of, include_path, limit
-    given = Sweep(choices, tasks, model_args, output_path, *options, has_own=uncompressed)
+    check_passable("--output_path", str(output_path))
     if processes > 1:
         words: dict[str, object] = {"--tasks": tasks, "--model_args": model_args, "--retention-of": retention_of}
         words |= {"--retention": retention, "--include_path": include_path, "--limit": limit}
         words |= {"--uncompressed": uncompressed}
         words |= {"--output_path": output_path, "--json": as_json}
-        launch(processes, "sweep", [*compressors, *option_words(words)], given.kept)
+        kept = kept_answers(model_args, output_path)
+        launch(processes, "sweep", [*compressors, *option_words(words)], kept)
+    with logs_on_stderr():
+        from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+        from lmms_eval_stgridpool.comparison.sweeping import Sweep  # noqa: PLC0415
+
+    choices, options = (
+        tuple(map(Choice.parse, compressors)),
+        (tuple(retention or ()), retention_of, include_path, limit),
+    )
+    given = Sweep(choices, tasks, model_args, output_path, *options, has_own=uncompressed)
     with resumable("sweep", given.kept):
         outcome = given.run()
     if outcome.is_first:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.comparison.finished_run import load_run
+from lmms_eval_stgridpool.comparison.folders import kept_answers
 from lmms_eval_stgridpool.comparison.outcome import Outcome
 from lmms_eval_stgridpool.comparison.recommendation import Recommendation, check_aim, default_tolerance, recommend
 from lmms_eval_stgridpool.comparison.settings import BYTES_PER_MB, Setting, measure
-from lmms_eval_stgridpool.comparison.sweeping import OWN, Sweep, answers_folder
+from lmms_eval_stgridpool.comparison.sweeping import OWN, Sweep
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.path_videos import questions_about
 from lmms_eval_stgridpool.questions.video_table import TableQuestion, write_table
@@ -103,7 +104,7 @@ class Chooser:
     @property
     def kept(self) -> str:
         """What there is to go on with where the search is stopped."""
-        return f"all answers so far are kept in {answers_folder(self.model_args, self.output)}"
+        return kept_answers(self.model_args, self.output)
 
     def run(self) -> Chosen | None:
         """Evaluate every setting, and recommend one; None on other ranks than the first.

@@ -1,5 +1,6 @@
 """A sweep from its options to its files and the rows of its table."""
 
+import gc
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +15,17 @@ from lmms_eval.utils import get_datetime_str
 from loguru import logger
 
 from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions, check_choices
+from lmms_eval_stgridpool.comparison.folders import answers_folder, kept_answers
 from lmms_eval_stgridpool.comparison.outcome import Outcome, published_beside, shared_seconds
 from lmms_eval_stgridpool.comparison.rows import Row, summarise
 from lmms_eval_stgridpool.kept.output import RunFiles, mark
-from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.questions.task_videos import videos_of_tasks
 from lmms_eval_stgridpool.run.checkpoint_checks import LLAVA, model_of
 from lmms_eval_stgridpool.run.evaluation import results_folder
 from lmms_eval_stgridpool.run.model_args import check_passable, parse_model_args
 from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
-from lmms_eval_stgridpool.run.table_tasks import task_names, with_tables
+from lmms_eval_stgridpool.run.table_tasks import with_tables
 from lmms_eval_stgridpool.sweep import SWEPT, Swept
 from stgridpool.retention import DEFINITIONS
 
@@ -80,7 +81,7 @@ class Sweep:
     @property
     def kept(self) -> str:
         """What there is to go on with where the sweep is stopped."""
-        return f"all answers so far are kept in {answers_folder(self.model_args, self.output_path)}"
+        return kept_answers(self.model_args, self.output_path)
 
     @property
     def _all_args(self) -> str:
@@ -99,6 +100,8 @@ class Sweep:
         names, tables = with_tables(self.tasks, self.output_path)
         include = [*tables, *([self.include_path] if self.include_path else [])]
         manager = task_manager(names, include, self.model_name)
+        # lmms-eval collects garbage twice after each task of each compressor: 0.5 s each among what has been imported.
+        gc.freeze()
         loaded, choices, remarks = self._load(), list(self.choices), list[str]()
 
         @cache
@@ -195,35 +198,8 @@ class Sweep:
         return command
 
 
-def answers_folder(model_args: str, output: Path) -> Path:
-    """Return the folder that keeps the answers of a sweep: ``resume_dir``, or one in the folder of its results."""
-    return Path(parse_model_args(model_args).get("resume_dir", output / "answers"))
-
-
 def _save(tracker: EvaluationTracker, results: dict[str, Any], samples: Mapping[str, Any], time: str) -> None:
     """Write results and samples as lmms-eval's command line does."""
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=time)
     for task, of_task in samples.items():
         tracker.save_results_samples(task_name=task, samples=of_task)
-
-
-def output_folder(runs: Path, tasks: str, model_args: str, **options: object) -> Path:
-    """Return where a sweep with these options writes unless told otherwise: sweeps with other options write elsewhere.
-
-    lmms-eval adds the checkpoint's name, and each compressor has a folder named by its options and retention.
-
-    Args:
-        runs: The folder of all runs.
-        tasks: See `Sweep`.
-        model_args: See `Sweep`; those that change no answer may be among them.
-        **options: Further options of `Sweep`; None, or the default definition of retention, names nothing.
-
-    Raises:
-        FileNotFoundError: If there is no such table.
-        ValueError: If `model_args` cannot be read.
-    """
-    given = parse_model_args(model_args)
-    words = [f"{name}={value}" for name, value in given.items() if name not in ("pretrained", "resume_dir")]
-    others = {name: value for name, value in options.items() if value not in (None, DEFINITIONS[0])}
-    words += [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in others.items()]
-    return runs / folder_name(["+".join(task_names(tasks))]) / folder_name(["sweep", *words])

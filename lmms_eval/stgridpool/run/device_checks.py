@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import runpy
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 from lmms_eval_stgridpool.run.arguments import SPREADING, Arguments
 
 _NVIDIA, _AMD = "libcuda.so.1", Path("/dev/kfd")
 """What the drivers put on a Linux machine: a library, and a device for computing."""
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _TRUE = ("y", "yes", "t", "true", "on", "1")  # as accelerate reads its own variables
 
 
@@ -58,12 +61,31 @@ def is_on_cpu() -> bool:
 
 
 def count_gpus() -> int:
-    """Return the number of GPUs that torch sees; torch is imported only if a driver of GPUs is there."""
+    """Return the number of GPUs that torch sees; torch is imported only if NVIDIA's driver cannot tell."""
     if not _has_driver():
         return 0
+    if (count := _count_by_driver()) is not None:
+        return count
     import torch  # noqa: PLC0415 - takes seconds
 
     return torch.cuda.device_count()
+
+
+def _count_by_driver() -> int | None:
+    """Return the number of GPUs that NVIDIA's driver shows to programs of CUDA, as torch then is; None if unknown.
+
+    The driver observes CUDA_VISIBLE_DEVICES itself.
+    """
+    build = Path(str(distribution("torch").locate_file("torch/version.py")))
+    if _AMD.exists() or not build.exists() or runpy.run_path(str(build)).get("cuda") is None:
+        return None
+    try:
+        driver = ctypes.CDLL(_NVIDIA)
+    except OSError:
+        return None
+    count = ctypes.c_int()
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return count.value if status in (0, _NO_DEVICE) else None
 
 
 def _has_driver() -> bool:
