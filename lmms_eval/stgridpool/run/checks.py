@@ -41,6 +41,9 @@ _PACKAGES = {
 }
 """Module, package and alternative, by the argument that needs it."""
 
+_NAMING = " or ".join(f'-- --model {name} (stgridpool eval: --lmms-eval "--model {name}")' for name in ARGUMENTS)
+"""How a run's command names its model."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -117,23 +120,26 @@ class CheckedModel:
         Args:
             given: The arguments by name.
             model: See `check_run`.
-            needs_settings: Whether the checkpoint's settings must be known, so that a slow hub gets more time;
-                otherwise a warning says that they are not.
+            needs_settings: Whether the checkpoint's settings must be known. A slow hub gets more time for them, as
+                where no model is named; otherwise a warning says that they are not known.
 
         Raises:
             ValueError: If an argument or the checkpoint cannot work, or a package is not installed.
-            SlowHubError: If the settings are needed, and the hub does not answer in time.
+            SlowHubError: If the settings are needed, or decide which model runs the checkpoint, and the hub does not
+                answer in time.
             TypeError: If a path is a number.
         """
         settings, warnings = None, tuple[str, ...]()
         if isinstance(given.get("pretrained"), str) and given["pretrained"].strip():
+            may_miss = model is not None and not needs_settings
             try:
-                _, settings = read_checkpoint_settings(given["pretrained"], PATIENT_S if needs_settings else QUICK_S)
+                _, settings = read_checkpoint_settings(given["pretrained"], QUICK_S if may_miss else PATIENT_S)
             except SlowHubError as error:
                 if needs_settings:
                     raise
-                runs = model or LLAVA
-                warnings = (f"{error}: it is not checked, and {runs} is to run it (otherwise name another --model)",)
+                if model is None:
+                    raise SlowHubError(f"{error}: try again, or name the model: {_NAMING}") from error
+                warnings = (f"{error}: it is not checked, and {model} is to run it",)
         arguments = _class_for(model, given, settings).parse(given)
         if settings is not None and isinstance(arguments, LlavaArguments):
             arguments = arguments.for_checkpoint(settings)

@@ -67,14 +67,20 @@ def test_a_slow_answer_is_not_a_refusal(hub):
     seen = hub(error_of_the_client(TimeoutError()))
     with pytest.raises(SlowHubError, match=r"and the hub has not answered in 30 seconds$"):
         read_checkpoint_settings(NAME)
-    checked = CheckedModel.of({"pretrained": NAME, "compressor": "none", "max_frames_num": 10_000})
-    assert seen == [30, 2]
-    assert (checked.settings, checked.arguments.MODEL) == (None, "llava_video")
+    given = {"pretrained": NAME, "compressor": "none", "max_frames_num": 10_000}
+    checked = CheckedModel.of(given, "video_hf")
+    assert (checked.settings, checked.arguments.MODEL) == (None, "video_hf")
     [warning] = checked.warnings
-    assert warning.endswith(
-        "in 2 seconds: it is not checked, and llava_video is to run it (otherwise name another --model)"
+    assert warning.endswith("has not answered in 2 seconds: it is not checked, and video_hf is to run it")
+    assert seen == [30, 2]
+    with pytest.raises(SlowHubError) as refusal:
+        CheckedModel.of(given)  # which model runs it is not guessed
+    assert seen == [30, 2, 30]
+    assert str(refusal.value).endswith(
+        "and the hub has not answered in 30 seconds: try again, or name the model: "
+        '-- --model llava_video (stgridpool eval: --lmms-eval "--model llava_video") or '
+        '-- --model video_hf (stgridpool eval: --lmms-eval "--model video_hf")'
     )
-    assert CheckedModel.of({"pretrained": NAME, "compressor": "none"}, "video_hf").arguments.MODEL == "video_hf"
 
 
 def test_a_comparison_waits_for_a_slow_hub(hub):
