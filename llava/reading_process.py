@@ -69,7 +69,7 @@ class ReadingProcess:
     def __init__(self) -> None:
         search_path = [os.path.abspath(entry) for entry in sys.path if entry]
         # -I: neither the working directory nor the environment changes what is imported
-        command = [sys.executable, "-I", str(WORKER), str(os.getpid()), json.dumps(search_path)]
+        command = [sys.executable, "-I", "-S", str(WORKER), str(os.getpid()), json.dumps(search_path)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.num_answers = 0
         self._grown_bytes = 0

@@ -22,6 +22,7 @@ import pytest
 from filelock import FileLock
 
 from inherited_signals import stop_inheriting
+from reading_template import Template, forking
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -94,6 +95,30 @@ def _own_caches(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def reading_template(tmp_path_factory):
+    """Fork reading processes where a new Python, with all that it imports, would take longer than reading.
+
+    Programs of `python_server.py` find the template, too. A test that needs a new Python has the fixture
+    `new_reading_processes`.
+    """
+    from llava import reading_process
+
+    template = Template(str(tmp_path_factory.mktemp("reading") / "socket"), reading_process.WORKER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading_process, "subprocess", forking(template.address))
+        yield template
+    template.end()
+
+
+@pytest.fixture
+def new_reading_processes(monkeypatch):
+    """Have each reading process be a new Python, as outside tests."""
+    from llava import reading_process
+
+    monkeypatch.setattr(reading_process, "subprocess", subprocess)
+
+
 def _golden_root() -> Path:
     """Numbers computed by the original code: a copy beside the checkout is preferred, the shipped one is equal."""
     beside = REPOSITORY.parent / "shared" / "golden"
@@ -122,7 +147,7 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory):
+def environment(tmp_path_factory, reading_template):
     """Environment of the processes that tests start: on the CPU, one thread, no network, and no cache of others.
 
     The file `NETWORK_LOG` gets the hosts that are tried all the same.
@@ -142,6 +167,7 @@ def environment(tmp_path_factory):
         "PYTHONPATH": os.pathsep.join(
             filter(None, [str(Path(__file__).with_name("offline")), os.environ.get("PYTHONPATH")])
         ),
+        "READING_TEMPLATE": reading_template.address,
         "TOKENIZERS_PARALLELISM": "false",
     }
 

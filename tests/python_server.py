@@ -34,8 +34,14 @@ from lmms_eval.tasks import TaskManager
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import lmms_eval_stgridpool.llava_video  # noqa: F401
+from llava import reading_process
 from lmms_eval_stgridpool.run.evaluation import unrecognised
 from lmms_eval_stgridpool.run.versions import untested_versions
+
+sys.path.append(str(Path(__file__).with_name("shared")))
+from reading_template import forking
+
+sys.path.pop()
 
 LATE_IMPORTS = ("nltk", "pytablewriter", "rich.progress")
 """What lmms-eval 0.7.3 imports at the end of each run: for error bars, tables and bars of progress."""
@@ -98,6 +104,7 @@ def become(program):
     for descriptor, path in enumerate((os.devnull, program["stdout"], program["stderr"])):
         os.dup2(os.open(path, os.O_RDWR if path == os.devnull else os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
     sys.stdin = open(os.devnull)  # noqa: SIM115
+    reading_process.subprocess = forking(os.environ["READING_TEMPLATE"])
     first, *sys.argv = program["arguments"]
     sys.path[0] = program["cwd"]
     if first == "-m":

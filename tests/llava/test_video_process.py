@@ -166,6 +166,7 @@ def test_a_process_that_grows_is_replaced(odd_videos, misbehave):
     assert len({process for _, process in begun()}) == 2
 
 
+@pytest.mark.usefixtures("new_reading_processes")
 def test_a_process_that_died_while_it_waited_is_replaced(odd_videos, misbehave):
     begun, reader = misbehave(), VideoReader(60)
     reader.read(odd_videos.folder / "one_frame.mp4")
@@ -253,6 +254,7 @@ def test_what_cannot_be_imported_is_no_fault_of_the_video(odd_videos, misbehave)
         read_video_apart("import.mp4", 60)
 
 
+@pytest.mark.usefixtures("new_reading_processes")
 def test_a_process_that_cannot_start_is_no_fault_of_the_video(tmp_path, monkeypatch):
     (tmp_path / "av.py").write_text("raise ImportError('a broken package')")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -263,6 +265,7 @@ def test_a_process_that_cannot_start_is_no_fault_of_the_video(tmp_path, monkeypa
         read_video_apart("v.mp4", 60)
 
 
+@pytest.mark.usefixtures("new_reading_processes")
 def test_the_code_is_that_of_the_parent_whatever_lies_around(odd_videos, tmp_path, monkeypatch):
     (tmp_path / "llava").mkdir()
     for name in ("__init__", "video", "reading_worker"):
