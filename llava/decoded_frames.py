@@ -62,9 +62,14 @@ class DecodedFrames:
             first: Frames shown before this time, in the stream's time base, may depend on packets that were skipped, so
                 they are not a sign of damage; None if there are no such frames.
             is_expected: Whether a refused packet is a sign of damage.
+
+        Raises:
+            MemoryError: If the decoder gets no memory, which is not the packet's fault.
         """
         try:
             frames = stream.decode(packet)
+        except MemoryError:
+            raise
         except av.FFmpegError:
             self.num_refused += is_expected
             self.num_damaged += is_expected

@@ -108,7 +108,8 @@ def _read(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         return _failed(error), None
     except Exception as error:  # noqa: BLE001 - the options are right, so the file has led the reader astray
         if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
-            return _unreadable(f"reading takes more than {request['memory_bytes'] / 1e9:g} GB of memory"), None
+            limit = f"{request['memory_bytes'] / 1e9:g} GB of memory"
+            return _unreadable(f"reading takes more than {limit}: raise decode_memory_gb if the machine has it"), None
         if isinstance(error, VideoReadError):
             return _unreadable(error.reason, is_expected=True), None
         return _unreadable(f"the reader failed with {type(error).__name__}: {error}"), None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import av
+import numpy as np
 
 from llava.completeness import check_complete, check_structure
 from llava.shown_packets import is_shown
@@ -18,6 +19,7 @@ from llava.video_opening import VideoReadError, open_video
 __all__ = ["KeyPacket", "PacketList", "VideoReadError", "list_packets", "open_video"]
 
 _SEEKABLE_FORMATS = {"mov", "matroska"}  # their packets carry the times at which frames are shown
+_INDEX_BYTES = 40  # for each frame of an MP4 file, its time included
 _SMALLEST_MPEG4_FRAME = 24  # bytes; smaller packets say that nothing has changed, and give no frame
 
 
@@ -116,12 +118,15 @@ def list_packets(path: str) -> PacketList:
     Raises:
         VideoReadError: If there is no video stream, decoder, frame rate or frame, or the file is truncated.
         av.FFmpegError: If the file is not a media file, or is damaged.
+        MemoryError: If there is no memory for the list that the file holds of its frames.
     """
     check_structure(path)
     with open_video(path) as (container, stream):
         packets, ends = _read_packets(path, container, stream)
         check_complete(path, container, stream, [packet.size for packet in packets], ends)
-        facts = _Facts.of(container, stream)
+        facts, num_declared = _Facts.of(container, stream), stream.frames
+    if not packets:
+        _check_memory_of_index(num_declared)
     packets = [packet for packet in packets if packet.size]
     shown = [position for position, packet in enumerate(packets) if packet.is_shown]
     if not shown:
@@ -194,6 +199,15 @@ def _read_packets(
     return packets, ends
 
 
+def _check_memory_of_index(num_frames: int) -> None:
+    """Ask for as much memory as FFmpeg takes to list a file's frames: without it, FFmpeg finds none, and no error.
+
+    Raises:
+        MemoryError: If it cannot be had.
+    """
+    np.empty((num_frames, _INDEX_BYTES), np.uint8)
+
+
 def _key_packets(packets: Sequence[_Packet], by_decoding: bool) -> list[KeyPacket]:
     keys = []
     for position, packet in enumerate(packets):
@@ -218,6 +232,8 @@ def _without_undecodable(path: str, ordered: list[tuple[int, int]]) -> list[tupl
         for packet in container.demux(stream):
             try:
                 frames = stream.decode(packet if packet.size else None)
+            except MemoryError:
+                raise
             except av.FFmpegError:  # what it depends on is missing
                 continue
             for frame in frames:

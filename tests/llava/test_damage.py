@@ -1,11 +1,14 @@
 """Damaged videos are read as a player shows them, and said to be damaged."""
 
+import errno
 import random
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
+from llava.decoded_frames import DecodedFrames
 from llava.video import BACKENDS, read_video
 
 OPEN = {"x264-params": "open-gop=1:keyint=12:min-keyint=12:scenecut=0"}
@@ -65,3 +68,13 @@ def test_a_frame_that_damage_swallows_is_replaced_by_the_one_before_it(write_vid
     assert clip.num_damaged > 0
     np.testing.assert_array_equal(clip.frames[:59], intact[:59])
     np.testing.assert_array_equal(clip.frames[59], intact[58])
+
+
+def test_a_lack_of_memory_is_not_damage():
+    def decode(packet):
+        raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+
+    decoded = DecodedFrames()
+    with pytest.raises(MemoryError):
+        list(decoded.take_in(SimpleNamespace(decode=decode), None))
+    assert decoded.num_signs == 0

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -135,7 +136,7 @@ def test_one_process_reads_video_after_video(odd_videos, misbehave):
         ("crash.mp4", "the decoder crashed with SIGSEGV"),
         ("exit.mp4", "the decoder ended the reading process with status 3"),
         ("confusing.mp4", "the reader failed with IndexError: list index out of range"),
-        ("greedy.mp4", "reading takes more than 0.5 GB of memory"),
+        ("greedy.mp4", "reading takes more than 0.5 GB of memory: raise decode_memory_gb if the machine has it"),
     ],
 )
 def test_a_process_is_replaced_after_a_video_that_leads_it_astray(odd_videos, misbehave, name, reason):
@@ -147,6 +148,21 @@ def test_a_process_is_replaced_after_a_video_that_leads_it_astray(odd_videos, mi
     (bad, first), (_, second) = begun()
     assert bad == name
     assert first != second
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux")
+@pytest.mark.parametrize(
+    ("memory_gb", "reason"), [(0.2, "reading takes more than 0.2 GB of memory"), (1, "no frame can be decoded")]
+)
+def test_memory_that_does_not_hold_the_list_of_frames_is_named(write_video, tmp_path, memory_gb, reason):
+    """FFmpeg says nothing. 10 million frames of 24 bytes and their times: of one size, in one chunk, equally long."""
+    path = write_video(tmp_path / "many.mp4", num_frames=2)
+    data = bytearray(path.read_bytes())
+    for box, place, numbers in ((b"stsz", 4, (1, 10**7)), (b"stsc", 12, (10**7,)), (b"stts", 8, (10**7,))):
+        struct.pack_into(f">{len(numbers)}I", data, data.rindex(box) + 4 + place, *numbers)
+    path.write_bytes(data)
+    with pytest.raises(VideoReadError, match=f"many.mp4: {reason}"):
+        read_video_apart(path, 600, memory_gb)
 
 
 def test_a_video_is_not_blamed_for_what_an_earlier_one_left_behind(odd_videos, misbehave, tmp_path):
