@@ -1,5 +1,6 @@
 """Fixtures for the whole suite."""
 
+import faulthandler
 import gc
 import json
 import logging
@@ -25,6 +26,9 @@ from inherited_signals import stop_inheriting
 from reading_template import Template, forking
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+_LONGEST_FILE = 1800  # s, also on a busy machine
+_HANGING = pytest.StashKey()  # where to print, and the files begun
 
 gc.disable()  # until the tests are collected
 
@@ -73,6 +77,23 @@ def pytest_collection_finish(session):
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("torch.") and isinstance(logger, logging.Logger):
             logger.propagate = True
+
+
+def pytest_configure(config):
+    """Let a file of tests that hangs end the run and print where; the slowest takes a minute on a quiet machine.
+
+    `faulthandler_timeout` would start a thread for each test, which takes longer than most tests.
+    """
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        config.add_cleanup(faulthandler.cancel_dump_traceback_later)
+        config.stash[_HANGING] = open(os.dup(2), "w"), set()  # noqa: SIM115
+
+
+def pytest_runtest_setup(item):
+    output, begun = item.config.stash[_HANGING]
+    if item.path not in begun:
+        begun.add(item.path)
+        faulthandler.dump_traceback_later(_LONGEST_FILE, exit=True, file=output)
 
 
 @pytest.fixture(autouse=True)
