@@ -47,11 +47,6 @@ def pytest_collect_directory(path, parent):
     return _Backwards.from_parent(parent, path=path) if int(worker.removeprefix("gw")) % 2 else None
 
 
-def pytest_configure():
-    """Let no test depend on the shell that started it."""
-    stop_inheriting()
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Let processes that share the tests begin with long files, lest one is left alone with them at the end.
@@ -80,10 +75,11 @@ def pytest_collection_finish(session):
 
 
 def pytest_configure(config):
-    """Let a file of tests that hangs end the run and print where; the slowest takes a minute on a quiet machine.
+    """Let no test depend on the shell that started it, and a file of tests that hangs end the run and print where.
 
     `faulthandler_timeout` would start a thread for each test, which takes longer than most tests.
     """
+    stop_inheriting()
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         config.add_cleanup(faulthandler.cancel_dump_traceback_later)
         config.stash[_HANGING] = open(os.dup(2), "w"), set()  # noqa: SIM115
