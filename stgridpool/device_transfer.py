@@ -34,3 +34,8 @@ def _moved(value: Any, device: torch.device) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
     return value
+
+
+def reading_is_free(device: torch.device) -> bool:
+    """Tell whether reading a tensor waits for nothing: elsewhere, the host must wait for all work queued before it."""
+    return device.type == "cpu"

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from stgridpool.device_transfer import reading_is_free
 
 MODES = ("released", "components", "directed")
 _ROUNDS_PER_CHECK = 16
@@ -141,11 +144,12 @@ def _spread(
 
     cells = torch.arange(num_cells, device=is_match.device)
     label, done = cells, torch.zeros((), dtype=torch.bool, device=cells.device)
-    while True:
-        for _ in range(num_rounds or _ROUNDS_PER_CHECK):
-            label = label.where(done, join(label, smaller_of))
-            done = is_done(label)
-        if num_rounds is not None or done:  # reading `done` waits for the device
+    reads_always = reading_is_free(cells.device)
+    for number in count(1):
+        label = label.where(done, join(label, smaller_of))
+        done = is_done(label)
+        reads = reads_always or (num_rounds is None and number % _ROUNDS_PER_CHECK == 0)
+        if number == num_rounds or (reads and done):  # further rounds would change nothing
             break
     best = matches.similarity.new_full((num_cells,), -torch.inf)
     for side in (matches.earlier, matches.later):
