@@ -27,7 +27,7 @@ from transformers import (
     VideoLlavaVideoProcessor,
 )
 
-from native_models.parts import DECODER, chat_template, make_tokenizer, randomize
+from native_models.parts import DECODER, FOUR_LAYERS, chat_template, make_tokenizer, randomize
 
 VISION = {
     "hidden_size": 32,
@@ -47,7 +47,7 @@ def llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
     model = LlavaOnevisionForConditionalGeneration(
         LlavaOnevisionConfig(
             vision_config=SiglipVisionConfig(**VISION, image_size=56, patch_size=8, vision_use_head=False),
-            text_config=Qwen2Config(vocab_size=len(tokenizer), **DECODER),
+            text_config=Qwen2Config(vocab_size=len(tokenizer), **FOUR_LAYERS),
             **_ids(tokenizer),
             image_grid_pinpoints=pinpoints,
         )

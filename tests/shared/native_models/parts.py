@@ -12,7 +12,7 @@ WIDTH = 64  # of every decoder
 DECODER = {
     "hidden_size": WIDTH,
     "intermediate_size": 96,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 32768,
@@ -20,6 +20,8 @@ DECODER = {
     "bos_token_id": 1,
     "eos_token_id": None,  # answers have the length that was asked for
 }
+FOUR_LAYERS = DECODER | {"num_hidden_layers": 4}
+"""The decoder of families in which methods act at layer 2 or 3 and share an average over the layers."""
 _TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message['role'] }}

@@ -28,7 +28,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from native_models.parts import DECODER, WIDTH, chat_template, make_tokenizer, randomize
+from native_models.parts import DECODER, FOUR_LAYERS, WIDTH, chat_template, make_tokenizer, randomize
 
 PATCHES = {"patch_size": 4, "temporal_patch_size": 2}
 PIXELS = {
@@ -56,7 +56,7 @@ def qwen2_5_vl() -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = _tokenizer()
     windows = {"window_size": 16, "fullatt_block_indexes": [2], "tokens_per_second": 2}
     vision = VISION | windows | {"hidden_size": 32, "out_hidden_size": WIDTH}
-    text = DECODER | {"vocab_size": len(tokenizer), "rope_parameters": MROPE}
+    text = FOUR_LAYERS | {"vocab_size": len(tokenizer), "rope_parameters": MROPE}
     config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **_ids(tokenizer))
     return randomize(Qwen2_5_VLForConditionalGeneration(config)), _processor(Qwen2_5_VLProcessor, tokenizer)
 
@@ -72,7 +72,7 @@ def qwen3_vl_moe() -> tuple[PreTrainedModel, ProcessorMixin]:
     """Qwen3-VL with four experts, two of them at work."""
     tokenizer = _tokenizer()
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "tie_word_embeddings": False}
-    text = _qwen3(tokenizer) | experts
+    text = _qwen3(tokenizer) | experts | {"num_hidden_layers": 3}
     config = Qwen3VLMoeConfig(text_config=text, vision_config=_deepstack(), **_ids(tokenizer))
     return randomize(Qwen3VLMoeForConditionalGeneration(config)), _qwen3_processor(tokenizer)
 
@@ -108,7 +108,7 @@ def _processor(kind: type[ProcessorMixin], tokenizer: PreTrainedTokenizerFast) -
 
 
 def _qwen3(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    return DECODER | {"vocab_size": len(tokenizer), "head_dim": 16, "rope_parameters": INTERLEAVED}
+    return FOUR_LAYERS | {"vocab_size": len(tokenizer), "head_dim": 16, "rope_parameters": INTERLEAVED}
 
 
 def _qwen3_5(tokenizer: PreTrainedTokenizerFast, **settings: int) -> dict[str, Any]:
