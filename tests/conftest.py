@@ -92,6 +92,24 @@ def pytest_runtest_setup(item):
         faulthandler.dump_traceback_later(_LONGEST_FILE, exit=True, file=output)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_drawn_for_outlines():
+    """Leave tensors on the device "meta" as they are made: they hold no values that could be drawn.
+
+    A checkpoint's model is made there before its weights are read, and torch takes a sixth of the time of loading a
+    tiny one to find that out.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if torch := sys.modules.get("torch"):
+            for name in ("kaiming_uniform_", "normal_", "ones_", "uniform_", "zeros_"):
+                patch.setattr(torch.nn.init, name, _unless_meta(getattr(torch.nn.init, name)))
+        yield
+
+
+def _unless_meta(draw):
+    return lambda tensor, *args, **kwargs: tensor if tensor.is_meta else draw(tensor, *args, **kwargs)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Give a test the same random tensors in every run, on the CPU and on devices in use.
