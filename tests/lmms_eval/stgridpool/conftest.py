@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import accelerate.utils.memory
 import av
+import lmms_eval.api.model
 import numpy as np
 import pytest
 import torch
@@ -146,12 +148,21 @@ def share_reading():
     end_idle()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _clean_without_collecting():
+    """Spare lmms-eval's `clean` its two collections of garbage, which take longer than the evaluations of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (lmms_eval.api.model, accelerate.utils.memory):
+            patch.setattr(module, "gc", SimpleNamespace(collect=lambda: 0))
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_model(checkpoint, share_reading):
     """Function that builds the lmms-eval model on the CPU, or one of another class; arguments as in --model_args.
 
-    What the first model imports is garbage for none of the collections that each `clean` makes. A checkpoint that is
-    loaded again as before, from the same files, is a copy of what was loaded first.
+    A checkpoint that is loaded again as before, from the same files, is a copy of what was loaded first. What the first
+    model imports is never searched for garbage.
     """
     from lmms_eval_stgridpool import llava_video
 
