@@ -9,8 +9,9 @@ import torch
 from stgridpool.adapters.adapter import VIDEO, Adapter, Clips, Inputs
 from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.method import Method
+from stgridpool.adapters.places import QUESTION
 from stgridpool.adapters.prompt import CompressedPrompt, write_prompt
-from stgridpool.adapters.question import QUESTION, question_evidence
+from stgridpool.adapters.question import question_evidence
 from stgridpool.adapters.visual_runs import compress_run, visual_runs
 from stgridpool.compressor import Compressor
 from stgridpool.evidence import Evidence

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stgridpool.adapters.adapter import Adapter
-from stgridpool.adapters.places import check_places
-from stgridpool.adapters.question import QUESTION
+from stgridpool.adapters.places import IN_DECODER, both_ways, check_parts, check_places
 from stgridpool.adapters.tower_evidence import check_tower_needs, tower_offers
 from stgridpool.adapters.visual_runs import VisualRun
 from stgridpool.compressor import Compressor, Step
@@ -17,11 +16,9 @@ from stgridpool.compressors.none import NoCompression
 from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.equal_budget import Reference, meet
-from stgridpool.evidence import Need, QueryAttention, Question, RotaryBias, check_offered
+from stgridpool.evidence import Need, Question, check_offered
 from stgridpool.options import choice, fraction
 from stgridpool.retention import DEFINITIONS
-
-IN_DECODER = (QueryAttention, RotaryBias)
 
 
 @dataclass(frozen=True)
@@ -121,11 +118,8 @@ class Method:
         (steps,) = every
         if not steps:
             return None
-        if adapter.attends_both_ways:
-            raise ValueError(
-                f"{self.compressor!r} acts inside the language model, which it cannot in {model.config.model_type}: "
-                "there visual tokens attend to one another in both directions. Choose a method that acts before it"
-            )
+        if self.compressor is not None and adapter.attends_both_ways:
+            raise ValueError(both_ways(self.compressor, model.config.model_type))
         return DecoderSteps(TransformersDecoder(model.get_decoder(), adapter.first_layer(model)), steps)
 
 
@@ -144,7 +138,5 @@ def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:
     """
     check_places(compressor)
     check_offered(compressor.needs, {*tower_offers(adapter, model), Question, *IN_DECODER}, compressor)
+    check_parts(compressor)
     check_tower_needs(adapter, model, compressor.needs)
-    tower = [need for need in compressor.needs if isinstance(need, Question) and need != QUESTION]
-    if tower:
-        raise ValueError(f"{compressor!r} needs {tower[0]!r}; native models have no text half of a vision tower")

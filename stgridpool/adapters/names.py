@@ -8,3 +8,9 @@ MODEL_TYPES = (
 
 POLICIES = ("reference", "hf", "survive", "reassign")
 """Positions of a compressed prompt, see `stgridpool.adapters.compress_inputs`."""
+
+BOTH_WAYS = ("molmo2",)
+"""Those in whose language model visual tokens attend to one another in both directions."""
+
+LINEAR = ("qwen3_5", "qwen3_5_moe")
+"""Those most of whose decoder layers are linear attention unless their settings list other layers."""

@@ -12,11 +12,12 @@ from transformers.cache_utils import DynamicLayer
 
 from stgridpool.adapters.adapter import VIDEO
 from stgridpool.adapters.families import adapter_for
-from stgridpool.adapters.method import IN_DECODER, Method
+from stgridpool.adapters.method import Method
 from stgridpool.adapters.names import POLICIES
 from stgridpool.adapters.native_prompt import messages_of, native_prompt
 from stgridpool.adapters.native_recipe import FRAMES, NativeRecipe
 from stgridpool.adapters.native_video import NativeVideo, as_tensors, from_tensors, is_record
+from stgridpool.adapters.places import IN_DECODER
 from stgridpool.adapters.repeated_frames import count_reused
 from stgridpool.adapters.tower_evidence import tower_offers, with_evidence
 from stgridpool.adapters.visual_runs import VisualRun, compress_run

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from stgridpool.adapters.adapter import IMAGE, VIDEO, Adapter, Inputs
+from stgridpool.adapters.places import QUESTION
 from stgridpool.adapters.visual_runs import VisualRun
-from stgridpool.evidence import Evidence, Question
+from stgridpool.evidence import Evidence
 
-QUESTION = Question("decoder")
 _MARKS = tuple(
     f"{kind}_{end}_token_id"
     for kind in ("vision", "image", "low_res_image", "video", "frame")

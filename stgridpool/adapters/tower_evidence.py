@@ -42,16 +42,12 @@ def tower_offers(adapter: Adapter, model: Any) -> Collection[type[Need]]:
 
 
 def check_tower_needs(adapter: Adapter, model: Any, needs: Collection[Need]) -> None:
-    """Check that the vision part has the layers that needs name, and that they name no part that models lack.
+    """Check that the vision part has the layers that needs name.
 
     Raises:
         ValueError: If it has not.
     """
     for need in needs:
-        if isinstance(need, FrameVectors) and need != FrameVectors("mean"):
-            raise ValueError(
-                f"{need!r} asks for a part that native models do not have; they offer FrameVectors('mean')"
-            )
         if isinstance(need, AttentionReceived | TowerKeys):
             layers = layers_of_tower(adapter, model)
             if need.layer < -len(layers):

@@ -11,8 +11,7 @@ from llava.model.tower import ClipTower, SiglipTower, VisionTower
 from stgridpool import Compressor, Need, build_compressor
 from stgridpool.adapters.adapter import Adapter
 from stgridpool.adapters.families import FAMILIES
-from stgridpool.adapters.method import IN_DECODER
-from stgridpool.adapters.question import QUESTION
+from stgridpool.adapters.places import IN_DECODER, QUESTION
 from stgridpool.compressor import early_steps
 from stgridpool.evidence import AttentionReceived, FrameVectors, Question, TowerKeys, check_offered
 

@@ -124,7 +124,8 @@ class CheckedModel:
                 where no model is named; otherwise a warning says that they are not known.
 
         Raises:
-            ValueError: If an argument or the checkpoint cannot work, or a package is not installed.
+            ValueError: If an argument, the checkpoint or the compressor with it cannot work, or a package is not
+                installed.
             SlowHubError: If the settings are needed, or decide which model runs the checkpoint, and the hub does not
                 answer in time.
             TypeError: If a path is a number.
@@ -143,6 +144,10 @@ class CheckedModel:
         arguments = _class_for(model, given, settings).parse(given)
         if settings is not None and isinstance(arguments, LlavaArguments):
             arguments = arguments.for_checkpoint(settings)
+        if settings is not None and isinstance(arguments, NativeArguments):
+            from stgridpool.adapters.places import check_settings  # noqa: PLC0415 - imports torch
+
+            check_settings(arguments.build_compressor(), settings)
         _check_packages(arguments)
         return cls(arguments, settings, warnings)
 

@@ -53,7 +53,7 @@ class Compared:
             TypeError: If a path is a number.
         """
         from lmms_eval_stgridpool.comparison.choice import Choice, check_choices  # noqa: PLC0415 - imports torch
-        from stgridpool.adapters.places import check_places  # noqa: PLC0415 - imports torch
+        from stgridpool.adapters.places import check_settings  # noqa: PLC0415 - imports torch
 
         choice("--retention-of", self.retention_of, DEFINITIONS)
         for share in self.retention:
@@ -63,9 +63,9 @@ class Compared:
         given = {**parse_model_args(self.model_args), "compressor": "none"}
         model = CheckedModel.of(given, needs_settings=True)  # they alone say which model runs the checkpoint
         check_spreading(model.arguments, self.processes)
-        if isinstance(model.arguments, NativeArguments):
+        if isinstance(model.arguments, NativeArguments) and model.settings is not None:
             for method in choices:
-                check_places(method.build())
+                check_settings(method.build(), model.settings)
         return model, choices
 
     def check_rest(self, model: CheckedModel, choices: Sequence[Choice]) -> tuple[str, ...]:

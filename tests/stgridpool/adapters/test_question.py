@@ -7,7 +7,8 @@ from native_models.families import DENSE, build
 from native_models.limits import TWO_VIDEOS, WITH_IMAGE, skip_unless_possible
 from native_models.prompts import make_clips, make_frames, make_inputs
 from stgridpool.adapters import adapter_for, compress_inputs, visual_runs
-from stgridpool.adapters.question import QUESTION, question_evidence
+from stgridpool.adapters.places import QUESTION
+from stgridpool.adapters.question import question_evidence
 
 FRAMES = make_frames(4, 32, 32)
 pytestmark = pytest.mark.adapters

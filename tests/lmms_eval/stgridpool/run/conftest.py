@@ -40,6 +40,7 @@ def workplace(tmp_path_factory):
         "strange": {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"},
         "short": {"tokenizer_model_max_length": 2000},
         "native": {"architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl"},
+        "molmo": {"architectures": ["Molmo2ForConditionalGeneration"], "model_type": "molmo2"},
         "no_weights": {},
     }.items():
         shutil.copytree(MINIATURE, folder / name)

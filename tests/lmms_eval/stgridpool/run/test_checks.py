@@ -112,6 +112,10 @@ MISTAKES = {
         ["videomme_local", "native", "earlytom"],
         "EarlyTom(...) acts on frames or in the vision tower, which only ...",
     ),
+    "a method inside the language model, where a native model allows none": (
+        ["videomme_local", "molmo", "sttm"],
+        "STTM(...) acts inside the language model, which it cannot in molmo2: ...",
+    ),
     "a checkpoint of another kind": (
         words(model="strange"),
         "strange is not a LLaVA checkpoint on Qwen2: strange/config.json must have architectures "

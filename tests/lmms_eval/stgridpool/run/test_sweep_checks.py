@@ -83,6 +83,11 @@ MISTAKES = {
         "ImageGrid(...) acts on frames or in the vision tower, which only checkpoints in LLaVA-NeXT's format allow: "
         "choose another method for native models",
     ),
+    "a method inside the language model, where a native model allows none": (
+        sweep("nsp", 'sttm:{"layer":2}', model_args="pretrained=molmo"),
+        "STTM(...) acts inside the language model, which it cannot in molmo2: there visual tokens attend to one "
+        "another in both directions. Choose a method that acts before it",
+    ),
     "no checkpoint": (
         sweep("nsp", model_args="fps=1"),
         "llava_video needs pretrained=FOLDER_OR_NAME in --model_args",
@@ -132,6 +137,10 @@ MISTAKES = {
     "search: a method that native models cannot run": (
         choose("-m", "earlytom", checkpoint="native"),
         "EarlyTom(...) acts on frames or in the vision tower, which only ...",
+    ),
+    "search: evidence that native models lack": (
+        choose("-m", 'prumerge:{"importance":"class"}', checkpoint="native"),
+        "PruMerge(...) needs ...; this model offers ...",
     ),
     "search: typo in what to save": (
         choose("--save", "second"),
