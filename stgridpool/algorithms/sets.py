@@ -51,7 +51,11 @@ class Sets:
         """Gather the tokens of each frame (`scope` "frame") or of the whole video ("video")."""
         if scope == "video":
             return cls.of(torch.zeros_like(tokens.cells()), torch.tensor([len(tokens)]))
-        return cls.of(tokens.frames(), tokens.frame_sizes())
+        sizes = tokens.frame_sizes()
+        if tokens.cell is not None:
+            return cls.of(tokens.frames(), sizes)
+        index = tokens.cells().view(len(sizes), -1)  # frame after frame: nothing to sort
+        return cls(index, torch.ones_like(index, dtype=torch.bool), sizes)
 
     def tokens_at(self, places: Tensor, counts: Tensor) -> Tensor:
         """Return the tokens at the first places named for each set, set after set: (sum of counts,) int64.

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.blocks_of_rows import on_cpu, rows_at_a_time
+from stgridpool.algorithms.blocks_of_rows import on_cpu
 from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
 from stgridpool.video_tokens import VideoTokens
@@ -32,6 +32,10 @@ _CANCELS = 0.01
 """Share of a channel's mean square under which its variance is not computed as that minus the squared mean."""
 _ENTRIES_ON_CPU, _ENTRIES_ON_GPU = 3 << 18, 1 << 25
 """Most features of a block, as far as one token or one frame allows: what a core's cache holds, or keeps a GPU busy."""
+_FRAMES_ON_CPU = 4
+"""Frames of a block: its products are one per frame, and those of different frames run on different cores."""
+_TILE = 16
+"""Rows that a matrix product on a CPU computes in one way; fewer differ in the last bit."""
 
 
 class Typicality(NamedTuple):
@@ -62,23 +66,22 @@ def typicality(tokens: VideoTokens) -> Typicality:
         variance = _variances(frames)
     chosen = torch.zeros_like(variance)  # (D,)
     chosen[variance.argsort(stable=True)[: max(1, len(variance) // 2)]] = 1
-    inverse, sums = [], torch.zeros_like(chosen).repeat(len(frames.sizes), 1)  # (T, D)
-    for block, part, _ in frames.blocks():
-        cut = torch.mul(block, chosen, out=frames.space[: len(block), : block.shape[1]])
+    chosen = to_device(chosen, frames.space.device)
+    scale, sums = frames.zeros(1, frames.longest), frames.zeros(1, len(chosen))
+    for block, part, places in frames.blocks():
+        cut = torch.mul(block, chosen, out=frames.space_for(block))
         lengths = torch.linalg.vector_norm(cut, dim=2)  # (t, r)
-        inverse.append(lengths.reciprocal_().nan_to_num_(0, 0, 0))
-        sums[part] += (inverse[-1][:, None] @ cut)[:, 0]
-    frame_mean = sums / frames.sizes.clamp_min(1)[:, None]
-    video_mean = sums.sum(0) / frames.sizes.sum()
-    of_video, of_frame = [], []
-    for block, part, _ in frames.blocks():
-        of_video.append(block @ video_mean)  # (t, r)
-        of_frame.append((block @ frame_mean[part, :, None])[:, :, 0])
-    products = torch.stack([frames.joined(of_video), frames.joined(of_frame)], dim=2)
-    scale = frames.joined(inverse)[:, :, None]
-    squares = torch.stack([video_mean.square().sum().expand(len(frame_mean)), frame_mean.square().sum(1)], dim=1)
-    distances = (scale > 0) + squares[:, None] - 2 * products * scale  # squared, (T, R, 2)
-    both = frames.of_each_token(_kernels(distances))  # (N, 2)
+        scale[part, 0, places] = lengths.reciprocal_().nan_to_num_(0, 0, 0)
+        sums[part] += scale[part, :, places] @ cut
+    frame_mean = sums / frames.sizes.clamp_min(1)[:, None, None]  # (T, 1, D)
+    video_mean = (sums.sum(0) / frames.sizes.sum())[None]  # (1, 1, D)
+    products = frames.zeros(2, frames.longest)
+    for block, part, places in frames.blocks():
+        means = torch.cat([video_mean.expand(len(block), 1, -1), frame_mean[part]], dim=1)  # (t, 2, D)
+        products[part, :, places] = (means @ frames.tiles(block).transpose(1, 2))[:, :, : block.shape[1]]
+    squares = [mean.square().sum(2).expand(len(sums), 1) for mean in (video_mean, frame_mean)]
+    distances = (scale > 0) + torch.stack(squares, dim=1) - 2 * products * scale  # squared, (T, 2, R)
+    both = frames.of_each_token(_kernels(distances).transpose(1, 2))  # (N, 2)
     return Typicality(both[:, 0], both[:, 1], chosen.bool())
 
 
@@ -108,7 +111,7 @@ class _Frames:
         sets: Which tokens belong to each frame; None if they fill the lattice.
         sizes: (T,) int64.
         space: (t, r, D), a block of float32 to compute in: fresh memory costs more than the arithmetic. On the CPU a
-            block is part of a frame, on a GPU it is several.
+            block is part of a few frames, on a GPU it is several whole ones.
         copied: Another one for features that are not float32, or not as they are; None if there is no need.
         scale: What the features are divided by.
     """
@@ -125,14 +128,17 @@ class _Frames:
         features, (frames, height, width) = tokens.features, tokens.shape
         sets = None if tokens.cell is None else Sets.within(tokens, "frame")
         longest = int(sets.sizes.max()) if sets else height * width
-        step = 1 if on_cpu(features) else max(1, _ENTRIES_ON_GPU // (longest * features.shape[1]))
-        parts = -(-longest * features.shape[1] // _ENTRIES_ON_CPU) if on_cpu(features) else 1
-        size = min(step, frames), -(-longest // parts), features.shape[1]
+        step = _FRAMES_ON_CPU if on_cpu(features) else max(1, _ENTRIES_ON_GPU // (longest * features.shape[1]))
+        step, rows = min(step, frames), longest
+        if on_cpu(features):
+            tiles = min(_ENTRIES_ON_CPU // (step * features.shape[1] * _TILE), -(-longest // _TILE))
+            rows = max(1, tiles) * _TILE
+        size = step, rows, features.shape[1]
         space = features.new_empty(size, dtype=torch.float32)
         sizes = torch.full((frames,), longest) if sets is None else sets.sizes
-        rows = features if sets else features.view(frames, longest, -1)
+        table = features if sets else features.view(frames, longest, -1)
         copied = torch.empty_like(space) if sets or features.dtype != torch.float32 else None
-        return cls(rows, sets, to_device(sizes, features.device), space, copied)
+        return cls(table, sets, to_device(sizes, features.device), space, copied)
 
     def scaled(self) -> _Frames:
         """Return the same tokens brought to magnitudes of at most 1."""
@@ -169,9 +175,25 @@ class _Frames:
         """Return R, the tokens of the largest frame."""
         return self.features.shape[1] if self.sets is None else self.sets.index.shape[1]
 
-    def joined(self, found: list[Tensor]) -> Tensor:
-        """Join what was found for each block (t, r) to (T, R): blocks are parts of one frame, or several whole ones."""
-        return torch.cat([block.flatten() for block in found]).view(len(self.sizes), -1)
+    def zeros(self, *shape: int) -> Tensor:
+        """Return zeros (T, *shape), into which to write what is found for each frame."""
+        return torch.zeros(len(self.sizes), *shape, device=self.space.device)
+
+    def space_for(self, block: Tensor) -> Tensor:
+        """Return as much of `space` as `block` is large."""
+        return self.space[: block.shape[0], : block.shape[1]]
+
+    def tiles(self, block: Tensor) -> Tensor:
+        """Return the rows of `block`, and any others after them to whole tiles, so that equal rows get equal products.
+
+        Which of equal tokens is kept would otherwise depend on where blocks end.
+        """
+        count = block.shape[1]
+        if not on_cpu(block) or count % _TILE == 0:
+            return block
+        rows = self.space[: len(block), : -(-count // _TILE) * _TILE]
+        rows[:, :count] = block
+        return rows
 
     def of_each_token(self, values: Tensor) -> Tensor:
         """Return the rows (N, d) of values (T, R, d) in the order of the tokens."""
@@ -183,18 +205,15 @@ class _Frames:
 
 
 def _variances(frames: _Frames) -> Tensor:
-    """Return the variance (D,) of each channel over the video."""
-    sums: list[Tensor] = []
-    squares = frames.space.new_zeros(0)
-    for block, _, _ in frames.blocks():
-        for rows in block.flatten(0, 1).split(rows_at_a_time(block)):
-            if not sums:
-                squares, ones = torch.zeros_like(rows), torch.ones_like(rows[:, 0])
-            sums.append(ones[: len(rows)] @ rows)
-            squares[: len(rows)].addcmul_(rows, rows)  # over blocks: to sum the squares of each would read them again
-    count = frames.sizes.sum()
-    mean_square = squares.sum(0).double() / count
-    variance = mean_square - (torch.stack(sums).sum(0).double() / count).square()
+    """Return the variance (D,) of each channel over the video, on the CPU."""
+    sums, squares = frames.zeros(1, frames.space.shape[2]), frames.space.zero_()
+    ones = torch.ones_like(squares[:, None, :, 0])  # (t, 1, r)
+    for block, part, _ in frames.blocks():
+        sums[part] += ones[: len(block), :, : block.shape[1]] @ block
+        frames.space_for(block).addcmul_(block, block)  # over blocks: to sum the squares of each would read them again
+    moments = torch.stack([sums.sum((0, 1)), squares.sum((0, 1))]).cpu().double()
+    mean, mean_square = (moments / int(frames.sizes.sum())).unbind()
+    variance = mean_square - mean.square()
     inaccurate = (variance < _CANCELS * mean_square).nonzero().flatten()
     if len(inaccurate):
         variance[inaccurate] = _accurate_variances(frames, inaccurate)
@@ -203,18 +222,23 @@ def _variances(frames: _Frames) -> Tensor:
 
 def _accurate_variances(frames: _Frames, channels: Tensor) -> Tensor:
     """Return the variances of some channels in float64: they do not depend on the origin, here the first token."""
+    device = torch.device("cpu") if frames.space.device.type == "mps" else frames.space.device  # MPS has no float64
+    channels, sizes = to_device(channels, frames.space.device), frames.sizes.to(device)
     origin, sums, squares = None, [], []
     for block, part, places in frames.blocks():
-        few = block[:, :, channels].double()
+        few = block[:, :, channels].to(device).double()
         origin = few[0, 0].clone() if origin is None else origin
-        number = torch.arange(places.start, places.start + block.shape[1], device=block.device)
-        few = (few - origin) * (number < frames.sizes[part, None])[:, :, None]
+        number = torch.arange(places.start, places.start + block.shape[1], device=device)
+        few = (few - origin) * (number < sizes[part, None])[:, :, None]
         sums.append(few.sum((0, 1)))
         squares.append(few.square_().sum((0, 1)))
-    count = frames.sizes.sum()
-    return (torch.stack(squares).sum(0) - torch.stack(sums).sum(0).square() / count) / count
+    count = sizes.sum()
+    return ((torch.stack(squares).sum(0) - torch.stack(sums).sum(0).square() / count) / count).cpu()
 
 
 def _kernels(squared_distance: Tensor) -> Tensor:
-    """Return the sum of the kernels of all widths."""
-    return torch.stack([(-squared_distance / (2 * width)).exp() for width in WIDTHS]).sum(0)
+    """Return the sum of the kernels of all widths, in one order for every element."""
+    total = torch.zeros_like(squared_distance)
+    for width in WIDTHS:
+        total += (-squared_distance / (2 * width)).exp()
+    return total

@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stgridpool.algorithms.sets import Sets
 from stgridpool.algorithms.typicality import frame_scales, typicality
 from stgridpool.budget import share_out
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice
 from stgridpool.plan import Plan, Shape
 from stgridpool.pruning_rate import RateBudgeted
-from stgridpool.scorer import highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
 
@@ -67,7 +67,9 @@ class VidCom2(RateBudgeted):
             quota = share_out(count, share * sizes, sizes)
         else:
             quota = (share * sizes).round().long().clamp_min(1).minimum(sizes)
-        kept = highest_per_group(-typical, tokens.frames(), quota)
+        sets = Sets.within(tokens, "frame")
+        by_typicality = typical[sets.index].masked_fill(~sets.is_there, torch.inf).argsort(dim=1, stable=True)
+        kept = sets.tokens_at(by_typicality, quota).sort().values
         if self.preset == "vllm":
             kept = _reconciled(kept, typical, count)
         return Plan.keep(kept, len(tokens))

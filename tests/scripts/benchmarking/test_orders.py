@@ -88,11 +88,11 @@ def test_work_grows_as_stated(name, orders, benchmarking):
 
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_nothing_loops_over_tokens(name, orders):
-    """Four times the tokens in a frame take as many calls, unless the algorithm itself goes step by step."""
+    """Four times the tokens in a frame take no more calls, unless the algorithm itself goes step by step."""
     if name in orders and orders[name].loops_over:
         pytest.skip(f"{name} loops over {orders[name].loops_over}")
     once, larger = (counted(name, shape, 16)[0] for shape in ((8, 6, 6), (8, 12, 12)))
-    assert larger == once
+    assert larger <= once
 
 
 def test_methods_that_only_read_features_do_so_a_few_times(orders):

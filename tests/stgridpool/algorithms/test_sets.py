@@ -21,6 +21,13 @@ def test_frames_and_videos():
     assert Sets.within(tokens, "video").index.tolist() == [[0, 1, 2]]
 
 
+def test_frames_that_are_full():
+    sets = Sets.within(VideoTokens(torch.zeros(6, 1), (3, 1, 2)), "frame")
+    assert sets.index.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert sets.is_there.all()
+    assert sets.sizes.tolist() == [2, 2, 2]
+
+
 def test_sums_over_members_come_in_the_order_of_their_places():
     """Tokens 0 and 2 are one set, 1 the other; of the second set's sums there is only the first."""
     sets = Sets.of(torch.tensor([0, 1, 0]), torch.tensor([2, 1]))

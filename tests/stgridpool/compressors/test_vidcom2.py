@@ -143,15 +143,30 @@ def test_frames_of_different_sizes_equal_frames_alone():
     assert VidCom2(retention=1.0).plan(tokens, {}).kept().tolist() == list(range(11))
 
 
-@pytest.mark.parametrize("cell", [None, torch.arange(24).roll(5)[:19]])
+@pytest.mark.parametrize("cell", [None, torch.arange(240).roll(5)[:199]])
 def test_frames_of_many_blocks_equal_those_of_one(cell, monkeypatch):
-    """Six tokens of a frame in blocks of four, so that the last is smaller."""
-    features = torch.randn(24 if cell is None else len(cell), 10, generator=torch.Generator().manual_seed(0))
-    tokens = VideoTokens(features, (4, 2, 3), cell)
+    """Forty tokens of a frame in blocks of 16, so that the last is smaller, and six frames four at a time."""
+    features = torch.randn(240 if cell is None else len(cell), 10, generator=torch.Generator().manual_seed(0))
+    tokens = VideoTokens(features, (6, 5, 8), cell)
     whole = typicality(tokens)
-    monkeypatch.setattr(typicality_module, "_ENTRIES_ON_CPU", 40)
+    monkeypatch.setattr(typicality_module, "_ENTRIES_ON_CPU", 640)
     for one, other in zip(whole, typicality(tokens), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_equal_tokens_the_first_are_kept(dtype):
+    """Frames of 7x7 equal tokens: matrix products compute the last rows otherwise, unless there are whole tiles."""
+    frame = torch.randn(5, 1, 1, 1152, generator=torch.Generator().manual_seed(1))
+    maps = frame.expand(5, 7, 7, 1152).to(dtype)
+    tokens = VideoTokens.of(maps)
+    found = typicality(tokens)
+    for measure in (found.of_video, found.of_frame):
+        assert [len(of_one.unique()) for of_one in measure.view(5, 49)] == [1] * 5
+    kept = VidCom2(retention=0.5)(maps).plan.kept()
+    for number in range(5):
+        of_one = kept[kept // 49 == number]
+        assert of_one.tolist() == list(range(49 * number, 49 * number + len(of_one)))
 
 
 @pytest.mark.parametrize("cell", [None, torch.arange(60).roll(7)[:43]])
