@@ -64,10 +64,11 @@ def time_methods(cases: list[Case], tokens: torch.Tensor, dtype: str, timing: Ti
     fast = [case for case in cases if firsts[case.name].ms <= 1000 * timing.patience_s]
     firsts |= {case.name: _first_call(case, tokens, timing.clock) for case in fast}  # now with what is kept in caches
     target = torch.empty_like(tokens)
-    calls: list[Callable[[], object]] = [partial(target.copy_, tokens), partial(build_compressor("average"), tokens)]
-    calls += [partial(case.compressor, tokens) for case in fast]
-    copy_ms, average_ms, *found = best_ms(calls, timing.rounds, tokens.device, timing.clock)
-    best = {case.name: ms for case, ms in zip(fast, found, strict=True)}
+    timed = {case.name: case.compressor for case in fast}
+    timed.setdefault("average", build_compressor("average"))
+    calls = [partial(target.copy_, tokens), *(partial(call, tokens) for call in timed.values())]
+    copy_ms, *found = best_ms(calls, timing.rounds, tokens.device, timing.clock)
+    best = dict(zip(timed, found, strict=True))
     rows: list[Row] = []
     for case in cases:
         first = firsts[case.name]
@@ -83,7 +84,7 @@ def time_methods(cases: list[Case], tokens: torch.Tensor, dtype: str, timing: Ti
                 "ms": round(ms, 3),
                 "calls": timing.rounds if case.name in best else 1,
                 "reads": READS.get(case.name),
-                "ratio_to_average": round(ms / (average_ms if case.name != "average" else ms), 3),
+                "ratio_to_average": round(ms / best["average"], 3),
                 "bytes_moved": first.moved,
                 "copy_bandwidth_share": round((first.moved / ms) / (2 * size / copy_ms), 3),
                 "extra_memory_share": None if first.extra is None else round(first.extra / size, 3),

@@ -5,6 +5,8 @@ import argparse
 import pytest
 import torch
 
+from stgridpool import build_compressor
+
 
 @pytest.mark.parametrize("fits", [True, False])
 def test_a_decoder_layer_that_does_not_fit_has_no_ratio(fits, benchmarking, monkeypatch, capsys):
@@ -72,3 +74,20 @@ def test_time_and_memory_of_the_next_grid_follow_from_the_order_of_the_work(benc
     for method, times in (("average", 4), ("tome", 4), ("divprune", 16)):
         assert reason(method, 1, share * 0.4 / times) == []
         assert reason(method, 1, share * 0.6 / times)[0].startswith("would need about ")
+
+
+def test_ratios_are_to_the_time_in_the_row_of_average(benchmarking, monkeypatch):
+    """`average` is timed once, whether or not it is among the methods."""
+    rows, tokens = benchmarking("pooling_rows"), torch.randn(2, 4, 4, 8)
+    cases = [rows.Case(name, build_compressor(name)) for name in ("max", "average")]
+    timed = []
+
+    def best_ms(calls, *_):  # of copying, and then in the order of the calls
+        timed.append(len(calls))
+        return [1.0, 6.0, 2.0]
+
+    monkeypatch.setattr(rows, "best_ms", best_ms)
+    for number in (2, 1):
+        found = rows.time_methods(cases[:number], tokens, "float32", rows.Timing(1))
+        assert [(row["ms"], row["ratio_to_average"]) for row in found] == [(6.0, 3.0), (2.0, 1.0)][:number]
+    assert timed == [3, 3]
