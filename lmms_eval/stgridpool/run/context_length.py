@@ -50,8 +50,9 @@ def too_long(planner: Planner, method: Compressor, name: str, frames: int) -> To
     is_certain = left + (0 if planned.newlines_are_exact else planned.newlines) <= 0
     fails = "will fail" if is_certain else f"with more than {max(left, 0)} tokens of text may fail"
     return TooLong(
-        f"{planned.frames} frames make a prompt of about {planned.positions} tokens, and the checkpoint takes prompts "
-        f"of {planner.longest}: questions about long videos {fails}; use {_repairs(planner, method, name, planned)}",
+        f"{planned.frames} frames make a prompt of about {planned.positions} tokens ({planned.text_tokens} for text), "
+        f"and the checkpoint takes prompts of {planner.longest}: questions about long videos {fails}; "
+        f"use {_repairs(planner, method, name, planned)}",
         is_certain,
     )
 

@@ -200,14 +200,16 @@ MISTAKES = {
     # 64 frames of 7 x 7 patches, the newlines of 7 rows each and 64 tokens of text; 34 * (49 + 7) + 64 = 1968
     "too many frames": (
         words("max_frames_num=64", model="short", compressor="none"),
-        "64 frames make a prompt of about 3648 tokens, and the checkpoint takes prompts of 2000: questions about long "
+        "64 frames make a prompt of about 3648 tokens (64 for text), "
+        "and the checkpoint takes prompts of 2000: questions about long "
         "videos will fail; use compressor=bilinear, max_frames_num=34, a stronger method, or a longer context with "
         "max_length=3648",
     ),
     # 2 x 2 tokens of a frame and a newline: 2000 * 5 + 64; pooled to one token 2000 * 2 + 64; 806 * 5 + 64 = 4094
     "too many frames for NVILA": (
         words("max_frames_num=2000", model=str(NVILA), compressor="none"),
-        "2000 frames make a prompt of about 10064 tokens, and the checkpoint takes prompts of 4096: questions about "
+        "2000 frames make a prompt of about 10064 tokens (64 for text), "
+        "and the checkpoint takes prompts of 4096: questions about "
         "long videos will fail; use compressor=bilinear, max_frames_num=806, a stronger method, or a longer context "
         "with max_length=10064",
     ),

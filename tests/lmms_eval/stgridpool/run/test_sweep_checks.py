@@ -103,13 +103,15 @@ MISTAKES = {
     # 64 frames of 7 x 7 patches, the newlines of 7 rows each and 64 tokens of text
     "too many frames for one of the compressors": (
         sweep("bilinear", "none", model_args="pretrained=short,max_frames_num=64"),
-        "none: 64 frames make a prompt of about 3648 tokens, and the checkpoint takes prompts of 2000: questions about "
+        "none: 64 frames make a prompt of about 3648 tokens (64 for text), "
+        "and the checkpoint takes prompts of 2000: questions about "
         "long videos will fail; use compressor=bilinear, max_frames_num=34, ...",
     ),
     # 100 frames of 4 x 4 tokens and 4 newlines are 2000; 96 * 20 + 64 = 1984
     "too many frames for the checkpoint as it is": (
         sweep("nsp", "--uncompressed", model_args="pretrained=short,max_frames_num=100"),
-        "uncompressed: 100 frames make a prompt of about 2064 tokens, and the checkpoint takes prompts of 2000: "
+        "uncompressed: 100 frames make a prompt of about 2064 tokens (64 for text), "
+        "and the checkpoint takes prompts of 2000: "
         "questions about long videos will fail; use max_frames_num=96, ...",
     ),
     "one model on several processes": (
