@@ -6,6 +6,7 @@ Letters: K pairs of sets, M sources and C targets in each; N tokens, D width.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -85,7 +86,8 @@ def _gather_segment(values: Tensor, starts: list[int], keep: float) -> tuple[Ten
         here = slice(starts[offset], starts[offset + 1])
         spread = _spread(values[here], current, offset)  # (n, K)
         confidence = spread.amax(1)
-        is_usual = confidence >= confidence.quantile(keep)
+        rank = math.ceil(Fraction(keep).limit_denominator(10**9) * (len(confidence) - 1))
+        is_usual = confidence >= confidence.sort().values[rank]  # as `quantile` in exact arithmetic
         stays.append(torch.arange(here.start, here.stop, device=values.device)[~is_usual])
         taken = spread * is_usual[:, None]
         factors[:, here.start - begin : here.stop - begin] = taken.T

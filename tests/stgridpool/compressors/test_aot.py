@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from stgridpool import AOT
+from stgridpool.algorithms.transport import gather_over_time
 from stgridpool.evidence import AttentionReceived
+from stgridpool.plan import Plan
 
 NEEDS = (AttentionReceived(-21), AttentionReceived(-2))
 
@@ -62,6 +64,28 @@ def test_newline_tokens_change_nothing_in_the_frames(original):
         expected = original[2][f"{case}.{variant['tag']}.out_fp"]
         assert float((prints[:, None] - expected).abs().amax(2).amin(1).max()) < 2e-3
     assert variants
+
+
+def test_newline_tokens_are_gathered_over_time_like_others(original):
+    """The original appends a newline token to each row of 13; they are kept, and gathered with the frames' tokens."""
+    variants = [one for one in original[0] if one["newline_grid"] and one["keep_ratio"] is not None]
+    for variant in variants:
+        case, name = variant["case"], f"{variant['case']}.{variant['tag']}"
+        tokens = original[1][f"{case}.x"].float().unflatten(1, (27, 27))
+        attention = (original[1][f"{case}.attn_{layer}"].flatten() for layer in ("shallow", "deep"))
+        method = AOT(variant["visual_token_num"], variant["global_ratio"], variant["pool"], keep=None)
+        values, plan = method(tokens, dict(zip(NEEDS, attention, strict=True)))
+        frame, place = plan.anchor // 27**2, plan.anchor % 27**2  # the first of the 2x2 patches of a pooled token
+        cell = frame * 13 * 14 + place // 27 // 2 * 14 + place % 27 // 2
+        ends = torch.arange(variant["T"] * 13) * 14 + 13
+        values = torch.cat([values, original[1][f"{case}.newline"].float().expand(len(ends), -1)])
+        order = torch.cat([cell, ends]).argsort()
+        sizes = (torch.cat([cell, ends]) // (13 * 14)).bincount().tolist()
+        assert sizes == variant["anchors_per_frame"], name
+        rows, _ = gather_over_time(values[order], sizes, variant["segments"], variant["keep_ratio"])
+        out = Plan(rows, len(values), torch.zeros(len(rows), dtype=torch.int64)).apply(values[order])
+        torch.testing.assert_close(out, original[2][f"{name}.features"].float(), atol=2e-4, rtol=0)
+    assert len(variants) == 2
 
 
 def test_anchors_by_hand():
