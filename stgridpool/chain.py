@@ -67,7 +67,8 @@ class Chain(Compressor):
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Chain:
         """Share one budget among the methods, see `stgridpool.chain_budget` and `Compressor.at_retention`."""
-        return Chain(under_one_budget(self.for_depth(reference.num_layers).methods, share, of, reference))
+        methods = tuple(method.for_depth(reference.num_layers) for method in self.methods)
+        return Chain(under_one_budget(methods, share, of, reference))
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Combine the plans of all methods, each for the output of the one before."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from stgridpool.compressor import Compressor
+from stgridpool.compressor import Compressor, Step
 from stgridpool.equal_budget import Reference
 
 RELEASED_DEPTH = 28
 """Layers of the models that the released codes of these methods are for."""
+
+MEANS = ("layer_average", "kv_read")
+"""Definitions of retention that are a mean over all layers."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,27 @@ class OverLayers(Compressor):
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
         """Set `layer_average`; see `Compressor.at_retention`."""
-        if of in ("layer_average", "kv_read"):
+        if of in MEANS:
             return replace(self, layer_average=share)
         return super().at_retention(share, of, reference)
 
-    def for_depth(self, num_layers: int) -> Self:
-        """Set `depth`.
+    @abstractmethod
+    def acting(self) -> tuple[Step, ...]:
+        """Return the steps, whatever the mean allows."""
+
+    @abstractmethod
+    def check_average(self) -> None:
+        """Check that the mean is enough for the steps.
 
         Raises:
-            ValueError: If the steps do not fit that depth, or need more tokens than the mean allows.
+            ValueError: If layers that hold everything alone exceed it.
         """
-        method = replace(self, depth=num_layers)
-        method.steps()
-        return method
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the steps before decoder layers; see `check_average`, which may refuse."""
+        self.check_average()
+        return self.acting()
+
+    def for_depth(self, num_layers: int) -> Self:
+        """Set `depth`; only `steps` judges whether the mean is enough for it, since another may still be asked for."""
+        return replace(self, depth=num_layers)

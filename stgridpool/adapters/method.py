@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stgridpool.adapters.adapter import Adapter
@@ -17,6 +17,7 @@ from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.equal_budget import Reference, meet
 from stgridpool.evidence import Need, Question, check_offered
+from stgridpool.layer_average import MEANS, OverLayers
 from stgridpool.options import choice, fraction
 from stgridpool.retention import DEFINITIONS
 
@@ -79,6 +80,8 @@ class Method:
             raise TypeError(f"compressor must be a Compressor, a name or None, got {type(compressor).__name__}")
         if isinstance(compressor, NoCompression):
             compressor = None
+        if isinstance(compressor, OverLayers) and retention is not None and of in MEANS:
+            compressor = replace(compressor, layer_average=retention)  # its default may be too little for the model
         if compressor is not None:
             compressor = compressor.for_depth(len(model.get_decoder().layers))
             check_needs(adapter, model, compressor)

@@ -108,19 +108,22 @@ class FrameFusion(OverLayers):
         choice("positions", self.positions, POSITIONS)
         whole_number("depth", self.depth, 1, 1000)
 
-    def steps(self) -> tuple[Step, ...]:
-        """One before each layer that may merge, and of the one that cuts.
+    def check_average(self) -> None:
+        """Check that the mean allows for one layer of all tokens.
 
         Raises:
-            ValueError: If one layer alone may hold more than the mean allows.
+            ValueError: If one layer alone may hold more.
         """
-        total = self.layer_average * self.depth
-        if total <= 1:
+        if self.layer_average * self.depth <= 1:
             raise ValueError(
                 f"layer_average must be above 1/{self.depth} for {self.depth} layers, since nothing may be cut before "
                 f"the first has run, got {self.layer_average}"
             )
-        last = min(self.merging_layers, math.ceil(total) - 1)
+
+    def acting(self) -> tuple[Step, ...]:
+        """One before each layer that may merge, and of the one that cuts."""
+        total = self.layer_average * self.depth
+        last = max(0, min(self.merging_layers, math.ceil(total) - 1))
         options = (total, self.depth, self.threshold, self.least_merged)
         layers = [FrameFusionLayer(layer, layer < last, *options) for layer in range(last + 1)]
         return tuple(Step(layer, layer.layer, self.positions) for layer in layers)

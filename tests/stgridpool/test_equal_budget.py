@@ -50,6 +50,16 @@ def test_fastv_by_every_definition():
         meet(FastV(), 0.05, "layer_average", OWN)
 
 
+def test_a_chain_judges_only_the_mean_that_is_asked_for():
+    """Of four layers, two hold everything: a mean of 0.3, the default, is not possible; 0.6 is."""
+    shallow = Reference(Average(kernel_size=2), (28, 28), 4)
+    chain = meet(build_compressor("visionzip+st_simdiff"), 0.6, "layer_average", shallow)
+    assert [getattr(method, "layer_average", None) for method in chain.methods] == [None, 0.6]
+    assert chain.methods[0].retention == 1
+    with pytest.raises(ValueError, match=r"layer_average must be above 2/4.* got 0\.3"):
+        meet(build_compressor("visionzip+st_simdiff"), 0.2, "layer_average", shallow)
+
+
 def test_windows_come_as_near_as_whole_sizes_allow():
     assert meet(build_compressor("nsp"), 0.25, "entering_llm", OWN).kernel_size == (4, 4)
     assert meet(build_compressor("st_gridpool"), 0.5, "entering_llm", OWN).kernel_size in ((2, 4), (4, 2))

@@ -88,17 +88,20 @@ class STSimDiff(OverLayers):
         choice("positions", self.positions, POSITIONS)
         whole_number("depth", self.depth, 1, 1000)
 
-    def steps(self) -> tuple[Step, ...]:
-        """One before the first layer, and one before `layer`.
+    def check_average(self) -> None:
+        """Check that the mean allows for as many layers of all tokens as there are before `layer`.
 
         Raises:
-            ValueError: If the layers before `layer` alone may hold more than the mean allows.
+            ValueError: If these alone may hold more.
         """
         if self.layer_average * self.depth <= self.layer:
             raise ValueError(
                 f"layer_average must be above {self.layer}/{self.depth}, since nothing may go before layer "
                 f"{self.layer} of {self.depth}, got {self.layer_average}: ask for more or choose an earlier layer"
             )
+
+    def acting(self) -> tuple[Step, ...]:
+        """One before the first layer, and one before `layer`."""
         return (
             Step(STSimDiffGraph(self), 0, self.positions),
             Step(STSimDiffCut(self), self.layer, self.positions),

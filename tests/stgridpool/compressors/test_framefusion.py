@@ -115,7 +115,7 @@ def test_steps_follow_the_depth():
     assert FrameFusion().needs == {QueryAttention(layer) for layer in range(4)}
     assert FrameFusion().query_aware
     with pytest.raises(ValueError, match=r"layer_average must be above 1/3 for 3 layers, .* got 0\.3"):
-        FrameFusion().for_depth(3)
+        FrameFusion().for_depth(3).steps()
 
 
 @torch.inference_mode()

@@ -174,7 +174,7 @@ def test_where_it_acts():
     assert STSimDiff().needs == {QueryAttention(1)}
     assert STSimDiff().query_aware
     with pytest.raises(ValueError, match=r"layer_average must be above 2/4, .* got 0\.3"):
-        STSimDiff().for_depth(4)
+        STSimDiff().for_depth(4).steps()
 
 
 def test_neighbours_of_frames_of_many_blocks():
