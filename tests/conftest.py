@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 _LONGEST_FILE = 1800  # s, also on a busy machine
 _HANGING = pytest.StashKey()  # where to print, and the files begun
+_LOGGING = pytest.StashKey()  # pytest's plugin that captures log records
 
 gc.disable()  # until the tests are collected
 
@@ -65,10 +66,12 @@ def pytest_collection_finish(session):
     """Spare each test what costs more than most tests do.
 
     Garbage is collected among what tests make, never among the tests and what they import. In each phase of each test,
-    pytest attaches two handlers to every logger that does not propagate: torch has 60 of those.
+    pytest looks through thousands of loggers twice and attaches handlers to those that do not propagate: torch has 60.
     """
     gc.freeze()
     gc.enable()
+    if hasattr(session.config, "workerinput"):
+        session.config.stash[_LOGGING] = session.config.pluginmanager.unregister(name="logging-plugin")
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith("torch.") and isinstance(logger, logging.Logger):
             logger.propagate = True
@@ -108,6 +111,23 @@ def _nothing_drawn_for_outlines():
 
 def _unless_meta(draw):
     return lambda tensor, *args, **kwargs: tensor if tensor.is_meta else draw(tensor, *args, **kwargs)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Let processes that share the tests capture log records only in those that read them.
+
+    The warnings of others are in their captured standard error.
+    """
+    plugin = item.config.stash.get(_LOGGING, None)
+    if plugin is None or "caplog" not in item.fixturenames:
+        return (yield)
+    plugins = item.config.pluginmanager
+    plugins.register(plugin, "logging-plugin")
+    try:
+        return (yield)
+    finally:
+        plugins.unregister(plugin)
 
 
 @pytest.fixture(autouse=True)
