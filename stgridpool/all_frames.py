@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from stgridpool.budget import warn_of_large_budget
 from stgridpool.compressor import Compressor, EncoderLayer, Step
 from stgridpool.evidence import Evidence, Need
 from stgridpool.frame_evidence import AllFramesLattice, FrameSources
@@ -44,6 +45,8 @@ class AllFrames(Compressor):
         count = None if inner is None else inner.budget.count((frames, height, width), total)
         if count is None:
             return self.method.plan(tokens, known)
+        if count > len(tokens):
+            warn_of_large_budget(repr(self.method))
         return with_budget(self.method, tokens=min(count, len(tokens))).plan(tokens, known)
 
     def values(self, features: Tensor, shape: Shape, plan: Plan) -> Tensor:

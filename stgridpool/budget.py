@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from stgridpool.plan import Shape
 
 MOST_TOKENS = 1_000_000_000
 """Largest number of tokens that an option may name."""
+_LOGGER = logging.getLogger(__name__)
 _MOST_NAMED_FRAMES, _MOST_NAMED_RUNS = 64, 4
 
 
@@ -57,11 +60,22 @@ class Budget:
         total = math.prod(shape) if total is None else total
         if self.ratio is not None:
             return max(1, exact_part(self.ratio, total))
-        if self.tokens is not None:
-            return min(self.tokens, total)
-        if self.tokens_per_frame is not None:
-            return min(self.tokens_per_frame * shape[0], total)
-        return None
+        named = self.named(shape)
+        return None if named is None else min(named, total)
+
+    def named(self, shape: Shape) -> int | None:
+        """Return the number of tokens that the budget names for a lattice, however few there are; None for others."""
+        return self.tokens if self.tokens_per_frame is None else self.tokens_per_frame * shape[0]
+
+
+@cache
+def warn_of_large_budget(method: str) -> None:
+    """Log, once for each method, that it keeps everything because its budget is larger.
+
+    Args:
+        method: The method with its options.
+    """
+    _LOGGER.warning("%s keeps all tokens of a video: its budget is larger than what reaches it", method)
 
 
 def frames_where(is_met: Callable[[int], bool]) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.typicality import frame_scales, typicality
-from stgridpool.budget import Budget, share_equally, share_out
+from stgridpool.budget import Budget, share_equally, share_out, warn_of_large_budget
 from stgridpool.compressor import TOKENS, Compressor, Step
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, fraction
@@ -69,6 +69,8 @@ class Budgeted(Compressor):
     def count(self, tokens: VideoTokens) -> int:
         """Return how many of `tokens` to keep."""
         total = tokens.before[-self.counts_from] if self.counts_from else len(tokens)
+        if (self.budget.named(tokens.shape) or 0) > len(tokens):
+            warn_of_large_budget(repr(self))
         return self.budget.count(tokens.shape, total) or 1
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:

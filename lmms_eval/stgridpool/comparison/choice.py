@@ -9,6 +9,7 @@ from typing import Any
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool import Compressor, build_compressor
+from stgridpool.budget_remarks import budget_remarks
 from stgridpool.chain import Chain
 from stgridpool.compressors import COMPRESSORS
 from stgridpool.equal_budget import Reference, meet, planned_retention
@@ -115,14 +116,26 @@ def at_retentions(
         try:
             one = choice.at(retention, of, reference)
             left = planned_retention(one.build(), num_frames, reference)[of]
+            said = remarks_on(one, reference, num_frames)
         except ValueError as error:
             remarks.append(f"{choice.folder}@{retention:g}: left out: {error}")
             continue
         of_steps = len(one.build().steps())  # each rounds down by less than a token
         if left is not None and abs(left - retention) * reference.own_count(num_frames) >= of_steps:
             remarks.append(f"{one.folder}: leaves {100 * left:.1f} %: it comes in whole sizes, and this is the nearest")
+        remarks += said
         found.append(one)
     return found, remarks
+
+
+def remarks_on(choice: Choice, reference: Reference, num_frames: int) -> list[str]:
+    """Say where a compressor does not leave exactly its budget, see `budget_remarks`.
+
+    Raises:
+        ValueError: If the compressor cannot work in the model.
+    """
+    method = choice.build().for_depth(reference.num_layers)
+    return [f"{choice.folder}: {remark}" for remark in budget_remarks(method, num_frames, reference)]
 
 
 def _options(name: str, method: Compressor) -> dict[str, Any]:

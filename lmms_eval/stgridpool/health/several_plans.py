@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
+from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions, remarks_on
 from lmms_eval_stgridpool.health.planned import Planned
 from lmms_eval_stgridpool.health.planners import AnyPlanner
 
@@ -52,6 +52,8 @@ def plan_all(
             of_choice = found.setdefault(choice.folder, [])
             try:
                 of_choice.append(planner.plan(choice.build(), count))
+                video = planner.outline(count)
+                remarks += remarks_on(choice, video.reference, video.lattice_frames)
             except ValueError as error:
                 remarks.append(f"{choice.folder}, {count} frames: left out: {error}")
     plans = [(name, planned) for name, of_choice in found.items() for planned in of_choice]

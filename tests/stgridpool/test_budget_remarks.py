@@ -1,0 +1,73 @@
+"""Remarks on budgets that are not left exactly: by hand."""
+
+import pytest
+import torch
+
+from stgridpool import Average, build_compressor
+from stgridpool.budget_remarks import budget_remarks
+from stgridpool.equal_budget import Reference
+
+OWN = Reference(Average(kernel_size=2), (8, 8), 28)  # 16 tokens a frame
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("divprune", {"tokens": 64}, None),
+        ("divprune", {"tokens": 65}, "DivPrune keeps all 64 tokens that reach it: its budget, tokens=65, is larger"),
+        (
+            "visionzip+fastv",
+            {"visionzip": {"retention": 0.25}, "fastv": {"tokens": 20}},
+            "FastV keeps all 16 tokens that reach it: its budget, tokens=20, is larger",
+        ),
+        (
+            "random+divprune",
+            {"random": {"tokens": 20}, "divprune": {"tokens_per_frame": 6}},
+            "DivPrune keeps all 20 tokens that reach it: its budget, tokens_per_frame=6, is larger",
+        ),
+        ("random+divprune", {"random": {"tokens": 20}, "divprune": {"tokens_per_frame": 5}}, None),
+        (
+            "recycle",
+            {"method": "norm_topk", "options": {"tokens": 100}},
+            "Recycle keeps all 64 tokens that reach it: its budget, tokens=100, is larger",
+        ),
+        ("average", {"kernel_size": 4}, None),
+        ("sttm", {}, None),
+    ],
+)
+def test_a_budget_above_what_is_left(name, options, expected):
+    """Four frames of 8x8 patches."""
+    assert budget_remarks(build_compressor(name, **options), 4, OWN) == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "preset"),
+    [
+        ("vidcom2", "VidCom2", "released"),
+        ("fastvid", "FastVID", "released_onevision"),
+        ("flashvid", "FlashVID", "released"),
+        ("flashvid", "FlashVID", "released_attn_div"),
+        ("holitom", "HoliTom", "released"),
+        ("prunevid", "PruneVid", "released"),
+        ("earlytom", "EarlyTom", "released"),
+    ],
+)
+def test_presets_that_may_miss_a_budget(name, kind, preset):
+    method = build_compressor(name, preset=preset, retention=0.25)
+    said = (
+        f"preset={preset!r} of {kind} may miss its budget, retention=0.25: the video decides how many tokens it leaves"
+    )
+    assert budget_remarks(method, 4, OWN) == [said]
+    exact = "released" if name == "fastvid" else "corrected"
+    if name != "earlytom":  # where fewer frames are left, both
+        assert budget_remarks(build_compressor(name, preset=exact, retention=0.25), 4, OWN) == []
+
+
+def test_a_budget_above_what_is_left_is_a_warning_once(caplog):
+    method = build_compressor("random+stride", random={"tokens": 5}, stride={"tokens": 7, "temporal": None})
+    for frames in (2, 3):
+        assert len(method(torch.randn(frames, 4, 4, 3)).tokens) == 5
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "tokens=7" in record.message
+    assert record.message.endswith("keeps all tokens of a video: its budget is larger than what reaches it")
