@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stgridpool.algorithms.blocks_of_rows import on_cpu
+from stgridpool.algorithms.blocks_of_rows import on_cpu, rows_at_a_time
 from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
 from stgridpool.video_tokens import VideoTokens
@@ -77,8 +77,9 @@ def typicality(tokens: VideoTokens) -> Typicality:
     video_mean = (sums.sum(0) / frames.sizes.sum())[None]  # (1, 1, D)
     products = frames.zeros(2, frames.longest)
     for block, part, places in frames.blocks():
-        means = torch.cat([video_mean.expand(len(block), 1, -1), frame_mean[part]], dim=1)  # (t, 2, D)
-        products[part, :, places] = (means @ frames.tiles(block).transpose(1, 2))[:, :, : block.shape[1]]
+        rows = frames.tiles(block).transpose(1, 2)  # (t, D, r); both means at once would take longer
+        for row, mean in enumerate((video_mean.expand(len(block), 1, -1), frame_mean[part])):
+            products[part, row, places] = (mean @ rows)[:, 0, : block.shape[1]]
     squares = [mean.square().sum(2).expand(len(sums), 1) for mean in (video_mean, frame_mean)]
     distances = (scale > 0) + torch.stack(squares, dim=1) - 2 * products * scale  # squared, (T, 2, R)
     both = frames.of_each_token(_kernels(distances).transpose(1, 2))  # (N, 2)
@@ -210,7 +211,8 @@ def _variances(frames: _Frames) -> Tensor:
     ones = torch.ones_like(squares[:, None, :, 0])  # (t, 1, r)
     for block, part, _ in frames.blocks():
         sums[part] += ones[: len(block), :, : block.shape[1]] @ block
-        frames.space_for(block).addcmul_(block, block)  # over blocks: to sum the squares of each would read them again
+        for rows in block.split(max(1, rows_at_a_time(block) // len(block)), dim=1):
+            frames.space_for(rows).addcmul_(rows, rows)  # over blocks: to sum the squares of each would read them again
     moments = torch.stack([sums.sum((0, 1)), squares.sum((0, 1))]).cpu().double()
     mean, mean_square = (moments / int(frames.sizes.sum())).unbind()
     variance = mean_square - mean.square()
