@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.chain import Chain
-from stgridpool.compressor import Compressor, compress_tokens, is_frozen_dataclass
+from stgridpool.compressor import Compressor, EncoderLayer, compress_tokens, is_frozen_dataclass
 from stgridpool.contract.cases import SHAPES, clip, invented
 from stgridpool.plan import Plan, Shape
 from stgridpool.rows import Rows
@@ -43,6 +43,31 @@ def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
         assert all(torch.equal(value, evidence[need]) for need, value in invented(compressor, shape).items())
         if shape in DECIDED_TWICE:
             assert torch.equal(out, compressor(tokens, evidence).tokens), "it decides differently the second time"
+
+
+def test_a_count_it_does_not_plan_follows_from_the_tokens(compressor: Compressor) -> None:
+    """A method that plans no count leaves another number for other tokens or evidence, or at another budget.
+
+    What is the same for every video follows from the sizes, and could have been planned.
+    """
+    shape: Shape = (9, 7, 7)
+    options = {field.name for field in fields(compressor)} if is_dataclass(compressor) else set()
+    if isinstance(compressor, Chain) or not options & {"retention", "tokens", "tokens_per_frame"}:
+        pytest.skip("it has no budget of its own")
+    if compressor.planned_count(shape) is not None or not _sets_a_budget(compressor):
+        pytest.skip("it plans its count, or has no budget now")
+    if any(isinstance(step.place, EncoderLayer) for step in compressor.steps()):
+        pytest.skip(
+            "its budget counts frames that entered the vision tower, of which the video decides how many are left"
+        )
+    tokens, evidence = clip(shape), invented(compressor, shape)
+    videos = (tokens, tokens[:1].expand_as(tokens), tokens.abs().sqrt(), tokens.cumsum(0))
+    counts = {len(compressor(video, evidence).plan) for video in videos}
+    assert len(counts) > 1, f"it leaves {counts} of {math.prod(shape)} tokens, whatever these are: plan that count"
+
+
+def _sets_a_budget(compressor: Compressor) -> bool:
+    return any(getattr(compressor, name, None) is not None for name in ("retention", "tokens", "tokens_per_frame"))
 
 
 BUDGETS: tuple[tuple[Shape, dict[str, float], int], ...] = (
