@@ -78,7 +78,8 @@ class FrameFusion(OverLayers):
 
     Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. The code merges and cuts after the
     attention of a layer, here before the next one; it rounds the tokens kept to the nearest, not down; it assumes
-    28 layers whatever the model; and it merges in every layer where merging pays.
+    28 layers whatever the model; and it merges in every layer where merging pays. There is no released preset: the
+    golden numbers hold single mergings and cuts, not whole runs, and agree with ours but for that rounding.
 
     Attributes:
         layer_average: Mean retention over all layers of the language model, above ``1 / depth`` and at most 1.
