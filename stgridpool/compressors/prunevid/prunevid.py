@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from stgridpool.algorithms.density_peaks import nearest_peaks, peak_scores, peaks, scaled_distances
 from stgridpool.algorithms.segments import segment_of_frames
 from stgridpool.algorithms.static_places import most_alike_places, segment_means, spread_over_frames
-from stgridpool.budget import exact_part, share_out
+from stgridpool.budget import BudgetError, exact_part, share_out
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.prunevid.inner import PruneVidInner
 from stgridpool.compressors.prunevid.scenes import scene_lengths
@@ -83,7 +83,11 @@ class PruneVid(TwoHalves):
         return super().planned_front(shape, total) if self.preset == "corrected" else None
 
     def plan_front(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
-        """Find scenes and what is static in them, and merge both kinds of tokens."""
+        """Find scenes and what is static in them, and merge both kinds of tokens.
+
+        Raises:
+            BudgetError: If the released form would leave no token.
+        """
         del evidence
         maps, count = tokens.maps().flatten(1, 2), self.count(tokens)  # (T, N, D)
         means = torch.stack([frame.float().mean(0) for frame in maps])
@@ -104,7 +108,13 @@ class PruneVid(TwoHalves):
         if self.preset == "corrected":
             return share_out(count, sizes, sizes)
         ratio = count / num_tokens if self.retention is None else self.retention
-        return torch.tensor([size if size <= LARGEST_WHOLE else int(ratio * size) for size in sizes.tolist()])
+        quotas = [size if size <= LARGEST_WHOLE else int(ratio * size) for size in sizes.tolist()]
+        if not any(quotas):
+            raise BudgetError(
+                f"prunevid with preset='released' rounds each set of tokens down, so that a budget of {count} of "
+                f"{num_tokens} leaves none: ask for more or choose preset='corrected'"
+            )
+        return torch.tensor(quotas)
 
 
 def _similarity(maps: Tensor, lengths: Tensor) -> Tensor:

@@ -135,3 +135,10 @@ def test_where_it_acts_and_bad_options():
     ):
         with pytest.raises(ValueError, match=message):
             PruneVid(**options)
+
+
+def test_the_released_form_says_that_it_would_leave_nothing():
+    """One of 32 tokens: of no set of 16 is a whole token left."""
+    method = PruneVid(preset="released", tokens=1, inner_retention=1)
+    with pytest.raises(ValueError, match=r"a budget of 1 of 32 leaves none: ask for more or choose preset='corrected'"):
+        method(torch.randn(2, 4, 4, 8))
