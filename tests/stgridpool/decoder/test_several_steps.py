@@ -18,6 +18,7 @@ from stgridpool.video_tokens import VideoTokens
 pytestmark = pytest.mark.contract
 
 WIDTH, SHAPE, NUM_VISUAL, BEFORE, NUM_LAYERS = 32, (3, 4, 4), 48, 5, 5
+NUM_NEW = 3
 NONE = torch.empty(0, dtype=torch.long)
 AVERAGE = build_compressor("average")
 
@@ -98,7 +99,7 @@ def generate(model, prompts, steps, spans=None, **options):
     longest = max(map(len, prompts))
     embeds = torch.stack([torch.cat([prompt.new_ones(longest - len(prompt), WIDTH), prompt]) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    options = {"max_new_tokens": 4, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
+    options = {"max_new_tokens": NUM_NEW, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
     with torch.inference_mode(), steps.prompts(spans or [[span()]] * len(prompts)):
         return GenerationMixin.generate(model, **options)
 
@@ -192,7 +193,7 @@ def test_a_padded_batch_equals_single_prompts(model, name):
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_beams_of_a_padded_batch_equal_those_of_single_prompts(eager, name):
-    check_padded_batch(eager, name, num_beams=2, max_new_tokens=3)
+    check_padded_batch(eager, name, num_beams=2)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
@@ -229,7 +230,7 @@ def test_two_videos_a_prompt_without_one_and_newlines(model):
     left = torch.tensor([place for place in range(len(prompt)) if place not in gone])
     with torch.inference_mode():
         for row, plain in enumerate((prompt[left], text)):
-            alone = GenerationMixin.generate(model, inputs_embeds=plain[None], max_new_tokens=4, do_sample=False)
+            alone = GenerationMixin.generate(model, inputs_embeds=plain[None], max_new_tokens=NUM_NEW, do_sample=False)
             assert batch[row].tolist() == alone[0].tolist()
 
 
@@ -244,7 +245,7 @@ def test_a_shared_prefix_equals_whole_prompts(model, name):
         expected[layer:] = [int(kept.sum())] * (NUM_LAYERS - layer)
     assert session.layer_lengths() == expected
     assert expected[-1] < expected[1] < len(prefix)
-    options = {"do_sample": False, "max_new_tokens": 4}
+    options = {"do_sample": False, "max_new_tokens": NUM_NEW}
     whole = [generate(model, [torch.cat([prefix, suffix])], steps, **options)[0].tolist() for suffix in suffixes]
     assert session.generate(suffixes, **options).tolist() == whole
     assert [session.generate([suffix], **options)[0].tolist() for suffix in suffixes] == whole

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.contract
 WIDTH, GRID = 32, (3, 4, 4)
 NUM_VISUAL = 48
 BEFORE, AFTER = 5, 7
+NUM_NEW = 3
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def generate(model, prompts, steps=None, spans=None, **options):
     longest = max(map(len, prompts))
     embeds = torch.stack([torch.cat([prompt.new_ones(longest - len(prompt), WIDTH), prompt]) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    options = {"max_new_tokens": 4, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
+    options = {"max_new_tokens": NUM_NEW, "do_sample": False, "inputs_embeds": embeds, "attention_mask": mask} | options
     with torch.inference_mode():
         if steps is None:
             return GenerationMixin.generate(model, **options)
@@ -106,7 +107,7 @@ def test_prompt_and_answer_equal_the_layers_called_by_hand(model, compressor, la
     lengths = [find_cache((), output).get_seq_length(index) for index in range(4)]
     removed = NUM_VISUAL - len(compressor(prompt[BEFORE : BEFORE + NUM_VISUAL].view(*GRID, WIDTH)).plan)
     if layer == 0 or compressor == build_compressor("average"):  # the count does not depend on deeper hidden states
-        full = len(prompt) + 3
+        full = len(prompt) + NUM_NEW - 1
         assert lengths == [full] * layer + [full - removed] * (4 - layer)
 
 
@@ -145,7 +146,7 @@ def test_keeping_everything_changes_no_logit(model, positions):
         assert torch.equal(torch.cat(output.logits), torch.cat(plain.logits))
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 2, "max_new_tokens": 3}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}], ids=str)
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("layer", [0, 2])
 def test_a_padded_batch_equals_single_prompts(model, layer, positions, options):
