@@ -28,3 +28,24 @@ def highest_threshold(
         fits = count(middle) <= budget
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
     return low
+
+
+def counted_once(count: Callable[[Tensor], Tensor], *passing: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return `count`, which then counts only once at all thresholds that the same similarities pass.
+
+    The thresholds of a search soon lie between two similarities. Waits for the device.
+
+    Args:
+        count: See `highest_threshold`.
+        passing: Functions of a threshold that return how many similarities pass it, () int64. As the similarities do
+            not change, equally many are the same ones.
+    """
+    known: dict[tuple[int, ...], Tensor] = {}
+
+    def counted(threshold: Tensor) -> Tensor:
+        passed = tuple(int(number(threshold)) for number in passing)
+        if passed not in known:
+            known[passed] = count(threshold)
+        return known[passed]
+
+    return counted

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stgridpool.algorithms.threshold_search import counted_once
 from stgridpool.compressors.sttm.merge_forest import MergeForest
 from stgridpool.compressors.sttm.node_similarity import NodeSimilarity
 from stgridpool.compressors.sttm.quadtree import Quadtree
 from stgridpool.compressors.sttm.temporal_merging import Matches
+from stgridpool.device_transfer import reading_is_free
 
 Join = Callable[[Matches, int], tuple[Tensor, Tensor]]
 
@@ -73,6 +75,22 @@ class QuadtreeVideo:
             strength = (similarity - temporal).where(is_head, strength)
         shares = self._of_cells(self.tree.cell_shares, levels).flatten()
         return MergeForest(heads, parents, strength, shares, depth=len(levels))
+
+    def counting(self, count: Callable[[Tensor], Tensor], offset: float) -> Callable[[Tensor], Tensor]:
+        """Return `count`, a function of the spatial threshold, which counts no forest twice where reading is free.
+
+        Args:
+            count: Counts the trees of the forest.
+            offset: By how much the spatial threshold exceeds the temporal one.
+        """
+        if not reading_is_free(self.stop_scores.device):
+            return count
+        return counted_once(
+            count,
+            lambda threshold: (self.stop_scores >= threshold).sum(),
+            lambda threshold: (self.to_earlier >= threshold - offset).sum(),
+            lambda threshold: (self.to_later >= threshold - offset).sum(),
+        )
 
     def matches(self, levels: Tensor) -> Matches:
         """Find all pairs of nodes in adjacent frames in which one covers the other, and their similarities.

@@ -167,8 +167,9 @@ class STTM(Compressor):
         def at(threshold: Tensor) -> MergeForest:
             return video.forest(threshold, threshold - offset, join)
 
+        count_at = video.counting(lambda threshold: at(threshold).num_trees(), offset)
         bound = torch.tensor(2 + abs(offset), device=tokens.device)  # at -bound everything is merged, at bound nothing
-        threshold = highest_threshold(lambda threshold: at(threshold).num_trees(), count, -bound, bound)
+        threshold = highest_threshold(count_at, count, -bound, bound)
         return at(threshold).cut(count)
 
     def _video(self, tokens: Tensor, tree: Quadtree) -> QuadtreeVideo:

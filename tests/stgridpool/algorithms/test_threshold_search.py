@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool.algorithms.threshold_search import highest_threshold
+from stgridpool.algorithms.threshold_search import counted_once, highest_threshold
 
 LOW, HIGH = torch.tensor(-2.0), torch.tensor(2.0)
 
@@ -28,3 +28,16 @@ def test_counts_that_are_not_monotone():
 
     found = highest_threshold(count, 30, torch.tensor(0.0), HIGH)
     assert int(count(found)) <= 30
+
+
+def test_what_passes_is_counted_once():
+    similarities, calls = torch.tensor([-0.5, 0.25, 0.25, 0.75]), []
+
+    def count(threshold):
+        calls.append(float(threshold))
+        return 5 - (similarities >= threshold).sum()
+
+    counted = counted_once(count, lambda threshold: (similarities >= threshold).sum())
+    assert highest_threshold(counted, 4, LOW, HIGH) == highest_threshold(count, 4, LOW, HIGH)
+    assert calls[:3] == [0.0, 1.0, 0.5]  # 3, none and 1 pass
+    assert len(calls) == 3 + 20
