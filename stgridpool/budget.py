@@ -159,16 +159,17 @@ def _filled(total: int, weight: Tensor, at_most: Tensor) -> tuple[Tensor, Tensor
     weight, at_most = weight.double().cpu(), at_most.cpu()
     if not 0 <= total <= int(at_most.sum()):
         raise ValueError(f"the tokens to share out must number 0 to {int(at_most.sum())}, got {total}")
-    if not bool((weight >= 0).all()) or not bool(weight.isfinite().all()):
+    if len(weight) and not 0 <= float(weight.min()) <= float(weight.max()) < math.inf:  # of NaN, both are NaN
         raise ValueError(f"weights must be finite and at least 0, got {weight.tolist()}")
     share = torch.zeros_like(at_most)
     is_open = at_most > 0
     while True:
         rest = total - int(share.sum())
         open_weight = weight.where(is_open, 0)
-        if not float(open_weight.sum()) > 0:
+        if not float(whole := open_weight.sum()) > 0:
             open_weight = is_open.double()
-        ideal = rest * open_weight / open_weight.sum().clamp_min(1e-300)
+            whole = open_weight.sum()
+        ideal = rest * open_weight / whole.clamp_min(1e-300)
         is_full = is_open & (ideal >= at_most)
         if not bool(is_full.any()):
             return share, ideal, is_open

@@ -36,6 +36,7 @@ class CachedByBytes(Generic[_Parameters, _Result]):
         update_wrapper(self, function)
         self._function, self._most_bytes = function, most_bytes
         self._results: OrderedDict[Hashable, tuple[_Result, int]] = OrderedDict()
+        self._bytes = 0
         self._lock = Lock()
 
     def __call__(self, *args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
@@ -47,16 +48,20 @@ class CachedByBytes(Generic[_Parameters, _Result]):
                 return self._results[key][0]
         made = self._function(*args, **kwargs)
         with self._lock:
-            found, _ = self._results.setdefault(key, (made, tensor_bytes(made)))
+            if key not in self._results:
+                self._results[key] = made, tensor_bytes(made)
+                self._bytes += self._results[key][1]
             self._results.move_to_end(key)
-            while len(self._results) > 1 and sum(size for _, size in self._results.values()) > self._most_bytes:
-                self._results.popitem(last=False)
-        return found
+            while len(self._results) > 1 and self._bytes > self._most_bytes:
+                _, (_, size) = self._results.popitem(last=False)
+                self._bytes -= size
+            return self._results[key][0]
 
     def cache_clear(self) -> None:
         """Forget all results."""
         with self._lock:
             self._results.clear()
+            self._bytes = 0
 
 
 def cached_by_bytes(
