@@ -275,6 +275,19 @@ def test_an_output_that_is_no_file_is_noticed_before_posting(run, server, submis
     assert "nothing was sent" in output
 
 
+@pytest.mark.parametrize("replaced", ["submission", "questions"])
+def test_an_output_that_would_replace_what_is_read_is_noticed_before_posting(run, server, submission, folder, replaced):
+    questions = write(folder / "questions.json", [*json.loads(submission.read_text())])
+    file = {"submission": submission, "questions": questions}[replaced]
+    before = file.read_bytes()
+    (folder / "link").symlink_to(file)
+    words = ("--f", submission, "--questions", questions, "--url", server.url, "--output", folder / "link")
+    status, output, _ = run(*words)
+    assert (status, server.received) == (1, [])
+    assert f"would replace {file}, which is read" in output
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize("path", ["submission.json/answer", "/proc/answer/x", "x" * 300])
 def test_an_output_that_cannot_be_written_is_noticed_before_posting(run, server, submission, path):
     status, output, _ = run("--f", submission, "--url", server.url, "--output", path)

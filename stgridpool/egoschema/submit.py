@@ -6,7 +6,7 @@ Nothing is sent unless the whole file is in order, and the answer is saved befor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -28,13 +28,20 @@ class Progress:
     sent: str = "nothing was sent"
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, inputs: Sequence[Path] = ()) -> None:
     """Make sure that a file can be written at `path`, before anything is sent.
+
+    Args:
+        path: The file.
+        inputs: Files that it must not replace.
 
     Raises:
         SubmissionError: If it cannot.
     """
     try:
+        for one in inputs:
+            if path.exists() and one.exists() and path.samefile(one):
+                raise SubmissionError(f"--output {path}: would replace {one}, which is read; choose another file")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise SubmissionError(f"--output {path}: must be a file, is something else")
@@ -75,7 +82,7 @@ def submit(
     check_url(url)
     answers = _checked_answers(file, questions or (CACHED_QUESTIONS if CACHED_QUESTIONS.is_file() else None))
     if output:
-        check_output(output)
+        check_output(output, [file, *([questions] if questions else []), CACHED_QUESTIONS])
     if dry_run:
         return
     progress.sent = f"{len(answers)} answers were posted to {url}, and no answer has come"

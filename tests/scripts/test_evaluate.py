@@ -4,6 +4,7 @@ A stand-in for Python notes how it was called and, if the test asks for it, writ
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -259,6 +260,21 @@ def test_the_first_cause_that_a_rank_notes_is_the_last_line(evaluate, tmp_path):
     last = f"evaluate.sh: the run wrote no results below {tmp_path}/out: rank 1, document 3: KeyError"
     assert done.stderr.splitlines()[-1] == last
     assert not (tmp_path / "out" / ".cause_of_failure").exists()
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="there is no flock")
+def test_a_second_run_in_the_same_folder_is_refused(evaluate, tmp_path):
+    """They would mix their causes of failure and their results."""
+    output = tmp_path / "out"
+    output.mkdir()
+    folder = os.open(output, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    done, notes = evaluate("quiz")
+    os.close(folder)
+    assert (done.returncode, notes) == (1, [])
+    expected = f"another run is writing to {output}: wait until it has ended, or pass another folder with --output"
+    assert done.stderr.splitlines()[-1] == f"evaluate.sh: {expected}"
+    assert evaluate("quiz")[0].returncode == 0
 
 
 ENDS = [(signal.SIGHUP, False), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, False)]

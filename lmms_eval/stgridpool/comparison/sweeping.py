@@ -182,8 +182,7 @@ class Sweep:
         samples = results.pop("samples")
         _save(tracker, results, samples, time)
         files.write(record)
-        if verdict.failed:
-            mark(files.results, verdict)
+        mark(files.results, verdict)
         return [
             summarise(choice.folder, task, record, of_task, results["results"][task], self.retention_shown)
             for task, of_task in samples.items()

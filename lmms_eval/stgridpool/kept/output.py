@@ -115,8 +115,7 @@ def conclude(verdict: Verdict, results: Path | None) -> None:
         end_with_failure()
     elif results is not None:
         logger.info(f"results: {results}")
-        if verdict.failed or verdict.damaged_videos:
-            mark(results, verdict)
+        mark(results, verdict)
     if verdict.damaged_videos:
         logger.warning(verdict.damage)
     if verdict.failed:
@@ -133,13 +132,14 @@ def _with_guesses(verdict: Verdict) -> str:
 
 
 def mark(results: Path, verdict: Verdict) -> None:
-    """Note a failed run, unanswered questions and damaged videos at the beginning of a results file."""
+    """Note a failed run, unanswered questions and damaged videos, if any, at the beginning of a results file."""
     note: dict[str, Any] = {"run_failed": str(verdict)} if verdict.run_failed else {}
     if verdict.failed:
         note["unanswered"] = {"questions": verdict.failed, "of": verdict.asked, "reasons": dict(verdict.kinds)}
     if verdict.damaged_videos:
         note["damaged_videos"] = dict(verdict.damaged_videos)
-    _replace(results, note | json.loads(results.read_text(encoding="utf-8")))
+    if note:
+        _replace(results, note | json.loads(results.read_text(encoding="utf-8")))
 
 
 def _replace(path: Path, value: Mapping[str, Any]) -> None:

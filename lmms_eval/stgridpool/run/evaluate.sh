@@ -126,6 +126,11 @@ for argument in "${named[@]}"; do
 done
 [[ "$model_args" == *,resume_dir=* ]] || model_args=",resume_dir=$answers$model_args"
 mkdir -p "$output"
+exec {lock}<"$output"
+if command -v flock >/dev/null; then # status 1: taken; others: no locks there
+  flock --nonblock "$lock" || (($? != 1)) ||
+    fail "another run is writing to $output: wait until it has ended, or pass another folder with --output"
+fi
 started="$(mktemp)"
 cause="$output/.cause_of_failure" # the ranks add lines
 : >"$cause"
