@@ -246,11 +246,11 @@ def test_an_answer_is_saved_before_it_is_parsed(run, server, submission, folder,
     assert json.loads((folder / "answer.json").read_text())["answer"] == SCORES
 
 
-@pytest.mark.parametrize("text", ["a" * 10**6, "a a " * 250_000, "a:" * 500_000, "1 correct, " * 90_000])
+@pytest.mark.parametrize("text", ["a", "a a ", "a:", "1 correct, "])
 def test_no_answer_takes_long_to_parse(text):
     started = process_time()
-    assert read_scores(text) == {}
-    assert process_time() - started < 30  # 10^12 steps with a pattern that has no end
+    assert read_scores(text * (2 * LARGEST_ANSWER // len(text))) == {}
+    assert process_time() - started < 30  # 4 * 10^10 steps with a pattern that has no end
 
 
 @pytest.mark.parametrize(
@@ -353,12 +353,12 @@ def test_control_characters_are_not_printed(run, server, submission, folder):
 
 
 def test_many_doubled_keys_do_not_take_long(run, folder):
-    pairs = ",".join(f'"q{i // 2}":1' for i in range(400_000))
+    pairs = ",".join(f'"q{i // 2}":1' for i in range(100_000))
     started = process_time()
     status, output, _ = run("--f", write(folder / "bad.json", "{" + pairs + "}"), "--dry-run")
-    assert process_time() - started < 30  # hours, if each key were counted
+    assert process_time() - started < 30  # minutes, if each key were counted
     assert status == 1
-    assert "named twice: q0, q1, q2, q3, q4 and 199995 more" in output
+    assert "named twice: q0, q1, q2, q3, q4 and 49995 more" in output
 
 
 def test_refused_connections_are_tried_again_and_then_a_failure(run, submission):
