@@ -173,6 +173,11 @@ def test_a_video_is_not_blamed_for_what_an_earlier_one_left_behind(odd_videos, m
     assert processes[0] == processes[1] != processes[2]
 
 
+def test_a_relative_path_starts_at_the_working_directory(odd_videos, monkeypatch):
+    monkeypatch.chdir(odd_videos.folder)
+    assert len(read_video_apart("one_frame.mp4", 600).frames) == 1
+
+
 def test_a_process_that_grows_is_replaced(odd_videos, misbehave):
     begun, reader = misbehave(grows=True), VideoReader(60)
     for _ in range(2):

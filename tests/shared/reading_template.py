@@ -2,8 +2,9 @@
 
 As a program, ``python -I -S reading_template.py SOCKET WORKER PATH``, it imports what the program WORKER does with the
 search path PATH (JSON), and listens on SOCKET until its standard input ends. Whoever connects sends the arguments of a
-program (JSON) and three open files; a fork that has those as its standard streams goes on with that program. The answer
-is its process ID, and, when it has ended, its exit status (as that of `subprocess.Popen`).
+program (JSON), three open files and a folder; a fork that has those as its standard streams and its working directory
+goes on with that program. The answer is its process ID, and, when it has ended, its exit status (as that of
+`subprocess.Popen`).
 
 This file imports nothing that reading processes must do without.
 """
@@ -48,9 +49,10 @@ class Forked:
         self.returncode = None
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(address)
-        socket.send_fds(self._connection, [json.dumps(arguments).encode()], [requests, answers, 2])
-        os.close(requests)
-        os.close(answers)
+        folder = os.open(".", os.O_RDONLY)  # which tests change
+        socket.send_fds(self._connection, [json.dumps(arguments).encode()], [requests, answers, 2, folder])
+        for number in (requests, answers, folder):
+            os.close(number)
         self.pid = self._number()
 
     def poll(self) -> int | None:
@@ -102,10 +104,11 @@ def answer(connection: socket.socket, worker: ModuleType) -> None:
     """Start the program that is asked for, and say how it ended; it ends with whoever asked, or with the template."""
     worker._end_with(os.getppid())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    arguments, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    arguments, streams, *_ = socket.recv_fds(connection, 1 << 20, 4)
     process = os.fork()
     if process == 0:
         connection.close()
+        os.fchdir(streams.pop())
         become(json.loads(arguments), streams)
     connection.sendall(_NUMBER.pack(process))
     for stream in (0, 1, 2, *streams):
