@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stgridpool.chain import Chain
-from stgridpool.compressor import Compressor
+from stgridpool.compressor import Compressed, Compressor
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.evidence import (
     Evidence,
@@ -39,6 +39,9 @@ SHAPES: tuple[Shape, ...] = (
     (64, 3, 3),
 )
 """(T, H, W): one frame to 64; one token, one row or column, odd and even sides."""
+
+SHARED: Shape = (9, 6, 6)
+"""The lattice on which several tests look at one decision."""
 
 NUM_COMPOSITIONS = 40
 
@@ -129,3 +132,13 @@ def invented(compressor: Compressor, shape: Shape, num_tokens: int | None = None
         elif isinstance(need, Question):
             found[need] = torch.randn(1, width, generator=generator)
     return found
+
+
+_DECIDED: dict[int, tuple[Compressor, Compressed]] = {}
+
+
+def decided(compressor: Compressor) -> Compressed:
+    """Return what a method decides for `SHARED`; it is asked once."""
+    if id(compressor) not in _DECIDED:  # methods of others need not be hashable
+        _DECIDED[id(compressor)] = compressor, compressor(clip(SHARED), invented(compressor, SHARED))
+    return _DECIDED[id(compressor)][1]

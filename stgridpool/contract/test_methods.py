@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stgridpool.chain import Chain
 from stgridpool.compressor import Compressor, EncoderLayer, compress_tokens, is_frozen_dataclass
-from stgridpool.contract.cases import SHAPES, clip, invented
+from stgridpool.contract.cases import SHAPES, SHARED, clip, decided, invented
 from stgridpool.plan import Plan, Shape
 from stgridpool.rows import Rows
 from stgridpool.scorer import Budgeted
@@ -21,7 +21,6 @@ from stgridpool.video_tokens import VideoTokens
 
 CELLS = torch.cat([torch.arange(3, 12), torch.tensor([24]), torch.arange(36, 48)])
 """Tokens on a lattice of (4, 3, 4): frames of 9, 0, 1 and 12."""
-
 
 DECIDED_TWICE = ((9, 7, 7), (64, 3, 3))
 """The largest of `SHAPES`, on which a method must decide the same again."""
@@ -126,9 +125,10 @@ def test_it_acts_on_pruned_videos_or_says_that_it_cannot(compressor: Compressor)
 
 def test_its_plan_is_a_matrix(compressor: Compressor) -> None:
     """The output is that of the plan, written out as a dense matrix."""
-    for shape in ((1, 1, 1), (3, 5, 4), (9, 6, 6)):
+    for shape in ((1, 1, 1), (3, 5, 4), SHARED):
         tokens = clip(shape)
-        out, plan = compressor(tokens, invented(compressor, shape))
+        is_shared = shape == SHARED
+        out, plan = decided(compressor) if is_shared else compressor(tokens, invented(compressor, shape))
         matrix = dense(plan)
         assert bool(matrix.isfinite().all())
         assert torch.equal(matrix != 0, dense(plan.flatten()) != 0)
@@ -138,11 +138,10 @@ def test_its_plan_is_a_matrix(compressor: Compressor) -> None:
 
 def test_tokens_need_not_be_contiguous(compressor: Compressor) -> None:
     """A view whose strides are unusual gives the same tokens."""
-    tokens = clip((9, 6, 6))
+    tokens = clip(SHARED)
     view = tokens.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
-    evidence = invented(compressor, (9, 6, 6))
     assert not view.is_contiguous()
-    assert torch.equal(compressor(view, evidence).tokens, compressor(tokens, evidence).tokens)
+    assert torch.equal(compressor(view, invented(compressor, SHARED)).tokens, decided(compressor).tokens)
 
 
 def test_what_is_finite_stays_finite(compressor: Compressor) -> None:
@@ -189,14 +188,13 @@ def test_half_precision_stays_close(compressor: Compressor) -> None:
 
 def test_a_plan_can_be_saved(compressor: Compressor, tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's
     """A plan read from its file gives the same tokens."""
-    tokens = clip((9, 6, 6))
-    out, plan = compressor(tokens, invented(compressor, (9, 6, 6)))
+    out, plan = decided(compressor)
     plan.save(tmp_path / "plan.safetensors")
     again = Plan.load(tmp_path / "plan.safetensors")
     assert torch.equal(again.anchor, plan.anchor)
     assert (again.shape, again.num_sources, again.reproduces) == (plan.shape, plan.num_sources, plan.reproduces)
     if plan.reproduces:
-        torch.testing.assert_close(again.apply(tokens), out, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(again.apply(clip(SHARED)), out, atol=1e-5, rtol=1e-5)
 
 
 def test_its_repr_is_its_record(compressor: Compressor) -> None:
