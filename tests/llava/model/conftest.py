@@ -26,11 +26,21 @@ def without_wandb():
 
 
 @pytest.fixture
-def make_checkpoint(llava_golden: Path, tmp_path: Path):
+def make_checkpoint(write_checkpoint, tmp_path: Path):
+    """Writes a checkpoint to a folder of the test; see `write_checkpoint`."""
+
+    def make(name: str = "checkpoint", **settings: Any) -> tuple[Path, LlavaQwenForCausalLM]:
+        return write_checkpoint(tmp_path / name, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint(llava_golden: Path):
     """Writes a checkpoint with seeded random weights; returns its folder and the model that was written."""
 
-    def make(name: str = "checkpoint", without: str = "", **settings: Any) -> tuple[Path, LlavaQwenForCausalLM]:
-        source, folder = llava_golden / "ckpt-video", tmp_path / name
+    def write(folder: Path, without: str = "", **settings: Any) -> tuple[Path, LlavaQwenForCausalLM]:
+        source = llava_golden / "ckpt-video"
         config = {**json.loads((source / "config.json").read_text()), "vision_config": None, **settings}
         torch.manual_seed(0)
         model = LlavaQwenForCausalLM(LlavaQwenConfig.from_dict(config)).eval()
@@ -45,7 +55,7 @@ def make_checkpoint(llava_golden: Path, tmp_path: Path):
             shutil.copy(source / file, folder / file)
         return folder, model
 
-    return make
+    return write
 
 
 @pytest.fixture

@@ -24,21 +24,23 @@ PIXELS = torch.rand(6, 3, 28, 28, generator=torch.Generator().manual_seed(1))
 ATTENTION, VECTORS = PoolHeadAttention(), FrameVectors("pool_head")
 
 
-@pytest.fixture
-def original(tmp_path):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
     """The whole tower, with weights that make its head attend unevenly, and its folder."""
+    folder = tmp_path_factory.mktemp("pool_head") / "original"
     whole = SiglipVisionModel(SiglipVisionConfig(**GEOMETRY)).eval()
     generator = torch.Generator().manual_seed(7)
     for parameter in whole.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.8
-    whole.save_pretrained(tmp_path / "original")
-    return whole, tmp_path / "original"
+    whole.save_pretrained(folder)
+    return whole, folder
 
 
-@pytest.fixture
-def load(make_checkpoint, original):
+@pytest.fixture(scope="module")
+def load(write_checkpoint, original):
     """Loads a checkpoint whose tower is the original one without its end."""
-    folder, _ = make_checkpoint(
+    folder, _ = write_checkpoint(
+        original[1].parent / "checkpoint",
         without="model.vision_tower",
         mm_vision_tower=str(original[1]),
         mm_hidden_size=24,
