@@ -82,26 +82,41 @@ def siglip(tmp_path):
     return whole, tmp_path / "siglip"
 
 
-@pytest.fixture
-def load(make_checkpoint, tmp_path):
-    """Loads a LLaVA checkpoint whose tower is one half of a whole model."""
+@pytest.fixture(scope="module")
+def checkpoint_of(write_checkpoint, tmp_path_factory):
+    """Function that writes a LLaVA checkpoint whose tower is half of a whole model, once for CLIP and for SigLIP."""
+    folders = {}
 
-    def load(whole, **options):
+    def checkpoint_of(whole):
         half = CLIPVisionModel if isinstance(whole, CLIPModel) else SiglipVisionModel
-        half(whole.config.vision_config).save_pretrained(tmp_path / "tower")
+        if half in folders:
+            return folders[half]
+        tower = tmp_path_factory.mktemp("half") / "tower"
+        half(whole.config.vision_config).save_pretrained(tower)
         prefix = "vision_model."
         weights = {name: value for name, value in whole.state_dict().items() if name.startswith(prefix)}
         weights = {name.removeprefix(prefix): value.contiguous() for name, value in weights.items()}
-        save_file(weights, tmp_path / "tower" / "model.safetensors", metadata={"format": "pt"})
-        folder, _ = make_checkpoint(
+        save_file(weights, tower / "model.safetensors", metadata={"format": "pt"})
+        folders[half], _ = write_checkpoint(
+            tower.parent / "checkpoint",
             without="model.vision_tower",
-            mm_vision_tower=str(tmp_path / "tower"),
+            mm_vision_tower=str(tower),
             mm_hidden_size=24,
             mm_tunable_parts="mm_mlp_adapter",
             image_aspect_ratio="pad",
         )
+        return folders[half]
+
+    return checkpoint_of
+
+
+@pytest.fixture
+def load(checkpoint_of):
+    """Loads the checkpoint of a whole model, whose weights are the same in all tests."""
+
+    def load(whole, **options):
         options = {"torch_dtype": "float32", "attn_implementation": "sdpa"} | options
-        tokenizer, model, processor, _ = load_pretrained_model(str(folder), None, "x", **options)
+        tokenizer, model, processor, _ = load_pretrained_model(str(checkpoint_of(whole)), None, "x", **options)
         return LlavaVideoModel(model, tokenizer, processor)
 
     return load
