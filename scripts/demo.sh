@@ -8,7 +8,7 @@ Usage: bash scripts/demo.sh
 
 Installs the project into .venv where needed (scripts/setup.sh), makes H.264 clips with eight questions each that the
 miniature Video LLM in scripts/nano/checkpoint has never seen, evaluates six compressors at two equal budgets through
-lmms-eval on two processes, prints tokens, accuracy and time, and writes two pages about them. Takes about four minutes
+lmms-eval on two processes, prints tokens, accuracy and time, and writes two pages about them. Takes about two minutes
 on two CPU cores after the installation; it says which step it is at, and the longest one, which asks the questions, how
 much time it has left.
 All output is written to demo/. It replaces the output of an earlier demo, but refuses a folder demo/ of another origin.
