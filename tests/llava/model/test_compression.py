@@ -48,6 +48,11 @@ def model(video_checkpoint):
     video_checkpoint.model.compressor = None
 
 
+@pytest.fixture(scope="module")
+def video_frames(video_frames):
+    return video_frames[::4]  # 16: four windows
+
+
 def answer(model, images, ids=PROMPT, **options):
     options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "repetition_penalty": 1.0} | options
     return model.generate(torch.tensor(ids), images=images, modalities=["video"] * len(images), **options).tolist()
@@ -64,6 +69,7 @@ def test_layer_0_equals_compressing_in_front(model, video_frames, monkeypatch, p
     front, _ = compress_tokens(before or Bilinear(stride=2), patches, {})
     assert front.shape == pooled.plan.shape
     tokens, plan = compress_tokens(Positive(), front, {})
+    assert 0 < len(tokens) < len(front)
     by_hand = EncodedVideo.of(tokens, plan, patches.shape, model.model.image_newline, position)
     model.compressor = Positive() if before is None else Chain((before, Positive()))
     assert answer(model, [video_frames]) == answer_without_steps(model, by_hand)
