@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.loading import load_checkpoint
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.answers.asking import Replies
 
-VIDEO = typer.Argument(metavar="VIDEO", help="A video file, or a folder of pictures.")
+VIDEO = typer.Argument(parser=paths.path, metavar="VIDEO", help="A video file, or a folder of pictures.")
 QUESTIONS = typer.Argument(metavar="QUESTION", help="Questions about it; they share one prefix.")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its format decides which model runs it.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}.')

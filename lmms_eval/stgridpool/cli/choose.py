@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.checking import check_first
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, logs_on_stderr, print_json, print_table
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.choosing import Chosen
     from lmms_eval_stgridpool.comparison.settings import Mean, Setting
 
-INPUTS = typer.Argument(metavar="VIDEOS_OR_TABLE", help="Videos, folders of videos, or a table (clips.csv).")
+INPUTS = typer.Argument(
+    parser=paths.path, metavar="VIDEOS_OR_TABLE", help="Videos, folders of videos, or a table (clips.csv)."
+)
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="A LLaVA-Video, LLaVA-OneVision, NVILA or native checkpoint.")
 DEFAULT_METHODS = ("st_gridpool", "average", "vidcom2", "random")
 DEFAULT_RETENTION = (0.5, 0.25)
@@ -31,7 +34,10 @@ MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further argument
 TOLERANCE = typer.Option(help="Largest loss to accept, 0 to 1; default: 0.02 of accuracy, 0.1 of agreement.")
 SAVE = typer.Option("--save", help="What the setting should save: seconds or cache.")
 OUTPUT = typer.Option(
-    "--output", "-o", help="Where results go; default: logs/runs/INPUT/choose_CHECKPOINT_KEY=VALUE_..."
+    "--output",
+    "-o",
+    parser=paths.path,
+    help="Where results go; default: logs/runs/INPUT/choose_CHECKPOINT_KEY=VALUE_...",
 )
 PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
 

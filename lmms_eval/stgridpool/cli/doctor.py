@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.output import AsJson, logs_on_stderr, print_json, print_table
 from lmms_eval_stgridpool.cli.progress import bars
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Check a checkpoint: its files, settings, weights.")
 TASK = typer.Option("--task", help="Check the data of a task on this disk; may be repeated.")
-INCLUDE = typer.Option("--include_path", "--include-path", help="A folder of further task files.")
+INCLUDE = typer.Option("--include_path", "--include-path", parser=paths.path, help="A folder of further task files.")
 QUICK = typer.Option("--quick", help="Neither read the weights nor open the videos.")
 
 

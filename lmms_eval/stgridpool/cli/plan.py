@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.loading import OWN_OPTIONS
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.health.planned import Planned
     from lmms_eval_stgridpool.health.several_plans import Methods
 
-VIDEO = typer.Argument(metavar="VIDEO", help="A video file, or a folder of pictures.")
+VIDEO = typer.Argument(parser=paths.path, metavar="VIDEO", help="A video file, or a folder of pictures.")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its settings and headers are read, not its weights.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
 FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num); may be repeated.")

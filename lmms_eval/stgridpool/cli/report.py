@@ -5,18 +5,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.output import AsJson, print_json
 
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.report.content import Table
 
-FOLDERS = typer.Argument(metavar="FOLDER", help="Output folders of runs or sweeps, ours or lmms-eval's own.")
-OUTPUT = typer.Option("--output", "-o", help=".html, .md, .tex, or .png (one file per plot); may be repeated.")
+FOLDERS = typer.Argument(
+    parser=paths.path, metavar="FOLDER", help="Output folders of runs or sweeps, ours or lmms-eval's own."
+)
+OUTPUT = typer.Option(
+    "--output", "-o", parser=paths.path, help=".html, .md, .tex, or .png (one file per plot); may be repeated."
+)
 BASELINE = typer.Option(help="Name of the run that the others are compared with; default: the first.")
 BY = typer.Option("--by", metavar="FIELD", help="Score by kinds of questions, such as duration; may be repeated.")
 PUBLISHED = typer.Option("--published", metavar="SOURCE", help='Lay published numbers beside: "STTM"; may be repeated.')
 EXAMPLES = typer.Option("--examples", min=0, help="Maximum number of questions to show on which runs disagree.")
-VIDEOS = typer.Option("--videos", help="Folder with the videos of the examples, named by the task's videoID.")
+VIDEOS = typer.Option(
+    "--videos", parser=paths.path, help="Folder with the videos of the examples, named by the task's videoID."
+)
 SUFFIXES = (".html", ".md", ".tex", ".png")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.output import AsJson, print_json, print_table
 from lmms_eval_stgridpool.cli.resuming import resumable
 
@@ -18,10 +19,16 @@ if TYPE_CHECKING:
 TABLE = typer.Argument(metavar="TABLE", help="Name of a table; leave it out to list all.")
 ARGUMENTS = typer.Argument(metavar="KEY=VALUE", help="Arguments of the model that replace those of the table.")
 CHECKPOINT = typer.Option("--checkpoint", help="Folder or hub name in place of the published checkpoint.")
-DATA = typer.Option("--data", help="Folder with data/; lmms-eval's own tasks then give way to those for data on disk.")
+DATA = typer.Option(
+    "--data",
+    parser=paths.path,
+    help="Folder with data/; lmms-eval's own tasks then give way to those for data on disk.",
+)
 BENCHMARKS = typer.Option("--benchmark", "-b", help="Only this column; may be repeated.")
 ROWS = typer.Option("--row", "-r", help="Only rows whose names begin with this, such as sttm; may be repeated.")
-OUTPUT = typer.Option("--output", "-o", help="Folder of the runs; default: logs/runs/reproduce/TABLE.")
+OUTPUT = typer.Option(
+    "--output", "-o", parser=paths.path, help="Folder of the runs; default: logs/runs/reproduce/TABLE."
+)
 PROCESSES = typer.Option("--processes", "-n", min=1, help="Processes of a run; default: the visible GPUs, or 1.")
 FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--limit 20".')
 DRY_RUN = typer.Option("--dry-run", help="Print the commands and start nothing.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.checking import check_first
 from lmms_eval_stgridpool.cli.launching import launch, option_words
 from lmms_eval_stgridpool.cli.output import AsJson, logs_on_stderr, print_json
@@ -27,26 +28,30 @@ CHECKPOINT = typer.Argument(metavar="CHECKPOINT", help="Folder or hub name.")
 ARGUMENTS = typer.Argument(metavar="KEY=VALUE", help="Arguments of the model, such as max_frames_num=32.")
 COMPRESSOR = typer.Option("--compressor", "-c", help="A method, or several joined by +; see stgridpool methods.")
 PROCESSES = typer.Option("--processes", "-n", help="Default: the number of visible GPUs, or 1.")
-OUTPUT = typer.Option("--output", "-o", help="Where results go; default: logs/runs/TASK/COMPRESSOR_KEY=VALUE_...")
+OUTPUT = typer.Option(
+    "--output", "-o", parser=paths.path, help="Where results go; default: logs/runs/TASK/COMPRESSOR_KEY=VALUE_..."
+)
 LAUNCH = typer.Option(help='Options of accelerate launch: "--num_machines 2 --machine_rank 0 ...".')
 FURTHER = typer.Option("--lmms-eval", help='Further options of lmms-eval: "--limit 20 --verbosity DEBUG".')
 
 TASKS = typer.Option("--tasks", help="Names of tasks, or your own tables (clips.csv), separated by commas.")
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Arguments of the model: pretrained=FOLDER,...")
-INCLUDE = typer.Option("--include_path", "--include-path", help="A folder of further task files.")
+INCLUDE = typer.Option("--include_path", "--include-path", parser=paths.path, help="A folder of further task files.")
 COMPRESSORS = typer.Argument(metavar="COMPRESSOR", help='NAME or NAME:{"option":value}')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 to 1; may be repeated.")
 RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")
 LIMIT = typer.Option(help="Maximum number of questions per task, for a trial run.")
 UNCOMPRESSED = typer.Option("--uncompressed", help="Also evaluate the checkpoint as it is, without --retention.")
 SWEEP_PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
-SWEEP_OUTPUT = typer.Option("--output_path", "--output-path", "-o", help="Default: logs/runs/TASKS/sweep_KEY=VALUE_...")
+SWEEP_OUTPUT = typer.Option(
+    "--output_path", "--output-path", "-o", parser=paths.path, help="Default: logs/runs/TASKS/sweep_KEY=VALUE_..."
+)
 
-FOLDERS = typer.Argument(metavar="FOLDER", help="Output folders of runs.")
+FOLDERS = typer.Argument(parser=paths.path, metavar="FOLDER", help="Output folders of runs.")
 BY = typer.Option("--by", metavar="FIELD", help="Also score by a field of the samples, such as task_category.")
 MARKDOWN = typer.Option("--markdown", help="Print the table in Markdown.")
 ANYWAY = typer.Option("--anyway", help="Show runs that used different files under one name, too, with a warning.")
-PATHS = typer.Argument(metavar="PATH", help="Videos, folders, or lists (.txt, a path per line).")
+PATHS = typer.Argument(parser=paths.path, metavar="PATH", help="Videos, folders, or lists (.txt, a path per line).")
 
 
 def eval_(

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmms_eval_stgridpool.cli import paths
 from lmms_eval_stgridpool.cli.loading import load_checkpoint
 
 if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.choice import Choice
 
-VIDEO = typer.Argument(metavar="VIDEO", help="A video file, or a folder of pictures.")
+VIDEO = typer.Argument(parser=paths.path, metavar="VIDEO", help="A video file, or a folder of pictures.")
 CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its format decides which model runs it.")
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens that every method keeps.")
 RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")
 QUESTION = typer.Option(help="For methods that look at the question.")
 FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num).")
-OUTPUT = typer.Option("--output", "-o", help="A page (.html) or a picture (.png); may be repeated.")
+OUTPUT = typer.Option("--output", "-o", parser=paths.path, help="A page (.html) or a picture (.png); may be repeated.")
 HEAT_MAPS = typer.Option("--heat-maps", help="Draw norms and attention into the picture, too; the page has them.")
 COLUMNS = typer.Option(min=1, help="Maximum number of frames in the picture.")
 MODEL_ARGS = typer.Option("--model_args", "--model-args", help="Further arguments of the model: KEY=VALUE,...")

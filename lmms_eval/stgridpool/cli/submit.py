@@ -7,11 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-FILE = typer.Argument(metavar="FILE", help="The submission, which the task egoschema_submission writes.")
-QUESTIONS = typer.Option(help="JSON with the ids to answer; default: data/egoschema/questions.json, if it exists.")
+from lmms_eval_stgridpool.cli import paths
+
+FILE = typer.Argument(
+    parser=paths.path, metavar="FILE", help="The submission, which the task egoschema_submission writes."
+)
+QUESTIONS = typer.Option(
+    parser=paths.path, help="JSON with the ids to answer; default: data/egoschema/questions.json, if it exists."
+)
 DRY_RUN = typer.Option("--dry-run", help="Check the file and send nothing.")
 URL = typer.Option(help="Validation server; default: EgoSchema's.")
-OUTPUT = typer.Option(help="Also write the answer to this file, as JSON.")
+OUTPUT = typer.Option(parser=paths.path, help="Also write the answer to this file, as JSON.")
 RETRIES = typer.Option(min=0, max=100, help="Tries after the first.")
 TIMEOUT = typer.Option(min=0.1, max=3600, help="Seconds for a whole try.")
 BACKOFF = typer.Option(min=0, max=3600, help="Seconds before the second try; each further one waits twice as long.")
