@@ -17,6 +17,7 @@ from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.adapters.native_video import from_tensors
 from stgridpool.compressor import Step, early_steps
 from stgridpool.equal_budget import Reference
+from stgridpool.finite import LANGUAGE_MODEL, StageCheck, first_failure, flags_of
 from stgridpool.frame_evidence import FramesRead
 from stgridpool.model import last_logits
 from stgridpool.show.trace import Trace
@@ -53,6 +54,7 @@ def trace(encoder: MediaEncoder, video: Path, question: str, compressors: Mappin
     Raises:
         VideoReadError: If the video cannot be read.
         ValueError: If the model does not offer what a compressor needs, or a prompt is too long for it.
+        NonFiniteError: If features, or the logits of a prefill, are NaN or infinite.
     """
     watched = {name: Watched(method) for name, method in compressors.items()}
     for method in watched.values():
@@ -96,10 +98,14 @@ def reference_of(encoder: MediaEncoder, video: Path) -> Reference:
 def _trace(encoder: MediaEncoder, name: str, method: Watched, encoded: EncodedMedia, question: str) -> Trace:
     model = encoder.model
     media = encoder.compress(encoded, question, StageTimer(encoder.device))
+    checks = [*media.checks]
     if model.inside is not None:
         prompt = model.prompt(question, media.visuals, media.clips)
         check_length(model, prompt)
-        last_logits(model, prompt, 1)
+        checks.append(StageCheck.of(LANGUAGE_MODEL, last_logits(model, prompt, 1)))
+    error = first_failure(checks, flags_of(checks, encoder.device))
+    if error is not None:
+        raise error
     features = encoded.videos[0]
     evidence = {**features.evidence, FramesRead(): torch.tensor([len(features.times)])}
     num_encoded = len(features.features) if isinstance(features.features, torch.Tensor) else 0

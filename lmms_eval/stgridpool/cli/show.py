@@ -50,6 +50,7 @@ def show(
     from llava.video import VideoReadError  # noqa: PLC0415
     from lmms_eval_stgridpool.answers.tracing import reference_of, trace  # noqa: PLC0415
     from lmms_eval_stgridpool.comparison.choice import Choice  # noqa: PLC0415
+    from stgridpool.finite import NonFiniteError  # noqa: PLC0415
     from stgridpool.show import contact_sheet, write_page  # noqa: PLC0415
 
     _check_files(video, output)
@@ -61,7 +62,7 @@ def show(
             choices = [one.at(retention, retention_of, reference) for one in choices]
         methods = {name: one.build() for name, one in zip(_names(choices), choices, strict=True)}
         traced = trace(model.encoder, video, question, methods)
-    except VideoReadError as error:
+    except (VideoReadError, NonFiniteError) as error:
         raise ValueError(str(error)) from error
     for path in output:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.video_hf import VideoHf
 from native_models.families import save
 from stgridpool import COMPRESSORS, build_compressor
+from stgridpool.finite import NonFiniteError
 from stgridpool.show.trace import entries
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
@@ -127,3 +128,14 @@ def test_the_video_is_encoded_once_for_all_methods(encoder, video):
     finally:
         del model.encode
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "weight", "stage"),
+    [("nsp", "model.mm_projector.2.bias", "projector"), ("fastv", "lm_head.weight", "language model")],
+)
+def test_tokens_that_are_nan_are_not_drawn(encoder, video, monkeypatch, method, weight, stage):
+    damaged = encoder.model.language_model.get_parameter(weight)
+    monkeypatch.setattr(damaged, "data", damaged.data * float("nan"))
+    with pytest.raises(NonFiniteError, match=f"^NaN or infinity in the {stage} with torch_dtype="):
+        trace(encoder, video, QUESTION, {method: build_compressor(method)})

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lmms_eval_stgridpool.cli.app import app
@@ -83,3 +84,16 @@ def test_what_cannot_be_shown_is_one_line(words, message, miniature):
     error = invoke(*words, "--checkpoint", miniature).exception
     assert isinstance(error, ValueError)
     assert str(error).startswith(message)
+
+
+def test_tokens_that_are_infinite_are_one_line_and_no_page(video, tmp_path):
+    """All weights are finite, as is checked when they are loaded: the last product overflows."""
+    checkpoint, page = save("qwen2_5_vl", tmp_path / "native"), tmp_path / "page.html"
+    weights = load_file(checkpoint / "model.safetensors")
+    [name] = [name for name in weights if name.endswith("merger.mlp.2.weight")]
+    save_file({**weights, name: weights[name].sign() * 3e38}, checkpoint / "model.safetensors", {"format": "pt"})
+    words = ("--checkpoint", checkpoint, "--frames", 4, "--model_args", "torch_dtype=float32")
+    error = invoke(video, *words, "-o", page).exception
+    assert isinstance(error, ValueError)
+    assert str(error) == "NaN or infinity in the vision part with torch_dtype=float32: the weights are damaged"
+    assert not page.exists()
