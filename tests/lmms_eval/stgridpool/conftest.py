@@ -166,9 +166,11 @@ def make_model(checkpoint, share_reading):
     A checkpoint that is loaded again as before, from the same files, is a copy of what was loaded first. What the first
     model imports is never searched for garbage, and only the first adds its handler to the logger.
     """
-    from lmms_eval_stgridpool import evaluated_model, llava_video
+    from lmms_eval_stgridpool import evaluated_model, llava_video, video_hf
 
-    load, plan = _copying(llava_video.load_video_model), _remembering(llava_video.Planner.of)
+    load = _copying(llava_video.load_video_model, lambda model: model.tokenizer)
+    load_native = _copying(video_hf.load_native, lambda pair: pair[1].tokenizer)
+    plan = _remembering(llava_video.Planner.of)
     add_handler = cache(evaluated_model.exit_when_lmms_eval_gives_up)
     defaults = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
 
@@ -176,6 +178,7 @@ def make_model(checkpoint, share_reading):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(llava_video, "load_video_model", load)
             patch.setattr(llava_video, "Planner", SimpleNamespace(of=plan))
+            patch.setattr(video_hf, "load_native", load_native)
             patch.setattr(evaluated_model, "exit_when_lmms_eval_gives_up", add_handler)
             model = kind(**defaults | arguments)
         share_reading(model.encoder.loader._reader)
@@ -206,17 +209,22 @@ def _remembering(read):
     return read_once
 
 
-def _copying(load):
+def _copying(load, tokenizer_of):
     """Return a function that loads a checkpoint as `load` does, but copies what the same call has loaded before."""
-    pickle_once = _remembering(lambda checkpoint, **options: _Pickled(load(checkpoint, **options)))
+
+    @_remembering
+    def pickle_once(checkpoint, **options):
+        loaded = load(checkpoint, **options)
+        return _Pickled(loaded, tokenizer_of(loaded))
+
     return lambda checkpoint, **options: pickle_once(checkpoint, **options).copy()
 
 
 class _Pickled:
     """A loaded model that is copied in a quarter of the time that `deepcopy` takes; all copies share its tokenizer."""
 
-    def __init__(self, model):
-        file, self._parts, self._tokenizer = io.BytesIO(), {}, model.tokenizer
+    def __init__(self, model, tokenizer):
+        file, self._parts, self._tokenizer = io.BytesIO(), {}, tokenizer
         pickler = pickle.Pickler(file, pickle.HIGHEST_PROTOCOL)
         pickler.persistent_id = self._leave_out
         pickler.dump(model)

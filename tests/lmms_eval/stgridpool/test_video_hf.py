@@ -25,14 +25,12 @@ GENERATION = {"max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")
-def make_native(folder_of, share_reading):
+def make_native(folder_of, make_model):
     """Function that builds `video_hf` on the CPU."""
-    defaults = {"device": "cpu", "torch_dtype": "float32", "decode_threads": 1, "compressor": "none"}
+    defaults = {"torch_dtype": "float32", "compressor": "none", "max_frames_num": None}
 
     def make(name, **arguments):
-        model = VideoHf(**{"pretrained": str(folder_of(name)), **defaults, **arguments})
-        share_reading(model.encoder.loader._reader)
-        return model
+        return make_model(VideoHf, **{"pretrained": str(folder_of(name)), **defaults, **arguments})
 
     return make
 
