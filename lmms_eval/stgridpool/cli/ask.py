@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 VIDEO = typer.Argument(parser=paths.path, metavar="VIDEO", help="A video file, or a folder of pictures.")
 QUESTIONS = typer.Argument(metavar="QUESTION", help="Questions about it; they share one prefix.")
-CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its format decides which model runs it.")
+CHECKPOINT = typer.Option(
+    parser=paths.folder_or_name, metavar="FOLDER_OR_NAME", help="Its format decides which model runs it."
+)
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}.')
 COMPARE = typer.Option("--compare", help="Answer with this method, too, side by side; may be repeated.")
 FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num).")

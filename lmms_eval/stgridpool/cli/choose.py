@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 INPUTS = typer.Argument(
     parser=paths.path, metavar="VIDEOS_OR_TABLE", help="Videos, folders of videos, or a table (clips.csv)."
 )
-CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="A LLaVA-Video, LLaVA-OneVision, NVILA or native checkpoint.")
+CHECKPOINT = typer.Option(
+    parser=paths.folder_or_name,
+    metavar="FOLDER_OR_NAME",
+    help="A LLaVA-Video, LLaVA-OneVision, NVILA or native checkpoint.",
+)
 DEFAULT_METHODS = ("st_gridpool", "average", "vidcom2", "random")
 DEFAULT_RETENTION = (0.5, 0.25)
 METHODS = typer.Option(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.health.finding import Finding
     from lmms_eval_stgridpool.health.weights import Progress
 
-CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Check a checkpoint: its files, settings, weights.")
+CHECKPOINT = typer.Option(
+    parser=paths.folder_or_name, metavar="FOLDER_OR_NAME", help="Check a checkpoint: its files, settings, weights."
+)
 TASK = typer.Option("--task", help="Check the data of a task on this disk; may be repeated.")
 INCLUDE = typer.Option("--include_path", "--include-path", parser=paths.path, help="A folder of further task files.")
 QUICK = typer.Option("--quick", help="Neither read the weights nor open the videos.")

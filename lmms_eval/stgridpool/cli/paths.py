@@ -18,3 +18,13 @@ def path(text: str) -> Path:
         return path_argument(text)
     except ArgumentTypeError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def folder_or_name(text: str) -> str:
+    """Read a checkpoint from the command line: a folder, or a name on the hub.
+
+    Raises:
+        typer.BadParameter: If it is empty.
+    """
+    path(text)
+    return text

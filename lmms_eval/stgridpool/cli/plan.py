@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.health.several_plans import Methods
 
 VIDEO = typer.Argument(parser=paths.path, metavar="VIDEO", help="A video file, or a folder of pictures.")
-CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its settings and headers are read, not its weights.")
+CHECKPOINT = typer.Option(
+    parser=paths.folder_or_name, metavar="FOLDER_OR_NAME", help="Its settings and headers are read, not its weights."
+)
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
 FRAMES = typer.Option("--frames", help="Maximum number of frames (max_frames_num); may be repeated.")
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep; may be repeated.")

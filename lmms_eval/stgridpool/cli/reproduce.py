@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 TABLE = typer.Argument(metavar="TABLE", help="Name of a table; leave it out to list all.")
 ARGUMENTS = typer.Argument(metavar="KEY=VALUE", help="Arguments of the model that replace those of the table.")
-CHECKPOINT = typer.Option("--checkpoint", help="Folder or hub name in place of the published checkpoint.")
+CHECKPOINT = typer.Option(
+    "--checkpoint", parser=paths.folder_or_name, help="Folder or hub name in place of the published checkpoint."
+)
 DATA = typer.Option(
     "--data",
     parser=paths.path,

@@ -24,7 +24,7 @@ TASK = typer.Argument(
     metavar="TASK",
     help="A task of lmms-eval (videomme, ...), or for data on disk (videomme_local, ...), or your table (clips.csv).",
 )
-CHECKPOINT = typer.Argument(metavar="CHECKPOINT", help="Folder or hub name.")
+CHECKPOINT = typer.Argument(parser=paths.folder_or_name, metavar="CHECKPOINT", help="Folder or hub name.")
 ARGUMENTS = typer.Argument(metavar="KEY=VALUE", help="Arguments of the model, such as max_frames_num=32.")
 COMPRESSOR = typer.Option("--compressor", "-c", help="A method, or several joined by +; see stgridpool methods.")
 PROCESSES = typer.Option("--processes", "-n", help="Default: the number of visible GPUs, or 1.")

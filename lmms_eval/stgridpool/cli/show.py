@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from lmms_eval_stgridpool.comparison.choice import Choice
 
 VIDEO = typer.Argument(parser=paths.path, metavar="VIDEO", help="A video file, or a folder of pictures.")
-CHECKPOINT = typer.Option(metavar="FOLDER_OR_NAME", help="Its format decides which model runs it.")
+CHECKPOINT = typer.Option(
+    parser=paths.folder_or_name, metavar="FOLDER_OR_NAME", help="Its format decides which model runs it."
+)
 COMPRESSOR = typer.Option("--compressor", "-c", help='NAME or NAME:{"option":value}; may be repeated.')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens that every method keeps.")
 RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")

@@ -18,14 +18,16 @@ def holds_path(kind):
 
 
 def find_paths():
-    """Return the command, the parameter and its words before the value, of all paths on the command line."""
+    """Return the command, the parameter and the words before its value, of all paths and checkpoints."""
     found = []
     for registered in app.registered_commands:
-        kinds = get_type_hints(registered.callback)
+        kinds, words = get_type_hints(registered.callback), []
         for given in COMMANDS[registered.name].params:
-            if holds_path(kinds.get(given.name)):
-                words = [] if given.param_type_name == "argument" else given.opts[:1]
-                found.append(pytest.param(registered.name, given.name, words, id=f"{registered.name} {given.name}"))
+            is_argument = given.param_type_name == "argument"
+            if holds_path(kinds.get(given.name)) or given.name == "checkpoint":
+                before = tuple(words) if is_argument else (given.opts[0],)
+                found.append(pytest.param(registered.name, given.name, before, id=f"{registered.name} {given.name}"))
+            words += ["x"] if is_argument else []
     return found
 
 
@@ -35,7 +37,13 @@ PATHS = find_paths()
 def test_all_kinds_of_paths_are_found():
     """Optional ones and lists, options and arguments: otherwise the test below would look at none."""
     found = {tuple(one.values[:2]) for one in PATHS}
-    assert {("eval", "output"), ("show", "video"), ("show", "output"), ("report", "folders")} < found
+    assert {
+        ("eval", "output"),
+        ("show", "video"),
+        ("show", "output"),
+        ("report", "folders"),
+        ("eval", "checkpoint"),
+    } < found
 
 
 @pytest.mark.parametrize("text", ["", " "])
