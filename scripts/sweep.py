@@ -77,7 +77,9 @@ def make_parser() -> ArgumentParser:
         "--retention-of", choices=DEFINITIONS, default=DEFINITIONS[0], help="which retention (default: %(default)s)"
     )
     parser.add_argument("--include_path", type=path_argument, help="folder of further tasks")
-    parser.add_argument("--limit", type=float, help="most questions per task, for a trial run")
+    parser.add_argument(
+        "--limit", type=float, help="questions per task, for a trial run: a whole number, or a share below 1"
+    )
     parser.add_argument(
         "--output_path", type=path_argument, help="where results go (default: logs/runs/TASKS/sweep_KEY=VALUE_...)"
     )

@@ -40,7 +40,7 @@ INCLUDE = typer.Option("--include_path", "--include-path", parser=paths.path, he
 COMPRESSORS = typer.Argument(metavar="COMPRESSOR", help='NAME or NAME:{"option":value}')
 RETENTION = typer.Option(help="Share of the checkpoint's own tokens to keep, 0 to 1; may be repeated.")
 RETENTION_OF = typer.Option(help="Definition of retention: entering_llm, layer_average, last_layer or kv_read.")
-LIMIT = typer.Option(help="Maximum number of questions per task, for a trial run.")
+LIMIT = typer.Option(help="Questions per task, for a trial run: a whole number, or a share below 1.")
 UNCOMPRESSED = typer.Option("--uncompressed", help="Also evaluate the checkpoint as it is, without --retention.")
 SWEEP_PROCESSES = typer.Option("--processes", "-n", min=1, help="Number of ranks, one GPU each.")
 SWEEP_OUTPUT = typer.Option(

@@ -46,6 +46,7 @@ def check(name: str, words: Sequence[str]) -> list[str]:
     """
     end = words.index("--") if "--" in words else len(words)
     own, theirs = _own_options(words[:end]), lmms_eval_options(words[end + 1 :])
+    asked = Asked(theirs.limit, theirs.offset)
     check_passable("the checkpoint", own.checkpoint)
     given = own.include_path or theirs.include_path
     include = Path(given) if given else None
@@ -66,7 +67,7 @@ def check(name: str, words: Sequence[str]) -> list[str]:
         model=theirs.model,
         machines=_machines(launch),
         on_cpu=is_on_cpu(),
-        asked=Asked(theirs.limit, theirs.offset),
+        asked=asked,
     )
     for warning in checked.warnings:
         sys.stderr.write(f"{name}: {warning}\n")
@@ -123,7 +124,10 @@ def check_command_line(words: Sequence[str]) -> None:
     Raises:
         SystemExit: If the run cannot work; the message, one line, says why.
     """
-    given = lmms_eval_options(words)
+    try:
+        given = lmms_eval_options(words)
+    except ValueError:  # lmms-eval's own parser says so
+        return
     if (
         given.model not in ARGUMENTS
         or given.model_args is None
@@ -150,13 +154,20 @@ def check_command_line(words: Sequence[str]) -> None:
 
 
 def lmms_eval_options(words: Sequence[str]) -> argparse.Namespace:
-    """Read those options of lmms-eval that the checks need; others are left to lmms-eval."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    """Read those options of lmms-eval that the checks need; others are left to lmms-eval.
+
+    Raises:
+        ValueError: If one lacks its value, or needs a number and has none.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     for option in ("--include_path", "--model", "--model_args", "--tasks"):
         parser.add_argument(option)
     parser.add_argument("--limit", type=float)
     parser.add_argument("--offset", type=int, default=0)
-    return parser.parse_known_args(list(words))[0]
+    try:
+        return parser.parse_known_args(list(words))[0]
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error).removeprefix("argument ")) from error
 
 
 def main() -> None:

@@ -111,20 +111,21 @@ def check_sweep(
         compared: What it compares.
         tasks: Names of tasks, or paths of a user's own tables, separated by commas.
         include: Folder of further task files.
-        limit: Maximum number of questions per task, or None.
+        limit: Maximum number of questions per task, or None; see `Asked`.
 
     Returns:
         What will not go as expected, a line each.
 
     Raises:
-        ValueError: If a task, its table or its videos, the checkpoint, an argument, a compressor or a device cannot
-            work.
+        ValueError: If a task, its table or its videos, the limit, the checkpoint, an argument, a compressor or a device
+            cannot work.
         TypeError: If a path is a number.
         FileNotFoundError: If there is no such table.
     """
+    asked = Asked(limit)
     found = [(one, check_table(one)) for one in _task_files(tasks, include)]
     model, choices = compared.check_model()
-    warnings = check_videos(found, Asked(limit), model.most_missing)
+    warnings = check_videos(found, asked, model.most_missing)
     return model.warnings + warnings + compared.check_rest(model, choices)
 
 

@@ -14,7 +14,10 @@ from lmms_eval_stgridpool.questions.video_table import TableQuestion, read_table
 from lmms_eval_stgridpool.run.task_files import TaskFile
 from lmms_eval_stgridpool.run.task_tables import Table, find_table
 from lmms_eval_stgridpool.run.too_many import are_too_many
+from stgridpool.options import whole_number
 
+MOST_ROWS = 10**9
+"""Largest number of questions that an option may name."""
 _FINDS_VIDEO = "lmms_eval_stgridpool.tasks.local.doc_to_visual"
 
 
@@ -22,20 +25,41 @@ _FINDS_VIDEO = "lmms_eval_stgridpool.tasks.local.doc_to_visual"
 class Asked:
     """Which rows of a table a run asks about.
 
+    lmms-eval itself would take 2.5 for 2 and 0 for all, and crash on NaN and infinity once everything is loaded.
+
     Attributes:
-        limit: As lmms-eval's ``--limit``: a number of rows from 1, a share of them below 1, rounded up; None, 0 and -1
-            for all.
-        offset: Rows that are left out at the beginning.
+        limit: As lmms-eval's ``--limit``: a whole number of rows from 1 to `MOST_ROWS`, or a share of them above 0 and
+            below 1, rounded up; None and -1 for all.
+        offset: Rows that are left out at the beginning, 0 to `MOST_ROWS`.
+
+    Raises:
+        ValueError: If one of them is something else.
     """
 
     limit: float | None = None
     offset: int = 0
 
+    def __post_init__(self) -> None:
+        """Check both."""
+        limit = self.limit
+        is_count = limit is not None and 1 <= limit <= MOST_ROWS and limit == int(limit)
+        if limit is not None and limit != -1 and not is_count and not 0 < limit < 1:
+            raise ValueError(
+                f"--limit must be a whole number of questions from 1 to {MOST_ROWS}, a share of them above 0 and below "
+                f"1, or -1 for all, got {limit:g}"
+            )
+        whole_number("--offset", self.offset, 0, MOST_ROWS)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the limit is a share of the rows."""
+        return self.limit is not None and 0 < self.limit < 1
+
     def of(self, rows: list[Any]) -> list[Any]:
         """Return the rows that are asked about."""
-        if not self.limit or self.limit < 0:
+        if self.limit is None or self.limit < 0:
             return rows[self.offset :]
-        count = math.ceil(len(rows) * self.limit) if self.limit < 1 else int(self.limit)
+        count = math.ceil(len(rows) * self.limit) if self.is_share else int(self.limit)
         return rows[self.offset : self.offset + count]
 
 
@@ -89,8 +113,14 @@ def check_videos(
         A warning for each task some of whose videos are missing.
 
     Raises:
-        ValueError: If too many are missing for the run to succeed.
+        ValueError: If too many are missing for the run to succeed, or a share of the rows of several tasks is asked
+            about: lmms-eval 0.7.3 asks as many of each task as that share of the first.
     """
+    if asked.is_share and len(tasks) > 1:
+        raise ValueError(
+            f"--limit {asked.limit:g} is a share of the first of {len(tasks)} tasks, and lmms-eval asks as many "
+            "questions of each of the others: give a whole number, or start a run for each task"
+        )
     paths = {task.name: _paths(task, table) for task, table in tasks}
     known = {name: asked.of(of_task) for name, of_task in paths.items() if of_task is not None}
     return check_paths(known, max_failed if len(known) == len(tasks) else None)

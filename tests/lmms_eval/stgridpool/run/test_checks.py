@@ -24,6 +24,10 @@ def words(*arguments, task="videomme_local", model=MINIATURE, compressor="nsp", 
     return [*further, task, model, compressor, *frames, *arguments]
 
 
+OUT_OF_RANGE = (
+    "--limit must be a whole number of questions from 1 to 1000000000, a share of them above 0 and below 1, or -1 for "
+    "all, got "
+)
 # "..." stands for any text. Lines that end with the names that are known are cut there.
 MISTAKES = {
     "typo in the task": (
@@ -135,6 +139,19 @@ MISTAKES = {
     "an empty variable": (
         words(model=""),
         "pretrained must be a path, got an empty text; is it a shell variable that is not set?",
+    ),
+    "no number as limit": ([*words(), "--", "--limit", "nan"], OUT_OF_RANGE + "nan"),
+    "no end as limit": ([*words(), "--", "--limit", "inf"], OUT_OF_RANGE + "inf"),
+    "a limit without end": ([*words(), "--", "--limit", "1e30"], OUT_OF_RANGE + "1e+30"),
+    "a limit below 0": ([*words(), "--", "--limit", "-3"], OUT_OF_RANGE + "-3"),
+    "a share below 0": ([*words(), "--", "--limit", "-0.5"], OUT_OF_RANGE + "-0.5"),
+    "half a question": ([*words(), "--", "--limit", "2.5"], OUT_OF_RANGE + "2.5"),
+    "no question": ([*words(), "--", "--limit", "0"], OUT_OF_RANGE + "0"),
+    "a word as limit": ([*words(), "--", "--limit", "few"], "--limit: invalid float value: 'few'"),
+    "a limit that the shell took": ([*words(), "--", "--limit"], "--limit: expected one argument"),
+    "an offset below 0": (
+        [*words(), "--", "--offset", "-1"],
+        "--offset must be a whole number from 0 to 1000000000, got -1",
     ),
     "typo in the model": (
         [*words(), "--", "--model", "lava_video"],

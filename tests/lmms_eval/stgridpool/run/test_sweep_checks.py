@@ -29,6 +29,10 @@ def choose(*words, inputs=("own/clips.csv",), checkpoint=MINIATURE):
     return ["choose", *inputs, "--checkpoint", checkpoint, "--frames", "8", *words]
 
 
+OUT_OF_RANGE = (
+    "--limit must be a whole number of questions from 1 to 1000000000, a share of them above 0 and below 1, or -1 for "
+    "all, got "
+)
 # "..." stands for any text.
 MISTAKES = {
     "typo in a compressor": (
@@ -55,6 +59,18 @@ MISTAKES = {
     "a retention in percent": (
         sweep("nsp", "--retention", "50"),
         "--retention must be a number above 0 and at most 1, got 50.0",
+    ),
+    "no number as limit": (sweep("nsp", "--limit", "nan"), OUT_OF_RANGE + "nan"),
+    "no end as limit": (sweep("nsp", "--limit", "inf"), OUT_OF_RANGE + "inf"),
+    "a limit without end": (sweep("nsp", "--limit", "1e30"), OUT_OF_RANGE + "1e+30"),
+    "a limit below 0": (sweep("nsp", "--limit", "-3"), OUT_OF_RANGE + "-3"),
+    "a share below 0": (sweep("nsp", "--limit", "-0.5"), OUT_OF_RANGE + "-0.5"),
+    "half a question": (sweep("nsp", "--limit", "2.5"), OUT_OF_RANGE + "2.5"),
+    "no question": (sweep("nsp", "--limit", "0"), OUT_OF_RANGE + "0"),
+    "a share of several tasks": (
+        sweep("nsp", "--limit", "0.5", tasks="videomme_local,longvideobench_val_v_local"),
+        "--limit 0.5 is a share of the first of 2 tasks, and lmms-eval asks as many questions of each of the others: "
+        "give a whole number, or start a run for each task",
     ),
     "typo in the task": (
         sweep("nsp", tasks="videome_local"),

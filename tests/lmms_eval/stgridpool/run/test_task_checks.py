@@ -1,6 +1,7 @@
 """Which missing videos end a run before it starts, and which only cause a warning."""
 
 import json
+import math
 
 import pytest
 
@@ -53,8 +54,30 @@ def test_a_run_with_questions_that_cannot_be_counted_is_not_refused(make_task):
 
 @pytest.mark.parametrize(
     ("limit", "offset", "rows"),
-    [(None, 0, 5), (0, 0, 5), (-1, 1, 4), (2, 0, 2), (0.5, 0, 3), (0.01, 0, 1), (2, 4, 1)],
+    [(None, 0, 5), (-1, 1, 4), (5.0, 0, 5), (1e9, 0, 5), (2, 0, 2), (0.5, 0, 3), (0.01, 0, 1), (2, 4, 1)],
 )
 def test_rows_are_counted_as_lmms_eval_does(limit, offset, rows):
-    """See lmms_eval.evaluator_utils.get_sample_size; a limit of 0 is not a limit."""
+    """See lmms_eval.evaluator_utils.get_sample_size."""
     assert Asked(limit, offset).of(list(range(5))) == list(range(offset, offset + rows))
+
+
+@pytest.mark.parametrize("limit", [math.nan, math.inf, -math.inf, 0, -0.5, -3, 1.5, 2.5, 1e9 + 1, 1e30])
+def test_a_limit_that_lmms_eval_would_misread_is_refused(limit):
+    expected = f"--limit must be a whole number of questions from 1 to 1000000000, a share of them .*, got {limit:g}$"
+    with pytest.raises(ValueError, match=expected.replace("+", r"\+")):
+        Asked(limit)
+
+
+@pytest.mark.parametrize("offset", [-1, 10**9 + 1])
+def test_an_offset_has_a_range(offset):
+    with pytest.raises(ValueError, match=f"^--offset must be a whole number from 0 to 1000000000, got {offset}$"):
+        Asked(None, offset)
+
+
+def test_a_share_is_for_one_task(make_task):
+    """lmms-eval 0.7.3 asks as many questions of each task as that share of the first."""
+    tasks = [make_task(name, there=2, missing=0) for name in ("one", "two")]
+    with pytest.raises(ValueError, match=r"^--limit 0.5 is a share of the first of 2 tasks, .* give a whole number"):
+        check_videos(tasks, Asked(0.5), MAX_FAILED)
+    assert check_videos(tasks[:1], Asked(0.5), MAX_FAILED) == ()
+    assert check_videos(tasks, Asked(1), MAX_FAILED) == ()
