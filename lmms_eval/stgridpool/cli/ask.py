@@ -49,7 +49,7 @@ def ask(
     from stgridpool.finite import NonFiniteError  # noqa: PLC0415
 
     names = [*([compressor] if compressor is not None or not compare else []), *(compare or [])]
-    choices = [Choice.parse(name or "st_gridpool") for name in names]
+    choices = [Choice.parse("st_gridpool" if name is None else name) for name in names]
     if not video.exists():
         raise ValueError(f"there is no video {video} (working directory: {Path.cwd()})")
     model = load_checkpoint(checkpoint, frames, model_args, "ask")

@@ -45,7 +45,7 @@ def submit(
     given: dict[str, Any] = {"retries": retries, "timeout": timeout, "backoff": backoff}
     attempts = replace(server.Attempts(), **{name: value for name, value in given.items() if value is not None})
     progress = Progress()
-    address = url or server.URL
+    address = server.URL if url is None else url
     try:
         post(
             file,

@@ -131,6 +131,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=path_argument, help="also write the numbers to this file")
     arguments = parser.parse_args()
+    if arguments.limit is not None and arguments.limit < 1:
+        parser.error(f"--limit must be a whole number of clips from 1, got {arguments.limit}")
     if not (arguments.data / "videomme").is_dir():
         subprocess.run([sys.executable, str(NANO / "make_data.py"), str(arguments.data)], check=True)
     videos = read_set(arguments.data / "videomme", arguments.limit)

@@ -124,3 +124,11 @@ def test_scores_count_and_cluster(evaluate, nano):
     assert scores["all"] == 75
     assert (scores["count"], scores["needle"]) == (100, 50)
     assert scores["+-"] == 49  # 1.96 * sqrt(0.125 / 2)
+
+
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_limit_is_a_number_of_clips(evaluate, limit, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["evaluate.py", "--limit", limit])
+    with pytest.raises(SystemExit):
+        evaluate.main()
+    assert f"error: --limit must be a whole number of clips from 1, got {limit}\n" in capsys.readouterr().err

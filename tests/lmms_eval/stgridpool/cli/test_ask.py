@@ -116,6 +116,7 @@ def test_the_command_prints_json(video):
     [
         (("none.mp4", "Why?"), "there is no video none.mp4"),
         (("none.mp4", "Why?", "-c", "nps"), "nps: there is no compressor 'nps', did you mean 'nsp'?"),
+        (("none.mp4", "Why?", "-c", ""), ": there is no compressor ''"),
         ((__file__, "Why?"), "cannot read video"),
         (
             (__file__, "Why?", "--model_args", "compressor=nsp"),

@@ -203,6 +203,8 @@ def test_a_submission_is_checked(tmp_path):
     (tmp_path / "questions.json").write_text(json.dumps([{"q_uid": "a"}, {"q_uid": "b"}]))
     words = ["submit", tmp_path / "answers.json", "--questions", tmp_path / "questions.json", "--dry-run"]
     assert "2 answers, in order" in invoke(*words).output
+    error = str(invoke(*words, "--url", "").exception)  # not the server of EgoSchema
+    assert error.startswith("the URL must be http[s]://HOST/..., without a password, got ''")
     (tmp_path / "answers.json").write_text(json.dumps({"a": 7, "b": 4}))
     error = str(invoke(*words).exception)
     assert error.endswith("nothing was sent")

@@ -146,6 +146,9 @@ def test_the_command_line_of_lmms_eval_is_checked(monkeypatch):
     wrong = [word.replace("nsp", "nps") for word in right]
     with pytest.raises(SystemExit, match=r"^lmms_eval: there is no compressor 'nps', did you mean 'nsp'"):
         check_command.check_command_line(wrong)
+    with pytest.raises(SystemExit, match=r"^lmms_eval: --limit must be a whole number .* or -1 for all, got nan$"):
+        check_command.check_command_line([*right, "--limit", "nan"])
+    check_command.check_command_line([*right, "--limit", "few"])  # lmms-eval's own parser says it
     monkeypatch.setenv("RANK", "1")
     check_command.check_command_line(wrong)  # rank 0 says it
 
