@@ -134,7 +134,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     index = folder / INDEX
     if not index.is_file():
         raise ValueError(_no_weights(folder))
-    places = _places(index)
+    places = read_index(index)
     tensors = _tensors_of(folder / name for name in sorted(set(places.values())))
     lost = sorted(places.keys() - tensors.keys())
     if lost:
@@ -161,8 +161,16 @@ def _no_weights(folder: Path) -> str:
     return message
 
 
-def _places(index: Path) -> dict[str, str]:
-    """Read file names by tensor from the index, and check that all these files are beside it."""
+def read_index(index: Path, suffix: str = ".safetensors") -> dict[str, str]:
+    """Read file names by tensor from an index of weights.
+
+    Args:
+        index: The JSON file.
+        suffix: How the names of weight files end.
+
+    Raises:
+        ValueError: If it is damaged, or a file is not beside it or below its folder.
+    """
     content = read_json(index)
     places = content.get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
@@ -171,9 +179,9 @@ def _places(index: Path) -> dict[str, str]:
         raise ValueError(f"{index}: metadata must be an object; write {{}} if nothing is known")
     for tensor, name in places.items():
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or path.suffix != ".safetensors":
+        if path.is_absolute() or ".." in path.parts or path.suffix != suffix:
             raise ValueError(
-                f"{index}: weight_map gives {tensor} the file {name!r}; it must be a .safetensors file in the "
+                f"{index}: weight_map gives {tensor} the file {name!r}; it must be a {suffix} file in the "
                 "checkpoint's folder"
             )
         if not (index.parent / name).is_file():

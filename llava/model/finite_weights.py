@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from llava.model.checkpoint_files import StoredTensor
+from llava.model.checkpoint_files import StoredTensor, checkpoint_folder, stored_tensors
 from llava.model.tensor_shapes import plain_name
 from stgridpool.finite import all_finite
 
@@ -40,6 +40,26 @@ def check_finite(model: nn.Module, tensors: Mapping[str, StoredTensor]) -> None:
         raise ValueError(_in_files({stored[name][0]: stored[name][1].path for name in sorted(bad_in_file)}))
     if bad:
         _raise_for_others(bad, held, set(stored))
+
+
+@torch.no_grad()
+def check_native_finite(model: nn.Module, checkpoint: str) -> None:
+    """Check that no weight of a native model is NaN or infinite; its files may name weights otherwise than it does.
+
+    Args:
+        model: The model.
+        checkpoint: Folder or hub name that it was loaded from.
+
+    Raises:
+        ValueError: If weights are not finite; the message names their files, or says that they overflow.
+    """
+    held = {name: one for name, one in model.state_dict().items() if one.dtype in _CHECKED_DTYPES and not one.is_meta}
+    bad = _not_finite(held)
+    if bad:
+        in_files, _ = read_weights(stored_tensors(checkpoint_folder(checkpoint)), lambda _: None)
+        if in_files is not None:
+            raise ValueError(in_files)
+        _raise_for_others(bad, held, set(bad))
 
 
 def _not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:

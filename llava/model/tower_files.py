@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from llava.model.checkpoint_files import check_no_pointer, is_hub_name, one_line, stored_tensors
+from llava.model.checkpoint_files import check_no_pointer, is_hub_name, one_line, read_index, stored_tensors
 
 OPEN_CLIP_PREFIX = "open_clip_hub:"
 
@@ -20,7 +20,8 @@ def check_tower_files(name: str) -> None:
     `weights_only`, so that it cannot run code.
 
     Raises:
-        ValueError: If the folder does not exist, or a file is missing, damaged, truncated or a Git LFS pointer.
+        ValueError: If the folder does not exist, a file is missing, damaged, truncated or a Git LFS pointer, or the
+            index names files outside of the folder.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -31,6 +32,8 @@ def check_tower_files(name: str) -> None:
     else:
         for path in folder.glob("*.bin"):
             check_no_pointer(path)
+        for index in folder.glob("*.bin.index.json"):
+            read_index(index, ".bin")
 
 
 def missing_tower(name: str) -> str:

@@ -1,5 +1,6 @@
 """The lmms-eval model ``video_hf``: native models of transformers with any compressor of visual tokens."""
 
+from llava.model.finite_weights import check_native_finite
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.videos.native_loader import NativeLoader
@@ -35,6 +36,7 @@ class VideoHf(EvaluatedModel):
             dtype=self.placement.dtype,
             attn_implementation=arguments.attn_implementation,
         )
+        check_native_finite(model, arguments.pretrained)
         rule, lists = frame_rule(model, processor, arguments), adapter_for(model).lists_per_prompt
         recipe = NativeRecipe(processor, rule, self.placement.dtype, lists)
         options = arguments.system_prompt, arguments.positions, arguments.reuse_frames

@@ -216,3 +216,9 @@ def test_a_named_tower_may_be_a_pickle_of_weights(checkpoint_of, tmp_path):
     with pytest.raises(ValueError, match=f"the weights of mm_vision_tower={str(tower)!r} cannot be read: Weights only"):
         load(folder)
     assert not (tmp_path / "ran").exists()
+    (tower / "pytorch_model.bin").rename(tmp_path / "outside.bin")
+    (tower / "decoy.bin").touch()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "../outside.bin")}
+    (tower / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"the file '\.\./outside\.bin'; it must be a \.bin file in the checkpoint's"):
+        load(folder)

@@ -1,0 +1,82 @@
+"""Loading of native checkpoints: what contradicts their weights is refused, whatever transformers would make of it."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from native_models.families import save
+from stgridpool.adapters.native_loading import load_native
+
+pytestmark = pytest.mark.adapters
+
+
+@pytest.fixture(scope="module", params=["llava_onevision", "qwen2_5_vl"])
+def checkpoint(request, tmp_path_factory):
+    return save(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def load_with(checkpoint, tmp_path):
+    """Function that loads the checkpoint with a changed setting, if it has that."""
+
+    def load(value, *names):
+        settings = json.loads((checkpoint / "config.json").read_text())
+        place = settings
+        for name in names[:-1]:
+            place = place[name]
+        if names[-1] not in place:
+            pytest.skip(f"{checkpoint.name} has no {names[-1]}")
+        place[names[-1]] = value
+        for file in checkpoint.iterdir():
+            (tmp_path / file.name).symlink_to(file)
+        (tmp_path / "config.json").unlink()
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        return load_native(str(tmp_path), device_map="cpu", dtype=torch.float32, attn_implementation=None)
+
+    return load
+
+
+CONTRADICTIONS = [
+    (
+        ("vision_config", "num_hidden_layers"),
+        1,
+        r"has 1 layers in model\.vision_tower\S+: the files also hold \S+layers\.1\.",
+    ),
+    (("vision_config", "depth"), 1, r"has 1 layers in model\.visual\.blocks: the files also hold \S+blocks\.1\."),
+    (
+        ("text_config", "intermediate_size"),
+        48,
+        r"mlp\.down_proj\.weight would be \(64, 48\), and the file holds \(64, ",
+    ),
+    (
+        ("vision_config", "patch_size"),
+        0,
+        r"no model can be built from .*ZeroDivisionError|patch_embed\.proj\.weight would be",
+    ),
+    (("text_config", "hidden_act"), "foo", r"no model can be built from .*KeyError: 'foo'"),
+    (("text_config", "num_hidden_layers"), 1, r"no model can be built from .*num_hidden_layers"),
+    (
+        ("text_config", "rms_norm_eps"),
+        math.nan,
+        r"config\.json: text_config\.rms_norm_eps must be a finite number, got nan",
+    ),
+    (
+        ("vision_feature_layer",),
+        -99,
+        r"vision_feature_layer must be from -4 to 3, as the vision tower has 3 layers, got -99",
+    ),
+]
+
+
+@pytest.mark.parametrize(("names", "value", "message"), CONTRADICTIONS, ids=lambda one: str(one)[:40])
+def test_a_configuration_that_contradicts_the_weights_is_refused(load_with, names, value, message):
+    with pytest.raises(ValueError, match=message):
+        load_with(value, *names)
+
+
+def test_lora_weights_are_refused(checkpoint, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds LoRA weights"):
+        load_native(str(tmp_path), device_map="cpu", dtype=torch.float32, attn_implementation=None)
