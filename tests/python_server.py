@@ -104,7 +104,8 @@ def become(program):
     for descriptor, path in enumerate((os.devnull, program["stdout"], program["stderr"])):
         os.dup2(os.open(path, os.O_RDWR if path == os.devnull else os.O_CREAT | os.O_WRONLY | os.O_TRUNC), descriptor)
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    reading_process.subprocess = forking(os.environ["READING_TEMPLATE"])
+    if address := os.environ["READING_TEMPLATE"]:
+        reading_process.subprocess = forking(address)
     first, *sys.argv = program["arguments"]
     sys.path[0] = program["cwd"]
     if first == "-m":

@@ -12,10 +12,10 @@ SMALL = ["--clips", "2", "--frames", "4", "--size", "64", "48", "--json"]
 
 @pytest.fixture
 def measure(run_python):
-    """Function that runs a measurement of small clips; returns its numbers."""
+    """Function that runs a measurement of small clips with new reading processes; returns its numbers."""
 
     def measure(*arguments):
-        done = run_python("scripts/benchmark.py", *arguments, *SMALL, cwd=REPOSITORY)
+        done = run_python("scripts/benchmark.py", *arguments, *SMALL, cwd=REPOSITORY, READING_TEMPLATE="")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
