@@ -125,8 +125,8 @@ def list_packets(path: str) -> PacketList:
         packets, ends = _read_packets(path, container, stream)
         check_complete(path, container, stream, [packet.size for packet in packets], ends)
         facts, num_declared = _Facts.of(container, stream), stream.frames
-    if not packets:
-        _check_memory_of_index(num_declared)
+    if not packets and "mov" in facts.formats:
+        _check_memory_of_index(max(0, num_declared))
     packets = [packet for packet in packets if packet.size]
     shown = [position for position, packet in enumerate(packets) if packet.is_shown]
     if not shown:

@@ -75,7 +75,7 @@ def warn_of_large_budget(method: str) -> None:
     Args:
         method: The method with its options.
     """
-    _LOGGER.warning("%s keeps all tokens of a video: its budget is larger than what reaches it", method)
+    _LOGGER.warning("%s keeps all tokens that reach it: its budget is larger", method)
 
 
 def frames_where(is_met: Callable[[int], bool]) -> str:

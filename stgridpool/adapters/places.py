@@ -70,6 +70,8 @@ def check_settings(compressor: Compressor, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the model cannot run it; the message says why.
     """
+    depth = (settings.get("text_config") or settings).get("num_hidden_layers")
+    compressor = compressor if depth is None else compressor.for_depth(depth)
     check_places(compressor)
     check_offered(compressor.needs, {FrameVectors, AttentionReceived, TowerKeys, Question, *IN_DECODER}, compressor)
     check_parts(compressor)

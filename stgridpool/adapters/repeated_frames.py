@@ -71,12 +71,16 @@ class RepeatedFrames:
 
     def leave_out(self, tower: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Take the units that equal an earlier one from the inputs of the tower, of which the pixels are the first."""
+        if self._units is not None:
+            raise RuntimeError("the vision tower ran twice for one prompt: pass reuse_frames=False")
         named = _by_unit(kwargs)
         pixels: Tensor = args[0] if args else next(iter(kwargs.values()))
         grid = named.get(_GRID)
         sizes = [1] * len(pixels) if grid is None else grid.prod(1).tolist()
         kinds: list[Hashable] = [None] * len(pixels) if grid is None else list(map(tuple, grid.tolist()))
-        if self._is_frame is not None and len(self._is_frame) == len(sizes):
+        if self._is_frame is not None and len(self._is_frame) != len(sizes):
+            return None  # which units are frames is unknown
+        if self._is_frame is not None:
             kinds = [kinds[unit] if is_frame else unit for unit, is_frame in enumerate(self._is_frame)]
         units = Units(tuple(sizes), DistinctFrames.of(pixels.split(sizes), kinds))
         has_one_side = _SIDES not in named or len(set(named[_SIDES].tolist())) == 1  # `every_row` relies on it

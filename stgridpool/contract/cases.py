@@ -101,18 +101,21 @@ def clip(shape: Shape, width: int = 8, seed: int = 0) -> Tensor:
     return torch.randn(*shape, width, generator=torch.Generator().manual_seed(seed))
 
 
-def invented(compressor: Compressor, shape: Shape, num_tokens: int | None = None, width: int = 8) -> Evidence:
-    """Invent the evidence that a method needs, the same in every call.
+def invented(
+    compressor: Compressor, shape: Shape, num_tokens: int | None = None, width: int = 8, seed: int = 0
+) -> Evidence:
+    """Invent the evidence that a method needs, the same in every call with the same seed.
 
     Args:
         compressor: The method.
         shape: (T, H, W) of the lattice.
         num_tokens: Tokens on the lattice; None if they fill it.
         width: D.
+        seed: Of the random numbers.
     """
     frames, height, row = shape
     count = frames * height * row if num_tokens is None else num_tokens
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     found: dict[Need, Tensor] = {}
     for need in sorted(compressor.needs, key=repr):
         if isinstance(need, TowerKeys):

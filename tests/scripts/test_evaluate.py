@@ -270,7 +270,9 @@ def test_a_second_run_in_the_same_folder_is_refused(evaluate, tmp_path):
     folder = os.open(output, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     done, notes = evaluate("quiz")
+    second, _ = evaluate("--launch", "--num_machines 2 --machine_rank 1", "quiz")  # of one run, on another machine
     os.close(folder)
+    assert second.returncode == 0
     assert (done.returncode, notes) == (1, [])
     expected = f"another run is writing to {output}: wait until it has ended, or pass another folder with --output"
     assert done.stderr.splitlines()[-1] == f"evaluate.sh: {expected}"

@@ -70,4 +70,4 @@ def test_a_budget_above_what_is_left_is_a_warning_once(caplog):
     [record] = caplog.records
     assert record.levelname == "WARNING"
     assert "tokens=7" in record.message
-    assert record.message.endswith("keeps all tokens of a video: its budget is larger than what reaches it")
+    assert record.message.endswith("keeps all tokens that reach it: its budget is larger")

@@ -101,6 +101,7 @@ class Sweep:
         include = [*tables, *([self.include_path] if self.include_path else [])]
         manager = task_manager(names, include, self.model_name)
         # lmms-eval collects garbage twice after each task of each compressor: 0.5 s each among what has been imported.
+        gc.collect()
         gc.freeze()
         loaded, choices, remarks = self._load(), list(self.choices), list[str]()
 

@@ -127,7 +127,8 @@ done
 [[ "$model_args" == *,resume_dir=* ]] || model_args=",resume_dir=$answers$model_args"
 mkdir -p "$output"
 exec {lock}<"$output"
-if command -v flock >/dev/null; then # status 1: taken; others: no locks there
+# The machines of one run share a folder. Status 1: taken; others: no locks there.
+if [[ ! "${launch_options[*]}" =~ --machine_rank[=\ ][1-9] ]] && command -v flock >/dev/null; then
   flock --nonblock "$lock" || (($? != 1)) ||
     fail "another run is writing to $output: wait until it has ended, or pass another folder with --output"
 fi

@@ -12,6 +12,7 @@ from stgridpool.contract.test_methods import (
     test_a_count_it_does_not_plan_follows_from_the_tokens as check_that_it_plans,
 )
 from stgridpool.contract.test_methods import test_it_meets_budgets_or_says_why_not as check_budgets
+from stgridpool.evidence import AttentionReceived
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,24 @@ class PlansThat(RoundsUp):
 
     def planned_count(self, shape, total=None):
         return self.budget.count(shape, total)
+
+
+@dataclass(frozen=True)
+class UpToAShare(RoundsUp):
+    """Keep the tokens that hold most of the attention received, whatever the tokens are."""
+
+    @property
+    def needs(self):
+        return frozenset({AttentionReceived()})
+
+    def plan(self, tokens, evidence):
+        received = evidence[AttentionReceived()].sort(descending=True)
+        count = int((received.values.cumsum(0) < self.retention * received.values.sum()).sum()) + 1
+        return Plan.keep(received.indices[:count].sort().values, len(tokens))
+
+
+def test_a_count_may_follow_from_evidence_alone():
+    check_that_it_plans(UpToAShare())
 
 
 def test_a_miscount_cannot_hide_behind_no_plan():
