@@ -20,14 +20,17 @@ def check_tower_files(name: str) -> None:
     `weights_only`, so that it cannot run code.
 
     Raises:
-        ValueError: If the folder does not exist, a file is missing, damaged, truncated or a Git LFS pointer, or the
-            index names files outside of the folder.
+        ValueError: If the folder does not exist, a file is missing, damaged, truncated or a Git LFS pointer, the index
+            names files outside of the folder, or the weights are LoRA's.
     """
     folder = Path(name)
     if not folder.is_dir():
         if not is_hub_name(name) and not name.startswith(OPEN_CLIP_PREFIX):
             raise ValueError(missing_tower(name))
-    elif any(folder.glob("model.safetensors*")) or not any(folder.glob("*.bin")):
+        return
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(f"{folder} holds LoRA weights of a vision tower: merge them into the tower first")
+    if any(folder.glob("model.safetensors*")) or not any(folder.glob("*.bin")):
         stored_tensors(folder)
     else:
         for path in folder.glob("*.bin"):

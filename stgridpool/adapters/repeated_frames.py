@@ -61,7 +61,7 @@ class RepeatedFrames:
         return rows if self._units is None else self._units.every_row(rows)
 
     def of_visuals(self, counts: Sequence[int]) -> list[tuple[int, ...]]:
-        """Return, for consecutive visuals of so many units, which units of each the tower did not encode."""
+        """Return which units of each visual the tower left out, given how many units each has, in order."""
         reused = () if self._units is None else self._units.distinct.reused
         begins = [sum(counts[:number]) for number in range(len(counts))]
         return [

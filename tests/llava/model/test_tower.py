@@ -218,6 +218,10 @@ def test_a_named_tower_may_be_a_pickle_of_weights(checkpoint_of, tmp_path):
     assert not (tmp_path / "ran").exists()
     (tower / "pytorch_model.bin").rename(tmp_path / "outside.bin")
     (tower / "decoy.bin").touch()
+    (tower / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds LoRA weights of a vision tower"):
+        load(folder)
+    (tower / "adapter_config.json").unlink()
     index = {"metadata": {}, "weight_map": dict.fromkeys(weights, "../outside.bin")}
     (tower / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"the file '\.\./outside\.bin'; it must be a \.bin file in the checkpoint's"):

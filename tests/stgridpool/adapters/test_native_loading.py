@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from native_models.families import save
 from stgridpool.adapters.native_loading import load_native
@@ -42,13 +43,22 @@ CONTRADICTIONS = [
     (
         ("vision_config", "num_hidden_layers"),
         1,
-        r"has 1 layers in model\.vision_tower\S+: the files also hold \S+layers\.1\.",
+        r"has 1 layers in model\.vision_tower\S+: model\.safetensors also holds \S+layers\.1\.",
     ),
-    (("vision_config", "depth"), 1, r"has 1 layers in model\.visual\.blocks: the files also hold \S+blocks\.1\."),
+    (
+        ("vision_config", "depth"),
+        1,
+        r"has 1 layers in model\.visual\.blocks: model\.safetensors also holds \S+blocks\.1\.",
+    ),
     (
         ("text_config", "intermediate_size"),
         48,
-        r"mlp\.down_proj\.weight would be \(64, 48\), and the file holds \(64, ",
+        r"mlp\.down_proj\.weight would be \(64, 48\), and model\.safetensors holds \(64, ",
+    ),
+    (
+        ("text_config", "num_attention_heads"),
+        3,
+        r"(self_attn\.\S+ would be \S+ and model\.safetensors holds|must be divisible by num_heads)",
     ),
     (
         ("vision_config", "patch_size"),
@@ -71,7 +81,9 @@ CONTRADICTIONS = [
 
 
 @pytest.mark.parametrize(("names", "value", "message"), CONTRADICTIONS, ids=lambda one: str(one)[:40])
-def test_a_configuration_that_contradicts_the_weights_is_refused(load_with, names, value, message):
+def test_a_configuration_that_contradicts_the_weights_is_refused(load_with, monkeypatch, names, value, message):
+    """No weight is read before that: transformers does not come to load the folder."""
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", None)
     with pytest.raises(ValueError, match=message):
         load_with(value, *names)
 
