@@ -37,8 +37,8 @@ def under_one_budget(
     Raises:
         ValueError: If they cannot; the message says why.
     """
-    front = [method for method in methods if not _acting(method)[0].is_inside]
-    inside = [step for method in methods for step in _acting(method) if step.is_inside]
+    front = [method for method in methods if not method.acting()[0].is_inside]
+    inside = [step for method in methods for step in method.acting() if step.is_inside]
     is_free = bool(front) and budgeted(front[-1]) is not None
     if not is_free and (of == ENTERING or not inside):
         raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}")
@@ -58,11 +58,6 @@ def under_one_budget(
     if is_free:
         found[id(front[-1])] = front[-1].at_retention(entering, ENTERING, reference)
     return tuple(found.get(id(method), method) for method in methods)
-
-
-def _acting(method: Compressor) -> tuple[Step, ...]:
-    """Return the steps of a method, whose own mean over layers is not judged: it may get another."""
-    return method.acting() if isinstance(method, OverLayers) else method.steps()
 
 
 def _wanted(front: Sequence[Compressor], is_free: bool, share: float, of: str, reference: Reference) -> float:

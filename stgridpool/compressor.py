@@ -101,6 +101,10 @@ class Compressor(ABC):
         """Return where the method acts, in order; by default in place of the checkpoint's own pooling."""
         return (Step(self, PATCHES),)
 
+    def acting(self) -> tuple[Step, ...]:
+        """Return the steps even where `steps` judges that a mean over layers is too small; another may be set yet."""
+        return self.steps()
+
     def for_depth(self, num_layers: int) -> Compressor:
         """Resolve the options that depend on the depth of the language model, which has `num_layers` layers.
 
@@ -212,7 +216,7 @@ def compress_steps(
 
 def early_steps(compressor: Compressor) -> tuple[Step, ...]:
     """Return the steps of a method on which the features of a video depend, see `Step.is_before_features`."""
-    return tuple(step for step in compressor.steps() if step.is_before_features)
+    return tuple(step for step in compressor.acting() if step.is_before_features)
 
 
 def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None) -> list[int | None]:

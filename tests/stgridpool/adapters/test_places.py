@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING
 from stgridpool import Bilinear, build_compressor
 from stgridpool.adapters.families import FAMILIES
 from stgridpool.adapters.names import BOTH_WAYS, LINEAR
-from stgridpool.adapters.places import check_settings
+from stgridpool.adapters.places import check_places, check_settings
 from stgridpool.evidence import Question
 
 pytestmark = pytest.mark.adapters
@@ -38,6 +38,7 @@ def test_names_are_those_of_the_adapters_and_of_transformers_defaults():
         ("qwen2_vl", {}, "image_grid", {}, "acts on frames or in the vision tower"),
         ("qwen2_vl", {}, "prumerge", {"importance": "class"}, "needs .*ClassAttention.*; this model offers"),
         ("qwen2_vl", {}, "fastvid", {"importance": "received", "frames": "pool_head"}, "asks for a part that native"),
+        ("qwen2_vl", {"num_hidden_layers": 20}, "framefusion", {"layer_average": 0.04}, "must be above 1/20"),
         ("qwen2_vl", {}, "cdpruner", {"relevance": "tower"}, "needs .*JointPatches.*; this model offers"),
     ],
 )
@@ -54,6 +55,7 @@ def test_what_settings_rule_out_is_refused(kind, settings, method, options, mess
         ("qwen3_5", FULL, "sttm", {"layer": 2}),
         ("qwen3_vl", DEEP, "sttm", {"layer": 3}),
         ("qwen2_5_vl", {}, "sttm", {"layer": 2}),
+        ("qwen2_vl", {"text_config": {"num_hidden_layers": 36}}, "framefusion", {"layer_average": 0.03}),  # above 1/36
     ],
 )
 def test_what_they_do_not_rule_out_is_not(kind, settings, method, options):
@@ -63,6 +65,10 @@ def test_what_they_do_not_rule_out_is_not(kind, settings, method, options):
 @dataclass(frozen=True)
 class _Elsewhere(Bilinear):
     needs = frozenset({Question("tower")})
+
+
+def test_a_mean_is_judged_at_the_depth_of_the_model():
+    check_places(build_compressor("framefusion", layer_average=0.03))
 
 
 def test_a_text_half_of_the_tower_is_not_there():
