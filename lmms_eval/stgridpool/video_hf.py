@@ -1,5 +1,6 @@
 """The lmms-eval model ``video_hf``: native models of transformers with any compressor of visual tokens."""
 
+from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.finite_weights import check_native_finite
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
@@ -35,6 +36,7 @@ class VideoHf(EvaluatedModel):
             device_map=self.placement.device_map,
             dtype=self.placement.dtype,
             attn_implementation=arguments.attn_implementation,
+            folder=checkpoint_folder(arguments.pretrained),
         )
         check_native_finite(model, arguments.pretrained)
         rule, lists = frame_rule(model, processor, arguments), adapter_for(model).lists_per_prompt

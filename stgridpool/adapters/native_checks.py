@@ -19,18 +19,18 @@ BUILDING_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, S
 _NUMBERED = re.compile(r"(?P<layers>[A-Za-z_.]+)\.(?P<number>\d+)\.")
 
 
-def check_stored(checkpoint: str) -> None:
+def check_stored(folder: Path) -> None:
     """Check the configuration of a folder against the names and shapes of its tensors; no weight is read.
 
-    Names on the hub are not checked, nor are quantised weights and formats other than safetensors.
+    Quantised weights are not checked, nor are other formats than safetensors.
 
     Args:
-        checkpoint: Folder or hub name.
+        folder: The checkpoint's; one that does not exist is not checked.
 
     Raises:
         ValueError: If no model can be built, or weights are missing or contradict the configuration.
     """
-    files = sorted(Path(checkpoint).glob("*.safetensors"))
+    files = sorted(folder.glob("*.safetensors"))
     if not files:
         return
     places: dict[str, Path] = {}
@@ -44,17 +44,17 @@ def check_stored(checkpoint: str) -> None:
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}; copy or download it again") from error
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = AutoConfig.from_pretrained(folder)
         if getattr(config, "quantization_config", None) is not None:
             return
-        check_numbers(checkpoint, config)
+        check_numbers(str(folder), config)
         with torch.device("meta"):
             kind: Any = type(AutoModelForImageTextToText.from_config(config))
         options = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
         model, info = kind.from_pretrained(None, config=config, state_dict=shapes, **options)
     except BUILDING_ERRORS as error:
-        raise cannot_build(checkpoint, error) from error
-    check_found(checkpoint, model, info, places)
+        raise cannot_build(str(folder), error) from error
+    check_found(str(folder), model, info, places)
 
 
 def cannot_build(checkpoint: str, error: Exception) -> ValueError:

@@ -16,7 +16,12 @@ ORIGINAL = ("llava_qwen", "llava_llama")
 
 
 def load_native(
-    checkpoint: str, *, device_map: str, dtype: torch.dtype, attn_implementation: str | None
+    checkpoint: str,
+    *,
+    device_map: str,
+    dtype: torch.dtype,
+    attn_implementation: str | None,
+    folder: Path | None = None,
 ) -> tuple[Any, Any]:
     """Load a model and its processor.
 
@@ -25,6 +30,7 @@ def load_native(
         device_map: Where to load the model, as transformers takes it.
         dtype: Dtype of the weights.
         attn_implementation: Kind of attention; None for the checkpoint's setting.
+        folder: Where the files of a hub name are, if that is known.
 
     Raises:
         ValueError: If the checkpoint is in LLaVA-NeXT's format, holds LoRA weights, lacks weights, which would be
@@ -39,7 +45,7 @@ def load_native(
         )
     if Path(checkpoint, "adapter_config.json").exists():
         raise ValueError(f"{checkpoint} holds LoRA weights: merge them into their base model first")
-    check_stored(checkpoint)
+    check_stored(folder or Path(checkpoint))
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             checkpoint,
