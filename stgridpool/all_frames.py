@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -62,15 +62,18 @@ class AllFrames(Compressor):
         return self.method.planned_count(shape, total)
 
 
-def count_all_frames(methods: Sequence[Compressor]) -> tuple[Step, ...]:
-    """Return the steps of methods; every budget between those of another method in the tower and the model counts all.
+def count_all_frames(methods: Iterable[Sequence[Step]]) -> tuple[Step, ...]:
+    """Join the steps of methods; every budget between those of another method in the tower and the model counts all.
 
     A method whose options set no budget, but a rate or a threshold, stays as it is.
+
+    Args:
+        methods: The steps of each method, at least one.
     """
     steps: list[Step] = []
     lacks_frames = False  # of those that entered the tower
-    for method in methods:
-        for step in method.steps():
+    for of_method in methods:
+        for step in of_method:
             counts = lacks_frames and not step.is_before_features and not step.is_inside
             is_set = counts and _has_budget(step.compressor)
             steps.append(replace(step, compressor=AllFrames(step.compressor)) if is_set else step)

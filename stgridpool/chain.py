@@ -42,8 +42,7 @@ class Chain(Compressor):
     def __post_init__(self) -> None:
         if len(self.methods) < 2:
             raise ValueError(f"a chain must have at least two methods, got {len(self.methods)}")
-        steps = self.steps()
-        for before, after in pairwise(steps):
+        for before, after in pairwise(self.acting()):
             if _order(after) < _order(before):
                 raise ValueError(
                     f"{self!r} cannot be joined in this order: {after.compressor!r} acts at {_named(after)}, before "
@@ -55,7 +54,11 @@ class Chain(Compressor):
 
     def steps(self) -> tuple[Step, ...]:
         """Return the steps of all methods."""
-        return count_all_frames(self.methods)
+        return count_all_frames(method.steps() for method in self.methods)
+
+    def acting(self) -> tuple[Step, ...]:
+        """See `Compressor.acting`."""
+        return count_all_frames(method.acting() for method in self.methods)
 
     def for_depth(self, num_layers: int) -> Chain:
         """Resolve the options of every method that depend on the depth, see `Compressor.for_depth`.

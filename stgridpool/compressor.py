@@ -90,7 +90,8 @@ class Compressor(ABC):
     @property
     def needs(self) -> frozenset[Need]:
         """The evidence that the method asks a model for; if it has several steps, the evidence for all of them."""
-        return frozenset[Need]().union(*(step.compressor.needs for step in self.steps() if step.compressor is not self))
+        others = (step.compressor for step in self.acting() if step.compressor is not self)
+        return frozenset[Need]().union(*(method.needs for method in others))
 
     @property
     def query_aware(self) -> bool:

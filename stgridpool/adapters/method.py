@@ -80,13 +80,14 @@ class Method:
             raise TypeError(f"compressor must be a Compressor, a name or None, got {type(compressor).__name__}")
         if isinstance(compressor, NoCompression):
             compressor = None
+        is_settled = retention is None  # whether its budget needs no video
         if isinstance(compressor, OverLayers) and retention is not None and of in MEANS:
-            compressor = replace(compressor, layer_average=retention)  # its default may be too little for the model
+            compressor, is_settled = replace(compressor, layer_average=retention), True
         if compressor is not None:
             compressor = compressor.for_depth(len(model.get_decoder().layers))
             check_needs(adapter, model, compressor)
         method = cls(compressor, retention, of)
-        if retention is None:
+        if is_settled:
             method.inside(adapter, model, ())
         return method
 

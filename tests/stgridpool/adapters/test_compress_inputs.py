@@ -41,7 +41,7 @@ def test_retention_over_layers_is_met_inside(name):
     assert lengths[0] - lengths[3] == math.prod(visual.run.shape) // 2
 
 
-@pytest.mark.parametrize("name", ["framefusion", "st_simdiff"])
+@pytest.mark.parametrize("name", ["framefusion", "st_simdiff", "downsample+framefusion", "downsample+st_simdiff"])
 def test_only_the_mean_over_layers_that_is_asked_for_is_judged(name):
     """Four layers allow for no mean of 0.3, the default of these methods, or hardly any; they do for 0.6."""
     model, inputs = load_with("qwen2_5_vl", PROMPT)
@@ -53,11 +53,15 @@ def test_only_the_mean_over_layers_that_is_asked_for_is_judged(name):
     total, prompt = math.prod(visual.run.shape), inputs["input_ids"].shape[1]
     held = sum(total - (prompt - states.shape[1]) for states in output.hidden_states[0][1:])  # after each layer
     assert 0.6 * 4 * total - 4 < held <= 0.6 * 4 * total
-    with (
-        pytest.raises(ValueError, match=r"layer_average must be above ./4.* got 0\.2"),
-        stgridpool.compress(model, name, retention=0.2, of="layer_average"),
-    ):
-        pass
+
+
+@pytest.mark.parametrize("name", ["framefusion", "st_simdiff"])
+def test_a_mean_that_is_too_small_is_refused_before_a_prompt(name):
+    model, _ = load_with("qwen2_5_vl", PROMPT)
+    with pytest.raises(ValueError, match=r"layer_average must be above ./4.* got 0\.2"):
+        stgridpool.compress(model, name, retention=0.2, of="layer_average")
+    with pytest.raises(ValueError, match=r"layer_average must be above ./4.* got 0\.2"):
+        stgridpool.compress(model, f"downsample+{name}", **{name: {"layer_average": 0.2}})
 
 
 def test_retention_without_a_method_or_out_of_range_is_refused():
