@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stgridpool.options import fraction, whole_number
+from stgridpool.options import choice, fraction, whole_number
 from stgridpool.plan import Shape
 
 MOST_TOKENS = 1_000_000_000
@@ -33,22 +34,27 @@ class Budget:
         ratio: Fraction of the tokens to keep, above 0 and at most 1; the count is rounded down, but is at least 1.
         tokens: Number of tokens to keep per video, 1 to 10^9.
         tokens_per_frame: Number of tokens to keep per frame, 1 to 10^9.
+        rounding: How a ratio becomes a count: "down", or as released codes do, in float arithmetic: to the "nearest",
+            halves to the even one, or "up", from the fraction to drop.
 
     Raises:
-        ValueError: If two fields are set, or one is of the wrong type or out of its range.
+        ValueError: If two of the first three are set, or a field is of the wrong type or out of its range.
     """
 
     ratio: float | None = None
     tokens: int | None = None
     tokens_per_frame: int | None = None
+    rounding: str = "down"
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
+        values = {"ratio": self.ratio, "tokens": self.tokens, "tokens_per_frame": self.tokens_per_frame}
+        given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         if len(given) > 1:
             raise ValueError(f"a budget is given in one way, got {given}; leave out all but one")
         fraction("ratio", given.get("ratio", 1))
         whole_number("tokens", given.get("tokens", 1), 1, MOST_TOKENS)
         whole_number("tokens_per_frame", given.get("tokens_per_frame", 1), 1, MOST_TOKENS)
+        choice("rounding", self.rounding, tuple(ROUNDINGS))
 
     def count(self, shape: Shape, total: int | None = None) -> int | None:
         """Return the number of tokens to keep, at most `total`; None if the method decides.
@@ -59,7 +65,7 @@ class Budget:
         """
         total = math.prod(shape) if total is None else total
         if self.ratio is not None:
-            return max(1, exact_part(self.ratio, total))
+            return max(1, ROUNDINGS[self.rounding](self.ratio, total))
         named = self.named(shape)
         return None if named is None else min(named, total)
 
@@ -97,6 +103,14 @@ def frames_where(is_met: Callable[[int], bool]) -> str:
 def exact_part(ratio: float, total: int) -> int:
     """Return ``ratio * total`` rounded down, for the ratio as it was written: 0.7 of 10780 is 7546, 1/3 of 9 is 3."""
     return int(Fraction(ratio).limit_denominator(10**9) * total)
+
+
+ROUNDINGS: dict[str, Callable[[float, int], int]] = {
+    "down": exact_part,
+    "nearest": lambda ratio, total: round(ratio * total),
+    "up": lambda ratio, total: math.ceil(total * (1 - (1 - ratio))),
+}
+"""Counts for a ratio of a number of tokens, see `Budget`."""
 
 
 def share_out(total: int, weight: Tensor, at_most: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ MOST_ENTRIES = 1 << 24
 """Similarities that are in memory at a time: 64 MB."""
 
 
-def merge_pairs(features: Tensor, sets: Sets, counts: Tensor) -> Tensor:
+def merge_pairs(features: Tensor, sets: Sets, counts: Tensor, rest_first: bool = False) -> Tensor:
     """Merge the members of each set until `counts` remain; return the place (K, R) int64 that each one joins.
 
     Places are those in the set; a member that is joined keeps its own. Rounds follow one another, and there are about
@@ -26,6 +26,8 @@ def merge_pairs(features: Tensor, sets: Sets, counts: Tensor) -> Tensor:
         features: (N, D) of any floating dtype, what must be alike in direction.
         sets: Whose members are merged.
         counts: (K,) int64 on the CPU, members to leave, 1 to the size of each set, or 0 of an empty one.
+        rest_first: Whether after a round those of the first half that are left, the most alike first, come before the
+            second half; else all stay in their order.
     """
     left, sizes = sets.sizes, sets.is_there.float()
     values = features[sets.index].float()  # (K, R, D)
@@ -34,21 +36,29 @@ def merge_pairs(features: Tensor, sets: Sets, counts: Tensor) -> Tensor:
     goes_to = places  # (K, R) of all members, among those left
     while bool((left > counts).any()):
         merges = torch.minimum(left - counts, left // 2)
-        joins = _proposals(values, left, merges)  # (K, R)
+        joins, rank = _proposals(values, left, merges)  # (K, R), (K, A)
         sizes, values = _joined(sizes, values, joins)
         stays = joins == torch.arange(joins.shape[1], device=joins.device)
+        stays &= to_device(torch.arange(joins.shape[1]) < left[:, None], joins.device)
         left = left - merges
         width = int(left.max())
-        order = stays.int().argsort(dim=1, descending=True, stable=True)[:, :width]
-        new_place = (stays.cumsum(1) - 1).clamp_max_(width - 1)  # of places without a member it means nothing
+        key = stays.cumsum(1)
+        if rest_first:
+            key[:, ::2] = rank - rank.shape[1]
+        order = key.masked_fill(~stays, 2 * key.shape[1]).argsort(dim=1, stable=True)
+        new_place = order.argsort(dim=1).clamp_max_(width - 1)  # of places without a member it means nothing
+        order = order[:, :width]
         goes_to = new_place.gather(1, joins).gather(1, goes_to)
         values = values.gather(1, order[:, :, None].expand(-1, -1, values.shape[2]))
         sizes, places = sizes.gather(1, order), places.gather(1, order)
     return places.gather(1, goes_to)
 
 
-def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> Tensor:
-    """Return the place (K, R) that every place joins: its own, or of `merges` (K,) in even places an odd one."""
+def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the place (K, R) that every place joins: its own, or of `merges` (K,) in even places an odd one.
+
+    The second tensor (K, A) has the rank of even places, the most alike first.
+    """
     unit = F.normalize(values, dim=-1)
     even, odd = unit[:, ::2], unit[:, 1::2]
     width = unit.shape[1]
@@ -60,7 +70,7 @@ def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> Tensor:
     own = torch.arange(0, width, 2, device=values.device)
     joins = torch.arange(width, device=values.device).repeat(len(values), 1)
     joins[:, ::2] = (2 * partner + 1).where(rank < merges[:, None], own)
-    return joins
+    return joins, rank
 
 
 def _most_alike(even: Tensor, odd: Tensor, is_there: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from stgridpool.algorithms.max_min import cosine_distances, farthest_first
 from stgridpool.algorithms.sets import Sets
+from stgridpool.budget import Budget
 from stgridpool.evidence import Evidence
+from stgridpool.options import choice
 from stgridpool.plan import Plan
 from stgridpool.scorer import Scoped
 from stgridpool.video_tokens import VideoTokens
@@ -19,20 +22,32 @@ class DivPrune(Scoped):
     The first is the token whose nearest neighbour of all is farthest. Distance is one minus the cosine, in float32.
     All distances in a set exist at once: 157 MB for 32 frames of 196 tokens as one video, 5 MB frame by frame.
 
-    The released code chooses among all visual tokens of a prompt, ``scope="video"``. Differences from it: a ratio is
-    rounded down, not to the nearest number (0.098 is published); where only copies of the tokens kept remain, those
-    are kept from the first on, while the code keeps one token several times.
-
-    Source: DivPrune (CVPR 2025), arXiv 2503.02175.
+    Source: DivPrune (CVPR 2025), arXiv 2503.02175, and its released code, which chooses among all visual tokens of a
+    prompt, ``scope="video"``. ``released`` rounds a retention to the nearest count, as that code does (0.098 is
+    published); ``corrected``, the default, rounds down. Where only copies of the tokens kept remain, we keep those from
+    the first on, while the code keeps one token several times.
 
     Attributes:
+        preset: "corrected" or "released", see above.
         scope: "video" chooses among all tokens; "frame" shares the budget among the frames as `frame_budget` says.
 
     Raises:
         ValueError: If an option is out of its range.
     """
 
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+
+    preset: str = "corrected"
     scope: str = "video"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("preset", self.preset, self.PRESETS)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget that the options set."""
+        return replace(super().budget, rounding="nearest" if self.preset == "released" else "down")
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Choose in every set, and keep the chosen in their order."""

@@ -15,7 +15,7 @@ from stgridpool.budget import BudgetError, frames_where
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
-from stgridpool.scorer import Budgeted, equal_shares, highest_per_group
+from stgridpool.scorer import BUDGETS, Budgeted, equal_shares, highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
 COMPARED = (0, 1, 2, 1)
@@ -64,7 +64,7 @@ class DyCokeTTM(Budgeted):
         if self.prune is not None:
             object.__setattr__(self, "prune", number("prune", self.prune, 0, 1))
         elif self.preset != "corrected":
-            raise ValueError(f"preset={self.preset!r} takes prune in place of a budget, got {self.budget}")
+            raise ValueError(f"preset={self.preset!r} takes prune in place of a budget, got {self._given(BUDGETS)}")
 
     def _kept(self, shape: Shape) -> Tensor:
         """Count the tokens to keep of each frame, (T,) int64.

@@ -22,10 +22,13 @@ class FastV(LayerAveraged, Scorer):
     Attention is averaged over heads. The kept tokens enter layer `layer` at the positions that they had. Without a
     budget the method keeps half of them.
 
-    Source: FastV (ECCV 2024), arXiv 2403.06764, and its released code. The code takes an absolute number of tokens, and
-    prunes every prompt of a batch by the attention in the first one; here each prompt is pruned by its own.
+    Source: FastV (ECCV 2024), arXiv 2403.06764. The paper averages the attention that a token gets from all others; its
+    released code takes that of the last token, as does ``released``, the only preset, which needs one row of attention.
+    The code takes an absolute number of tokens, and prunes every prompt of a batch by the attention in the first one;
+    here each prompt is pruned by its own.
 
     Attributes:
+        preset: "released", see above.
         retention: See `Budgeted`; a fraction of the tokens that reach the layer, 0.5 if no budget is given.
         scope: See `Scorer`.
         layer: The decoder layer K whose input is pruned, 1 to 1000.
@@ -37,13 +40,16 @@ class FastV(LayerAveraged, Scorer):
     """
 
     default: ClassVar[tuple[str, float]] = ("retention", 0.5)
+    PRESETS: ClassVar[tuple[str, ...]] = ("released",)
 
+    preset: str = "released"
     scope: str = "video"
     layer: int = 2
     positions: str = "survive"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        choice("preset", self.preset, self.PRESETS)
         whole_number("layer", self.layer, 1, 1000)
         choice("positions", self.positions, POSITIONS)
 

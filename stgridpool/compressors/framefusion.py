@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -12,8 +13,8 @@ from stgridpool.algorithms.temporal_similarity import cosines_to_previous
 from stgridpool.compressor import POSITIONS, Compressor, Step, compress_tokens
 from stgridpool.compressors.framefusion_merge import is_most_alike, merge_chains
 from stgridpool.evidence import Evidence, Need, QueryAttention
-from stgridpool.layer_average import RELEASED_DEPTH, OverLayers
-from stgridpool.options import choice, fraction, number, whole_number
+from stgridpool.layer_average import RELEASED_DEPTH, OverLayers, released_ratio
+from stgridpool.options import choice, number, whole_number
 from stgridpool.plan import Plan
 from stgridpool.scorer import highest
 from stgridpool.video_tokens import VideoTokens
@@ -27,9 +28,10 @@ class FrameFusionLayer(Compressor):
         layer: The decoder layer; its method has acted before each earlier one, too.
         merges: Whether it may still merge.
         total: Visual tokens that all layers may hold together, as a multiple of those before the first.
-        depth: Layers of the language model.
+        depth: Layers over which they are reckoned.
         threshold: See `FrameFusion`.
         least_merged: See `FrameFusion`.
+        preset: See `FrameFusion`.
     """
 
     needs_maps: ClassVar[bool] = False
@@ -40,6 +42,7 @@ class FrameFusionLayer(Compressor):
     depth: int = RELEASED_DEPTH
     threshold: float = 0.6
     least_merged: float = 0.1
+    preset: str = "corrected"
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -49,19 +52,32 @@ class FrameFusionLayer(Compressor):
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Merge while merging pays and the budget asks for it; else cut what is too much."""
         counts = (*tokens.before[len(tokens.before) - self.layer :], len(tokens))  # before each layer so far
-        spent = sum(counts[1:])
-        allowed = (Fraction(self.total).limit_denominator(10**9) * counts[0] - spent) / (self.depth - self.layer)
-        count = max(1, math.floor(allowed))
+        pays = all(before - after >= self.least_merged * before for before, after in pairwise(counts))
+        merges = self.merges and pays
+        count = self._released_count(counts, merges) if self.preset == "released" else self._count(counts)
         if count >= len(tokens):
             return Plan.keep_all(len(tokens), tokens.features.device)
-        pays = all(before - after >= self.least_merged * before for before, after in pairwise(counts))
-        if not self.merges or not pays:
+        if not merges:
             return Plan.keep(highest(evidence[QueryAttention(self.layer - 1)], count), len(tokens))
         similarity = cosines_to_previous(tokens)
         joins = similarity >= self.threshold
         if int(joins.sum()) > len(tokens) - count:
             joins = is_most_alike(similarity, len(tokens) - count)
         return merge_chains(tokens, joins)
+
+    def _count(self, counts: Sequence[int]) -> int:
+        """Return the number of tokens that this layer and all later ones may hold, given those before each so far."""
+        total = Fraction(self.total).limit_denominator(10**9) * counts[0]
+        return max(1, math.floor((total - sum(counts[1:])) / (self.depth - self.layer)))
+
+    def _released_count(self, counts: Sequence[int], merges: bool) -> int:
+        """Return the same as the released code reckons it; all tokens once an earlier layer dropped what it had to."""
+        dropped = [(before - after) / before for before, after in pairwise(counts)]
+        must = [released_ratio(dropped[:layer], self.total) for layer in range(len(counts))]
+        if any(b - a >= int(part * b) for (b, a), part in zip(pairwise(counts), must, strict=False)):
+            return counts[-1]
+        left = counts[-1] - int(must[-1] * counts[-1]) if merges else round(counts[-1] * (1 - must[-1]))
+        return max(1, left)
 
 
 @dataclass(frozen=True)
@@ -76,17 +92,19 @@ class FrameFusion(OverLayers):
     Only the mean over layers is met exactly: how many tokens each layer gets depends on the video, so that there is no
     budget in tokens; `framefusion_merge` has one.
 
-    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. The code merges and cuts after the
-    attention of a layer, here before the next one; it rounds the tokens kept to the nearest, not down; it assumes
-    28 layers whatever the model; and it merges in every layer where merging pays. There is no released preset: the
-    golden numbers hold single mergings and cuts, not whole runs, and agree with ours but for that rounding.
+    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code, whose counts ``released`` has.
+    ``corrected``, the default, differs: the code rounds what a cut leaves to the nearest, and what merging leaves up;
+    it assumes 28 layers, whatever the model; and it merges in every layer where merging pays. It acts after the
+    attention of a layer, here before the next one. Where a layer merges just as many tokens as it must, the code goes
+    on merging if the threshold alone set their number, which can cost one more token; here that layer is the last.
 
     Attributes:
+        preset: "corrected" or "released", see above.
         layer_average: Mean retention over all layers of the language model, above ``1 / depth`` and at most 1.
         threshold: The smallest cosine at which a token joins, -1 to 1.
         least_merged: Fraction of its tokens below which a layer's merging is the last, 0 to 1.
         merging_layers: Maximum number of layers that merge, 1 to 1000; fewer where they would use the mean up before
-            the cut.
+            the cut. ``released`` has none.
         positions: Positions of the remaining tokens, see `Step`.
         depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
 
@@ -102,12 +120,11 @@ class FrameFusion(OverLayers):
     positions: str = "survive"
 
     def __post_init__(self) -> None:
-        fraction("layer_average", self.layer_average)
+        super().__post_init__()
         number("threshold", self.threshold, -1, 1)
         number("least_merged", self.least_merged, 0, 1)
         whole_number("merging_layers", self.merging_layers, 1, 1000)
         choice("positions", self.positions, POSITIONS)
-        whole_number("depth", self.depth, 1, 1000)
 
     def check_average(self) -> None:
         """Check that the mean allows for one layer of all tokens.
@@ -115,18 +132,22 @@ class FrameFusion(OverLayers):
         Raises:
             ValueError: If one layer alone may hold more.
         """
-        if self.layer_average * self.depth <= 1:
+        depth = self.reckoned_depth
+        if self.layer_average * depth <= 1:
             raise ValueError(
-                f"layer_average must be above 1/{self.depth} for {self.depth} layers, since nothing may be cut before "
-                f"the first has run, got {self.layer_average}"
+                f"layer_average must be above 1/{depth} for {depth} layers, since nothing may be cut before the first "
+                f"has run, got {self.layer_average}"
             )
 
     def acting(self) -> tuple[Step, ...]:
         """One before each layer that may merge, and of the one that cuts."""
-        total = self.layer_average * self.depth
-        last = max(0, min(self.merging_layers, math.ceil(total) - 1))
-        options = (total, self.depth, self.threshold, self.least_merged)
-        layers = [FrameFusionLayer(layer, layer < last, *options) for layer in range(last + 1)]
+        total = self.layer_average * self.reckoned_depth
+        options = (total, self.reckoned_depth, self.threshold, self.least_merged, self.preset)
+        if self.preset == "released":
+            layers = [FrameFusionLayer(layer, True, *options) for layer in range(min(self.depth, RELEASED_DEPTH))]
+        else:
+            last = max(0, min(self.merging_layers, math.ceil(total) - 1))
+            layers = [FrameFusionLayer(layer, layer < last, *options) for layer in range(last + 1)]
         return tuple(Step(layer, layer.layer, self.positions) for layer in layers)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:

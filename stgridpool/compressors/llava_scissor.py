@@ -13,12 +13,13 @@ from stgridpool.algorithms.components import count_components, merge_components
 from stgridpool.algorithms.sets import Sets
 from stgridpool.algorithms.threshold_search import highest_threshold
 from stgridpool.evidence import Evidence
-from stgridpool.options import number
+from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
 from stgridpool.rows import Rows
-from stgridpool.scorer import Budgeted
+from stgridpool.scorer import BUDGETS, Budgeted
 from stgridpool.video_tokens import VideoTokens
 
+RELEASED_THRESHOLD = 0.9
 _PROBES, _ALWAYS = 10, 1 << 24
 """Thresholds tried for the whole video, and cosines between means that they may take in any case."""
 
@@ -31,30 +32,38 @@ class LLaVAScissor(Budgeted):
     the mean of its own mean and of the tokens that joined. A component takes the place of its token with most
     neighbours, in the video as in the frame.
 
-    The released code takes a threshold, 0.9, and keeps one token per component. For a budget we find the highest
+    The released code takes a threshold and keeps one token per component. For a budget we find the highest
     threshold with at most that many components; then the tokens least like the component that they would join stay
     alone until the budget is met exactly. It is the highest at which the components of frames alone are few enough, or
     lies above it; up to 10 are tried there. Each takes all cosines between the means of frames' components; one that
     would make more than there are pairs of tokens in all (16 million in any case) counts as too high. Cosines within
     frames, between means, and between tokens and components are computed: O(T N^2 D) and O(T N C D) for C components.
-    The code draws a sample of tokens to find components, all of them up to about 3,300, and loses tokens where it is
-    smaller; here components are exact.
 
-    Source: LLaVA-Scissor, arXiv 2506.21862.
+    Source: LLaVA-Scissor, arXiv 2506.21862, and its released code. ``released`` takes the threshold alone, by default
+    0.9 as the code; ``corrected``, the default, a budget as well. The code draws a sample of tokens to find components,
+    all of them up to about 3,300, and loses tokens where it is smaller; here components are exact.
 
     Attributes:
+        preset: "corrected" or "released", see above.
         threshold: In place of a budget, the cosine above which tokens are neighbours, -1 to 1.
 
     Raises:
-        ValueError: If an option is out of its range, or a budget is given in two ways.
+        ValueError: If an option is out of its range, a budget is given in two ways, or ``released`` gets one.
     """
 
     alternatives: ClassVar[tuple[str, ...]] = ("threshold",)
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
 
+    preset: str = "corrected"
     threshold: float | None = None
 
     def __post_init__(self) -> None:
+        choice("preset", self.preset, self.PRESETS)
+        if self.preset == "released" and not self._given((*BUDGETS, "threshold")):
+            object.__setattr__(self, "threshold", RELEASED_THRESHOLD)
         super().__post_init__()
+        if self.preset == "released" and self.threshold is None:
+            raise ValueError(f"preset='released' takes threshold in place of a budget, got {self._given(BUDGETS)}")
         if self.threshold is not None:
             object.__setattr__(self, "threshold", number("threshold", self.threshold, -1, 1))
 

@@ -60,12 +60,13 @@ class PyramidDrop(Compressor):
 
     Source: PyramidDrop (CVPR 2025), arXiv 2410.17247, and its released code. Like that code, we number positions again
     at every drop. Unlike it, we run models with grouped heads, never cut prompts (it does at 2048 tokens by default),
-    and keep one token of a short video, of which it may drop all.
+    and keep one token of a short video, of which it may drop all. ``released`` drops before layers 8, 16 and 24 of any
+    model, as the code does; ``corrected``, the default, after a quarter, a half and three quarters of its layers.
 
     Attributes:
-        layers: Decoder layers whose input is pruned, ascending, each from 0 to 1000; None for a quarter, a half and
-            three quarters of the depth of the language model: the released 8, 16 and 24 of 32 layers. Until
-            `for_depth` names the depth, it counts as 32.
+        preset: "corrected" or "released", see above.
+        layers: Decoder layers whose input is pruned, ascending, each from 0 to 1000; None for those of the preset.
+            Until `for_depth` names the depth, it counts as 32.
         keep: Fraction kept from each of these layers on, above 0 and at most 1, in descending order.
         layer_average: Mean retention over all layers of the language model, above 0 and at most 1; `for_depth` scales
             `keep` to meet it.
@@ -80,12 +81,16 @@ class PyramidDrop(Compressor):
         "all tokens enter the language model, and its layers keep shares; set keep or layer_average"
     )
 
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+
     layers: tuple[int, ...] | None = None
     keep: tuple[float, ...] = (0.5, 0.25, 0.125)
     layer_average: float | None = None
     positions: str = "reassign"
+    preset: str = "corrected"
 
     def __post_init__(self) -> None:
+        choice("preset", self.preset, self.PRESETS)
         if not isinstance(self.keep, list | tuple) or not self.keep:
             raise ValueError(f"keep must be a list of fractions, at least one, got {self.keep!r}")
         object.__setattr__(self, "keep", tuple(fraction("keep", one) for one in self.keep))
@@ -103,7 +108,10 @@ class PyramidDrop(Compressor):
         choice("positions", self.positions, POSITIONS)
 
     def _layers(self, num_layers: int) -> tuple[int, ...]:
-        return (num_layers // 4, num_layers // 2, num_layers * 3 // 4) if self.layers is None else self.layers
+        if self.layers is not None:
+            return self.layers
+        num_layers = RELEASED_DEPTH if self.preset == "released" else num_layers
+        return num_layers // 4, num_layers // 2, num_layers * 3 // 4
 
     def for_depth(self, num_layers: int) -> Compressor:
         """Choose the layers, and turn `layer_average` into the fractions to keep.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from stgridpool.algorithms.bipartite import merge_pairs
 from stgridpool.algorithms.sets import Sets
+from stgridpool.budget import Budget
 from stgridpool.evidence import Evidence, Need, TowerKeys
 from stgridpool.options import choice
 from stgridpool.plan import Plan, to_device
@@ -28,11 +30,14 @@ class ToMe(Scoped):
     is the mean of all its members; it takes the place of the token that was joined first.
 
     Source: ToMe (ICLR 2023), arXiv 2210.09461, as video compressors use it: on finished tokens, in as many rounds as it
-    takes, not in every block of the vision tower. The released code puts the rest of the first half before the
-    second half after each round; here tokens stay in raster order, so that merges can differ from it if a round before
-    the last one has an odd number of tokens. A frame that gets no share of the budget is dropped.
+    takes, not in every block of the vision tower. After each round the released code puts the rest of the first half,
+    by similarity, before the second half, and splits that order alternately; so does ``released``, and rounds a
+    retention up, as the baseline of STTM's tables does. ``corrected``, the default, splits the tokens in raster order
+    in every round, and rounds down. The tokens left stay in raster order in both. A frame that gets no share of the
+    budget is dropped.
 
     Attributes:
+        preset: "corrected" or "released", see above.
         scope: "frame" merges within each frame, "video" across the whole video.
         metric: What must be alike: the "features" themselves, or the "keys" of the vision tower's last layer.
 
@@ -40,11 +45,20 @@ class ToMe(Scoped):
         ValueError: If an option is out of its range.
     """
 
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+
+    preset: str = "corrected"
     metric: str = "features"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        choice("preset", self.preset, self.PRESETS)
         choice("metric", self.metric, METRICS)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget that the options set."""
+        return replace(super().budget, rounding="up" if self.preset == "released" else "down")
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -56,7 +70,7 @@ class ToMe(Scoped):
         sets = Sets.within(tokens, self.scope)
         shares = self.shares(tokens)
         metric = evidence[TowerKeys()] if self.metric == "keys" else tokens.features
-        goes_to = merge_pairs(metric, sets, shares.where(shares > 0, sets.sizes))
+        goes_to = merge_pairs(metric, sets, shares.where(shares > 0, sets.sizes), self.preset == "released")
         has_share = to_device(shares > 0, goes_to.device)
         is_kept = sets.is_there & has_share[:, None]
         return _as_plan(sets, goes_to, is_kept, bool((shares < 1).any()))

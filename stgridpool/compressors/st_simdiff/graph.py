@@ -143,18 +143,3 @@ def exact_drops(members: Members, is_event: Tensor, limit: float, most: int) -> 
     quota = torch.minimum(torch.ceil(members.size.double() * limit), members.size - 1)
     goes = (members.rank < quota) & ~is_event[members.token]
     return members.token[goes][:most]
-
-
-def released_ratio(dropped: list[float], cost: float, depth: int) -> float:
-    """Return the fraction that must go now, so that all layers together hold `cost` of what they would.
-
-    Args:
-        dropped: Fractions that went so far, each before a layer.
-        cost: Mean retention over all layers.
-        depth: Layers of the language model.
-    """
-    left, held = 1.0, 0.0
-    for fraction in dropped:
-        left *= 1 - fraction
-        held += left
-    return max(0.0, 1 - (depth * cost - held) / ((depth - len(dropped)) * left))

@@ -17,16 +17,14 @@ from stgridpool.compressors.st_simdiff.graph import (
     like_neighbours,
     order_of_members,
     released_drops,
-    released_ratio,
 )
 from stgridpool.evidence import Evidence, Need, QueryAttention
-from stgridpool.layer_average import OverLayers
-from stgridpool.options import choice, fraction, number, whole_number
+from stgridpool.layer_average import RELEASED_DEPTH, OverLayers, released_ratio
+from stgridpool.options import choice, number, whole_number
 from stgridpool.plan import Plan
 from stgridpool.scorer import highest
 from stgridpool.video_tokens import VideoTokens
 
-PRESETS = ("corrected", "released")
 SCORES = ("pairs", "size")
 
 
@@ -45,10 +43,10 @@ class STSimDiff(OverLayers):
 
     Source: https://github.com/bingjunluo/ST-SimDiff, which ``released`` equals. ``corrected``, the default, differs:
     the code drops pairs and triples whole; where a component does not fit into what may still go, it stops, so that in
-    a still video nothing goes; it reckons as if one layer held what the first two hold; and it rounds the tokens kept
-    to the nearest. It acts after the attention of layer 1, here before layer 2; it always assumes 28 layers; and
-    newlines are tokens of its graph, which they are not here. Of equals the later goes first; in the code rounding
-    decides, in ``released`` the earlier goes.
+    a still video nothing goes; it reckons as if one layer held what the first two hold; it rounds the tokens kept to
+    the nearest; and it assumes 28 layers, whatever the model. It acts after the attention of layer 1, here before layer
+    2; and newlines are tokens of its graph, which they are not here. Of equals the later goes first; in the code
+    rounding decides, in ``released`` the earlier goes.
 
     Attributes:
         preset: "corrected" or "released", see above.
@@ -65,9 +63,6 @@ class STSimDiff(OverLayers):
         ValueError: If an option is out of its range.
     """
 
-    PRESETS: ClassVar[tuple[str, ...]] = PRESETS
-
-    preset: str = "corrected"
     similarity: float = 0.8
     event: float = 0.2
     directions: tuple[str, ...] = DIRECTIONS
@@ -76,8 +71,7 @@ class STSimDiff(OverLayers):
     positions: str = "survive"
 
     def __post_init__(self) -> None:
-        choice("preset", self.preset, PRESETS)
-        fraction("layer_average", self.layer_average)
+        super().__post_init__()
         number("similarity", self.similarity, -1, 1)
         number("event", self.event, -1, 1)
         if not isinstance(self.directions, list | tuple):
@@ -86,7 +80,6 @@ class STSimDiff(OverLayers):
         choice("score", self.score, SCORES)
         whole_number("layer", self.layer, 1, 1000)
         choice("positions", self.positions, POSITIONS)
-        whole_number("depth", self.depth, 1, 1000)
 
     def check_average(self) -> None:
         """Check that the mean allows for as many layers of all tokens as there are before `layer`.
@@ -94,10 +87,11 @@ class STSimDiff(OverLayers):
         Raises:
             ValueError: If these alone may hold more.
         """
-        if self.layer_average * self.depth <= self.layer:
+        depth = self.reckoned_depth
+        if self.layer_average * depth <= self.layer:
             raise ValueError(
-                f"layer_average must be above {self.layer}/{self.depth}, since nothing may go before layer "
-                f"{self.layer} of {self.depth}, got {self.layer_average}: ask for more or choose an earlier layer"
+                f"layer_average must be above {self.layer}/{depth}, since nothing may go before layer "
+                f"{self.layer} of {depth}, got {self.layer_average}: ask for more or choose an earlier layer"
             )
 
     def acting(self) -> tuple[Step, ...]:
@@ -171,6 +165,6 @@ class STSimDiffCut(Compressor):
         method, now, before = self.method, len(tokens), tokens.before[-1]
         if method.preset == "released":
             dropped = [] if tokens.cell is None else [(before - now) / before]
-            return max(1, round(now * (1 - released_ratio(dropped, method.layer_average, method.depth))))
+            return max(1, round(now * (1 - released_ratio(dropped, method.layer_average * RELEASED_DEPTH))))
         total = Fraction(method.layer_average).limit_denominator(10**9) * method.depth * before
         return min(now, max(1, math.floor((total - method.layer * now) / (method.depth - method.layer))))

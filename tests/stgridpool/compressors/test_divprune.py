@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stgridpool import DivPrune, VideoTokens
+from stgridpool import DivPrune, VideoTokens, build_compressor
 
 
 def test_equals_the_original(golden):
-    """All 51 cases; the original rounds a ratio to the nearest number, so the count is given."""
+    """All 51 cases; the original has no frames, so that the count is given where it chose in each of them."""
     folder = golden / "methods"
     variants = json.loads((folder / "divprune" / "manifest.json").read_text())["variants"]
     expected = load_file(folder / "divprune" / "divprune.safetensors")
@@ -20,8 +20,12 @@ def test_equals_the_original(golden):
         tokens = load_file(folder / "inputs" / f"{variant['case']}.safetensors")["x"].view(frames, height, width, -1)
         selected = expected[f"{variant['case']}.{variant['tag']}.selected"].long()
         starts = torch.arange(len(selected))[:, None] * height * width
-        scope = {"frame": "frame", "global": "video"}[variant["scope"]]
-        plan = DivPrune(tokens=selected.numel(), scope=scope)(tokens.float()).plan
+        if variant["scope"] == "frame":
+            method = DivPrune(tokens=selected.numel(), scope="frame")
+        else:
+            method = DivPrune(retention=variant["R"], preset="released")
+            assert method.planned_count((frames, height, width)) == selected.numel(), variant
+        plan = method(tokens.float()).plan
         assert plan.kept().tolist() == (selected + starts).flatten().sort().values.tolist(), variant
 
 
@@ -45,6 +49,17 @@ def test_budgets_and_scopes_by_hand(options, kept):
     radians = DEGREES.deg2rad()
     tokens = torch.stack([radians.cos(), radians.sin()], dim=1).view(2, 2, 2, 2)
     assert DivPrune(**options)(tokens).plan.kept().tolist() == kept
+
+
+def test_presets_round_differently():
+    """0.35 of 10 tokens are 3.5, 0.45 of 10 are 4.5: to the even number; 0.01 of them are none, but one stays."""
+    for retention, down, nearest in ((0.35, 3, 4), (0.45, 4, 4), (0.26, 2, 3), (0.01, 1, 1)):
+        for preset, count in (("corrected", down), ("released", nearest)):
+            method = build_compressor("divprune", retention=retention, preset=preset)
+            assert method.planned_count((1, 2, 5)) == len(method(torch.randn(1, 2, 5, 4)).plan) == count
+    assert DivPrune(tokens=3, preset="released").planned_count((1, 2, 5)) == 3
+    with pytest.raises(ValueError, match="preset cannot be 'paper'"):
+        DivPrune(preset="paper")
 
 
 def test_equal_tokens_are_kept_from_the_first_on():

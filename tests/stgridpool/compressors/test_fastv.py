@@ -25,7 +25,7 @@ def test_scores_and_choices_of_the_original(cases):
         scores = attention_received(queries, keys, rows, visual, variant["head_dim"] ** -0.5)
         torch.testing.assert_close(scores, tensors[f"{key}.scores"], atol=1e-6, rtol=1e-5)
         tokens = VideoTokens(torch.zeros(variant["N"], 1), (1, 1, variant["N"]))
-        plan = FastV(tokens=count).plan(tokens, {QueryAttention(1): scores})
+        plan = FastV(tokens=count, preset="released").plan(tokens, {QueryAttention(1): scores})
         assert plan.kept().tolist() == tensors[f"{key}.R{variant['R'] * 100:.0f}.kept_visual"].tolist()
     assert len(cases) == 12
 
@@ -62,6 +62,7 @@ def test_a_mean_over_layers_becomes_a_retention():
     ("options", "message"),
     [
         ({"layer": 0}, "layer must be a whole number from 1 to 1000, got 0"),
+        ({"preset": "paper"}, "preset cannot be 'paper'"),
         ({"positions": "keep"}, "positions cannot be 'keep'"),
         ({"layer_average": 0.5, "tokens": 4}, r"got \{'tokens': 4, 'layer_average'"),
         ({"layer_average": 1.5}, "layer_average must be a number above 0 and at most 1"),

@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from stgridpool import FrameFusion, FrameFusionMerge, Step, VideoTokens, build_compressor, compress_tokens
 from stgridpool.compressors.framefusion import FrameFusionLayer
@@ -12,8 +14,9 @@ from stgridpool.decoder.decoder import TransformersDecoder
 from stgridpool.decoder.shortened_prompt import VisualSpan
 from stgridpool.decoder.steps import DecoderSteps
 from stgridpool.evidence import QueryAttention
+from stgridpool.layer_average import released_ratio
 
-ATTENTION = {QueryAttention(layer): torch.arange(1000.0) for layer in range(4)}  # the last tokens get most
+ATTENTION = {QueryAttention(layer): torch.arange(1000.0) for layer in range(27)}  # the last tokens get most
 
 
 def test_the_cut_follows_the_formula_of_the_original(golden):
@@ -33,6 +36,99 @@ def test_the_cut_follows_the_formula_of_the_original(golden):
         tokens = VideoTokens(torch.ones(counts[-1], 1), (counts[-1], 1, 1), before=tuple(counts[:-1]))
         plan = step.plan(tokens, {QueryAttention(layer - 1): torch.ones(counts[-1])} if layer else {})
         assert len(plan) == pytest.approx(counts[-1] * (1 - case["ratio"]), abs=1), case
+
+
+def test_released_cuts_are_those_of_the_original(golden):
+    """The same cases by the code's rounding, exactly; after a sparsity of 0 the next layer is cut."""
+    cases = json.loads((golden / "sttm" / "manifest.json").read_text())["framefusion_pruning_ratio"]
+    for case in cases:
+        assert released_ratio(case["sparsity_list"], 28 * case["cost"]) == pytest.approx(case["ratio"], abs=1e-12), case
+    for total, cost, left in ((1000, 0.3, 274), (999, 0.3, 274), (998, 0.3, 274), (997, 0.5, 480)):
+        step = FrameFusionLayer(1, total=28 * cost, preset="released")
+        tokens = VideoTokens(torch.ones(total, 1), (total, 1, 1), before=(total,))
+        plan = step.plan(tokens, {QueryAttention(0): torch.arange(float(total))})
+        assert len(plan) == round(total * (28 * cost - 1) / 27) == left
+
+
+def test_released_mergings_are_those_of_the_original(golden):
+    """Before layer 0: to the number that the mean asks for, or, in the last case, of nothing that is alike."""
+    cases = json.loads((golden / "sttm" / "manifest.json").read_text())["framefusion_merge"]
+    tensors = load_file(golden / "sttm" / "framefusion_merge.safetensors")
+    assert len(cases) == 4
+    for case in cases:
+        visual = slice(case["sys"], case["sys"] + case["T"] * case["P"])
+        tokens = tensors[f"{case['tag'].removesuffix('.s0')}.h"][0, visual]
+        method = FrameFusion(case["cost"], preset="released")
+        plan = method.steps()[0].compressor.plan(VideoTokens(tokens, (case["T"], 1, case["P"])), {})
+        kept = tensors[f"{case['tag']}.kept"]
+        kept = kept[(kept >= visual.start) & (kept < visual.stop)]
+        assert (plan.anchor + visual.start).tolist() == kept.tolist(), case
+        expected = tensors[f"{case['tag']}.h"][0, visual.start : visual.start + len(kept)]
+        torch.testing.assert_close(plan.apply(tokens), expected, atol=1e-5, rtol=0)
+
+
+def released_run(tokens, cost, depth):
+    """The released rule with its state, written out: the tokens left after each layer's action, and where they are.
+
+    Merging is over where as many tokens are alike as must go, rounded down; the code goes on if the threshold alone
+    made them as many.
+    """
+    values = {
+        (frame, place): tokens[frame, 0, place] for frame in range(len(tokens)) for place in range(tokens.shape[2])
+    }
+    scores = {where: torch.tensor(float(index)) for index, where in enumerate(values)}  # those of `ATTENTION`
+    sparsities, state, counts = [], "merging", []
+    for _ in range(min(depth, 28)):
+        held = sum(math.prod(1 - sparsity for sparsity in sparsities[: end + 1]) for end in range(len(sparsities)))
+        share = math.prod(1 - sparsity for sparsity in sparsities)
+        must = max(0, 1 - (28 * cost - held) / ((28 - len(sparsities)) * share))
+        if state == "merging":
+            cosine, before = {}, {}
+            for (frame, place), value in values.items():
+                if place in before:
+                    cosine[frame, place] = float(F.cosine_similarity(value, before[place], 0))
+                before[place] = value
+            joins = [where for where, value in cosine.items() if value >= 0.6]
+            if len(joins) < int(must * len(values)):
+                sparsities.append(len(joins) / len(values))
+                state = "merging" if sparsities[-1] >= 0.1 else "cutting"
+            else:
+                joins = sorted(cosine, key=cosine.get, reverse=True)[: int(must * len(values))]
+                state = "over"
+            values, scores = released_merging(values, joins), released_merging(scores, joins)
+        elif state == "cutting":
+            state = "over"
+            kept = sorted(values, key=scores.get, reverse=True)[: round(len(values) * (1 - must))]
+            values = {where: values[where] for where in sorted(kept)}
+        counts.append(len(values))
+    return counts, list(values)
+
+
+def released_merging(values, joins):
+    """The means of chains: every token joins the one before it at its place, or begins a chain."""
+    chains, begin = {}, {}
+    for (frame, place), value in values.items():
+        if (frame, place) not in joins:
+            begin[place] = frame
+        chains.setdefault((begin[place], place), []).append(value)
+    return {where: torch.stack(chains[where]).mean(0) for where in sorted(chains)}
+
+
+@pytest.mark.parametrize("depth", [12, 28, 80])
+def test_released_runs_follow_the_rule_written_out(depth):
+    """Frames that are more or less alike, so that layers merge, cut, or merge to the number asked for."""
+    generator = torch.Generator().manual_seed(depth)
+    kinds = set()
+    for cost in (0.15, 0.3, 0.6):
+        for change in (0.1, 0.8, 1.5, 9.0):
+            steps = torch.randn(12, 1, 9, 6, generator=generator)
+            tokens = steps[:1] + change * steps
+            counts, left = left_at_each_layer(FrameFusion(cost, preset="released").for_depth(depth), tokens)
+            expected, where = released_run(tokens, cost, depth)
+            assert counts == expected, (cost, change)
+            assert left.cells().tolist() == [frame * 9 + place for frame, place in where]
+            kinds.add(len({*counts}))
+    assert kinds >= {1, 2, 3}
 
 
 def still(frames, changes):

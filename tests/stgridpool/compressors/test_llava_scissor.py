@@ -14,7 +14,7 @@ def test_equals_the_original(golden):
     runs = [run for case in CASES for run in runs_of_case(golden, variants, case)]
     assert len(runs) == 40
     for name, variant, tokens, _ in runs:
-        out, plan = LLaVAScissor(threshold=variant["tau"])(tokens)
+        out, plan = LLaVAScissor(threshold=variant["tau"], preset="released")(tokens)
         assert len(out) == variant["n_tokens"]
         own = plan.rows.sources < plan.num_sources
         goes_to = torch.zeros(plan.num_sources, dtype=torch.int64)
@@ -83,6 +83,9 @@ def test_equal_tokens_and_frames_of_different_sizes():
 def test_defaults_and_bad_options():
     assert LLaVAScissor() == LLaVAScissor(retention=0.25)
     assert LLaVAScissor(threshold=0.9).planned_count((2, 4, 4)) is None
+    assert LLaVAScissor(preset="released").threshold == 0.9
+    with pytest.raises(ValueError, match=r"'released' takes threshold in place of a budget, got \{'tokens': 3\}"):
+        LLaVAScissor(preset="released", tokens=3)
     with pytest.raises(ValueError, match="threshold must be a number from -1 to 1, got 90"):
         LLaVAScissor(threshold=90)
     with pytest.raises(ValueError, match=r"got \{'tokens': 3, 'threshold'"):

@@ -62,7 +62,7 @@ def test_choices_of_the_original(cases):
     for key, stages in pyramids.items():
         model, num_visual = identity_decoder(stages, tensors), stages[0]["N"]
         layers = tuple(range(1, len(stages) + 1))
-        method = PyramidDrop(layers, tuple(stage["ratio"] for stage in stages))
+        method = PyramidDrop(layers, tuple(stage["ratio"] for stage in stages), preset="released")
         steps = DecoderSteps(TransformersDecoder(model), method.steps())
         span = VisualSpan(stages[0]["sys"] + torch.arange(num_visual), (1, 1, num_visual), NONE)
         with steps.prompts([[span]]) as prompts:
@@ -95,6 +95,7 @@ def test_layers_follow_the_depth():
     assert [step.place for step in PyramidDrop().steps()] == [8, 16, 24]
     assert PyramidDrop().for_depth(32).layers == (8, 16, 24)
     assert PyramidDrop().for_depth(28).layers == (7, 14, 21)
+    assert PyramidDrop(preset="released").for_depth(28).layers == (8, 16, 24)
     assert PyramidDrop((3, 5, 9)).for_depth(28) == PyramidDrop((3, 5, 9))
     assert [step.positions for step in PyramidDrop(positions="survive").steps()] == ["survive"] * 3
     assert [step.positions for step in PyramidDrop().steps()] == ["reassign"] * 3
@@ -128,6 +129,7 @@ def test_a_mean_over_layers_scales_the_fractions():
         ({"layers": (4, 2, 8)}, r"layers must ascend, got \(4, 2, 8\)"),
         ({"layers": (4, 2.5, 8)}, "layers must be a list of whole numbers from 0 to 1000"),
         ({"layer_average": 0}, "layer_average must be a number above 0"),
+        ({"preset": "paper"}, "preset cannot be 'paper'"),
         ({"positions": "keep"}, "positions cannot be 'keep'"),
     ],
 )
