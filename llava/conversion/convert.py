@@ -19,10 +19,10 @@ from llava.conversion.tokenizer_files import (
     write_with,
     write_without,
 )
-from llava.model.checkpoint_files import INDEX, WEIGHTS, StoredTensor, checkpoint_folder, read_json, stored_tensors
 from llava.model.geometry import check_geometry, holds_tower
 from llava.model.settings import make_config, read_settings
 from llava.model.tokenizer import load_tokenizer
+from stgridpool.checkpoint_files import INDEX, WEIGHTS, StoredTensor, checkpoint_folder, read_json, stored_tensors
 
 NATIVE_TYPE = "llava_onevision"
 _GENERATION = "generation_config.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llava.model.checkpoint_files import read_json
+from stgridpool.checkpoint_files import read_json
 
 PLACEHOLDERS = ("<image>", "<video>")
 _WITH_TOKENS = ("tokenizer.json", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json")

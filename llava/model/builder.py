@@ -14,7 +14,6 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from llava.image_processing import VisionImageProcessor
 from llava.model.checkpoint import read_checkpoint
-from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.finite_weights import check_finite
 from llava.model.geometry import refuse_gaps, trains_tower
 from llava.model.language_model.llava_llama import LlavaConfig
@@ -23,6 +22,7 @@ from llava.model.pool_head import pool_head_tensors
 from llava.model.tensor_shapes import TOWER_KEY
 from llava.model.text_tower import check_text_tower
 from stgridpool import Compressor, build_compressor
+from stgridpool.checkpoint_files import checkpoint_folder
 
 __all__ = ["LlavaConfig", "LlavaQwenConfig", "LlavaQwenForCausalLM", "load_pretrained_model"]
 

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from llava.model.checkpoint_files import StoredTensor, checkpoint_folder, stored_tensors
 from llava.model.tensor_shapes import plain_name
+from stgridpool.checkpoint_files import StoredTensor, checkpoint_folder, stored_tensors
 from stgridpool.finite import all_finite
 
 _CHECKED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from llava.model.checkpoint_files import StoredTensor
 from llava.model.known_towers import KNOWN_GEOMETRY
 from llava.model.tensor_shapes import (
     TOWER_KEY,
@@ -23,6 +22,7 @@ from llava.model.tensor_shapes import (
     tower_shapes,
 )
 from llava.model.vision import tower_geometry
+from stgridpool.checkpoint_files import StoredTensor
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # Weights in checkpoints that inference does not use.

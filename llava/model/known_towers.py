@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from llava.model.checkpoint_files import read_json
+from stgridpool.checkpoint_files import read_json
 
 # Checkpoints contain the weights of these towers. Other settings have their default values.
 KNOWN_GEOMETRY: dict[str, dict[str, Any]] = {

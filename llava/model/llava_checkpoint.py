@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava.model.checkpoint_files import StoredTensor, stored_tensors
 from llava.model.geometry import check_geometry, holds_tower, trains_tower
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.settings import make_config, read_settings
 from llava.model.tokenizer import load_tokenizer
 from llava.model.tower_files import check_tower_files
+from stgridpool.checkpoint_files import StoredTensor, stored_tensors
 
 
 @dataclass(frozen=True, eq=False)

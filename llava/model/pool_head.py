@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import SiglipVisionModel
 
 from llava.model.capture import captured
-from llava.model.checkpoint_files import StoredTensor, checkpoint_folder, stored_tensors
+from stgridpool.checkpoint_files import StoredTensor, checkpoint_folder, stored_tensors
 
 _PREFIX = (
     "vision_model."  # of the tower's tensors in checkpoints of older transformers, and in those of the whole model

@@ -13,10 +13,10 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llava.model.anyres import check_merge_type
-from llava.model.checkpoint_files import StoredTensor, one_line, read_json
 from llava.model.checkpoint_kind import ARCHITECTURE, check_original
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 from llava.model.own_pooling import POOLING_MODES
+from stgridpool.checkpoint_files import StoredTensor, one_line, read_json
 from stgridpool.newlines import NEWLINE_POSITIONS
 
 _NULLABLE = ("mm_", "tokenizer_", "rope_scaling")

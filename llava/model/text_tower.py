@@ -22,8 +22,8 @@ from transformers import (
     SiglipTextModel,
 )
 
-from llava.model.checkpoint_files import is_hub_name, one_line
 from llava.model.tower_files import check_tower_files, pretrained
+from stgridpool.checkpoint_files import is_hub_name, one_line
 
 OPTION = "text_tower"
 

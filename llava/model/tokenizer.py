@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.model.checkpoint_files import check_no_pointer, one_line, read_json
+from stgridpool.checkpoint_files import check_no_pointer, one_line, read_json
 
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from llava.model.checkpoint_files import check_no_pointer, is_hub_name, one_line, read_index, stored_tensors
+from stgridpool.checkpoint_files import check_no_pointer, is_hub_name, one_line, read_index, stored_tensors
 
 OPEN_CLIP_PREFIX = "open_clip_hub:"
 

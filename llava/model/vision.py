@@ -10,10 +10,10 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
-from llava.model.checkpoint_files import is_hub_name, one_line, read_json
 from llava.model.known_towers import known_geometry
 from llava.model.tower import ClipTower, SiglipTower, VisionTower
 from llava.model.tower_files import OPEN_CLIP_PREFIX, missing_tower
+from stgridpool.checkpoint_files import is_hub_name, one_line, read_json
 
 SUPPORTED_TOWERS = (
     "SigLIP (names that contain 'siglip'), CLIP (names that begin with 'openai' or 'laion' or contain 'ShareGPT4V'), "

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from llava.model.checkpoint_files import INDEX, StoredTensor, stored_tensors
 from llava.model.geometry import check_geometry
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
 from llava.model.llava_checkpoint import Checkpoint
@@ -22,6 +21,7 @@ from llava.nvila.layout import PARTS, part_folder
 from llava.nvila.model import NvilaForCausalLM
 from llava.nvila.settings import read_nvila_settings, read_root
 from llava.nvila.tokenizer import load_nvila_tokenizer, stop_ids
+from stgridpool.checkpoint_files import INDEX, StoredTensor, stored_tensors
 
 RENAMED = {r"^vision_model\.": "model.vision_tower.vision_tower.vision_model.", r"^layers\.": "model.mm_projector."}
 """Names of tensors in the files, as patterns, and in the model; those of the language model are equal."""

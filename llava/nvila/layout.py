@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.frame_choice import INDEX, NEAREST
-from llava.model.checkpoint_files import read_json
+from stgridpool.checkpoint_files import read_json
 
 ARCHITECTURES = ("LlavaLlamaModel", "VILAForCausalLM")
 PARTS = ("llm", "vision_tower", "mm_projector")

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.model.checkpoint_files import read_json
 from llava.model.settings import overwritten
 from llava.nvila.configuration import ASPECT_RATIOS, RESIZE, NvilaConfig
 from llava.nvila.layout import VIDEO_ENCODINGS, part_folder
 from llava.nvila.tiles import DYNAMIC_S2
+from stgridpool.checkpoint_files import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -3,13 +3,13 @@
 from loguru import logger
 
 from llava.loading import load_video_model
-from llava.model.checkpoint_files import checkpoint_folder, read_json
 from llava.nvila.layout import nvila_folder
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run.cause import is_checked_by_script
 from lmms_eval_stgridpool.run.context_length import too_long
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
+from stgridpool.checkpoint_files import checkpoint_folder, read_json
 from stgridpool.model import VideoModel
 
 

@@ -1,6 +1,5 @@
 """The lmms-eval model ``video_hf``: native models of transformers with any compressor of visual tokens."""
 
-from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.finite_weights import check_native_finite
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
@@ -10,6 +9,7 @@ from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.native_loading import load_native
 from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.adapters.native_recipe import NativeRecipe
+from stgridpool.checkpoint_files import checkpoint_folder
 from stgridpool.model import VideoModel
 
 

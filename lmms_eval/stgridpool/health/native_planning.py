@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from llava.frame_list import list_frames
-from llava.model.checkpoint_files import one_line
 from llava.video import read_frame_folder, read_video
 from llava.video_clip import VideoClip
 from lmms_eval_stgridpool.health.planned import MOST_FRAMES, TEXT_TOKENS, Outline, Planned, fit, plan_video
@@ -29,6 +28,7 @@ from stgridpool.adapters.method import Method
 from stgridpool.adapters.native_loading import load_processor
 from stgridpool.adapters.native_recipe import NativeRecipe
 from stgridpool.budget import BudgetError
+from stgridpool.checkpoint_files import one_line
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from llava.model.checkpoint_files import checkpoint_folder
 from llava.model.known_towers import patches_per_side
 from llava.model.newline_rule import newline_position
 from llava.model.own_pooling import pooling_compressor
@@ -15,6 +14,7 @@ from lmms_eval_stgridpool.health.largest import largest
 from lmms_eval_stgridpool.health.planned import MOST_FRAMES, Outline, Planned, fit, plan_video
 from stgridpool import Compressor
 from stgridpool.budget import BudgetError
+from stgridpool.checkpoint_files import checkpoint_folder
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference
 

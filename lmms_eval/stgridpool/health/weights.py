@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from llava.model.checkpoint import Checkpoint, read_checkpoint
-from llava.model.checkpoint_files import StoredTensor, local_folder, one_line, read_json, stored_tensors
 from llava.model.checkpoint_kind import is_original
 from llava.model.finite_weights import read_weights
 from llava.nvila.layout import nvila_folder
 from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
 from stgridpool.adapters.names import MODEL_TYPES
+from stgridpool.checkpoint_files import StoredTensor, local_folder, one_line, read_json, stored_tensors
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 MEMORY_SHARE = 0.9

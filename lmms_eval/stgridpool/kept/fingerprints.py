@@ -8,10 +8,10 @@ from typing import Any, Self
 import yaml
 from loguru import logger
 
-from llava.model.checkpoint_files import is_hub_name, local_folder, stored_tensors
 from llava.model.geometry import holds_tower
 from lmms_eval_stgridpool.kept.file_digest import digests_folder, file_digest
 from lmms_eval_stgridpool.run.arguments import Arguments
+from stgridpool.checkpoint_files import is_hub_name, local_folder, stored_tensors
 from stgridpool.model import VideoModel
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

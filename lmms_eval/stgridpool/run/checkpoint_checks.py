@@ -9,15 +9,15 @@ from typing import Any, cast
 
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from llava.model.checkpoint_files import (
+from llava.model.checkpoint_kind import check_original, is_original
+from llava.nvila.layout import PARTS, is_nvila, nvila_folder, part_folder, with_parts
+from stgridpool.adapters.names import MODEL_TYPES
+from stgridpool.checkpoint_files import (
     local_folder,
     one_line,
     read_json,
     stored_tensors,
 )
-from llava.model.checkpoint_kind import check_original, is_original
-from llava.nvila.layout import PARTS, is_nvila, nvila_folder, part_folder, with_parts
-from stgridpool.adapters.names import MODEL_TYPES
 
 LLAVA, NATIVE = "llava_video", "video_hf"
 QUICK_S, PATIENT_S = 2.0, 30.0

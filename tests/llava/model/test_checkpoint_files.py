@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.model import checkpoint_files
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint_files import checkpoint_folder, local_folder, stored_tensors
+from stgridpool import checkpoint_files
+from stgridpool.checkpoint_files import checkpoint_folder, local_folder, stored_tensors
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb\nsize 12345\n"
 SHARD = "model-00002-of-00003.safetensors"

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint_files import stored_tensors
 from llava.model.finite_weights import check_finite
 from lmms_eval_stgridpool.video_hf import VideoHf
 from native_models.families import save
+from stgridpool.checkpoint_files import stored_tensors
 
 NAMES = {
     "decoder": "model.layers.1.mlp.up_proj.weight",

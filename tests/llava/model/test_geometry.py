@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from llava.model.checkpoint_files import StoredTensor
 from llava.model.geometry import check_geometry
 from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForCausalLM
+from stgridpool.checkpoint_files import StoredTensor
 
 TOWER = "model.vision_tower.vision_tower."
 MISMATCHES = [

@@ -8,12 +8,12 @@ from lmms_eval.api.instance import unwrap_generation_output
 from fitting_options import FITTING
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import tokenizer_image_token
-from llava.model.checkpoint_files import read_json
 from llava.video import read_video
 from lmms_eval_stgridpool.kept.identity import checkpoint_version
 from lmms_eval_stgridpool.run.llava_arguments import LlavaArguments
 from lmms_eval_stgridpool.sweep import SweptModel
 from stgridpool import COMPRESSORS, build_compressor
+from stgridpool.checkpoint_files import read_json
 
 PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n"

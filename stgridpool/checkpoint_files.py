@@ -6,6 +6,8 @@ configuration before memory is allocated.
 Source: https://huggingface.co/docs/safetensors, https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md (pointers).
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterable
