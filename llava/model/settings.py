@@ -1,21 +1,19 @@
 """The configuration of a checkpoint: checks of its settings, and the object made from them."""
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from llava.model.anyres import check_merge_type
 from llava.model.checkpoint_kind import ARCHITECTURE, check_original
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 from llava.model.own_pooling import POOLING_MODES
+from stgridpool.adapters.setting_rules import ACTIVATION, COUNT, FLAG, LAYERS, POSITIVE, Rule, check_by_rules, one_of
 from stgridpool.checkpoint_files import StoredTensor, one_line, read_json
 from stgridpool.newlines import NEWLINE_POSITIONS
 
@@ -28,24 +26,6 @@ _ROPE_NEEDS = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
 _LAYER = re.compile(r"model\.layers\.(\d+)\.")
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """A rule for a setting, in words and as a test."""
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-def _one_of(names: Iterable[Any]) -> _Rule:
-    known = tuple(names)
-    return _Rule(f"one of {', '.join(map(str, known))}", lambda value: value in known)
-
-
-_COUNT = _Rule("an integer of at least 1", lambda value: type(value) is int and value >= 1)
-_POSITIVE = _Rule("a number above 0", lambda value: type(value) in (int, float) and math.isfinite(value) and value > 0)
-_FLAG = _Rule("true or false", lambda value: isinstance(value, bool))
 _COUNTS = (
     "hidden_size",
     "intermediate_size",
@@ -67,31 +47,30 @@ _FLAGS = (
     "mm_use_im_patch_token",
     "add_faster_video",
 )
-_ACTIVATION = _Rule("an activation that transformers knows, such as silu", lambda value: value in ACT2FN)
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
-_RULES: dict[str, _Rule] = {
-    **dict.fromkeys(_COUNTS, _COUNT),
-    **dict.fromkeys(_FLAGS, _FLAG),
-    "rms_norm_eps": _POSITIVE,
-    "rope_theta": _POSITIVE,
-    "hidden_act": _ACTIVATION,
-    "mm_spatial_pool_mode": _one_of(POOLING_MODES),
-    "mm_newline_position": _one_of(NEWLINE_POSITIONS),
-    "tokenizer_padding_side": _one_of(("left", "right")),
-    "torch_dtype": _one_of(_DTYPES),
-    "dtype": _one_of(_DTYPES),
-    "vision_config": _Rule("an object", lambda value: isinstance(value, dict)),
-    "mm_vision_tower": _Rule("a name", lambda value: isinstance(value, str)),
-    "mm_vision_select_layer": _Rule("an integer", lambda value: type(value) is int),
-    "mm_patch_merge_type": _Rule("a text", lambda value: isinstance(value, str)),
-    "transformers_weights": _Rule("left out: the weights are model.safetensors", lambda value: value is None),
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(_COUNTS, COUNT),
+    **dict.fromkeys(_FLAGS, FLAG),
+    "rms_norm_eps": POSITIVE,
+    "rope_theta": POSITIVE,
+    "hidden_act": ACTIVATION,
+    "mm_spatial_pool_mode": one_of(POOLING_MODES),
+    "mm_newline_position": one_of(NEWLINE_POSITIONS),
+    "tokenizer_padding_side": one_of(("left", "right")),
+    "torch_dtype": one_of(_DTYPES),
+    "dtype": one_of(_DTYPES),
+    "vision_config": Rule("an object", lambda value: isinstance(value, dict)),
+    "mm_vision_tower": Rule("a name", lambda value: isinstance(value, str)),
+    "mm_vision_select_layer": Rule("an integer", lambda value: type(value) is int),
+    "mm_patch_merge_type": Rule("a text", lambda value: isinstance(value, str)),
+    "transformers_weights": Rule("left out: the weights are model.safetensors", lambda value: value is None),
 }
-_TOWER_RULES: dict[str, _Rule] = {
-    **dict.fromkeys(["hidden_size", "intermediate_size", "num_attention_heads"], _COUNT),
-    "num_hidden_layers": _Rule("an integer from 1 to 1000", lambda value: type(value) is int and 1 <= value <= 1000),
-    **dict.fromkeys(["image_size", "patch_size", "num_channels"], _COUNT),
-    "layer_norm_eps": _POSITIVE,
-    "hidden_act": _ACTIVATION,
+_TOWER_RULES: dict[str, Rule] = {
+    **dict.fromkeys(["hidden_size", "intermediate_size", "num_attention_heads"], COUNT),
+    "num_hidden_layers": LAYERS,
+    **dict.fromkeys(["image_size", "patch_size", "num_channels"], COUNT),
+    "layer_norm_eps": POSITIVE,
+    "hidden_act": ACTIVATION,
 }
 
 
@@ -136,7 +115,7 @@ def overwritten(settings: Mapping[str, Any], overwrites: Mapping[str, Any], sour
     absent = [name for name, value in settings.items() if value is None and name.startswith(_NULLABLE)]
     settings = {name: value for name, value in settings.items() if name not in absent}
     source = f"{source} with overwrite_config" if overwrites else source
-    _check(settings, _RULES, source)
+    check_by_rules(settings, _RULES, source)
     check_merge_type(settings.get("mm_patch_merge_type", LlavaQwenConfig.mm_patch_merge_type))
     _check_rope(settings, source)
     return settings, source
@@ -185,7 +164,7 @@ def check_tower_settings(geometry: Any, source: str) -> None:
     Raises:
         ValueError: If it is not.
     """
-    _check(vars(geometry), _TOWER_RULES, source)
+    check_by_rules(vars(geometry), _TOWER_RULES, source)
     if geometry.hidden_size % geometry.num_attention_heads:
         raise ValueError(
             f"{source}: num_attention_heads={geometry.num_attention_heads} must divide "
@@ -193,13 +172,6 @@ def check_tower_settings(geometry: Any, source: str) -> None:
         )
     if geometry.patch_size > geometry.image_size:
         raise ValueError(f"{source}: patch_size={geometry.patch_size} must be at most image_size={geometry.image_size}")
-
-
-def _check(settings: Mapping[str, Any], rules: Mapping[str, _Rule], source: str) -> None:
-    for name, rule in rules.items():
-        value = settings.get(name)
-        if value is not None and not rule.holds(value):
-            raise ValueError(f"{source}: {name} must be {rule.words}, got {value!r}")
 
 
 def _check_rope(settings: Mapping[str, Any], source: str) -> None:
@@ -222,8 +194,8 @@ def _check_rope(settings: Mapping[str, Any], source: str) -> None:
                 "checkpoints have rope_scaling null"
             )
         for number in ("rope_theta", "factor"):
-            if number in rope and not _POSITIVE.holds(rope[number]):
-                raise ValueError(f"{source}: {number} of {name} must be {_POSITIVE.words}, got {rope[number]!r}")
+            if number in rope and not POSITIVE.holds(rope[number]):
+                raise ValueError(f"{source}: {number} of {name} must be {POSITIVE.words}, got {rope[number]!r}")
         lacking = [word for word in _ROPE_NEEDS.get(kind, ()) if word not in rope]
         if lacking:
             raise ValueError(f"{source}: {name} of rope_type {kind!r} needs {', '.join(lacking)}, got {rope!r}")
