@@ -1,6 +1,5 @@
 """The lmms-eval model ``video_hf``: native models of transformers with any compressor of visual tokens."""
 
-from llava.model.finite_weights import check_native_finite
 from lmms_eval_stgridpool.evaluated_model import EvaluatedModel
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.videos.native_loader import NativeLoader
@@ -9,7 +8,6 @@ from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.native_loading import load_native
 from stgridpool.adapters.native_model import NativeVideoModel
 from stgridpool.adapters.native_recipe import NativeRecipe
-from stgridpool.checkpoint_files import checkpoint_folder
 from stgridpool.model import VideoModel
 
 
@@ -36,9 +34,7 @@ class VideoHf(EvaluatedModel):
             device_map=self.placement.device_map,
             dtype=self.placement.dtype,
             attn_implementation=arguments.attn_implementation,
-            folder=checkpoint_folder(arguments.pretrained),
         )
-        check_native_finite(model, arguments.pretrained)
         rule, lists = frame_rule(model, processor, arguments), adapter_for(model).lists_per_prompt
         recipe = NativeRecipe(processor, rule, self.placement.dtype, lists)
         options = arguments.system_prompt, arguments.positions, arguments.reuse_frames

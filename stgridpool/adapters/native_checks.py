@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,123 +9,166 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.quantizers import AutoHfQuantizer
 
-BUILDING_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, StrictDataclassError, TypeError)
+from stgridpool.adapters.native_settings import check_native_settings
+from stgridpool.checkpoint_files import StoredTensor, one_line, read_json, stored_tensors
+
+BUILDING_ERRORS = (
+    *(
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        StrictDataclassError,
+    ),
+    *(TypeError, ValueError),
+)
 """What transformers raises where settings allow no model."""
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _NUMBERED = re.compile(r"(?P<layers>[A-Za-z_.]+)\.(?P<number>\d+)\.")
+_HARMLESS = re.compile(r"(.*\.)?(vision_tower|vision_model|visual)\..*\bhead\..*|.*\.inv_freq|.*\.position_ids")
+"""Weights that checkpoints hold and inference does not use."""
 
 
-def check_stored(folder: Path) -> None:
+def check_stored(folder: Path) -> dict[str, StoredTensor]:
     """Check the configuration of a folder against the names and shapes of its tensors; no weight is read.
 
-    Quantised weights are not checked, nor are other formats than safetensors.
+    Shapes of quantised weights are not checked, as the library that reads them decides about them.
 
     Args:
-        folder: The checkpoint's; one that does not exist is not checked.
+        folder: The checkpoint's.
+
+    Returns:
+        The tensors in its weight files.
 
     Raises:
-        ValueError: If no model can be built, or weights are missing or contradict the configuration.
+        ValueError: If a file is missing or damaged, a setting is invalid, no model can be built, or weights are
+            missing, unknown or contradict the configuration.
     """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        return
-    places: dict[str, Path] = {}
-    shapes: dict[str, torch.Tensor] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - it is no dictionary
-                    places[name] = path
-                    shapes[name] = torch.empty(file.get_slice(name).get_shape(), device="meta")
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {error}; copy or download it again") from error
+    tensors = stored_tensors(folder)
+    config = read_config(folder)
+    if is_quantised(config):
+        return tensors
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS and not _HARMLESS.fullmatch(name):
+            raise ValueError(
+                f"{tensor.path}: {name} must hold floating-point numbers unless config.json has a quantization_config, "
+                f"got {tensor.dtype}"
+            )
+    shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
+    options = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
-        config = AutoConfig.from_pretrained(folder)
-        if getattr(config, "quantization_config", None) is not None:
-            return
-        check_numbers(str(folder), config)
-        with torch.device("meta"):
-            kind: Any = type(AutoModelForImageTextToText.from_config(config))
-        options = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
+        kind: Any = type(outline(config))
         model, info = kind.from_pretrained(None, config=config, state_dict=shapes, **options)
     except BUILDING_ERRORS as error:
-        raise cannot_build(str(folder), error) from error
-    check_found(str(folder), model, info, places)
+        raise cannot_build(folder, error) from error
+    check_found(folder, model, info, tensors)
+    return tensors
 
 
-def cannot_build(checkpoint: str, error: Exception) -> ValueError:
+def read_config(folder: Path) -> Any:
+    """Read the configuration of a folder, as transformers completes it, and check its settings.
+
+    Raises:
+        ValueError: If the file is missing or damaged, a setting is invalid, or transformers does not know the kind of
+            model or of quantisation.
+    """
+    source = str(folder / "config.json")
+    check_native_settings(read_json(folder / "config.json"), source)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        quantisation = _quantisation(config)
+        if quantisation and not AutoHfQuantizer.supports_quant_method(quantisation):
+            raise ValueError(f"quant_method {quantisation['quant_method']!r} of quantization_config is unknown")
+    except BUILDING_ERRORS as error:
+        raise cannot_build(folder, error) from error
+    check_native_settings(config.to_dict(), source)
+    return config
+
+
+def outline(config: Any) -> Any:
+    """Build the model of a configuration without weights, on the device "meta"."""
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def is_quantised(config: Any) -> bool:
+    """Tell whether a configuration says that the weights are quantised."""
+    return bool(_quantisation(config))
+
+
+def _quantisation(config: Any) -> Any:
+    parts = (config, config.get_text_config())
+    return next((found for part in parts if (found := getattr(part, "quantization_config", None))), None)
+
+
+def cannot_build(folder: Path, error: Exception) -> ValueError:
     """Return the error to raise where `error` has stopped transformers."""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return ValueError(f"no model can be built from {checkpoint} with its config.json: {reason[:300]}")
+    return ValueError(
+        f"no model can be built from {folder} with its config.json: {type(error).__name__}: {one_line(error)}"
+    )
 
 
-def check_found(
-    checkpoint: str, model: nn.Module, info: Mapping[str, Any], places: Mapping[str, Path] | None = None
-) -> None:
+def check_found(folder: Path, model: nn.Module, info: Mapping[str, Any], tensors: Mapping[str, StoredTensor]) -> None:
     """Check what transformers says of the weights that it has found.
 
     Args:
-        checkpoint: Folder or hub name, for messages.
+        folder: The checkpoint's, for messages.
         model: The model.
         info: What ``from_pretrained`` returns with ``output_loading_info``.
-        places: The file of each stored tensor, for messages.
+        tensors: The tensors in the checkpoint's files.
 
     Raises:
-        ValueError: If weights are missing or contradict the configuration. Other weights that the model does not have
-            are nobody's fault, and transformers names them, unless they belong to layers beyond its own.
+        ValueError: If weights are missing, unknown, or contradict the configuration. What transformers or inference
+            ignore may be there, and so may whatever else belongs to quantised weights.
     """
     if info["missing_keys"]:
         lacking = ", ".join(sorted(info["missing_keys"])[:5])
-        raise ValueError(f"{checkpoint} lacks weights of the model, which would be random: {lacking}")
+        raise ValueError(f"{folder} lacks weights of the model, which would be random: {lacking}")
     for name, stored, wanted in sorted(info.get("mismatched_keys", ()))[:1]:
         raise ValueError(
-            f"the weights of {checkpoint} contradict its config.json: {name} would be {tuple(wanted)}, and "
-            f"{_file_of(name, places)} holds {tuple(stored)}"
+            f"the weights of {folder} contradict its config.json: {name} would be {tuple(wanted)}, and "
+            f"{_file_of(name, tensors)} holds {tuple(stored)}"
         )
+    unknown = [name for name in sorted(info.get("unexpected_keys", ())) if not _HARMLESS.fullmatch(name)]
+    _check_depths(folder, model, unknown, tensors)
+    if unknown and not is_quantised(model.config):
+        files = ", ".join(dict.fromkeys(_file_of(name, tensors) for name in unknown))
+        raise ValueError(
+            f"{folder} holds weights ({len(unknown)} in {files}) that the model of its config.json does not have: "
+            f"{', '.join(unknown[:5])}"
+        )
+
+
+def _check_depths(folder: Path, model: nn.Module, unknown: list[str], tensors: Mapping[str, StoredTensor]) -> None:
+    """Check that no weights belong to layers beyond those of the model.
+
+    Raises:
+        ValueError: If some do.
+    """
     lists = {name: len(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    for name in sorted(info.get("unexpected_keys", ())):
+    for name in unknown:
         for found in _NUMBERED.finditer(name):
             count = next((count for known, count in lists.items() if known.endswith(found["layers"])), None)
             if count is not None and int(found["number"]) >= count:
                 raise ValueError(
-                    f"the weights of {checkpoint} contradict its config.json, which has {count} layers in "
-                    f"{found['layers']}: {_file_of(name, places)} also holds {name}"
+                    f"the weights of {folder} contradict its config.json, which has {count} layers in "
+                    f"{found['layers']}: {_file_of(name, tensors)} also holds {name}"
                 )
 
 
-def _file_of(name: str, places: Mapping[str, Path] | None) -> str:
+def _file_of(name: str, tensors: Mapping[str, StoredTensor]) -> str:
     """Return the file that holds a weight: transformers may name it otherwise than the file, from the beginning."""
     parts = name.split(".")
     for start in range(len(parts)):
         rest = ".".join(parts[start:])
-        for stored, path in (places or {}).items():
+        for stored, tensor in tensors.items():
             if stored == rest or stored.endswith(f".{rest}"):
-                return path.name
+                return tensor.path.name
     return "the file"
-
-
-def check_numbers(checkpoint: str, config: Any) -> None:
-    """Check that all numbers of a configuration are finite, and that the vision tower has the layers that it names.
-
-    Raises:
-        ValueError: If one is not; the message has the names of the objects that it is in.
-    """
-    _check_finite(checkpoint, config.to_dict(), "")
-    taken = getattr(config, "vision_feature_layer", None)
-    count = getattr(getattr(config, "vision_config", None), "num_hidden_layers", None)
-    for layer in taken if isinstance(taken, list | tuple) else [taken]:
-        if isinstance(layer, int) and isinstance(count, int) and not -count - 1 <= layer <= count:
-            raise ValueError(
-                f"{checkpoint}/config.json: vision_feature_layer must be from {-count - 1} to {count}, as the vision "
-                f"tower has {count} layers, got {layer}"
-            )
-
-
-def _check_finite(checkpoint: str, settings: Any, name: str) -> None:
-    if isinstance(settings, float) and not math.isfinite(settings):
-        raise ValueError(f"{checkpoint}/config.json: {name} must be a finite number, got {settings}")
-    for key, value in settings.items() if isinstance(settings, Mapping) else ():
-        _check_finite(checkpoint, value, f"{name}.{key}" if name else str(key))

@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from stgridpool.adapters.native_checks import BUILDING_ERRORS, cannot_build, check_found, check_numbers, check_stored
+from stgridpool.adapters.native_checks import BUILDING_ERRORS, cannot_build, check_found, check_stored
+from stgridpool.checkpoint_files import checkpoint_folder, one_line, read_json
+from stgridpool.finite_weights import check_native_finite
 
 ORIGINAL = ("llava_qwen", "llava_llama")
 """Values of `model_type` in LLaVA-NeXT's format."""
 
 
 def load_native(
-    checkpoint: str,
-    *,
-    device_map: str,
-    dtype: torch.dtype,
-    attn_implementation: str | None,
-    folder: Path | None = None,
+    checkpoint: str, *, device_map: str, dtype: torch.dtype, attn_implementation: str | None
 ) -> tuple[Any, Any]:
     """Load a model and its processor.
+
+    Configuration and headers of the weight files are compared before any weight is read; afterwards weights must be
+    finite.
 
     Args:
         checkpoint: Folder or hub name.
         device_map: Where to load the model, as transformers takes it.
         dtype: Dtype of the weights.
         attn_implementation: Kind of attention; None for the checkpoint's setting.
-        folder: Where the files of a hub name are, if that is known.
 
     Raises:
         ValueError: If the checkpoint is in LLaVA-NeXT's format, holds LoRA weights, lacks weights, which would be
-            random, or its configuration contradicts them.
+            random, or holds others; if a setting is invalid, contradicts the weights or needs a library that is
+            missing; or if weights are not finite.
     """
-    config = Path(checkpoint) / "config.json"
-    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    folder = checkpoint_folder(checkpoint)
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(f"{checkpoint} holds LoRA weights: merge them into their base model first")
+    settings = read_json(folder / "config.json")
     if settings.get("model_type") in ORIGINAL or settings.get("mm_vision_tower"):  # released ones may say "llava"
         raise ValueError(
             f"{checkpoint} is in LLaVA-NeXT's format: use --model llava_video, or convert it with "
             "scripts/convert_checkpoint.py"
         )
-    if Path(checkpoint, "adapter_config.json").exists():
-        raise ValueError(f"{checkpoint} holds LoRA weights: merge them into their base model first")
-    check_stored(folder or Path(checkpoint))
+    tensors = check_stored(folder)
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             checkpoint,
@@ -58,10 +56,10 @@ def load_native(
     except torch.OutOfMemoryError:
         raise
     except BUILDING_ERRORS as error:
-        raise cannot_build(checkpoint, error) from error
+        raise cannot_build(folder, error) from error
     model, info = loaded
-    check_found(checkpoint, model, info)
-    check_numbers(checkpoint, model.config)
+    check_found(folder, model, info, tensors)
+    check_native_finite(model, tensors)
     return model.eval(), load_processor(checkpoint)
 
 
@@ -70,8 +68,17 @@ def load_processor(checkpoint: str) -> Any:
 
     Args:
         checkpoint: Folder or hub name.
+
+    Raises:
+        ValueError: If a file is missing or damaged.
     """
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    try:
+        processor = AutoProcessor.from_pretrained(checkpoint)
+    except BUILDING_ERRORS as error:
+        raise ValueError(
+            f"the processor of {checkpoint} cannot be loaded: {type(error).__name__}: {one_line(error)}; copy its "
+            "files from the checkpoint this one was made of"
+        ) from error
     if getattr(processor.video_processor, "cap_pixels_per_frame", False) is None:
         processor.video_processor.cap_pixels_per_frame = True  # as in Qwen's own code; transformers will change to it
     return processor

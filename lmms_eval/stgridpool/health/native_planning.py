@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig
 
 from llava.frame_list import list_frames
 from llava.video import read_frame_folder, read_video
 from llava.video_clip import VideoClip
 from lmms_eval_stgridpool.health.planned import MOST_FRAMES, TEXT_TOKENS, Outline, Planned, fit, plan_video
+from lmms_eval_stgridpool.run.checkpoint_checks import read_checkpoint_settings
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.videos.stock_frames import frame_rule
 from stgridpool import Compressor
@@ -25,8 +26,10 @@ from stgridpool.adapters.adapter import VIDEO, Adapter
 from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.frame_rules import Source, spread
 from stgridpool.adapters.method import Method
+from stgridpool.adapters.native_checks import BUILDING_ERRORS, check_stored, outline
 from stgridpool.adapters.native_loading import load_processor
 from stgridpool.adapters.native_recipe import NativeRecipe
+from stgridpool.adapters.native_settings import check_native_settings
 from stgridpool.budget import BudgetError
 from stgridpool.checkpoint_files import one_line
 from stgridpool.cost import DecoderSize
@@ -72,13 +75,8 @@ class NativePlanner:
         listed = list_frames(video)
         height, width = _read(video, [0]).frames.shape[1:3]
         source = Source(listed.num_frames, listed.frame_rate)
-        try:
-            config: Any = AutoConfig.from_pretrained(arguments.pretrained)
-            with torch.device("meta"):
-                model: Any = AutoModelForImageTextToText.from_config(config)
-            processor = load_processor(arguments.pretrained)
-        except (OSError, KeyError, TypeError, ImportError) as error:
-            raise ValueError(f"{arguments.pretrained} cannot be read: {one_line(error)}") from error
+        model = _model_without_weights(arguments.pretrained)
+        processor = load_processor(arguments.pretrained)
         adapter, rule = adapter_for(model), frame_rule(model, processor, arguments)
         recipe = NativeRecipe(processor, rule, torch.float32, adapter.lists_per_prompt)
         rules = (rule if most is None else replace(rule, max_frames_num=most) for most in most_frames)
@@ -185,3 +183,19 @@ class NativePlanner:
 def _read(video: Path, indices: Sequence[int]) -> VideoClip:
     read = read_frame_folder if video.is_dir() else read_video
     return read(video, indices=list(indices))
+
+
+def _model_without_weights(checkpoint: str) -> Any:
+    """Build the model of a checkpoint on the device "meta"; what is on this disk is checked before.
+
+    Raises:
+        ValueError: If a file is damaged, or settings allow no model or contradict the weights.
+    """
+    folder, settings = read_checkpoint_settings(checkpoint)
+    check_native_settings(settings, f"{checkpoint}/config.json")
+    if folder is not None:
+        check_stored(folder)
+    try:
+        return outline(AutoConfig.from_pretrained(checkpoint))
+    except BUILDING_ERRORS as error:
+        raise ValueError(f"{checkpoint} cannot be read: {one_line(error)}") from error

@@ -10,11 +10,11 @@ import torch
 
 from llava.model.checkpoint import Checkpoint, read_checkpoint
 from llava.model.checkpoint_kind import is_original
-from llava.model.finite_weights import read_weights
 from llava.nvila.layout import nvila_folder
 from lmms_eval_stgridpool.health.finding import OK, PROBLEM, WARNING, Finding
 from stgridpool.adapters.names import MODEL_TYPES
-from stgridpool.checkpoint_files import StoredTensor, local_folder, one_line, read_json, stored_tensors
+from stgridpool.checkpoint_files import StoredTensor, local_folder, read_json
+from stgridpool.finite_weights import read_weights
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 MEMORY_SHARE = 0.9
@@ -58,28 +58,22 @@ def _native(folder: Path, progress: Progress | None) -> Iterator[Finding]:
     """Check the checkpoint of a native model of transformers: its files, its processor and its weights.
 
     Raises:
-        ValueError: If a file is missing or damaged.
+        ValueError: See `check_stored`.
     """
-    from accelerate import init_empty_weights  # noqa: PLC0415 - transformers' own models are slow to import
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415
+    # transformers' own models are slow to import
+    from stgridpool.adapters.native_checks import check_stored  # noqa: PLC0415
+    from stgridpool.adapters.native_loading import load_processor  # noqa: PLC0415
 
-    tensors = stored_tensors(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        with init_empty_weights():
-            AutoModelForImageTextToText.from_config(config)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        repair = f"download its config.json again (in {folder})"
-        yield Finding("checkpoint", PROBLEM, f"{folder}: {one_line(error)}", repair)
-        return
-    text = f"{folder}: a native {config.model_type} with {len(tensors)} tensors, which --model video_hf runs"
+    tensors = check_stored(folder)
+    kind = read_json(folder / "config.json")["model_type"]
+    text = f"{folder}: a native {kind} with {len(tensors)} tensors, which --model video_hf runs"
     yield Finding("checkpoint", OK, text)
     try:
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = load_processor(str(folder))
         yield Finding("processor", OK, f"{type(processor).__name__}, {len(processor.tokenizer)} tokens")
-    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
-        repair = "copy its files from the checkpoint this one was made of"
-        yield Finding("processor", PROBLEM, one_line(error), repair)
+    except ValueError as error:
+        text, _, repair = str(error).rpartition("; ")
+        yield Finding("processor", PROBLEM, text, repair)
     yield from _weights(tensors, progress)
 
 

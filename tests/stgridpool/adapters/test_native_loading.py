@@ -48,7 +48,7 @@ CONTRADICTIONS = [
     (
         ("vision_config", "depth"),
         1,
-        r"has 1 layers in model\.visual\.blocks: model\.safetensors also holds \S+blocks\.1\.",
+        r"fullatt_block_indexes must be from 0 to 0, as the vision tower has 1 layers, got 2",
     ),
     (
         ("text_config", "intermediate_size"),
@@ -60,12 +60,9 @@ CONTRADICTIONS = [
         3,
         r"(self_attn\.\S+ would be \S+ and model\.safetensors holds|must be divisible by num_heads)",
     ),
-    (
-        ("vision_config", "patch_size"),
-        0,
-        r"no model can be built from .*ZeroDivisionError|patch_embed\.proj\.weight would be",
-    ),
-    (("text_config", "hidden_act"), "foo", r"no model can be built from .*KeyError: 'foo'"),
+    (("vision_config", "patch_size"), 3, r"patch_embed\S+weight would be \S+ \S+ .* and model\.safetensors holds"),
+    (("vision_config", "patch_size"), 0, r"config\.json: vision_config\.patch_size must be an integer of at least 1"),
+    (("text_config", "hidden_act"), "foo", r"config\.json: text_config\.hidden_act must be an activation .* got 'foo'"),
     (("text_config", "num_hidden_layers"), 1, r"no model can be built from .*num_hidden_layers"),
     (
         ("text_config", "rms_norm_eps"),

@@ -1,5 +1,10 @@
 """Tokens of native models that are counted beforehand are those of the running model."""
 
+import json
+import re
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +13,7 @@ from PIL import Image
 from llava.video import VideoReadError
 from lmms_eval_stgridpool.health.native_planning import NativePlanner
 from lmms_eval_stgridpool.health.planned import TEXT_TOKENS
+from lmms_eval_stgridpool.health.weights import check_checkpoint
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.video_hf import VideoHf
 from native_models.families import DENSE
@@ -117,5 +123,28 @@ def test_what_cannot_be_read_is_named(planner_of, tmp_path, clips):
     with pytest.raises(VideoReadError, match=r"none\.mp4: no such file"):
         planner_of("qwen2_vl", video=tmp_path / "none.mp4")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"config.json|model_type"):
+    with pytest.raises(ValueError, match="holds no weights"):
         NativePlanner.of(clips / "v0.mp4", NativeArguments(str(tmp_path)), (4,))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"vocab_size": 300}, r"contradict its config\.json: \S+\.weight would be \(300, "),
+        (
+            {"num_hidden_layers": 10**7},
+            r"text_config\.num_hidden_layers must be an integer from 1 to 1000",
+        ),
+        ({"layer_types": ["foo"] * 4}, r"no model can be built from .*layer_types"),
+    ],
+)
+def test_a_configuration_that_contradicts_the_weights_is_not_planned(folder_of, tmp_path, clips, setting, message):
+    folder = Path(shutil.copytree(folder_of("qwen2_5_vl"), tmp_path / "copy"))
+    settings = json.loads((folder / "config.json").read_text())
+    settings["text_config"] |= setting
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=message):
+        NativePlanner.of(clips / "v0.mp4", NativeArguments(str(folder)), (4,))
+    found = list(check_checkpoint(str(folder), None))
+    assert [one.state for one in found] == ["problem"]
+    assert re.search(message, found[0].text)

@@ -1,0 +1,77 @@
+"""Settings of native checkpoints: what is out of its range is refused by name, what families have by default is not."""
+
+import json
+import math
+import re
+
+import pytest
+from transformers import CONFIG_MAPPING
+
+from native_models.families import BUILDERS, build
+from stgridpool.adapters.native_settings import check_native_settings
+
+pytestmark = pytest.mark.adapters
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_defaults_of_every_family_are_in_their_ranges(name):
+    check_native_settings(CONFIG_MAPPING[name]().to_dict(), "config.json")
+    check_native_settings(json.loads(build(name)[0].config.to_json_string()), "config.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"text_config": {"num_hidden_layers": -1}},
+            "text_config.num_hidden_layers must be an integer from 1 to 1000, got -1",
+        ),
+        ({"num_hidden_layers": 10**7}, "num_hidden_layers must be an integer from 1 to 1000, got 10000000"),
+        ({"vision_config": {"depth": 4.0}}, "vision_config.depth must be an integer from 1 to 1000, got 4.0"),
+        (
+            {"text_config": {"num_attention_heads": 0}},
+            "text_config.num_attention_heads must be an integer of at least 1, got 0",
+        ),
+        ({"text_config": {"vocab_size": True}}, "text_config.vocab_size must be an integer of at least 1, got True"),
+        ({"text_config": {"rms_norm_eps": -1e-6}}, "text_config.rms_norm_eps must be a number above 0, got -1e-06"),
+        ({"layer_norm_eps": math.nan}, "layer_norm_eps must be a finite number, got nan"),
+        ({"unknown": {"number": math.inf}}, "unknown.number must be a finite number, got inf"),
+        (
+            {"text_config": {"rope_parameters": {"rope_theta": 0}}},
+            "text_config.rope_parameters.rope_theta must be a number above 0, got 0",
+        ),
+        ({"rope_scaling": {"rope_type": "foo"}}, "rope_scaling.rope_type must be one of default, mrope, axial, "),
+        ({"image_size": 0}, "image_size must be an integer of at least 1, or two of them, got 0"),
+        ({"patch_size": [14, 0]}, "patch_size must be an integer of at least 1, or two of them, got [14, 0]"),
+        ({"patch_size": [8, 8, 8]}, "patch_size must be an integer of at least 1, or two of them, got [8, 8, 8]"),
+        ({"downsample_ratio": 2}, "downsample_ratio must be a number above 0, at most 1, got 2"),
+        ({"video_token_id": -1}, "video_token_id must be an integer of at least 0, got -1"),
+        ({"hidden_act": "foo"}, "hidden_act must be an activation that transformers knows, such as silu, got 'foo'"),
+        (
+            {"hidden_act": ["gelu"]},
+            "hidden_act must be an activation that transformers knows, such as silu, got ['gelu']",
+        ),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings must be true or false, got 'false'"),
+        ({"a": {"patch_size": 9, "image_size": 8}}, "a.patch_size=9 must be at most a.image_size=8"),
+        ({"num_experts_per_tok": 9, "num_experts": 8}, "num_experts_per_tok=9 must be at most num_experts=8"),
+        (
+            {"vision_config": {"depth": 3, "deepstack_visual_indexes": [2, 3]}},
+            "vision_config.deepstack_visual_indexes must be from 0 to 2, as the vision tower has 3 layers, got 3",
+        ),
+        (
+            {"vision_config": {"depth": 3, "fullatt_block_indexes": [-1]}},
+            "vision_config.fullatt_block_indexes must be from 0 to 2, as the vision tower has 3 layers, got -1",
+        ),
+        (
+            {"vision_config": {"num_hidden_layers": 3}, "vision_feature_layer": [-4, 4]},
+            "vision_feature_layer must be from -4 to 3, as the vision tower has 3 layers, got 4",
+        ),
+    ],
+)
+def test_file_name_and_value_are_said(settings, message):
+    with pytest.raises(ValueError, match=f"^{re.escape('x/config.json: ' + message)}"):
+        check_native_settings(settings, "x/config.json")
+
+
+def test_null_means_not_set_and_a_large_integer_is_no_infinity():
+    check_native_settings({"sliding_window": None, "rope_theta": 10**400}, "config.json")
