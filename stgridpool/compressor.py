@@ -14,7 +14,7 @@ from torch import Tensor
 from stgridpool.evidence import Evidence, Need
 from stgridpool.frame_evidence import AllFramesLattice, after_step, all_frames_through, with_all_frames
 from stgridpool.plan import Plan, Shape
-from stgridpool.step import FRAMES, PATCHES, POSITIONS, TOKENS, EncoderLayer, Step
+from stgridpool.step import FRAMES, PATCHES, POSITIONS, TOKENS, EncoderLayer, Step, planned_counts
 from stgridpool.video_tokens import VideoTokens
 
 if TYPE_CHECKING:
@@ -218,28 +218,6 @@ def compress_steps(
 def early_steps(compressor: Compressor) -> tuple[Step, ...]:
     """Return the steps of a method on which the features of a video depend, see `Step.is_before_features`."""
     return tuple(step for step in compressor.acting() if step.is_before_features)
-
-
-def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None) -> list[int | None]:
-    """Return the number of tokens after each step; None from the first step on whose count depends on the tokens.
-
-    Args:
-        steps: In order.
-        shape: (T, H, W) of the source lattice.
-        total: Number of tokens on it; None if they fill it.
-    """
-    counts: list[int | None] = []
-    before: list[int] = []  # tokens before each step
-    for step in steps:
-        if counts and counts[-1] is None:
-            counts.append(None)
-            continue
-        before.append(math.prod(shape) if total is None else total)
-        steps_back = step.compressor.counts_from
-        counts.append(step.compressor.planned_count(shape, before[-1 - steps_back] if steps_back else total))
-        planned = step.compressor.planned_shape(shape) if total is None else None
-        shape, total = (shape, counts[-1]) if planned is None else (planned, None)
-    return counts
 
 
 def steps_that_renumber(steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -1,9 +1,13 @@
-"""Step: a compressor at its place in a model."""
+"""Step: a compressor at its place in a model; and how many tokens several of them leave."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from stgridpool.plan import Shape
 
 if TYPE_CHECKING:
     from stgridpool.compressor import Compressor
@@ -61,3 +65,35 @@ class Step:
     def is_before_features(self) -> bool:
         """Whether the step acts before the vision tower or in it, so that the features of a video depend on it."""
         return self.place == FRAMES or isinstance(self.place, EncoderLayer)
+
+
+def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None) -> list[int | None]:
+    """Return the number of tokens after each step; None from the first step on whose count depends on the tokens.
+
+    Args:
+        steps: In order.
+        shape: (T, H, W) of the source lattice.
+        total: Number of tokens on it; None if they fill it.
+
+    Raises:
+        ValueError: If a step needs tokens that fill a lattice, as those at the source do, and an earlier one leaves
+            none that do.
+    """
+    filled = total is None
+    counts: list[int | None] = []
+    before: list[int] = []  # tokens before each step
+    for step in steps:
+        if counts and counts[-1] is None:
+            counts.append(None)
+            continue
+        if filled and total is not None and step.compressor.needs_maps:
+            raise ValueError(
+                f"{step.compressor!r} needs tokens that fill a lattice, and {steps[len(counts) - 1].compressor!r} "
+                "before it leaves none that do: exchange them, or choose another method"
+            )
+        before.append(math.prod(shape) if total is None else total)
+        steps_back = step.compressor.counts_from
+        counts.append(step.compressor.planned_count(shape, before[-1 - steps_back] if steps_back else total))
+        planned = step.compressor.planned_shape(shape) if total is None else None
+        shape, total = (shape, counts[-1]) if planned is None else (planned, None)
+    return counts

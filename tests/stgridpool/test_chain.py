@@ -114,6 +114,17 @@ def test_methods_that_need_a_lattice_say_who_can_act_where_there_is_none():
         chain(torch.randn(2, 4, 4, 3))
 
 
+def test_what_cannot_follow_is_refused_when_counts_are_planned():
+    """Pruners leave no lattice, whatever they keep; strides, and a resized frame, do."""
+    for last in (STTM(retention=0.5), Average()):
+        steps = (*Largest(retention=1.0).steps(), *last.steps())
+        with pytest.raises(ValueError, match=r"(STTM|Average).* fill a lattice, and Largest.* before it leaves none"):
+            planned_counts(steps, (2, 4, 4))
+    chain = build_compressor("downsample+stride+ts_llava", downsample={"tokens_per_frame": 4}, stride={"temporal": 2})
+    assert planned_counts(chain.steps(), (4, 4, 4)) == [16, 8, 2]
+    assert planned_counts((*NoCompression().steps(), *Average().steps()), (2, 4, 4), 30)[0] == 30
+
+
 def test_what_it_says_of_itself():
     both = Chain((NoCompression(), Inside()))
     assert [(step.place, step.positions) for step in both.steps()] == [("patches", "reassign"), (2, "reassign")]
