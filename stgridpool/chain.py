@@ -70,7 +70,7 @@ class Chain(Compressor):
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Chain:
         """Share one budget among the methods, see `stgridpool.chain_budget` and `Compressor.at_retention`."""
-        methods = tuple(method.for_depth(reference.num_layers) for method in self.methods)
+        methods = self.for_depth(reference.num_layers).methods
         return Chain(under_one_budget(methods, share, of, reference))
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from stgridpool.budget import split_layer_average
 from stgridpool.compressor import Compressor, EncoderLayer, Step
-from stgridpool.equal_budget import ENTERING, LAST, Reference, planned_layers
+from stgridpool.equal_budget import ENTERING, LAST, Reference, check_layers, planned_layers
 from stgridpool.layer_average import OverLayers
 from stgridpool.other_method import budgeted, with_budget
 
@@ -42,8 +42,10 @@ def under_one_budget(
     is_free = bool(front) and budgeted(front[-1]) is not None
     if not is_free and (of == ENTERING or not inside):
         raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}")
+    check_layers(inside, reference.num_layers)
     others, wanted = methods[len(front) :], _wanted(front, is_free, share, of, reference)
-    single = others[0] if len(others) == 1 else None
+    acts_once_more = any(step.is_inside for method in front for step in method.acting())
+    single = others[0] if len(others) == 1 and not acts_once_more else None
     if not is_free and single is not None:
         return (*front, _alone(single, wanted, of, reference))
     found: dict[int, Compressor] = {}

@@ -7,11 +7,11 @@ model, or as a size of windows. `meet` turns one retention, by one definition, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stgridpool.budget import split_layer_average
-from stgridpool.compressor import PATCHES, Compressor, planned_counts
+from stgridpool.compressor import PATCHES, Compressor, Step, planned_counts
 from stgridpool.options import Pair, choice, fraction
 from stgridpool.plan import Shape
 from stgridpool.retention import DEFINITIONS
@@ -59,8 +59,9 @@ class Reference:
             of: See `meet`.
 
         Raises:
-            ValueError: If layers before it alone hold more, or it acts too late to count.
+            ValueError: If layers before it alone hold more, it acts too late to count, or there is no such layer.
         """
+        check_layers(compressor.steps(), self.num_layers)
         place = compressor.steps()[0].place
         if place == PATCHES:
             height, width = self.patches
@@ -96,7 +97,27 @@ def meet(compressor: Compressor, retention: float, of: str, reference: Reference
     """
     fraction("retention", retention)
     choice("retention_of", of, DEFINITIONS)
-    return compressor.at_retention(retention, of, reference).for_depth(reference.num_layers)
+    met = compressor.at_retention(retention, of, reference).for_depth(reference.num_layers)
+    check_layers(met.steps(), reference.num_layers)  # `steps` judges a mean over layers
+    return met
+
+
+def check_layers(steps: Sequence[Step], num_layers: int) -> None:
+    """Check that the language model has the layers before which steps act.
+
+    Args:
+        steps: Of a method.
+        num_layers: Layers of the language model.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    for step in steps:
+        if isinstance(step.place, int) and step.place >= num_layers:
+            raise ValueError(
+                f"{step.compressor!r} acts at layer {step.place}, and the language model has {num_layers} layers: "
+                "choose an earlier one in its options"
+            )
 
 
 def window_sides() -> list[Pair]:
@@ -138,8 +159,12 @@ def planned_layers(
         num_frames: T, at least 1.
         reference: The checkpoint.
         total: Number of tokens where the model itself drops some of them; None if they fill the lattice.
+
+    Raises:
+        ValueError: If the language model lacks a layer at which the method acts; see also `planned_counts`.
     """
     steps = compressor.steps()
+    check_layers(steps, reference.num_layers)
     early = [step for step in steps if step.is_before_features]
     replaces_pooling = any(step.place == PATCHES for step in steps)
     before = (*early, *(() if replaces_pooling else reference.own_pooling.steps()))

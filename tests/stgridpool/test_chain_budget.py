@@ -121,6 +121,24 @@ def test_a_merger_inside_has_the_budget_of_its_method():
     assert layers("visionzip+recycle", 0.9, "layer_average", **fastv) == [1568] * 2 + [1399] * 26
 
 
+def test_a_method_in_front_that_acts_inside_once_more_counts():
+    """x (1 + 1 / 2 + 26 / 4) = 28 / 4, so x = 7 / 8 of 1568; a mean of 0.3 would take more than all, 8.4 / 8."""
+    options = {"holitom": {"layer": 1}}
+    assert layers("holitom+fastv", 0.25, "layer_average", **options) == [1372, 686] + [343] * 26
+    for share, of in ((0.3, "layer_average"), (0.3, "last_layer")):
+        with pytest.raises(ValueError, match=r"HoliTomInner.* would have to leave .*, which is not an option"):
+            meet(build_compressor("holitom+fastv", **options), share, of, OWN)
+
+
+@pytest.mark.parametrize("of", ["entering_llm", "layer_average", "last_layer", "kv_read"])
+def test_layers_are_those_of_the_model(of):
+    """A pyramid drops before layers 7, 14 and 21 of 28."""
+    with pytest.raises(ValueError, match=r"FastV.* acts at layer 28, and the language model has 28 layers: choose an"):
+        meet(build_compressor("divprune+fastv", fastv={"layer": 28}), 0.25, of, OWN)
+    with pytest.raises(ValueError, match=r"PyramidDropLayer.* acts at decoder layer 7, before FastV.* layer 8"):
+        meet(build_compressor("divprune+fastv+pyramid_drop", fastv={"layer": 8}), 0.25, of, OWN)
+
+
 def test_without_a_budget_in_front_those_inside_meet_it():
     """13x13 of 14x14 tokens enter 2 layers; the mean wants (28 * 392 - 2 * 1352) / 26 = 318.2 in the others."""
     assert layers("average+fastv", 0.25, "layer_average", OF_27) == [1352] * 2 + [318] * 26

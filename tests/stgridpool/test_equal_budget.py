@@ -50,6 +50,16 @@ def test_fastv_by_every_definition():
         meet(FastV(), 0.05, "layer_average", OWN)
 
 
+def test_layers_are_those_of_the_model():
+    message = r"FastV.* acts at layer 28, and the language model has 28 layers: choose an earlier one in its options"
+    for of in ("layer_average", "last_layer"):
+        with pytest.raises(ValueError, match=message):
+            meet(FastV(layer=28), 0.5, of, OWN)
+    with pytest.raises(ValueError, match=message):
+        planned_layers(FastV(layer=28), 2, OWN)
+    assert planned_layers(FastV(layer=27), 2, OWN) == [392] * 27 + [196]
+
+
 def test_a_chain_judges_only_the_mean_that_is_asked_for():
     """Of four layers, two hold everything: a mean of 0.3, the default, is not possible; 0.6 is."""
     shallow = Reference(Average(kernel_size=2), (28, 28), 4)
@@ -58,6 +68,8 @@ def test_a_chain_judges_only_the_mean_that_is_asked_for():
     assert chain.methods[0].retention == 1
     with pytest.raises(ValueError, match=r"layer_average must be above 2/4.* got 0\.3"):
         meet(build_compressor("visionzip+st_simdiff"), 0.2, "layer_average", shallow)
+    with pytest.raises(ValueError, match=r"layer_average must be above 2/4.* got 0\.2"):
+        meet(build_compressor("st_simdiff"), 0.2, "layer_average", shallow)
 
 
 def test_windows_come_as_near_as_whole_sizes_allow():
