@@ -135,8 +135,8 @@ def after_step(evidence: Evidence, step: Step, plan: Plan, before: Shape, left: 
         left: Its output.
     """
     evidence = through(evidence, plan)
-    if not step.is_before_features:
-        evidence = frames_through(evidence, plan, before)
+    made = {need: value for need, value in evidence.items() if need.made_by_steps and step.is_before_features}
+    evidence = {**frames_through(evidence, plan, before), **made}
     if isinstance(step.place, EncoderLayer):
         evidence = {**evidence, **left_behind(plan, before, left, evidence)}
     return evidence

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stgridpool import Compressor, Plan, Step, compress_tokens
-from stgridpool.compressor import TOKENS, EncoderLayer
+from stgridpool.compressor import FRAMES, TOKENS, EncoderLayer
+from stgridpool.evidence import FrameVectors
 from stgridpool.frame_evidence import FrameCosines, FrameSources, frame_weights
 from stgridpool.frames.groups import even_groups, pool_over_time
 from stgridpool.frames.patterns import every_token
@@ -60,6 +61,25 @@ def test_each_step_adds_to_what_the_one_before_left():
     first, second = maps.unflatten(0, (2, 4)).mean(1)
     cosine = torch.nn.functional.cosine_similarity(first, second, dim=-1).mean()
     torch.testing.assert_close(evidence[FrameCosines()][0, 1], cosine)
+
+
+@pytest.mark.parametrize("place", [FRAMES, EncoderLayer(-1), TOKENS])
+def test_vectors_of_frames_follow_steps_at_any_place(place):
+    """Of tokens that are given to a method as they are; those of two frames that become one are averaged."""
+
+    @dataclass(frozen=True, eq=False)
+    class Last(First):
+        needs = frozenset({FrameVectors("mean")})
+
+    @dataclass(frozen=True)
+    class Once(Both):
+        def steps(self):
+            return Step(InPairs(), place), Step(self.last, TOKENS)
+
+    vectors, last = torch.randn(8, 5), Last([])
+    compress_tokens(Once(last), VideoTokens.of(torch.randn(8, 2, 3, 4)), {FrameVectors("mean"): vectors})
+    [evidence] = last.seen
+    torch.testing.assert_close(evidence[FrameVectors("mean")], vectors.unflatten(0, (4, 2)).mean(1))
 
 
 def test_without_such_a_step_it_is_missing():
