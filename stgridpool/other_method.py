@@ -33,7 +33,7 @@ class OtherMethod(Compressor):
 
     def __post_init__(self) -> None:
         pairs = self.options.items() if isinstance(self.options, Mapping) else self.options
-        object.__setattr__(self, "options", tuple((name, value) for name, value in pairs))
+        object.__setattr__(self, "options", tuple((name, _hashable(value)) for name, value in pairs))
         if len(self.other.steps()) != 1:
             raise ValueError(f"method must act once, and {self.method} acts {len(self.other.steps())} times")
 
@@ -65,6 +65,13 @@ class OtherMethod(Compressor):
         """Return this method around another object of the same other method."""
         names = [field.name for field in fields(other) if field.init and field.name not in self.given]
         return replace(self, options=tuple((name, getattr(other, name)) for name in names))
+
+
+def _hashable(value: Any) -> Any:
+    """Return the value of an option with tuples for lists, and for mappings, which only `OtherMethod.options` are."""
+    if isinstance(value, Mapping):
+        return tuple((name, _hashable(one)) for name, one in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def budgeted(method: Compressor) -> Budgeted | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from stgridpool.evidence import Evidence, FrameVectors
 from stgridpool.listed_frames import ListedFrames
 from stgridpool.options import choice, number, whole_number
 from stgridpool.other_method import OtherMethod
-from stgridpool.plan import Plan
+from stgridpool.plan import Plan, Shape
 from stgridpool.scorer import FRAME_BUDGETS, Budgeted
 from stgridpool.video_tokens import VideoTokens
 
@@ -55,6 +56,12 @@ class PerSegment(OtherMethod, Budgeted):
         whole_number("segments", self.segments, 1, 1000)
         number("threshold", self.threshold, -1, 1)
         choice("frame_budget", self.frame_budget, FRAME_BUDGETS)
+
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the budget; None where the other method may miss its own."""
+        frame = (1, *shape[1:])
+        whole = self.build(tokens=math.prod(frame)).planned_count(frame)
+        return None if whole is None else super().planned_count(shape, total)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Cut the video, and compress each segment.

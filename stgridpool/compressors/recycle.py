@@ -12,7 +12,7 @@ from stgridpool.algorithms.sets import SCOPES, Sets
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice
 from stgridpool.other_method import OtherMethod
-from stgridpool.plan import Plan, Shape
+from stgridpool.plan import MergedTokensError, Plan, Shape
 from stgridpool.video_tokens import VideoTokens
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Recycle(OtherMethod):
         """
         try:
             kept = self.other.plan(tokens, evidence).kept()
-        except ValueError as error:
+        except MergedTokensError as error:
             raise ValueError(f"recycle needs a method that selects tokens, not {self.method}: {error}") from error
         place = torch.full_like(tokens.cells(), -1)
         place[kept] = torch.arange(len(kept), device=kept.device)

@@ -26,6 +26,16 @@ def test_each_segment_gets_its_share():
     assert whole.anchor.tolist() == list(range(8, 16))
 
 
+def test_no_count_is_promised_where_the_other_method_may_miss_its_own():
+    """Both of 2 tokens fall to the first scene, of whose 3 frames `released` leaves one token each at least."""
+    options = {"method": "vidcom2", "options": {"preset": "released"}, "tokens": 2, "segments": 1}
+    method = PerSegment(**options)
+    assert method.planned_count((4, 1, 4)) is None
+    assert len(method(two_scenes()).plan) == 3
+    assert PerSegment(**options | {"options": {}}).planned_count((4, 1, 4)) == 2
+    assert PerSegment(tokens=2, method="dycoke_ttm").planned_count((4, 1, 4)) == 2  # it keeps what is asked, or refuses
+
+
 def test_segments_can_be_asked_for():
     """Cuts in the scene of equal frames fall after its first ones; a segment without a token is lost."""
     maps = two_scenes()

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from stgridpool import NormTopK, Recycle, Step, VideoTokens, build_compressor, compress_tokens
+from stgridpool.budget import BudgetError
 
 # Norms 5, 1, 2, 4 and 1, 3, 6, 2: of two per frame 0 and 3, and 5 and 6 are kept.
 MAPS = torch.tensor([[[5.0, 0], [1, 0], [0, 2], [0, 4]], [[0, 1], [3, 0], [0, 6], [2, 0]]]).view(2, 1, 4, 2)
@@ -62,7 +63,10 @@ def test_it_stands_where_its_method_stands():
     assert inside.query_aware
     assert Recycle().other == NormTopK()
     assert Recycle(options=[["tokens", 3]]) == Recycle(options={"tokens": 3})
-    hash(Recycle(options={"tokens": 3}))
+    nested = Recycle("per_segment", {"method": "norm_topk", "options": {"scope": "video"}, "tokens": 3})
+    assert nested == Recycle("per_segment", [["method", "norm_topk"], ["options", [["scope", "video"]]], ["tokens", 3]])
+    assert nested.other.options == (("scope", "video"),)
+    assert len({nested, Recycle(options={"tokens": 3}), Recycle(options=(("tokens", 3),))}) == 2
 
 
 def test_what_is_no_pruner_is_refused():
@@ -76,3 +80,9 @@ def test_what_is_no_pruner_is_refused():
         Recycle(options={"token": 3})
     with pytest.raises(ValueError, match="scope cannot be 'all'"):
         Recycle(scope="all")
+
+
+def test_a_budget_that_its_method_cannot_meet_is_not_taken_for_merging():
+    options = {"method": "framefusion_merge", "options": {}, "tokens": 3}
+    with pytest.raises(BudgetError, match=r"^framefusion_merge keeps .*, 4 of 4, so that 2 cannot be met"):
+        Recycle("per_segment", options)(MAPS)
