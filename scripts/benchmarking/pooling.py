@@ -81,6 +81,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--processor-time", action="store_true", help="count processor time, which other work changes less"
     )
+    parser.add_argument(
+        "--fresh-memory",
+        action="store_true",
+        help="on the CPU, give every output fresh memory, as glibc does in any program; otherwise memory that is freed "
+        "is used again, as on a GPU, so that the time of page faults does not count",
+    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -100,7 +106,7 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
         kernels.switch_on(device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if device.type == "cpu":
+    if device.type == "cpu" and not arguments.fresh_memory:
         keep_freed_memory()
     clock = time.process_time if arguments.processor_time else time.perf_counter
     timing, rows = Timing(arguments.rounds, clock), list[Row]()
