@@ -1,5 +1,6 @@
 """What every method here must do besides the contract, which `stgridpool.contract` tests; and how one is built."""
 
+import ast
 import math
 import re
 import subprocess
@@ -117,6 +118,39 @@ def test_every_method_has_its_file_its_test_and_its_row():
         assert method.__module__ in (module, f"{module}.{name}")  # a method of several files is a folder
         assert list((REPOSITORY / "tests" / "stgridpool" / "compressors").glob(f"**/test_{name}.py"))
         assert re.search(rf"^\| `{name}` \|", TEXT, flags=re.MULTILINE), f"docs/methods.md has no row for {name}"
+
+
+def test_rows_say_golden_where_a_test_reads_golden_numbers_and_nowhere_else():
+    """Those of a method are its own test file, and others that the first line of that names."""
+    tests, page = REPOSITORY / "tests", (REPOSITORY / "docs" / "methods.md").read_text()
+    table = page.partition("\n## All methods\n")[2].partition("\n## ")[0]
+    fixtures = {"golden"}
+    for path in (tests / "conftest.py", *tests.glob("stgridpool/**/conftest.py")):
+        fixtures |= {name for name, asks in functions_of(path) if asks & fixtures}
+    said, read = set(), set()
+    for name in COMPRESSORS:
+        [own] = tests.glob(f"stgridpool/compressors/**/test_{name}.py")
+        named = re.findall(r"test_\w+\.py", own.read_text().partition("\n")[0])
+        files = [own, *(path for other in named for path in tests.glob(f"**/{other}"))]
+        read |= {name} if any(reads_golden(path, fixtures) for path in files) else set()
+        [row] = re.findall(rf"^\| `{name}` \|.*$", table, flags=re.MULTILINE)
+        said |= {name} if "golden" in row.split("|")[-2] else set()
+    assert said == read
+    assert {"nsp", "sttm", "prumerge", "earlytom_frames"} < read < set(COMPRESSORS)
+
+
+def functions_of(path):
+    """Name and parameters of each function of a file, in order."""
+    functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    return [(one.name, {argument.arg for argument in one.args.args}) for one in functions]
+
+
+def reads_golden(path, fixtures):
+    """Whether a function of a file takes one of the fixtures, or the file names the folder itself."""
+    is_named = any(
+        isinstance(node, ast.Constant) and node.value == "golden" for node in ast.walk(ast.parse(path.read_text()))
+    )
+    return is_named or any(asks & fixtures for _, asks in functions_of(path))
 
 
 def test_the_library_imports_only_downwards():
