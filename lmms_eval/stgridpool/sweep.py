@@ -15,7 +15,7 @@ from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.llava_video import LlavaVideo
 from lmms_eval_stgridpool.run.context_length import too_long
-from lmms_eval_stgridpool.swept import Swept
+from lmms_eval_stgridpool.swept import Swept, UnmeasuredError
 from lmms_eval_stgridpool.video_hf import VideoHf
 from stgridpool import build_compressor
 from stgridpool.adapters.native_model import NativeVideoModel
@@ -62,7 +62,7 @@ class SweptNative(Swept, VideoHf):
         """See `Swept`; budgets in windows are chosen for the size of the frames of the first video that can be read.
 
         Raises:
-            ValueError: If none of them can be read.
+            UnmeasuredError: If none of them can be read.
             TypeError: If its features are not tensors by name.
         """
         unreadable = None
@@ -76,7 +76,7 @@ class SweptNative(Swept, VideoHf):
             if isinstance(video.features, torch.Tensor):
                 raise TypeError("features of a native model are tensors by name, got one tensor")
             return self.model.reference_for(video.features), len(from_tensors(video.features).tokens)
-        raise ValueError(f"a retention is measured against a video, and none can be read: {unreadable}")
+        raise UnmeasuredError(f"a retention is measured against a video, and none can be read: {unreadable}")
 
     def own_choice(self) -> tuple[str, dict[str, Any]]:
         """See `Swept`."""

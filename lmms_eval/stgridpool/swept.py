@@ -25,6 +25,10 @@ from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference
 
 
+class UnmeasuredError(ValueError):
+    """No video can be read that a retention could be measured against."""
+
+
 class Swept(EvaluatedModel):
     """One compressor of a sweep; for lmms-eval a model like any other.
 
@@ -66,7 +70,7 @@ class Swept(EvaluatedModel):
             videos: Lists the videos of the sweep, where the reference depends on one of them.
 
         Raises:
-            ValueError: If none of them can be read.
+            UnmeasuredError: If none of them can be read.
         """
 
     @abstractmethod

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from lmms_eval_stgridpool.kept.paths import folder_name
 from lmms_eval_stgridpool.run.model_args import parse_model_args
 from stgridpool import Compressor, build_compressor
+from stgridpool.budget import BudgetError
 from stgridpool.budget_remarks import budget_remarks
 from stgridpool.chain import Chain
 from stgridpool.compressors import COMPRESSORS
@@ -136,6 +138,21 @@ def remarks_on(choice: Choice, reference: Reference, num_frames: int) -> list[st
     """
     method = choice.build().for_depth(reference.num_layers)
     return [f"{choice.folder}: {remark}" for remark in budget_remarks(method, num_frames, reference)]
+
+
+def remarks_on_all(choices: Sequence[Choice], reference: Reference, num_frames: int) -> list[str]:
+    """Say where compressors do not leave exactly the budgets of their options, see `budget_remarks`.
+
+    One that cannot meet its budget on so many frames is left to the run: its videos may have others.
+
+    Raises:
+        ValueError: If a compressor cannot work in the model.
+    """
+    remarks = []
+    for choice in choices:
+        with suppress(BudgetError):
+            remarks += remarks_on(choice, reference, num_frames)
+    return remarks
 
 
 def _options(name: str, method: Compressor) -> dict[str, Any]:

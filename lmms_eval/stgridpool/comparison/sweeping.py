@@ -3,6 +3,7 @@
 import gc
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import get_datetime_str
 from loguru import logger
 
-from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions, check_choices
+from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions, check_choices, remarks_on_all
 from lmms_eval_stgridpool.comparison.folders import answers_folder, kept_answers
 from lmms_eval_stgridpool.comparison.outcome import Outcome, published_beside, shared_seconds
 from lmms_eval_stgridpool.comparison.rows import Row, summarise
@@ -27,6 +28,7 @@ from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from lmms_eval_stgridpool.run.progress import log_progress
 from lmms_eval_stgridpool.run.table_tasks import with_tables
 from lmms_eval_stgridpool.sweep import SWEPT, Swept
+from lmms_eval_stgridpool.swept import UnmeasuredError
 from stgridpool.retention import DEFINITIONS
 
 OWN = "uncompressed"
@@ -114,6 +116,9 @@ class Sweep:
         if self.retention:
             reference, frames = loaded.measured_against(videos)
             choices, remarks = at_retentions(choices, self.retention, self.retention_of, reference, frames)
+        else:
+            with suppress(UnmeasuredError):  # the run itself says that it can read no video
+                remarks = remarks_on_all(choices, *loaded.measured_against(videos))
         if self.has_own:
             choices.insert(0, Choice(*loaded.own_choice(), OWN))
         if not choices:

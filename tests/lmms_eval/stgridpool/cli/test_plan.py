@@ -67,6 +67,16 @@ def test_what_one_method_cannot_do_is_a_remark(video):
     assert str(error).startswith("no method could be planned: none@0.5: left out: ")
 
 
+def test_budgets_that_are_not_left_are_remarks(video):
+    """A frame is 16 tokens."""
+    words = ["-c", 'visionzip:{"tokens":100}', "-c", 'evs+random:{"evs":{"tokens":20},"random":{"tokens":30}}']
+    [*_, visionzip, chain] = invoke(video, *words, "--frames", "4").output.splitlines()
+    assert visionzip.endswith(": VisionZip keeps all 64 tokens that reach it: its budget, tokens=100, is larger")
+    assert chain.endswith(": Random keeps all 20 tokens that reach it: its budget, tokens=30, is larger")
+    found = json.loads(invoke(video, *words[:2], "--frames", "4", "--frames", "8", "--json").output)
+    assert found["remarks"] == [visionzip]  # none for 128 tokens
+
+
 def test_a_definition_is_checked_without_a_retention_too(video):
     assert str(invoke(video, "--retention-of", "last").exception).startswith("--retention-of cannot be 'last'. Avail")
 
@@ -95,7 +105,7 @@ def test_a_native_checkpoint_is_planned(folder_of, clips):
 
 def test_methods_that_a_family_cannot_run_and_frames_that_it_never_samples_are_remarks(folder_of, clips):
     words = [str(clips / "v0.mp4"), "-c", "none", "-c", "earlytom_frames", "--frames", "4", "--fit", "1000"]
-    lines = invoke(*words, checkpoint=folder_of("llava_onevision")).output.splitlines()
+    lines = invoke(*words, checkpoint=folder_of("llava_onevision")).stdout.splitlines()
     assert "62 frames fit into 1000 tokens with none" in lines  # 16 tokens each, and a newline
     assert any(line.startswith("earlytom_frames, 4 frames: left out: EarlyTomFrames(") for line in lines)
     sampling = "the checkpoint's sampling takes at most 32 frames of a video, unless --frames or fps changes that"
@@ -105,11 +115,11 @@ def test_methods_that_a_family_cannot_run_and_frames_that_it_never_samples_are_r
 def test_nvila_is_planned_with_its_own_frames(golden, video):
     """The checkpoint spreads eight frames evenly; its encoder joins them in time."""
     checkpoint = golden / "nvila" / "ckpt-video"
-    found = json.loads(invoke(video, "-c", "none", "-c", "fastv", "--json", checkpoint=checkpoint).stdout)
+    found = json.loads(invoke(video, "-c", "none", "-c", 'fastv:{"layer":1}', "--json", checkpoint=checkpoint).stdout)
     settings = json.loads((checkpoint / "config.json").read_text())
     assert {one["frames"] for one in found["plans"]} == {settings["num_video_frames"]}
     frames = ["--model_args", "video_encoding=frames", "--json"]
-    alone = json.loads(invoke(video, "-c", "fastv", *frames, checkpoint=checkpoint).stdout)
+    alone = json.loads(invoke(video, "-c", "none", *frames, checkpoint=checkpoint).stdout)
     assert alone["plans"][0]["own_tokens"] > found["plans"][1]["own_tokens"]
 
 

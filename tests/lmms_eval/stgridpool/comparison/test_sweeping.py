@@ -4,7 +4,9 @@ import gc
 import json
 
 import pytest
+from typer.testing import CliRunner
 
+from lmms_eval_stgridpool.cli.app import app
 from lmms_eval_stgridpool.comparison.choice import Choice
 from lmms_eval_stgridpool.comparison.sweeping import Sweep
 
@@ -35,6 +37,41 @@ def test_a_native_checkpoint_is_swept_and_continued(folder_of, clips, tmp_path):
     sweep("again")
     records = [json.loads(file.read_text()) for file in (tmp_path / "again").rglob("*_run.json")]
     assert [(one["requests"], one["resumed_requests"]) for one in records] == [(0, 2)] * 3
+
+
+@pytest.fixture
+def quiz(clips, tmp_path):
+    """A table of one question about a clip of 64x48 pixels and 4 frames, and one about a file that is no video."""
+
+    def write(clip):
+        table = tmp_path / f"{clip}.csv"
+        table.write_text(f"video,question,answer\n{clips / clip},What is shown?,red\n")
+        return table
+
+    return write
+
+
+def test_budgets_that_are_not_left_are_remarks_without_a_retention_too(folder_of, quiz, tmp_path):
+    """The clip is 2 times 6x8 tokens of two frames; 10 tokens are no whole frames, which the run says."""
+    words = ['random:{"tokens":1000}', 'vidcom2:{"preset":"released"}', 'temporal_average:{"tokens":10}', "nsp"]
+    model_args = f"pretrained={folder_of('qwen2_5_vl')},device=cpu,max_frames_num=4"
+    options = ["--tasks", quiz("v0.mp4"), "--model_args", model_args, "-o", tmp_path / "out"]
+    result = CliRunner().invoke(app, list(map(str, ["sweep", *words, *options])))
+    assert result.exit_code == 0, result.exception
+    *_, larger, missed, left_out, _, _ = result.output.splitlines()
+    assert larger == "random_tokens=1000: Random keeps all 96 tokens that reach it: its budget, tokens=1000, is larger"
+    assert missed == (
+        "vidcom2_preset=released: preset='released' of VidCom2 may miss its budget, retention=0.25: the video decides "
+        "how many tokens it leaves"
+    )
+    assert left_out.startswith("temporal_average_tokens=10: left out: temporal_average leaves whole frames")
+
+
+def test_a_sweep_without_a_readable_video_has_no_such_remarks(folder_of, quiz, tmp_path):
+    model_args = f"pretrained={folder_of('qwen2_5_vl')},device=cpu,max_frames_num=4"
+    choice = Choice.parse('random:{"tokens":1000}')
+    found = Sweep((choice,), str(quiz("broken.mp4")), model_args, tmp_path / "out").run()
+    assert (found.remarks, found.failed) == ((), True)
 
 
 def test_a_sweep_needs_a_checkpoint(tmp_path):
