@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.quantizers import AutoHfQuantizer
+from transformers.utils import logging
 
-from stgridpool.adapters.native_settings import check_native_settings
+from stgridpool.adapters.native_settings import check_agreement, check_ranges
 from stgridpool.checkpoint_files import StoredTensor, one_line, read_json, stored_tensors
 
 BUILDING_ERRORS = (
@@ -52,7 +54,9 @@ def check_stored(folder: Path) -> dict[str, StoredTensor]:
             missing, unknown or contradict the configuration.
     """
     tensors = stored_tensors(folder)
-    config = read_config(folder)
+    if (folder / "generation_config.json").is_file():  # transformers would go on without a damaged one
+        read_json(folder / "generation_config.json")
+    config = read_config(folder, read_json(folder / "config.json"))
     if is_quantised(config):
         return tensors
     for name, tensor in tensors.items():
@@ -65,30 +69,36 @@ def check_stored(folder: Path) -> dict[str, StoredTensor]:
     options = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
         kind: Any = type(outline(config))
-        model, info = kind.from_pretrained(None, config=config, state_dict=shapes, **options)
+        with _without_progress():
+            model, info = kind.from_pretrained(None, config=config, state_dict=shapes, **options)
     except BUILDING_ERRORS as error:
         raise cannot_build(folder, error) from error
     check_found(folder, model, info, tensors)
     return tensors
 
 
-def read_config(folder: Path) -> Any:
-    """Read the configuration of a folder, as transformers completes it, and check its settings.
+def read_config(checkpoint: str | Path, settings: Mapping[str, Any]) -> Any:
+    """Read a configuration as transformers completes it, and check its settings.
+
+    Args:
+        checkpoint: Folder or hub name.
+        settings: The content of its config.json.
 
     Raises:
-        ValueError: If the file is missing or damaged, a setting is invalid, or transformers does not know the kind of
-            model or of quantisation.
+        ValueError: If a setting is invalid or contradicts another, or transformers does not know the kind of model or
+            of quantisation.
     """
-    source = str(folder / "config.json")
-    check_native_settings(read_json(folder / "config.json"), source)
+    source = f"{checkpoint}/config.json"
+    check_ranges(settings, source)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(checkpoint)
         quantisation = _quantisation(config)
         if quantisation and not AutoHfQuantizer.supports_quant_method(quantisation):
             raise ValueError(f"quant_method {quantisation['quant_method']!r} of quantization_config is unknown")
     except BUILDING_ERRORS as error:
-        raise cannot_build(folder, error) from error
-    check_native_settings(config.to_dict(), source)
+        raise cannot_build(checkpoint, error) from error
+    check_ranges(config.to_dict(), source)
+    check_agreement(config.to_dict(), source)
     return config
 
 
@@ -96,6 +106,18 @@ def outline(config: Any) -> Any:
     """Build the model of a configuration without weights, on the device "meta"."""
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """Show no progress bar of transformers inside the block: there is no weight to load."""
+    is_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_shown:
+            logging.enable_progress_bar()
 
 
 def is_quantised(config: Any) -> bool:
@@ -108,10 +130,10 @@ def _quantisation(config: Any) -> Any:
     return next((found for part in parts if (found := getattr(part, "quantization_config", None))), None)
 
 
-def cannot_build(folder: Path, error: Exception) -> ValueError:
+def cannot_build(checkpoint: str | Path, error: Exception) -> ValueError:
     """Return the error to raise where `error` has stopped transformers."""
     return ValueError(
-        f"no model can be built from {folder} with its config.json: {type(error).__name__}: {one_line(error)}"
+        f"no model can be built from {checkpoint} with its config.json: {type(error).__name__}: {one_line(error)}"
     )
 
 
@@ -172,3 +194,19 @@ def _file_of(name: str, tensors: Mapping[str, StoredTensor]) -> str:
             if stored == rest or stored.endswith(f".{rest}"):
                 return tensor.path.name
     return "the file"
+
+
+def check_end_tokens(folder: Path, model: Any) -> None:
+    """Check that the tokens that end an answer are in the vocabulary.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    most = model.config.get_text_config().vocab_size - 1
+    found = model.generation_config.eos_token_id
+    for token in [] if found is None else found if isinstance(found, list) else [found]:
+        if type(token) is not int or not 0 <= token <= most:
+            name = "generation_config.json" if (folder / "generation_config.json").is_file() else "config.json"
+            raise ValueError(
+                f"{folder / name}: eos_token_id must be from 0 to {most}, as vocab_size says, got {token!r}"
+            )

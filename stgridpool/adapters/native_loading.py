@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
-from stgridpool.adapters.native_checks import BUILDING_ERRORS, cannot_build, check_found, check_stored
-from stgridpool.checkpoint_files import checkpoint_folder, one_line, read_json
+from stgridpool.adapters.native_checks import BUILDING_ERRORS, cannot_build, check_end_tokens, check_found, check_stored
+from stgridpool.adapters.native_processor import load_processor
+from stgridpool.checkpoint_files import checkpoint_folder, read_json
 from stgridpool.finite_weights import check_native_finite
 
 ORIGINAL = ("llava_qwen", "llava_llama")
@@ -59,29 +60,9 @@ def load_native(
         raise cannot_build(folder, error) from error
     model, info = loaded
     check_found(folder, model, info, tensors)
+    check_end_tokens(folder, model)
     check_native_finite(model, tensors)
-    return model.eval(), load_processor(checkpoint)
-
-
-def load_processor(checkpoint: str) -> Any:
-    """Load the processor of a checkpoint.
-
-    Args:
-        checkpoint: Folder or hub name.
-
-    Raises:
-        ValueError: If a file is missing or damaged.
-    """
-    try:
-        processor = AutoProcessor.from_pretrained(checkpoint)
-    except BUILDING_ERRORS as error:
-        raise ValueError(
-            f"the processor of {checkpoint} cannot be loaded: {type(error).__name__}: {one_line(error)}; copy its "
-            "files from the checkpoint this one was made of"
-        ) from error
-    if getattr(processor.video_processor, "cap_pixels_per_frame", False) is None:
-        processor.video_processor.cap_pixels_per_frame = True  # as in Qwen's own code; transformers will change to it
-    return processor
+    return model.eval(), load_processor(checkpoint, model.config)
 
 
 def set_pixels(processor: Any, fewest: int | None, most: int | None) -> None:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchFeature
 
 from stgridpool.adapters.frame_rules import FrameRule, Source
+from stgridpool.checkpoint_files import one_line
 
 RECORD, SHAPE, FRAMES, SOURCE = "record.", "record.shape.", "frames", "source"
 """Names of tensors that describe a video to its processor: they begin with the first two, or are the last two."""
@@ -101,10 +103,19 @@ class NativeRecipe:
         Args:
             messages: Turns, as `apply_chat_template` takes them, without pictures.
             opens_answer: Whether the text ends where the answer begins.
+
+        Raises:
+            ValueError: If the template is missing or damaged.
         """
-        text: str = self.processor.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=opens_answer
-        )
+        try:
+            text: str = self.processor.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=opens_answer
+            )
+        except (ArithmeticError, AttributeError, LookupError, TemplateError, TypeError) as error:
+            raise ValueError(
+                f"the checkpoint's chat template fails with {type(error).__name__}: {one_line(error)}; copy "
+                "chat_template.jinja from the checkpoint this one was made of"
+            ) from error
         return text
 
     def prompt(self, text: str, videos: Sequence[Mapping[str, Tensor]]) -> BatchFeature:

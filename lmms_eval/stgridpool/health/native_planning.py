@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from llava.frame_list import list_frames
 from llava.video import read_frame_folder, read_video
@@ -26,12 +25,10 @@ from stgridpool.adapters.adapter import VIDEO, Adapter
 from stgridpool.adapters.families import adapter_for
 from stgridpool.adapters.frame_rules import Source, spread
 from stgridpool.adapters.method import Method
-from stgridpool.adapters.native_checks import BUILDING_ERRORS, check_stored, outline
-from stgridpool.adapters.native_loading import load_processor
+from stgridpool.adapters.native_checks import BUILDING_ERRORS, cannot_build, check_stored, outline, read_config
+from stgridpool.adapters.native_processor import load_processor
 from stgridpool.adapters.native_recipe import NativeRecipe
-from stgridpool.adapters.native_settings import check_native_settings
 from stgridpool.budget import BudgetError
-from stgridpool.checkpoint_files import one_line
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference
 
@@ -76,7 +73,7 @@ class NativePlanner:
         height, width = _read(video, [0]).frames.shape[1:3]
         source = Source(listed.num_frames, listed.frame_rate)
         model = _model_without_weights(arguments.pretrained)
-        processor = load_processor(arguments.pretrained)
+        processor = load_processor(arguments.pretrained, model.config)
         adapter, rule = adapter_for(model), frame_rule(model, processor, arguments)
         recipe = NativeRecipe(processor, rule, torch.float32, adapter.lists_per_prompt)
         rules = (rule if most is None else replace(rule, max_frames_num=most) for most in most_frames)
@@ -174,9 +171,18 @@ class NativePlanner:
         return self.recipe.outline(self.frame_size, indices, source, self.adapter.blank_options)
 
     def _text_between(self, record: Mapping[str, Tensor]) -> int:
-        """Count the tokens of text between the first and the last visual token."""
+        """Count the tokens of text between the first and the last visual token.
+
+        Raises:
+            ValueError: If the processor writes no placeholder that the model knows.
+        """
         prompt = self.recipe.prompt(self.recipe.text([{"role": "user", "content": [{"type": "video"}]}]), [record])
         places = self.adapter.slots(self.model, prompt, VIDEO)[0].nonzero().flatten()
+        if not len(places):
+            raise ValueError(
+                "the prompt has no placeholders for the tokens of the video: token ids in the checkpoint's config.json "
+                "and in its processor differ"
+            )
         return int(places[-1] - places[0]) + 1 - len(places)
 
 
@@ -192,10 +198,10 @@ def _model_without_weights(checkpoint: str) -> Any:
         ValueError: If a file is damaged, or settings allow no model or contradict the weights.
     """
     folder, settings = read_checkpoint_settings(checkpoint)
-    check_native_settings(settings, f"{checkpoint}/config.json")
     if folder is not None:
         check_stored(folder)
+    config = read_config(checkpoint, settings)
     try:
-        return outline(AutoConfig.from_pretrained(checkpoint))
+        return outline(config)
     except BUILDING_ERRORS as error:
-        raise ValueError(f"{checkpoint} cannot be read: {one_line(error)}") from error
+        raise cannot_build(checkpoint, error) from error

@@ -61,19 +61,19 @@ def _native(folder: Path, progress: Progress | None) -> Iterator[Finding]:
         ValueError: See `check_stored`.
     """
     # transformers' own models are slow to import
-    from stgridpool.adapters.native_checks import check_stored  # noqa: PLC0415
-    from stgridpool.adapters.native_loading import load_processor  # noqa: PLC0415
+    from stgridpool.adapters.native_checks import check_stored, read_config  # noqa: PLC0415
+    from stgridpool.adapters.native_processor import load_processor  # noqa: PLC0415
 
     tensors = check_stored(folder)
-    kind = read_json(folder / "config.json")["model_type"]
-    text = f"{folder}: a native {kind} with {len(tensors)} tensors, which --model video_hf runs"
+    config = read_config(folder, read_json(folder / "config.json"))
+    text = f"{folder}: a native {config.model_type} with {len(tensors)} tensors, which --model video_hf runs"
     yield Finding("checkpoint", OK, text)
     try:
-        processor = load_processor(str(folder))
+        processor = load_processor(str(folder), config)
         yield Finding("processor", OK, f"{type(processor).__name__}, {len(processor.tokenizer)} tokens")
     except ValueError as error:
-        text, _, repair = str(error).rpartition("; ")
-        yield Finding("processor", PROBLEM, text, repair)
+        repair = f"fix what is named, or copy the processor's files again (in {folder})"
+        yield Finding("processor", PROBLEM, str(error), repair)
     yield from _weights(tensors, progress)
 
 

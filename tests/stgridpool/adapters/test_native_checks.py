@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.utils import logging
 
 from native_models.families import save
 from stgridpool.adapters.native_checks import check_stored, read_config
@@ -107,7 +108,7 @@ def test_an_empty_quantisation_is_none(folder_with):
 
 def test_settings_that_only_transformers_judges_are_named(folder_with):
     with pytest.raises(ValueError, match=r"no model can be built from .*model type `None`"):
-        read_config(folder_with(settings={"model_type": None}))
+        read_config(folder_with(settings={"model_type": None}), {})
     with pytest.raises(ValueError, match=r"no model can be built from .*AttributeError: module 'torch' has no .*'foo'"):
         check_stored(folder_with(settings={"dtype": "foo"}))
     text = {
@@ -115,3 +116,29 @@ def test_settings_that_only_transformers_judges_are_named(folder_with):
     }
     with pytest.raises(ValueError, match=r"no model can be built from .*AssertionError: Padding_idx"):
         check_stored(folder_with(settings=text))
+
+
+def test_nothing_is_printed(folder_with, capfd):
+    """transformers would show the progress of loading no weight."""
+    folder = folder_with()
+    capfd.readouterr()
+    logging.enable_progress_bar()
+    check_stored(folder)
+    assert capfd.readouterr() == ("", "")
+    assert logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize("token", [264, -1, "x", [7, 264]])
+def test_an_end_token_outside_the_vocabulary_is_refused(folder_with, token):
+    """Generation would never end, or end the program."""
+    folder = folder_with()
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": token}))
+    wrong = 264 if isinstance(token, list) else token
+    message = (
+        f"{folder / 'generation_config.json'}: eos_token_id must be from 0 to 263, as vocab_size says, got {wrong!r}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load(folder)
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"generation_config\.json is not valid JSON"):
+        check_stored(folder)

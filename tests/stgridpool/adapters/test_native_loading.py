@@ -57,8 +57,8 @@ CONTRADICTIONS = [
     ),
     (
         ("text_config", "num_attention_heads"),
-        3,
-        r"(self_attn\.\S+ would be \S+ and model\.safetensors holds|must be divisible by num_heads)",
+        6,
+        r"(self_attn\.\S+ would be \S+ and model\.safetensors holds|divisible by num_heads|mrope_section must be)",
     ),
     (("vision_config", "patch_size"), 3, r"patch_embed\S+weight would be \S+ \S+ .* and model\.safetensors holds"),
     (("vision_config", "patch_size"), 0, r"config\.json: vision_config\.patch_size must be an integer of at least 1"),

@@ -1,5 +1,6 @@
 """Native models through `VideoModel`: encoded once, any number of prompts, and a prefix that questions share."""
 
+import copy
 import math
 
 import pytest
@@ -171,3 +172,19 @@ def test_a_checkpoint_without_chat_template_is_refused():
     other.chat_template = None
     with pytest.raises(ValueError, match="has no chat template"):
         NativeRecipe(other, OwnRule(processor.video_processor, {}), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ foo(", r"TemplateSyntaxError: .*; copy chat_template\.jinja from"),
+        ("{{ messages.foo.bar }}", "UndefinedError: "),
+        ("{% for _ in range(999999999) %}{% endfor %}", "OverflowError: "),
+    ],
+)
+def test_a_damaged_chat_template_is_one_line(template, message):
+    processor = copy.copy(build("qwen2_5_vl")[1])
+    processor.chat_template = template
+    recipe = NativeRecipe(processor, OwnRule(processor.video_processor, {}), torch.float32)
+    with pytest.raises(ValueError, match=f"^the checkpoint's chat template fails with {message}"):
+        recipe.text([{"role": "user", "content": [{"type": "video"}]}])

@@ -8,15 +8,17 @@ import pytest
 from transformers import CONFIG_MAPPING
 
 from native_models.families import BUILDERS, build
-from stgridpool.adapters.native_settings import check_native_settings
+from stgridpool.adapters.native_settings import check_agreement, check_ranges
 
 pytestmark = pytest.mark.adapters
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_defaults_of_every_family_are_in_their_ranges(name):
-    check_native_settings(CONFIG_MAPPING[name]().to_dict(), "config.json")
-    check_native_settings(json.loads(build(name)[0].config.to_json_string()), "config.json")
+    check_ranges(json.loads(build(name)[0].config.to_json_string()), "config.json")
+    for config in (CONFIG_MAPPING[name](), build(name)[0].config):
+        check_ranges(config.to_dict(), "config.json")
+        check_agreement(config.to_dict(), "config.json")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,11 @@ def test_the_defaults_of_every_family_are_in_their_ranges(name):
         ({"text_config": {"rms_norm_eps": -1e-6}}, "text_config.rms_norm_eps must be a number above 0, got -1e-06"),
         ({"layer_norm_eps": math.nan}, "layer_norm_eps must be a finite number, got nan"),
         ({"unknown": {"number": math.inf}}, "unknown.number must be a finite number, got inf"),
+        ({"numbers": [1, -math.inf]}, "numbers must be a finite number, got -inf"),
+        (
+            {"vision_feature_select_strategy": "foo"},
+            "vision_feature_select_strategy must be one of default, full",
+        ),
         (
             {"text_config": {"rope_parameters": {"rope_theta": 0}}},
             "text_config.rope_parameters.rope_theta must be a number above 0, got 0",
@@ -52,6 +59,20 @@ def test_the_defaults_of_every_family_are_in_their_ranges(name):
             "hidden_act must be an activation that transformers knows, such as silu, got ['gelu']",
         ),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings must be true or false, got 'false'"),
+    ],
+)
+def test_file_name_and_value_are_said(settings, message):
+    with pytest.raises(ValueError, match=f"^{re.escape('x/config.json: ' + message)}"):
+        check_ranges(settings, "x/config.json")
+
+
+def test_null_means_not_set_and_a_large_integer_is_no_infinity():
+    check_ranges({"sliding_window": None, "rope_theta": 10**400}, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
         ({"a": {"patch_size": 9, "image_size": 8}}, "a.patch_size=9 must be at most a.image_size=8"),
         ({"num_experts_per_tok": 9, "num_experts": 8}, "num_experts_per_tok=9 must be at most num_experts=8"),
         (
@@ -66,12 +87,55 @@ def test_the_defaults_of_every_family_are_in_their_ranges(name):
             {"vision_config": {"num_hidden_layers": 3}, "vision_feature_layer": [-4, 4]},
             "vision_feature_layer must be from -4 to 3, as the vision tower has 3 layers, got 4",
         ),
+        (
+            {"vision_config": {"num_heads": 3, "hidden_size": 32}},
+            "vision_config.num_heads=3 must divide vision_config.hidden_size=32",
+        ),
+        (
+            {"vision_config": {"num_heads": 3, "embed_dim": 32, "hidden_size": 33}},
+            "vision_config.num_heads=3 must divide vision_config.embed_dim=32",
+        ),
+        (
+            {"num_key_value_heads": 3, "num_attention_heads": 4, "hidden_size": 32},
+            "num_key_value_heads=3 must divide num_attention_heads=4",
+        ),
+        ({"n_group": 3, "n_routed_experts": 4}, "n_group=3 must divide n_routed_experts=4"),
+        (
+            {"vision_config": {"window_size": 7, "patch_size": 4, "spatial_merge_size": 2}},
+            "vision_config.window_size=7 must be at least patch_size * spatial_merge_size = 8",
+        ),
+        (
+            {"spatial_pool_stride": 5, "vision_config": {"image_size": 35, "patch_size": 8}},
+            "spatial_pool_stride=5 must be at most 4, the patches per side",
+        ),
+        (
+            {"vision_feature_select_strategy": "default", "vision_config": {"model_type": "siglip_vision_model"}},
+            "vision_feature_select_strategy must be full, as siglip_vision_model has no class token to leave out",
+        ),
+        (
+            {"image_token_index": 5, "video_token_index": 5},
+            "image_token_index and video_token_index must differ, got 5 for both",
+        ),
     ],
 )
-def test_file_name_and_value_are_said(settings, message):
+def test_names_and_values_of_a_contradiction_are_said(settings, message):
     with pytest.raises(ValueError, match=f"^{re.escape('x/config.json: ' + message)}"):
-        check_native_settings(settings, "x/config.json")
+        check_agreement(settings, "x/config.json")
 
 
-def test_null_means_not_set_and_a_large_integer_is_no_infinity():
-    check_native_settings({"sliding_window": None, "rope_theta": 10**400}, "config.json")
+@pytest.mark.parametrize(
+    ("sections", "share", "pairs"),
+    [([2, 3, 4], None, 8), ([8], None, 8), ([-1, 4, 5], 1.0, 8), ([4, 2, 2], 0.5, 4), ("x", 1.0, 8)],
+)
+def test_sections_of_a_rotary_embedding_share_out_half_of_what_a_head_rotates(sections, share, pairs):
+    text = {"hidden_size": 64, "num_attention_heads": 4}  # heads of 16
+    rope = {} if share is None else {"partial_rotary_factor": share}
+
+    def check(sections, **own):
+        check_agreement({"text": text | own | {"rope_parameters": rope | {"mrope_section": sections}}}, "x")
+
+    message = f"x: text.rope_parameters.mrope_section must be three integers with the sum {pairs}, "
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check(sections)
+    check([pairs - 2, 1, 1])
+    check([0, 0, 2 * pairs], head_dim=32)

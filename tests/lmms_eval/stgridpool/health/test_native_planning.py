@@ -148,3 +148,10 @@ def test_a_configuration_that_contradicts_the_weights_is_not_planned(folder_of, 
     found = list(check_checkpoint(str(folder), None))
     assert [one.state for one in found] == ["problem"]
     assert re.search(message, found[0].text)
+
+
+def test_a_video_without_placeholders_is_not_planned(planner_of):
+    planner = planner_of("molmo2")
+    planner.model.config.image_patch_id += 1
+    with pytest.raises(ValueError, match=r"no placeholders for the tokens of the video: token ids in .*config\.json"):
+        planner.plan(NoCompression(), 4)
