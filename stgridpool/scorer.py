@@ -143,7 +143,7 @@ class FrameBudgeted(Budgeted):
         """Return how many tokens of each frame to keep, (T,) int64 on the CPU."""
         sizes, count = tokens.frame_sizes(), self.count(tokens)
         if self.frame_budget == "uniform":
-            return equal_shares(sizes, count)
+            return share_equally(count, sizes)
         scale = frame_scales(typicality(tokens).of_video, tokens)
         share = (count / len(tokens) * scale).clamp(0, 1).cpu()
         return share_out(count, share * sizes, sizes)
@@ -177,6 +177,34 @@ class Scoped(FrameBudgeted):
     def shares(self, tokens: VideoTokens) -> Tensor:
         """Return how many tokens to keep of each set, (T,) int64 on the CPU, or (1,) where the video is one set."""
         return self.frame_shares(tokens) if self.scope == "frame" else torch.tensor([self.count(tokens)])
+
+
+@dataclass(frozen=True)
+class Rounded(Scoped):
+    """Base of methods whose released code makes a count of a retention in another way.
+
+    Attributes:
+        PRESETS: Values of `preset`; class attribute.
+        released_rounding: What the code does, see `Budget`; class attribute.
+        preset: "corrected" rounds down, "released" does as the code does.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+    released_rounding: ClassVar[str]
+
+    preset: str = "corrected"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("preset", self.preset, self.PRESETS)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget that the options set."""
+        return replace(super().budget, rounding=self.released_rounding if self.preset == "released" else "down")
 
 
 @dataclass(frozen=True)
@@ -216,14 +244,3 @@ def highest_per_group(scores: Tensor, group: Tensor, quota: Tensor) -> Tensor:
     ranks = torch.arange(len(order), device=order.device) - starts[group[order]]
     is_taken = ranks < quota.to(order.device)[group[order]]
     return order.where(is_taken, len(order)).sort().values[: int(quota.sum())]
-
-
-def equal_shares(sizes: Tensor, count: int) -> Tensor:
-    """Share `count` tokens equally among frames with `sizes` (T,): (T,) int64, as `share_equally` does.
-
-    Large frames take what small ones lack, and the remainder is spread evenly over time.
-
-    Raises:
-        ValueError: If `count` exceeds the sum of `sizes`.
-    """
-    return share_equally(count, sizes)

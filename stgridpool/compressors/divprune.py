@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from stgridpool.algorithms.max_min import cosine_distances, farthest_first
 from stgridpool.algorithms.sets import Sets
-from stgridpool.budget import Budget
 from stgridpool.evidence import Evidence
-from stgridpool.options import choice
 from stgridpool.plan import Plan
-from stgridpool.scorer import Scoped
+from stgridpool.scorer import Rounded
 from stgridpool.video_tokens import VideoTokens
 
 
 @dataclass(frozen=True)
-class DivPrune(Scoped):
+class DivPrune(Rounded):
     """Keep tokens of different directions: always the one least like its nearest neighbour among those kept before.
 
     The first is the token whose nearest neighbour of all is farthest. Distance is one minus the cosine, in float32.
@@ -35,19 +33,9 @@ class DivPrune(Scoped):
         ValueError: If an option is out of its range.
     """
 
-    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+    released_rounding: ClassVar[str] = "nearest"
 
-    preset: str = "corrected"
     scope: str = "video"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choice("preset", self.preset, self.PRESETS)
-
-    @property
-    def budget(self) -> Budget:
-        """The budget that the options set."""
-        return replace(super().budget, rounding="nearest" if self.preset == "released" else "down")
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Choose in every set, and keep the chosen in their order."""

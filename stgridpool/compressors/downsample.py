@@ -9,13 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from stgridpool.budget import share_equally
 from stgridpool.evidence import Evidence
 from stgridpool.frames.exact_resizing import resizing_to, row_lengths
 from stgridpool.frames.layout import lay_out
 from stgridpool.options import choice
 from stgridpool.plan import Plan, Shape, to_device
 from stgridpool.rows import stacked
-from stgridpool.scorer import Budgeted, equal_shares
+from stgridpool.scorer import Budgeted
 from stgridpool.video_tokens import VideoTokens
 
 MODES: dict[str, Literal["linear", "area"]] = {"area": "area", "bilinear": "linear"}
@@ -70,4 +71,4 @@ class Downsample(Budgeted):
 
     def _shares(self, shape: Shape) -> Tensor:
         sizes = torch.full((shape[0],), math.prod(shape[1:]))
-        return equal_shares(sizes, self.budget.count(shape) or 1)
+        return share_equally(self.budget.count(shape) or 1, sizes)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from stgridpool.algorithms.temporal_similarity import cosines_to_earlier
-from stgridpool.budget import BudgetError, frames_where
+from stgridpool.budget import BudgetError, frames_where, share_equally
 from stgridpool.evidence import Evidence
 from stgridpool.options import choice, number
 from stgridpool.plan import Plan, Shape
-from stgridpool.scorer import BUDGETS, Budgeted, equal_shares, highest_per_group
+from stgridpool.scorer import BUDGETS, Budgeted, highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
 COMPARED = (0, 1, 2, 1)
@@ -86,7 +86,7 @@ class DyCokeTTM(Budgeted):
                 + frames_where(self._is_met(shape))
             )
         sizes = torch.full((shape[0],), area).where(~is_first, 0)
-        return equal_shares(sizes, count - least).where(~is_first, area)
+        return share_equally(count - least, sizes).where(~is_first, area)
 
     def _is_met(self, shape: Shape) -> Callable[[int], bool]:
         """Return whether the budget is enough for a number of frames as large as those of `shape`."""

@@ -9,13 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from stgridpool.budget import share_equally
 from stgridpool.compressor import Compressor, Step
 from stgridpool.compressors.earlytom_frames import EarlyTomFrames, FrameMerging
 from stgridpool.compressors.holitom.inner import HoliTomInner
 from stgridpool.evidence import AttentionReceived, Evidence, Need
 from stgridpool.frame_evidence import AllFramesLattice, FrameCosines, FrameSources
 from stgridpool.plan import Plan, Shape
-from stgridpool.scorer import equal_shares, highest_per_group
+from stgridpool.scorer import highest_per_group
 from stgridpool.two_halves import TwoHalves
 from stgridpool.video_tokens import VideoTokens
 
@@ -86,7 +87,7 @@ class EarlyTom(FrameMerging, TwoHalves):
             asked, area = self.retention or count / (entered * math.prod(sides)), math.prod(sides)
             part = area * min(asked / (frames / entered), 1.0)
             return [max(1, round(part)) if middle else math.ceil(part) for middle in is_middle.tolist()]
-        shares: list[int] = equal_shares(sizes, min(count, len(tokens))).tolist()
+        shares: list[int] = share_equally(min(count, len(tokens)), sizes).tolist()
         return shares
 
 

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from stgridpool.algorithms.density_peaks import peak_scores, peaks, scaled_distances
 from stgridpool.algorithms.segments import frame_similarity, segment_lengths
-from stgridpool.budget import exact_part, share_out
+from stgridpool.budget import exact_part, share_equally, share_out
 from stgridpool.evidence import IMPORTANCE, Evidence, FrameVectors, Need
 from stgridpool.options import choice, number, whole_number
 from stgridpool.plan import Plan, Shape
 from stgridpool.rows import Rows
-from stgridpool.scorer import Budgeted, equal_shares, highest_per_group
+from stgridpool.scorer import Budgeted, highest_per_group
 from stgridpool.video_tokens import VideoTokens
 
 NEIGHBOURS = 4
@@ -112,7 +112,7 @@ class FastVID(Budgeted):
         """Count the salient and the context tokens of each frame, (T,) int64 both."""
         sizes = tokens.frame_sizes()
         parts = zip(
-            equal_shares(sizes, self.count(tokens)).split(lengths.tolist()), sizes.split(lengths.tolist()), strict=True
+            share_equally(self.count(tokens), sizes).split(lengths.tolist()), sizes.split(lengths.tolist()), strict=True
         )
         quotas = [self._segment_quotas(share, size) for share, size in parts]
         salient, context = zip(*quotas, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -10,18 +10,17 @@ from torch import Tensor
 
 from stgridpool.algorithms.bipartite import merge_pairs
 from stgridpool.algorithms.sets import Sets
-from stgridpool.budget import Budget
 from stgridpool.evidence import Evidence, Need, TowerKeys
 from stgridpool.options import choice
 from stgridpool.plan import Plan, to_device
-from stgridpool.scorer import Scoped
+from stgridpool.scorer import Rounded
 from stgridpool.video_tokens import VideoTokens
 
 METRICS = ("features", "keys")
 
 
 @dataclass(frozen=True)
-class ToMe(Scoped):
+class ToMe(Rounded):
     """Merge like tokens of each frame, or of the whole video, by bipartite soft matching.
 
     In each round the tokens are split alternately, and each of the first half proposes to join the one of the second
@@ -45,20 +44,13 @@ class ToMe(Scoped):
         ValueError: If an option is out of its range.
     """
 
-    PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+    released_rounding: ClassVar[str] = "up"
 
-    preset: str = "corrected"
     metric: str = "features"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("preset", self.preset, self.PRESETS)
         choice("metric", self.metric, METRICS)
-
-    @property
-    def budget(self) -> Budget:
-        """The budget that the options set."""
-        return replace(super().budget, rounding="up" if self.preset == "released" else "down")
 
     @property
     def needs(self) -> frozenset[Need]:

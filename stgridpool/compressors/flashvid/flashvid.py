@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from stgridpool.algorithms.max_min import farthest_first
 from stgridpool.algorithms.segments import frame_similarity, segment_lengths, segment_of_frames
+from stgridpool.budget import share_equally
 from stgridpool.compressor import Compressor
 from stgridpool.compressors.fastv import FastV
 from stgridpool.compressors.flashvid.trees import link, merge
 from stgridpool.evidence import IMPORTANCE, Evidence, Need
 from stgridpool.options import choice, number, whole_number
 from stgridpool.plan import Plan, Shape
-from stgridpool.scorer import equal_shares
 from stgridpool.two_halves import TwoHalves
 from stgridpool.video_tokens import VideoTokens
 
@@ -101,7 +101,7 @@ class FlashVID(TwoHalves):
         values = maps.float() / maps.abs().amax().float().clamp_min(torch.finfo(torch.float32).tiny)
         unit, means = F.normalize(values, dim=-1), values.mean(1)
         lengths = segment_lengths(frame_similarity(means), self.segments, self.threshold)
-        shares = equal_shares(tokens.frame_sizes(), self.count(tokens))
+        shares = share_equally(self.count(tokens), tokens.frame_sizes())
         quota = torch.tensor([math.ceil(self.selected * share) for share in shares.tolist()])
         chosen = self._chosen(unit, self._relevance(values, means, lengths) * attention, quota)
         is_free = torch.ones_like(attention, dtype=torch.bool).flatten().index_fill(0, chosen, False).view_as(attention)
