@@ -4,6 +4,7 @@ Both readers take the frames and their order from this list, so they return the 
 the decoder returns other frames, `llava.video_decoding` lists those instead.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +117,8 @@ def list_packets(path: str) -> PacketList:
     to leave out.
 
     Raises:
-        VideoReadError: If there is no video stream, decoder, frame rate or frame, or the file is truncated.
+        VideoReadError: If there is no video stream, decoder, frame rate or frame, the file is truncated, or lists more
+            frames than it can hold.
         av.FFmpegError: If the file is not a media file, or is damaged.
         MemoryError: If there is no memory for the list that the file holds of its frames.
     """
@@ -126,7 +128,7 @@ def list_packets(path: str) -> PacketList:
         check_complete(path, container, stream, [packet.size for packet in packets], ends)
         facts, num_declared = _Facts.of(container, stream), stream.frames
     if not packets and "mov" in facts.formats:
-        _check_memory_of_index(max(0, num_declared))
+        _check_index(path, max(0, num_declared))
     packets = [packet for packet in packets if packet.size]
     shown = [position for position, packet in enumerate(packets) if packet.is_shown]
     if not shown:
@@ -199,12 +201,16 @@ def _read_packets(
     return packets, ends
 
 
-def _check_memory_of_index(num_frames: int) -> None:
-    """Ask for as much memory as FFmpeg takes to list a file's frames: without it, FFmpeg finds none, and no error.
+def _check_index(path: str, num_frames: int) -> None:
+    """Find out why FFmpeg finds no frames of those that a file lists: it says nothing if it has no memory for the list.
 
     Raises:
-        MemoryError: If it cannot be had.
+        VideoReadError: If the file is too small for so many frames.
+        MemoryError: If there is not as much memory as the list takes.
     """
+    size = os.path.getsize(path)
+    if num_frames > size:
+        raise VideoReadError(path, f"damaged: it lists {num_frames} frames and has {size} bytes")
     np.empty((num_frames, _INDEX_BYTES), np.uint8)
 
 

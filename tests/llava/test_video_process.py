@@ -150,15 +150,21 @@ def test_a_process_is_replaced_after_a_video_that_leads_it_astray(odd_videos, mi
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux")
 @pytest.mark.parametrize(
-    ("memory_gb", "reason"), [(0.2, "reading takes more than 0.2 GB of memory"), (1, "no frame can be decoded")]
+    ("memory_gb", "num_padding", "reason"),
+    [
+        (0.2, 10**7, "reading takes more than 0.2 GB of memory"),
+        (0.2, 8, r"damaged: it lists 10000000 frames and has \d{4} bytes"),
+        (1, 8, "no frame can be decoded"),
+    ],
 )
-def test_memory_that_does_not_hold_the_list_of_frames_is_named(write_video, tmp_path, memory_gb, reason):
+def test_memory_that_does_not_hold_the_list_of_frames_is_named(write_video, tmp_path, memory_gb, num_padding, reason):
     """FFmpeg says nothing. 10 million frames of 24 bytes and their times: of one size, in one chunk, equally long."""
     path = write_video(tmp_path / "many.mp4", num_frames=2)
     data = bytearray(path.read_bytes())
     for box, place, numbers in ((b"stsz", 4, (1, 10**7)), (b"stsc", 12, (10**7,)), (b"stts", 8, (10**7,))):
         struct.pack_into(f">{len(numbers)}I", data, data.rindex(box) + 4 + place, *numbers)
-    path.write_bytes(data)
+    path.write_bytes(data + struct.pack(">I4s", num_padding, b"free"))
+    os.truncate(path, len(data) + num_padding)
     with pytest.raises(VideoReadError, match=f"many.mp4: {reason}"):
         read_video_apart(path, 600, memory_gb)
 
