@@ -146,7 +146,7 @@ def test_every_method_meets_it_or_says_why_not(name, of):
 @pytest.mark.parametrize("name", COMPRESSORS)
 @pytest.mark.parametrize("budget", [{"retention": 0.3}, {"tokens": 100}, {"tokens_per_frame": 10}])
 def test_every_method_takes_a_budget_or_says_why_not(name, budget):
-    """As its own option: what the method leaves is counted in `stgridpool.contract.test_methods`."""
+    """As its own option: what the method leaves is counted in `stgridpool.contract.test_budgets`."""
     [option] = budget
     if reason := COMPRESSORS[name].without_budget:
         with pytest.raises(ValueError, match=rf"^{name} has no option {option!r}: {re.escape(reason)}$"):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from stgridpool import Plan, Scorer
-from stgridpool.contract.test_methods import (
+from stgridpool.contract.test_budgets import (
     test_a_count_it_does_not_plan_follows_from_the_tokens as check_that_it_plans,
 )
-from stgridpool.contract.test_methods import test_it_meets_budgets_or_says_why_not as check_budgets
+from stgridpool.contract.test_budgets import test_it_meets_budgets_or_says_why_not as check_budgets
 from stgridpool.evidence import AttentionReceived
 
 
