@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -74,7 +74,7 @@ class Budget:
         return self.tokens if self.tokens_per_frame is None else self.tokens_per_frame * shape[0]
 
 
-@cache
+@lru_cache(maxsize=1024)
 def warn_of_large_budget(method: str) -> None:
     """Log, once for each method, that it keeps everything because its budget is larger.
 

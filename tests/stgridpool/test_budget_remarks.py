@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stgridpool import Average, build_compressor
+from stgridpool.budget import warn_of_large_budget
 from stgridpool.budget_remarks import budget_remarks
 from stgridpool.equal_budget import Reference
 
@@ -71,3 +72,9 @@ def test_a_budget_above_what_is_left_is_a_warning_once(caplog):
     assert record.levelname == "WARNING"
     assert "tokens=7" in record.message
     assert record.message.endswith("keeps all tokens that reach it: its budget is larger")
+
+
+def test_methods_that_were_warned_of_do_not_pile_up():
+    for number in range(2000):
+        warn_of_large_budget(f"method {number}")
+    assert warn_of_large_budget.cache_info().currsize <= 1024
