@@ -151,7 +151,7 @@ def test_a_configuration_that_contradicts_the_weights_is_not_planned(folder_of, 
 
 
 def test_a_video_without_placeholders_is_not_planned(planner_of):
-    planner = planner_of("molmo2")
-    planner.model.config.image_patch_id += 1
+    planner = planner_of("qwen2_5_vl")
+    planner.model.config.video_token_id += 100
     with pytest.raises(ValueError, match=r"no placeholders for the tokens of the video: token ids in .*config\.json"):
         planner.plan(NoCompression(), 4)
