@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 
 from stgridpool.all_frames import AllFrames
+from stgridpool.chain import Chain
 from stgridpool.compressor import PATCHES, Compressor, Step, planned_counts
 from stgridpool.equal_budget import Reference
+from stgridpool.layer_average import OverLayers
 from stgridpool.other_method import budgeted
 from stgridpool.plan import Shape
 from stgridpool.scorer import BUDGETS
@@ -22,8 +24,8 @@ def budget_remarks(compressor: Compressor, num_frames: int, reference: Reference
         reference: The checkpoint.
 
     Returns:
-        One sentence for each such step, in order. Where an earlier step lets the video decide how many tokens it
-        leaves, a run alone can say whether a budget is larger.
+        One sentence for each such step, in order, and then for each method of many layers. Where an earlier step lets
+        the video decide how many tokens it leaves, a run alone can say whether a budget is larger.
     """
     steps = compressor.steps()
     early = sum(step.is_before_features for step in steps)
@@ -37,7 +39,18 @@ def budget_remarks(compressor: Compressor, num_frames: int, reference: Reference
         found += _remarks(step, shape, before)
         planned = step.compressor.planned_shape(shape) if before == math.prod(shape) else None
         shape, before = planned or shape, after
-    return found
+    methods = compressor.methods if isinstance(compressor, Chain) else (compressor,)
+    released = (one for one in methods if isinstance(one, OverLayers) and one.preset == "released")
+    return [*found, *map(_remark_on_depth, released)]
+
+
+def _remark_on_depth(method: OverLayers) -> str:
+    """Say by how much the mean over layers of a released preset is off: by rounding, and by layers that it assumes."""
+    assumed = "" if method.depth == method.reckoned_depth else f"assumes {method.reckoned_depth} layers and "
+    return (
+        f"preset='released' of {type(method).__name__} may miss its budget, layer_average={method.layer_average}: it "
+        f"{assumed}rounds as its code does"
+    )
 
 
 def _remarks(step: Step, shape: Shape, before: int | None) -> Iterator[str]:

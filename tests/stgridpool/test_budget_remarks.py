@@ -64,6 +64,17 @@ def test_presets_that_may_miss_a_budget(name, kind, preset):
         assert budget_remarks(build_compressor(name, preset=exact, retention=0.25), 4, OWN) == []
 
 
+def test_means_over_layers_of_released_presets():
+    """They are rounded, and refer to 28 layers."""
+    said = "preset='released' of FrameFusion may miss its budget, layer_average=0.5: it "
+    method = build_compressor("framefusion", preset="released", layer_average=0.5)
+    assert budget_remarks(method.for_depth(28), 4, OWN) == [said + "rounds as its code does"]
+    assert budget_remarks(method.for_depth(32), 4, OWN) == [said + "assumes 28 layers and rounds as its code does"]
+    chain = build_compressor("average+st_simdiff", st_simdiff={"preset": "released"}).for_depth(28)
+    assert [remark.split(" may ")[0] for remark in budget_remarks(chain, 4, OWN)] == ["preset='released' of STSimDiff"]
+    assert budget_remarks(build_compressor("framefusion").for_depth(32), 4, OWN) == []
+
+
 def test_a_budget_above_what_is_left_is_a_warning_once(caplog):
     method = build_compressor("random+stride", random={"tokens": 5}, stride={"tokens": 7, "temporal": None})
     for frames in (2, 3):
