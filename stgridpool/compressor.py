@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from stgridpool.budget import BudgetError
 from stgridpool.evidence import Evidence, Need
 from stgridpool.frame_evidence import AllFramesLattice, after_step, all_frames_through, with_all_frames
 from stgridpool.plan import Plan, Shape
@@ -196,6 +197,7 @@ def compress_steps(
         evidence: At least what `needs` of each method names, about these tokens.
 
     Raises:
+        BudgetError: If a method leaves no token.
         ValueError: If evidence is missing; see also `Compressor.plan`.
     """
     plans: list[Plan] = []
@@ -206,6 +208,8 @@ def compress_steps(
         if missing:
             raise ValueError(f"{method!r} needs evidence: {', '.join(sorted(map(repr, missing)))}")
         plan = method.plan(tokens, {need: evidence[need] for need in method.needs})
+        if not len(plan):
+            raise BudgetError(f"{method!r} leaves none of {len(tokens)} tokens: its budget is too small, ask for more")
         values = None if plan.reproduces else partial(method.values, shape=tokens.shape, plan=plan)
         before, tokens = tokens, tokens.through(plan, values)
         evidence = after_step(evidence, step, plan, before.shape, tokens)

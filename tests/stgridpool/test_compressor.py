@@ -26,6 +26,7 @@ from stgridpool import (
     VisionZip,
     build_compressor,
 )
+from stgridpool.budget import BudgetError
 from stgridpool.compressor import Compressor
 from stgridpool.contract.cases import SHAPES, clip, invented
 from stgridpool.plan import Plan, Shape
@@ -107,6 +108,14 @@ def test_a_count_is_planned_for_the_budget_of_the_method_alone():
     assert Average().planned_count((2, 4, 4)) == 8
     for method in COMPRESSORS.values():
         assert list(signature(method.planned_count).parameters) == ["self", "shape", "total"]
+
+
+def test_a_budget_that_leaves_nothing_is_refused():
+    """As released, HoliTom rounds each frame's share of 4x4 tokens down."""
+    method = build_compressor("holitom", preset="released", retention=0.01, inner_retention=1)
+    tokens = torch.ones(2, 4, 4, 8)
+    with pytest.raises(BudgetError, match=r"^HoliTom\(.*\) leaves none of 32 tokens: its budget is too small, ask for"):
+        method(tokens, invented(method, (2, 4, 4)))
 
 
 def test_every_method_has_its_file_its_test_and_its_row():
