@@ -19,7 +19,7 @@ from stgridpool.layer_average import OverLayers
 from stgridpool.other_method import budgeted, with_budget
 
 _LENGTHS = (32, 64)
-"""Numbers of frames at which a method before the language model must leave the same share."""
+"""Numbers of frames at which a method before the language model must leave the same share, if many may come."""
 _EXACT = 1e-12
 
 
@@ -40,8 +40,10 @@ def under_one_budget(
     front = [method for method in methods if not method.acting()[0].is_inside]
     inside = [step for method in methods for step in method.acting() if step.is_inside]
     is_free = bool(front) and budgeted(front[-1]) is not None
-    if not is_free and (of == ENTERING or not inside):
-        raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}")
+    acts_at_once = of == ENTERING and any(step.place == 0 for step in inside)
+    if acts_at_once or (not is_free and (of == ENTERING or not inside)):
+        why = ": a method inside leaves less before layer 0; ask for another definition" if acts_at_once else ""
+        raise ValueError(f"{_named(methods)} has no budget by which {of} could be {share:g}{why}")
     check_layers(inside, reference.num_layers)
     others, wanted = methods[len(front) :], _wanted(front, is_free, share, of, reference)
     acts_once_more = any(step.is_inside for method in front for step in method.acting())
@@ -79,8 +81,6 @@ def _entering(inside: OverLayers, share: float, of: str) -> float:
 
     For the last layer that is all, since no option of the method decides what it holds.
     """
-    if of == ENTERING:
-        return share
     return 1.0 if of == LAST else min(1.0, share / inside.layer_average)
 
 
@@ -120,11 +120,12 @@ def _left(front: Sequence[Compressor], reference: Reference) -> float:
     from stgridpool.chain import Chain  # noqa: PLC0415 - which imports this module
 
     method = front[0] if len(front) == 1 else Chain(tuple(front))
-    counts = [planned_layers(method, frames, reference)[0] for frames in _LENGTHS]
-    first, second = (
-        count and count / reference.own_count(frames) for count, frames in zip(counts, _LENGTHS, strict=True)
+    lengths = _LENGTHS if reference.num_frames is None else (reference.num_frames,)
+    counts = [planned_layers(method, frames, reference)[0] for frames in lengths]
+    first, *others = (
+        count and count / reference.own_count(frames) for count, frames in zip(counts, lengths, strict=True)
     )
-    if first is None or first != second:
+    if first is None or any(other != first for other in others):
         raise ValueError(f"in a chain under one budget, what {method!r} leaves must be a known share of the tokens")
     return first
 

@@ -28,11 +28,13 @@ class Reference:
         own_pooling: The checkpoint's own pooling.
         patches: Rows and columns of a frame after the projector.
         num_layers: Layers of the language model.
+        num_frames: T of the one video that a budget is for; None if it is for videos of any length.
     """
 
     own_pooling: Compressor
     patches: tuple[int, int]
     num_layers: int
+    num_frames: int | None = None
 
     def own_shape(self, num_frames: int) -> Shape:
         """Return the lattice (T, H, W) after its own pooling.

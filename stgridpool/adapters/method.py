@@ -130,8 +130,8 @@ class Method:
 def reference(adapter: Adapter, model: Any, run: VisualRun) -> Reference:
     """Return what retention is measured against: the tokens of the video that the unmodified model would read."""
     patches = run.visual.tokens if run.visual.patches is None else run.visual.patches
-    rows, columns = patches.shape[1:3]
-    return Reference(adapter.own_pooling(model), (rows, columns), len(model.get_decoder().layers))
+    frames, rows, columns = patches.shape[:3]
+    return Reference(adapter.own_pooling(model), (rows, columns), len(model.get_decoder().layers), frames)
 
 
 def check_needs(adapter: Adapter, model: Any, compressor: Compressor) -> None:

@@ -1,5 +1,7 @@
 """Chains under one budget, by hand: 8 frames of 196 own tokens, 1568 in all, in a model of 28 layers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -82,9 +84,34 @@ def test_methods_inside_that_the_video_decides_keep_their_mean_if_the_front_can(
     for share, entering, inside in ((0.15, 0.5, 0.3), (0.6, 1.0, 0.6)):
         method = meet(chain, share, "layer_average", OWN)
         assert (method.methods[0].retention, method.methods[1].layer_average) == pytest.approx((entering, inside))
-    assert meet(chain, 0.2, "entering_llm", OWN).methods[0].retention == pytest.approx(0.2)
+    with pytest.raises(ValueError, match=r"no budget by which entering_llm could be 0\.2: a method inside leaves less"):
+        meet(chain, 0.2, "entering_llm", OWN)
     with pytest.raises(ValueError, match=r"has no budget by which last_layer could be 0\.2"):
         meet(chain, 0.2, "last_layer", OWN)
+
+
+def test_a_method_before_layer_0_leaves_what_enters():
+    """Of a half of all that enters, a half is left in all layers."""
+    with pytest.raises(ValueError, match=r"entering_llm could be 0\.25: a method inside leaves less before layer 0"):
+        meet(
+            build_compressor("divprune+pyramid_drop", pyramid_drop={"layers": [0], "keep": [0.5]}),
+            0.25,
+            "entering_llm",
+            OWN,
+        )
+    found = layers("divprune+pyramid_drop", 0.25, "layer_average", pyramid_drop={"layers": [0], "keep": [0.5]})
+    assert found == [392] * 28
+
+
+def test_what_the_length_decides_is_known_for_one_video():
+    """Of 5 frames, groups of 4 leave 2, so that a fifth of all is a half of those; of any number it is not known."""
+    chain = build_compressor("temporal_average+visionzip")
+    assert meet(chain, 0.2, "entering_llm", replace(OWN, num_frames=5)).methods[1].retention == 0.5
+    assert meet(chain, 0.2, "entering_llm", OWN).methods[1].retention == 0.8  # of 4, 8 ... 64 frames
+    pooled = build_compressor("adaptive_pool+visionzip", adaptive_pool={"frames": 4, "size": 14})
+    assert meet(pooled, 0.2, "entering_llm", replace(OWN, num_frames=8)).methods[1].retention == 0.4
+    with pytest.raises(ValueError, match=r"what AdaptivePool.* leaves must be a known share of the tokens"):
+        meet(pooled, 0.2, "entering_llm", OWN)
 
 
 def test_a_pruner_that_merges_what_it_drops_has_its_budget():

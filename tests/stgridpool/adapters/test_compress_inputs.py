@@ -41,6 +41,15 @@ def test_retention_over_layers_is_met_inside(name):
     assert lengths[0] - lengths[3] == math.prod(visual.run.shape) // 2
 
 
+def test_a_share_is_met_behind_a_method_whose_share_the_length_decides():
+    """Groups of four frames leave one of two and one of three; patches are of two frames each."""
+    model, inputs = load_with("qwen2_5_vl", [make_frames(4), make_frames(6), "What happens?"])
+    prompt = compress_inputs(model, inputs, "temporal_average+norm_topk", retention=0.25)
+    [visuals] = prompt.visuals
+    assert [visual.run.shape[0] for visual in visuals] == [2, 3]
+    assert [len(visual.tokens) for visual in visuals] == [math.prod(visual.run.shape) // 4 for visual in visuals]
+
+
 @pytest.mark.parametrize("name", ["framefusion", "st_simdiff", "downsample+framefusion", "downsample+st_simdiff"])
 def test_only_the_mean_over_layers_that_is_asked_for_is_judged(name):
     """Four layers allow for no mean of 0.3, the default of these methods, or hardly any; they do for 0.6."""
