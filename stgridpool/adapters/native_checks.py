@@ -69,7 +69,7 @@ def check_stored(folder: Path) -> dict[str, StoredTensor]:
     options = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
     try:
         kind: Any = type(outline(config))
-        with _without_progress():
+        with _silent():
             model, info = kind.from_pretrained(None, config=config, state_dict=shapes, **options)
     except BUILDING_ERRORS as error:
         raise cannot_build(folder, error) from error
@@ -109,14 +109,16 @@ def outline(config: Any) -> Any:
 
 
 @contextmanager
-def _without_progress() -> Iterator[None]:
-    """Show no progress bar of transformers inside the block: there is no weight to load."""
-    is_shown = logging.is_progress_bar_enabled()
+def _silent() -> Iterator[None]:
+    """Let transformers print nothing inside the block: no weight is loaded, and what it finds is said below."""
+    shows_progress, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if is_shown:
+        logging.set_verbosity(verbosity)
+        if shows_progress:
             logging.enable_progress_bar()
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
-from stgridpool.adapters.native_checks import BUILDING_ERRORS, cannot_build, check_end_tokens, check_found, check_stored
+from stgridpool.adapters.native_checks import (
+    BUILDING_ERRORS,
+    cannot_build,
+    check_end_tokens,
+    check_found,
+    check_stored,
+    read_config,
+)
 from stgridpool.adapters.native_processor import load_processor
 from stgridpool.checkpoint_files import checkpoint_folder, read_json
 from stgridpool.finite_weights import check_native_finite
@@ -21,8 +28,8 @@ def load_native(
 ) -> tuple[Any, Any]:
     """Load a model and its processor.
 
-    Configuration and headers of the weight files are compared before any weight is read; afterwards weights must be
-    finite.
+    Configuration, processor and headers of the weight files are compared before any weight is read; afterwards weights
+    must be finite.
 
     Args:
         checkpoint: Folder or hub name.
@@ -32,8 +39,8 @@ def load_native(
 
     Raises:
         ValueError: If the checkpoint is in LLaVA-NeXT's format, holds LoRA weights, lacks weights, which would be
-            random, or holds others; if a setting is invalid, contradicts the weights or needs a library that is
-            missing; or if weights are not finite.
+            random, or holds others; if a setting of the model or the processor is invalid, contradicts another or
+            the weights, or needs a library that is missing; or if weights are not finite.
     """
     folder = checkpoint_folder(checkpoint)
     if (folder / "adapter_config.json").exists():
@@ -45,6 +52,7 @@ def load_native(
             "scripts/convert_checkpoint.py"
         )
     tensors = check_stored(folder)
+    processor = load_processor(checkpoint, read_config(folder, settings))
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             checkpoint,
@@ -62,7 +70,7 @@ def load_native(
     check_found(folder, model, info, tensors)
     check_end_tokens(folder, model)
     check_native_finite(model, tensors)
-    return model.eval(), load_processor(checkpoint, model.config)
+    return model.eval(), processor
 
 
 def set_pixels(processor: Any, fewest: int | None, most: int | None) -> None:

@@ -119,13 +119,16 @@ def test_settings_that_only_transformers_judges_are_named(folder_with):
 
 
 def test_nothing_is_printed(folder_with, capfd):
-    """transformers would show the progress of loading no weight."""
-    folder = folder_with()
+    """transformers would show the progress of loading no weight, and a table of what it finds."""
+    right, wrong = folder_with(), folder_with("qwen2_vl", tensors={"foo": torch.ones(2)})
     capfd.readouterr()
     logging.enable_progress_bar()
-    check_stored(folder)
+    verbosity = logging.get_verbosity()
+    check_stored(right)
+    with pytest.raises(ValueError, match="foo"):
+        check_stored(wrong)
     assert capfd.readouterr() == ("", "")
-    assert logging.is_progress_bar_enabled()
+    assert (logging.is_progress_bar_enabled(), logging.get_verbosity()) == (True, verbosity)
 
 
 @pytest.mark.parametrize("token", [264, -1, "x", [7, 264]])

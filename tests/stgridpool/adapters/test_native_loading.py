@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -88,4 +89,14 @@ def test_a_configuration_that_contradicts_the_weights_is_refused(load_with, monk
 def test_lora_weights_are_refused(checkpoint, tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds LoRA weights"):
+        load_native(str(tmp_path), device_map="cpu", dtype=torch.float32, attn_implementation=None)
+
+
+def test_a_processor_that_contradicts_the_model_is_refused_before_weights_are_read(checkpoint, tmp_path, monkeypatch):
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    settings["video_processor"]["rescale_factor"] = 0
+    (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", None)
+    with pytest.raises(ValueError, match="rescale_factor must be a number above 0, got 0"):
         load_native(str(tmp_path), device_map="cpu", dtype=torch.float32, attn_implementation=None)
