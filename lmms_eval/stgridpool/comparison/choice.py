@@ -124,7 +124,9 @@ def at_retentions(
             continue
         of_steps = len(one.build().steps())  # each rounds down by less than a token
         if left is not None and abs(left - retention) * reference.own_count(num_frames) >= of_steps:
-            remarks.append(f"{one.folder}: leaves {100 * left:.1f} %: it comes in whole sizes, and this is the nearest")
+            sizes = "it comes in whole sizes, and this is the nearest"
+            why = "what its methods leave depends on the number of frames" if isinstance(one.build(), Chain) else sizes
+            remarks.append(f"{one.folder}: leaves {100 * left:.1f} % of {num_frames} frames: {why}")
         remarks += said
         found.append(one)
     return found, remarks

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmms_eval_stgridpool.comparison.choice import Choice
+from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
 from stgridpool import Bilinear
 from stgridpool.equal_budget import Reference, meet
 
@@ -20,6 +20,18 @@ def test_a_chain_at_a_retention_names_the_options_of_its_methods():
     found = choice.at(0.25, "layer_average", Reference(Bilinear(2), (28, 28), 28))
     assert found.options == {"visionzip": {"retention": pytest.approx(0.4)}, "fastv": {"layer": 7}}
     assert found.folder.endswith("@0.25")
+
+
+def test_a_share_that_is_missed_has_its_reason():
+    """Of 5 frames of 196, groups of four leave 2, 0.8 of which is 313; 3x6 windows leave 36 a frame, not 39."""
+    choices = list(map(Choice.parse, ("temporal_average+visionzip", "nsp")))
+    reference = Reference(Bilinear(2), (28, 28), 28)
+    _, remarks = at_retentions(choices, [0.2], "entering_llm", reference, 5)
+    assert remarks == [
+        "temporal_average+visionzip@0.2: leaves 31.9 % of 5 frames: what its methods leave depends on the number of "
+        "frames",
+        "nsp@0.2: leaves 18.4 % of 5 frames: it comes in whole sizes, and this is the nearest",
+    ]
 
 
 METHOD = """
