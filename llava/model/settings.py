@@ -13,7 +13,17 @@ from llava.model.anyres import check_merge_type
 from llava.model.checkpoint_kind import ARCHITECTURE, check_original
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 from llava.model.own_pooling import POOLING_MODES
-from stgridpool.adapters.setting_rules import ACTIVATION, COUNT, FLAG, LAYERS, POSITIVE, Rule, check_by_rules, one_of
+from stgridpool.adapters.setting_rules import (
+    ACTIVATION,
+    COUNT,
+    FLAG,
+    LAYERS,
+    NO_OTHER_WEIGHTS,
+    POSITIVE,
+    Rule,
+    check_by_rules,
+    one_of,
+)
 from stgridpool.checkpoint_files import StoredTensor, one_line, read_json
 from stgridpool.newlines import NEWLINE_POSITIONS
 
@@ -63,7 +73,7 @@ _RULES: dict[str, Rule] = {
     "mm_vision_tower": Rule("a name", lambda value: isinstance(value, str)),
     "mm_vision_select_layer": Rule("an integer", lambda value: type(value) is int),
     "mm_patch_merge_type": Rule("a text", lambda value: isinstance(value, str)),
-    "transformers_weights": Rule("left out: the weights are model.safetensors", lambda value: value is None),
+    "transformers_weights": NO_OTHER_WEIGHTS,
 }
 _TOWER_RULES: dict[str, Rule] = {
     **dict.fromkeys(["hidden_size", "intermediate_size", "num_attention_heads"], COUNT),

@@ -8,7 +8,17 @@ from typing import Any
 
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from stgridpool.adapters.setting_rules import ACTIVATION, COUNT, FLAG, LAYERS, POSITIVE, Rule, check_by_rules, one_of
+from stgridpool.adapters.setting_rules import (
+    ACTIVATION,
+    COUNT,
+    FLAG,
+    LAYERS,
+    NO_OTHER_WEIGHTS,
+    POSITIVE,
+    Rule,
+    check_by_rules,
+    one_of,
+)
 
 _COUNTS = (
     *("hidden_size", "embed_dim", "intermediate_size", "out_hidden_size", "text_hidden_size", "vocab_size"),
@@ -46,6 +56,8 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("partial_rotary_factor", "downsample_ratio"), _SHARE),
     **dict.fromkeys(("hidden_act", "projector_hidden_act"), ACTIVATION),
     **dict.fromkeys(("tie_word_embeddings", "use_sliding_window"), FLAG),
+    "num_labels": Rule("an integer from 0 to 1000", lambda value: type(value) is int and 0 <= value <= 1000),
+    "transformers_weights": NO_OTHER_WEIGHTS,
     "vision_feature_select_strategy": one_of(("default", "full")),
     "rope_type": one_of(("default", "mrope", "axial", *ROPE_INIT_FUNCTIONS)),
 }

@@ -37,6 +37,9 @@ ACTIVATION = Rule(
     "an activation that transformers knows, such as silu", lambda value: isinstance(value, str) and value in ACT2FN
 )
 
+NO_OTHER_WEIGHTS = Rule("left out: the weights are model.safetensors", lambda value: value is None)
+"""For `transformers_weights`, a file that transformers would load instead of those whose headers are checked."""
+
 
 def check_by_rules(settings: Mapping[str, Any], rules: Mapping[str, Rule], source: str) -> None:
     """Check settings by the rules for their names; null means "not set".

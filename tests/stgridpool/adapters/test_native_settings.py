@@ -58,6 +58,14 @@ def test_the_defaults_of_every_family_are_in_their_ranges(name):
             {"hidden_act": ["gelu"]},
             "hidden_act must be an activation that transformers knows, such as silu, got ['gelu']",
         ),
+        (
+            {"text_config": {"num_labels": 10**8}},
+            "text_config.num_labels must be an integer from 0 to 1000",
+        ),
+        (
+            {"transformers_weights": "other.safetensors"},
+            "transformers_weights must be left out: the weights are",
+        ),
         ({"tie_word_embeddings": "false"}, "tie_word_embeddings must be true or false, got 'false'"),
     ],
 )
