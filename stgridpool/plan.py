@@ -212,6 +212,7 @@ class Plan:
         """Read a plan that `save` wrote.
 
         Raises:
+            OSError: If there is no such file.
             ValueError: If the file does not contain a plan.
         """
         return cls(**plan_fields(path))

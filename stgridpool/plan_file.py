@@ -31,15 +31,20 @@ def plan_fields(path: str | Path) -> dict[str, Any]:
     """Read the fields of a plan that `save_plan` wrote, by their names in `Plan`.
 
     Raises:
+        OSError: If there is no such file.
         ValueError: If the file does not contain a plan.
     """
-    from safetensors import safe_open  # noqa: PLC0415  # only here
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415  # only here
 
-    with safe_open(path, "pt") as file:
-        facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
-        if facts is None:
-            raise ValueError(f"{path} does not contain a plan written by stgridpool")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
+    missing = f"{path} does not contain a plan written by stgridpool"
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
+    except SafetensorError as error:
+        raise ValueError(f"{missing}: {error}") from error
+    if facts is None or not {"anchor", *(f"rows.{part}" for part in _PARTS)} <= tensors.keys():
+        raise ValueError(missing)
 
     def rows(name: str) -> Rows:
         return Rows(*(tensors[f"{name}.{part}"] for part in _PARTS))

@@ -295,8 +295,17 @@ def test_a_pruners_plan_is_saved_and_loaded(tmp_path):
 
 def test_other_files_hold_no_plan(tmp_path):
     save_file({"x": torch.ones(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors does not contain a plan"):
-        Plan.load(tmp_path / "other.safetensors")
+    facts = {"stgridpool.plan": '{"num_sources": 1, "shape": null, "reproduces": true}'}
+    save_file({"x": torch.ones(1)}, tmp_path / "half.safetensors", facts)
+    Plan.keep(torch.tensor([5, 2]), 6).save(tmp_path / "whole")
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-9])
+    (tmp_path / "text").write_text("5, 2")
+    (tmp_path / "empty").touch()
+    for name in ("other.safetensors", "half.safetensors", "cut", "text", "empty"):
+        with pytest.raises(ValueError, match=rf"{name} does not contain a plan"):
+            Plan.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        Plan.load(tmp_path / "missing")
 
 
 def test_a_plan_that_keeps_everything_copies_nothing():
