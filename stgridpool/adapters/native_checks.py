@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from logging import WARNING, Filter, LogRecord
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils import logging
 
@@ -108,15 +109,41 @@ def outline(config: Any) -> Any:
         return AutoModelForImageTextToText.from_config(config)
 
 
+class _Kept(Filter):
+    """Keeps the text of log records, and lets none pass."""
+
+    text = ""
+
+    def filter(self, record: LogRecord) -> bool:
+        self.text += record.getMessage()
+        return False
+
+
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Let transformers print nothing inside the block: no weight is loaded, and what it finds is said below."""
+    """Let transformers print nothing inside the block: no weight is loaded, and what it finds is said below.
+
+    Raises:
+        RuntimeError: If tensors of the files cannot be converted to the model's; transformers would name them in a
+            report that it logs.
+    """
     shows_progress, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    reporting, report = logging.get_logger(PreTrainedModel.__module__), _Kept()
+    level = reporting.level
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    reporting.setLevel(WARNING)
+    reporting.addFilter(report)
     try:
         yield
+    except RuntimeError as error:
+        found = re.findall(r"^(?:Error: |RuntimeError: )(.+)$", report.text, re.MULTILINE)
+        if not found:
+            raise
+        raise RuntimeError("; ".join(reversed(found))) from error
     finally:
+        reporting.removeFilter(report)
+        reporting.setLevel(level)
         logging.set_verbosity(verbosity)
         if shows_progress:
             logging.enable_progress_bar()

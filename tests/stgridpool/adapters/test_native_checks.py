@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from native_models.families import save
+from native_models.families import BUILDERS, save
 from stgridpool.adapters.native_checks import check_stored, read_config
 from stgridpool.adapters.native_loading import load_native
 
@@ -145,3 +145,19 @@ def test_an_end_token_outside_the_vocabulary_is_refused(folder_with, token):
     (folder / "generation_config.json").write_text("{")
     with pytest.raises(ValueError, match=r"generation_config\.json is not valid JSON"):
         check_stored(folder)
+
+
+@pytest.mark.skipif("molmo2" not in BUILDERS, reason="this version of transformers has no family of joined projections")
+def test_tensors_that_cannot_be_converted_are_named(folder_with, capfd):
+    """transformers logs a table of tracebacks, and raises an error that says to look at it."""
+    folder = folder_with("molmo2")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_key_value_heads"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    capfd.readouterr()
+    message = (
+        r"RuntimeError: .* for model\.language_model\.layers\.\d\.self_attn\.q_proj\.weight.* got .*\[64, 16, 16\]"
+    )
+    with pytest.raises(ValueError, match=f"^no model can be built from {folder} with its config.json: {message}$"):
+        check_stored(folder)
+    assert capfd.readouterr() == ("", "")
