@@ -35,6 +35,7 @@ BUILDING_ERRORS = (
 """What transformers raises where settings allow no model."""
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _NUMBERED = re.compile(r"(?P<layers>[A-Za-z_.]+)\.(?P<number>\d+)\.")
+_TEXT_LAYER = re.compile(r"model\.(language_model\.)?layers\.(?P<number>\d+)\.")
 _HARMLESS = re.compile(r"(.*\.)?(vision_tower|vision_model|visual)\..*\bhead\..*|.*\.inv_freq|.*\.position_ids")
 """Weights that checkpoints hold and inference does not use."""
 
@@ -187,7 +188,7 @@ def check_found(folder: Path, model: nn.Module, info: Mapping[str, Any], tensors
             f"the weights of {folder} contradict its config.json: {name} would be {tuple(wanted)}, and "
             f"{_file_of(name, tensors)} holds {tuple(stored)}"
         )
-    unknown = [name for name in sorted(info.get("unexpected_keys", ())) if not _HARMLESS.fullmatch(name)]
+    unknown = [name for name in sorted(info.get("unexpected_keys", ())) if not _is_unused(name, model.config)]
     _check_depths(folder, model, unknown, tensors)
     if unknown and not is_quantised(model.config):
         files = ", ".join(dict.fromkeys(_file_of(name, tensors) for name in unknown))
@@ -195,6 +196,14 @@ def check_found(folder: Path, model: nn.Module, info: Mapping[str, Any], tensors
             f"{folder} holds weights ({len(unknown)} in {files}) that the model of its config.json does not have: "
             f"{', '.join(unknown[:5])}"
         )
+
+
+def _is_unused(name: str, config: Any) -> bool:
+    """Tell whether inference does without a weight; layers after the last may be there to predict further tokens."""
+    text, found = config.get_text_config(), _TEXT_LAYER.match(name)
+    more = getattr(text, "num_nextn_predict_layers", None) or 0
+    predicts = found and 0 <= int(found["number"]) - text.num_hidden_layers < more
+    return bool(predicts or _HARMLESS.fullmatch(name))
 
 
 def _check_depths(folder: Path, model: nn.Module, unknown: list[str], tensors: Mapping[str, StoredTensor]) -> None:

@@ -33,8 +33,6 @@ _SAME = {"patch_size": "patch_size", "merge_size": "spatial_merge_size", "tempor
 """Names in the vision configuration by names in the processor."""
 _FIXED_SIZE = ("siglip", "clip")
 """Beginnings of the kinds of vision tower that take frames of one size."""
-_FIXED_SIZE = ("siglip", "clip")
-"""Beginnings of the kinds of vision tower that take frames of one size."""
 
 
 def load_processor(checkpoint: str, config: Any) -> Any:

@@ -148,6 +148,10 @@ class PyramidDrop(Compressor):
             for number, (layer, share) in enumerate(zip(self._layers(RELEASED_DEPTH), self.keep, strict=True))
         )
 
+    def acting(self) -> tuple[Step, ...]:
+        """Return the steps, whatever `layer_average` will make of `keep`."""
+        return replace(self, layer_average=None).steps()
+
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Combine all drops into one plan."""
         return compress_tokens(self, tokens, evidence)[1]

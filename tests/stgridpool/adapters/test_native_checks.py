@@ -56,6 +56,25 @@ def test_weights_that_inference_ignores_may_be_there(folder_with, name, tensor):
     assert tensor in check_stored(folder)
 
 
+def test_layers_that_predict_further_tokens_may_be_there(folder_with):
+    """They follow the last layer; those after them are surplus."""
+    name = "model.language_model.layers.{}.input_layernorm.weight"
+    for after, more in ((0, 1), (1, 2), (0, 0), (1, 1)):
+        folder = folder_with("glm4v_moe")
+        config = json.loads((folder / "config.json").read_text())
+        count = config["text_config"]["num_hidden_layers"]
+        config["text_config"]["num_nextn_predict_layers"] = more
+        (folder / "config.json").write_text(json.dumps(config))
+        surplus = name.format(count + after)
+        weights = load_file(folder / "model.safetensors") | {surplus: torch.ones(2)}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        if after < more:
+            assert surplus in check_stored(folder)
+        else:
+            with pytest.raises(ValueError, match=f"has {count} layers in .*also holds .*layers.{count + after}"):
+                check_stored(folder)
+
+
 def test_weights_in_other_files_of_the_folder_are_nobodys_business(folder_with):
     folder = folder_with()
     save_file({"foo": torch.ones(2)}, folder / "consolidated.safetensors")

@@ -112,6 +112,8 @@ def test_a_mean_over_layers_scales_the_fractions():
     settled = PyramidDrop(layer_average=0.4).for_depth(32)
     assert settled.layer_average is None
     assert settled.keep == pytest.approx([4.8 / 7 / 2**power for power in (1, 2, 3)])
+    chain = build_compressor("average+pyramid_drop", pyramid_drop={"layer_average": 0.4}).for_depth(32)
+    assert chain.methods[1] == settled
     with pytest.raises(ValueError, match=r"layer_average=0\.4 depends on the language model: call for_depth first"):
         PyramidDrop(layer_average=0.4).steps()
     with pytest.raises(ValueError, match="8 of 32 layers keep all tokens"):
