@@ -61,7 +61,8 @@ class PyramidDrop(Compressor):
     Source: PyramidDrop (CVPR 2025), arXiv 2410.17247, and its released code. Like that code, we number positions again
     at every drop. Unlike it, we run models with grouped heads, never cut prompts (it does at 2048 tokens by default),
     and keep one token of a short video, of which it may drop all. ``released`` drops before layers 8, 16 and 24 of any
-    model, as the code does; ``corrected``, the default, after a quarter, a half and three quarters of its layers.
+    model, as the code does, and needs at least 25; ``corrected``, the default, drops after a quarter, a half and three
+    quarters of the model's layers.
 
     Attributes:
         preset: "corrected" or "released", see above.
@@ -122,7 +123,10 @@ class PyramidDrop(Compressor):
         layers, keep = self._layers(num_layers), self.keep
         lengths = [after - before for before, after in pairwise((0, *layers, num_layers))]
         if min(lengths[1:]) <= 0:
-            raise ValueError(f"layers must ascend and be below the model's {num_layers} layers, got {layers}")
+            repair = "set layers" + (
+                " or preset='corrected'" if self.preset == "released" and self.layers is None else ""
+            )
+            raise ValueError(f"layers must ascend and be below the model's {num_layers} layers, got {layers}: {repair}")
         if self.layer_average is not None:
             keep = split_layer_average(self.layer_average, lengths, (None, *keep))[1:]
         return replace(self, layers=layers, keep=keep, layer_average=None)

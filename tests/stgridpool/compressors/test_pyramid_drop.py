@@ -95,15 +95,20 @@ def test_layers_follow_the_depth():
     assert [step.place for step in PyramidDrop().steps()] == [8, 16, 24]
     assert PyramidDrop().for_depth(32).layers == (8, 16, 24)
     assert PyramidDrop().for_depth(28).layers == (7, 14, 21)
-    assert PyramidDrop(preset="released").for_depth(28).layers == (8, 16, 24)
+    assert PyramidDrop().for_depth(20).layers == (5, 10, 15)
+    for depth in (25, 28, 32, 80):
+        assert PyramidDrop(preset="released").for_depth(depth).layers == (8, 16, 24)
     assert PyramidDrop((3, 5, 9)).for_depth(28) == PyramidDrop((3, 5, 9))
     assert [step.positions for step in PyramidDrop(positions="survive").steps()] == ["survive"] * 3
     assert [step.positions for step in PyramidDrop().steps()] == ["reassign"] * 3
     assert PyramidDrop().needs == {QueryAttention(layer) for layer in (8, 16, 24)}
     assert PyramidDrop().query_aware
-    with pytest.raises(ValueError, match=r"layers must ascend and be below the model's 20 layers, got \(8, 16, 24\)"):
+    message = r"layers must ascend and be below the model's 20 layers, got \(8, 16, 24\): set layers"
+    with pytest.raises(ValueError, match=f"{message}$"):
         PyramidDrop((8, 16, 24)).for_depth(20)
-    with pytest.raises(ValueError, match=r"the model's 2 layers, got \(0, 1, 1\)"):
+    with pytest.raises(ValueError, match=f"{message} or preset='corrected'$"):
+        PyramidDrop(preset="released").for_depth(20)
+    with pytest.raises(ValueError, match=r"the model's 2 layers, got \(0, 1, 1\): set layers$"):
         PyramidDrop().for_depth(2)
 
 
