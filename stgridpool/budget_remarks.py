@@ -45,11 +45,11 @@ def budget_remarks(compressor: Compressor, num_frames: int, reference: Reference
 
 
 def _remark_on_depth(method: OverLayers) -> str:
-    """Say by how much the mean over layers of a released preset is off: by rounding, and by layers that it assumes."""
+    """Say why a released preset may miss its mean over layers."""
     assumed = "" if method.depth == method.reckoned_depth else f"assumes {method.reckoned_depth} layers and "
     return (
         f"preset='released' of {type(method).__name__} may miss its budget, layer_average={method.layer_average}: it "
-        f"{assumed}rounds as its code does"
+        f"{assumed}{method.released_miss}, as its code does"
     )
 
 

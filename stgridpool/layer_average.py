@@ -12,7 +12,7 @@ from stgridpool.equal_budget import Reference
 from stgridpool.options import choice, fraction, whole_number
 
 RELEASED_DEPTH = 28
-"""Layers of the models that the released codes of these methods are for, and for which they reckon in any case."""
+"""Layers of the models that the released codes of these methods are for; they assume as many in any model."""
 
 MEANS = ("layer_average", "kv_read")
 """Definitions of retention that are a mean over all layers."""
@@ -24,6 +24,7 @@ class OverLayers(Compressor):
 
     Attributes:
         PRESETS: Values of `preset`; class attribute.
+        released_miss: Why ``released`` may miss the mean over as many layers as it assumes; class attribute.
         layer_average: Mean retention over all layers of the language model, above 0 and at most 1.
         depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
         preset: "corrected", or "released" for what the released code does.
@@ -33,6 +34,7 @@ class OverLayers(Compressor):
     """
 
     PRESETS: ClassVar[tuple[str, ...]] = ("corrected", "released")
+    released_miss: ClassVar[str] = "rounds"
 
     without_budget: ClassVar[str] = (
         "the video decides what each layer holds, only their mean is set; ask for layer_average"
@@ -49,7 +51,7 @@ class OverLayers(Compressor):
 
     @property
     def reckoned_depth(self) -> int:
-        """Layers over which the mean is taken; the released codes take 28, whatever the model."""
+        """Layers over which the mean is taken; the released codes assume 28, whatever the model."""
         return RELEASED_DEPTH if self.preset == "released" else self.depth
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:

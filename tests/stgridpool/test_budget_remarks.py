@@ -65,13 +65,16 @@ def test_presets_that_may_miss_a_budget(name, kind, preset):
 
 
 def test_means_over_layers_of_released_presets():
-    """They are rounded, and refer to 28 layers."""
+    """They refer to 28 layers, and are rounded, or count one layer where there are two."""
     said = "preset='released' of FrameFusion may miss its budget, layer_average=0.5: it "
     method = build_compressor("framefusion", preset="released", layer_average=0.5)
-    assert budget_remarks(method.for_depth(28), 4, OWN) == [said + "rounds as its code does"]
-    assert budget_remarks(method.for_depth(32), 4, OWN) == [said + "assumes 28 layers and rounds as its code does"]
+    assert budget_remarks(method.for_depth(28), 4, OWN) == [said + "rounds, as its code does"]
+    assert budget_remarks(method.for_depth(32), 4, OWN) == [said + "assumes 28 layers and rounds, as its code does"]
     chain = build_compressor("average+st_simdiff", st_simdiff={"preset": "released"}).for_depth(28)
-    assert [remark.split(" may ")[0] for remark in budget_remarks(chain, 4, OWN)] == ["preset='released' of STSimDiff"]
+    assert budget_remarks(chain, 4, OWN) == [
+        "preset='released' of STSimDiff may miss its budget, layer_average=0.3: it counts one layer before its cut, as "
+        "its code does"
+    ]
     assert budget_remarks(build_compressor("framefusion").for_depth(32), 4, OWN) == []
 
 

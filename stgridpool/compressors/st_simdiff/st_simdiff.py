@@ -41,12 +41,12 @@ class STSimDiff(OverLayers):
     Only that mean is met exactly: how many tokens the first layers hold depends on the video, so that there is no
     budget in tokens.
 
-    Source: https://github.com/bingjunluo/ST-SimDiff, which ``released`` equals. ``corrected``, the default, differs:
-    the code drops pairs and triples whole; where a component does not fit into what may still go, it stops, so that in
-    a still video nothing goes; it reckons as if one layer held what the first two hold; it rounds the tokens kept to
-    the nearest; and it assumes 28 layers, whatever the model. It acts after the attention of layer 1, here before layer
-    2; and newlines are tokens of its graph, which they are not here. Of equals the later goes first; in the code
-    rounding decides, in ``released`` the earlier goes.
+    Source: https://github.com/bingjunluo/ST-SimDiff. ``released`` follows that code, which drops pairs and triples
+    whole; stops at a component that does not fit into what may still go, so that nothing goes in a still video; counts
+    one layer before the cut, not two; rounds the number of tokens kept to the nearest; and assumes 28 layers, whatever
+    the model. ``corrected``, the default, does none of this. Both differ from the code in three ways. They act before
+    layer 2, not after the attention of layer 1. Newlines, which the code has in its graph, are not in theirs. And of
+    equal tokens, ``corrected`` drops the later first and ``released`` the earlier, where in the code rounding decides.
 
     Attributes:
         preset: "corrected" or "released", see above.
@@ -62,6 +62,8 @@ class STSimDiff(OverLayers):
     Raises:
         ValueError: If an option is out of its range.
     """
+
+    released_miss: ClassVar[str] = "counts one layer before its cut"
 
     similarity: float = 0.8
     event: float = 0.2
