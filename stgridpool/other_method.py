@@ -39,8 +39,18 @@ class OtherMethod(Compressor):
 
     @cached_property
     def other(self) -> Compressor:
-        """The other method."""
-        return self.build(**self.given)
+        """The other method, with values of `given`.
+
+        Raises:
+            ValueError: If it cannot be built, or does not take what this method decides.
+        """
+        try:
+            return self.build(**self.given)
+        except ValueError as error:
+            if not self.given:
+                raise
+            decided = ", ".join(self.given)
+            raise ValueError(f"{type(self).__name__} decides {decided} of {self.method}: {error}") from error
 
     def build(self, **given: Any) -> Compressor:
         """Build the other method with the options that this one decides."""

@@ -50,7 +50,7 @@ class Budgeted(Compressor):
 
     def __post_init__(self) -> None:
         budget, others = (self._given(names) for names in (BUDGETS, self.alternatives))
-        if budget and others:
+        if len(budget) > 1 or (budget and others):
             raise ValueError(f"a budget is given in one way, got {budget | others}; leave out all but one")
         if not budget and not others:
             object.__setattr__(self, *self.default)
@@ -181,12 +181,12 @@ class Scoped(FrameBudgeted):
 
 @dataclass(frozen=True)
 class Rounded(Scoped):
-    """Base of methods whose released code makes a count of a retention in another way.
+    """Base of methods whose released code rounds a retention to a number of tokens differently.
 
     Attributes:
         PRESETS: Values of `preset`; class attribute.
-        released_rounding: What the code does, see `Budget`; class attribute.
-        preset: "corrected" rounds down, "released" does as the code does.
+        released_rounding: How the code rounds, see `Budget`; class attribute.
+        preset: "corrected" rounds down, "released" as the code does.
 
     Raises:
         ValueError: If an option is out of its range.

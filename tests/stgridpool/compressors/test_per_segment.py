@@ -93,10 +93,12 @@ def test_it_stands_where_its_method_stands():
 
 
 def test_what_has_no_budget_is_refused():
-    with pytest.raises(ValueError, match="average has no option 'tokens'"):
+    with pytest.raises(ValueError, match=r"^PerSegment decides tokens of average: average has no option 'tokens'"):
         PerSegment(method="average")
-    with pytest.raises(ValueError, match=r"a budget is given in one way, got \{'ratio': 0.5, 'tokens': 1\}"):
+    with pytest.raises(ValueError, match=r"a budget is given in one way, got \{'retention': 0.5, 'tokens': 1\}"):
         PerSegment(options={"retention": 0.5})
+    with pytest.raises(ValueError, match=r"^PerSegment decides tokens of llava_scissor: preset='released' takes"):
+        PerSegment(method="llava_scissor", options={"preset": "released"})
     with pytest.raises(ValueError, match="method must act once, and flashvid acts 2 times"):
         PerSegment(method="flashvid")
     with pytest.raises(ValueError, match="segments must be a whole number from 1 to 1000, got 0"):
