@@ -89,7 +89,7 @@ def planned_counts(steps: Sequence[Step], shape: Shape, total: int | None = None
         if filled and total is not None and step.compressor.needs_maps:
             raise ValueError(
                 f"{step.compressor!r} needs tokens that fill a lattice, and {steps[len(counts) - 1].compressor!r} "
-                "before it leaves none that do: exchange them, or choose another method"
+                "before it leaves none that do: swap them, or choose another method"
             )
         before.append(math.prod(shape) if total is None else total)
         steps_back = step.compressor.counts_from
