@@ -28,7 +28,7 @@ class FrameFusionLayer(Compressor):
         layer: The decoder layer; its method has acted before each earlier one, too.
         merges: Whether it may still merge.
         total: Visual tokens that all layers may hold together, as a multiple of those before the first.
-        depth: Layers over which they are reckoned.
+        depth: Layers over which these are counted.
         threshold: See `FrameFusion`.
         least_merged: See `FrameFusion`.
         preset: See `FrameFusion`.
@@ -71,7 +71,7 @@ class FrameFusionLayer(Compressor):
         return max(1, math.floor((total - sum(counts[1:])) / (self.depth - self.layer)))
 
     def _released_count(self, counts: Sequence[int], merges: bool) -> int:
-        """Return the same as the released code reckons it; all tokens once an earlier layer dropped what it had to."""
+        """Return the same by the released code's rule; all tokens once an earlier layer dropped what it had to."""
         dropped = [(before - after) / before for before, after in pairwise(counts)]
         must = [released_ratio(dropped[:layer], self.total) for layer in range(len(counts))]
         if any(b - a >= int(part * b) for (b, a), part in zip(pairwise(counts), must, strict=False)):
@@ -92,11 +92,13 @@ class FrameFusion(OverLayers):
     Only the mean over layers is met exactly: how many tokens each layer gets depends on the video, so that there is no
     budget in tokens; `framefusion_merge` has one.
 
-    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code, whose counts ``released`` has.
-    ``corrected``, the default, differs: the code rounds what a cut leaves to the nearest, and what merging leaves up;
-    it assumes 28 layers, whatever the model; and it merges in every layer where merging pays. It acts after the
-    attention of a layer, here before the next one. Where a layer merges just as many tokens as it must, the code goes
-    on merging if the threshold alone set their number, which can cost one more token; here that layer is the last.
+    Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. ``released`` follows that code, which
+    rounds the number of tokens after a cut to the nearest, and after merging up; assumes 28 layers, whatever the model;
+    and merges in every layer where merging pays. ``corrected``, the default, rounds down, takes the layers of the model
+    and merges in the first `merging_layers` at most. Both differ from the code in three ways. They act before a layer,
+    not after the attention of the one before it. They keep one token where the code keeps none or stops with an error.
+    And if the tokens above the threshold are exactly as many as must go, rounded down, they stop; the code goes on, and
+    may drop one token more.
 
     Attributes:
         preset: "corrected" or "released", see above.

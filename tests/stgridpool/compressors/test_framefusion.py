@@ -48,6 +48,9 @@ def test_released_cuts_are_those_of_the_original(golden):
         tokens = VideoTokens(torch.ones(total, 1), (total, 1, 1), before=(total,))
         plan = step.plan(tokens, {QueryAttention(0): torch.arange(float(total))})
         assert len(plan) == round(total * (28 * cost - 1) / 27) == left
+    few = VideoTokens(torch.ones(3, 1), (3, 1, 1), before=(3,))
+    step = FrameFusionLayer(1, total=1.5, preset="released")
+    assert len(step.plan(few, {QueryAttention(0): torch.ones(3)})) == 1  # 3 * 0.5 / 27 are none to the nearest
 
 
 def test_released_mergings_are_those_of_the_original(golden):
