@@ -34,8 +34,8 @@ class Budget:
         ratio: Fraction of the tokens to keep, above 0 and at most 1; the count is rounded down, but is at least 1.
         tokens: Number of tokens to keep per video, 1 to 10^9.
         tokens_per_frame: Number of tokens to keep per frame, 1 to 10^9.
-        rounding: How a ratio becomes a count: "down", or as released codes do, in float arithmetic: to the "nearest",
-            halves to the even one, or "up", from the fraction to drop.
+        rounding: How a ratio becomes a count: exactly and "down", or in float arithmetic, as released codes do: to the
+            "nearest", halves to even, or "up", from the fraction to drop.
 
     Raises:
         ValueError: If two of the first three are set, or a field is of the wrong type or out of its range.

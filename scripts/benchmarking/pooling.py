@@ -84,8 +84,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--fresh-memory",
         action="store_true",
-        help="on the CPU, give every output fresh memory, as glibc does in any program; otherwise memory that is freed "
-        "is used again, as on a GPU, so that the time of page faults does not count",
+        help="on the CPU, give every output fresh memory, as glibc does in any program; by default freed memory is "
+        "reused, as on a GPU, so that page faults take no time",
     )
     add_output_options(parser)
     parser.set_defaults(run=run)

@@ -26,8 +26,8 @@ def merge_pairs(features: Tensor, sets: Sets, counts: Tensor, rest_first: bool =
         features: (N, D) of any floating dtype, what must be alike in direction.
         sets: Whose members are merged.
         counts: (K,) int64 on the CPU, members to leave, 1 to the size of each set, or 0 of an empty one.
-        rest_first: Whether after a round those of the first half that are left, the most alike first, come before the
-            second half; else all stay in their order.
+        rest_first: Whether, after each round, what remains of the first half, the most alike first, comes before the
+            second half; otherwise all members stay in their order.
     """
     left, sizes = sets.sizes, sets.is_there.float()
     values = features[sets.index].float()  # (K, R, D)
@@ -44,7 +44,7 @@ def merge_pairs(features: Tensor, sets: Sets, counts: Tensor, rest_first: bool =
         width = int(left.max())
         key = stays.cumsum(1)
         if rest_first:
-            key[:, ::2] = rank - rank.shape[1]
+            key[:, ::2] = rank - rank.shape[1]  # negative, and so before the second half
         order = key.masked_fill(~stays, 2 * key.shape[1]).argsort(dim=1, stable=True)
         new_place = order.argsort(dim=1).clamp_max_(width - 1)  # of places without a member it means nothing
         order = order[:, :width]
@@ -57,7 +57,7 @@ def merge_pairs(features: Tensor, sets: Sets, counts: Tensor, rest_first: bool =
 def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> tuple[Tensor, Tensor]:
     """Return the place (K, R) that every place joins: its own, or of `merges` (K,) in even places an odd one.
 
-    The second tensor (K, A) has the rank of even places, the most alike first.
+    The second tensor (K, A) holds the ranks of the even places, the most alike first.
     """
     unit = F.normalize(values, dim=-1)
     even, odd = unit[:, ::2], unit[:, 1::2]

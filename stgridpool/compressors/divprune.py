@@ -21,9 +21,9 @@ class DivPrune(Rounded):
     All distances in a set exist at once: 157 MB for 32 frames of 196 tokens as one video, 5 MB frame by frame.
 
     Source: DivPrune (CVPR 2025), arXiv 2503.02175, and its released code, which chooses among all visual tokens of a
-    prompt, ``scope="video"``. ``released`` rounds a retention to the nearest count, as that code does (0.098 is
-    published); ``corrected``, the default, rounds down. Where only copies of the tokens kept remain, we keep those from
-    the first on, while the code keeps one token several times.
+    prompt, ``scope="video"``. ``released`` rounds a retention (0.098 is published) to the nearest number of tokens, as
+    that code does; ``corrected``, the default, rounds down. If only copies of the tokens kept remain, both keep these
+    from the first on, while the code keeps one token several times.
 
     Attributes:
         preset: "corrected" or "released", see above.

@@ -23,9 +23,9 @@ class FastV(LayerAveraged, Scorer):
     budget the method keeps half of them.
 
     Source: FastV (ECCV 2024), arXiv 2403.06764. The paper averages the attention that a token gets from all others; its
-    released code takes that of the last token, as does ``released``, the only preset, which needs one row of attention.
-    The code takes an absolute number of tokens, and prunes every prompt of a batch by the attention in the first one;
-    here each prompt is pruned by its own.
+    released code uses only that of the last token, which takes one row of attention. So does ``released``, the only
+    preset. The code also takes an absolute number of tokens, and prunes every prompt of a batch by the attention in the
+    first one; here each prompt is pruned by its own.
 
     Attributes:
         preset: "released", see above.

@@ -39,9 +39,9 @@ class LLaVAScissor(Budgeted):
     would make more than there are pairs of tokens in all (16 million in any case) counts as too high. Cosines within
     frames, between means, and between tokens and components are computed: O(T N^2 D) and O(T N C D) for C components.
 
-    Source: LLaVA-Scissor, arXiv 2506.21862, and its released code. ``released`` takes the threshold alone, by default
-    0.9 as the code; ``corrected``, the default, a budget as well. The code draws a sample of tokens to find components,
-    all of them up to about 3,300, and loses tokens where it is smaller; here components are exact.
+    Source: LLaVA-Scissor, arXiv 2506.21862, and its released code. ``released`` takes a threshold only, 0.9 by default,
+    like the code; ``corrected``, the default, takes a budget as well. To find components, the code samples tokens if
+    there are more than about 3,300, and then loses some; here components are exact.
 
     Attributes:
         preset: "corrected" or "released", see above.

@@ -29,11 +29,11 @@ class ToMe(Rounded):
     is the mean of all its members; it takes the place of the token that was joined first.
 
     Source: ToMe (ICLR 2023), arXiv 2210.09461, as video compressors use it: on finished tokens, in as many rounds as it
-    takes, not in every block of the vision tower. After each round the released code puts the rest of the first half,
-    by similarity, before the second half, and splits that order alternately; so does ``released``, and rounds a
-    retention up, as the baseline of STTM's tables does. ``corrected``, the default, splits the tokens in raster order
-    in every round, and rounds down. The tokens left stay in raster order in both. A frame that gets no share of the
-    budget is dropped.
+    takes, not in every block of the vision tower. ``released`` merges as the baseline of STTM's tables does: after each
+    round it puts what remains of the first half, the most similar first, before the second half, splits that sequence
+    alternately in the next round, and rounds a retention up. ``corrected``, the default, splits the tokens in raster
+    order in every round, and rounds down. Both return tokens in raster order; the baseline returns the sequence of its
+    last round. A frame that gets no share of the budget is dropped.
 
     Attributes:
         preset: "corrected" or "released", see above.
