@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Any
@@ -148,12 +147,16 @@ def remarks_on_all(choices: Sequence[Choice], reference: Reference, num_frames: 
     One that cannot meet its budget on so many frames is left to the run: its videos may have others.
 
     Raises:
-        ValueError: If a compressor cannot work in the model.
+        ValueError: If a compressor cannot work in the model; the message names it.
     """
     remarks = []
     for choice in choices:
-        with suppress(BudgetError):
+        try:
             remarks += remarks_on(choice, reference, num_frames)
+        except BudgetError:
+            continue
+        except ValueError as error:
+            raise ValueError(f"{choice.folder}: {error}") from error
     return remarks
 
 

@@ -2,8 +2,7 @@
 
 import gc
 from argparse import Namespace
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -105,7 +104,7 @@ class Sweep:
         # lmms-eval collects garbage twice after each task of each compressor: 0.5 s each among what has been imported.
         gc.collect()
         gc.freeze()
-        loaded, choices, remarks = self._load(), list(self.choices), list[str]()
+        loaded = self._load()
 
         @cache
         def videos() -> tuple[Path, ...]:
@@ -113,12 +112,7 @@ class Sweep:
 
         if self.has_own:
             loaded.warm_up(videos()[0])
-        if self.retention:
-            reference, frames = loaded.measured_against(videos)
-            choices, remarks = at_retentions(choices, self.retention, self.retention_of, reference, frames)
-        else:
-            with suppress(UnmeasuredError):  # the run itself says that it can read no video
-                remarks = remarks_on_all(choices, *loaded.measured_against(videos))
+        choices, remarks = self._measured(loaded, videos)
         if self.has_own:
             choices.insert(0, Choice(*loaded.own_choice(), OWN))
         if not choices:
@@ -149,6 +143,17 @@ class Sweep:
         """Load the model; native models of some families cannot run the compressor that is otherwise the default."""
         own = {} if self.model_name == LLAVA else {"compressor": "none"}
         return SWEPT[self.model_name](**parse_model_args(self._all_args) | own)
+
+    def _measured(self, loaded: Swept, videos: Callable[[], Sequence[Path]]) -> tuple[list[Choice], list[str]]:
+        """Return the compressors, with options for every retention that is asked for, and remarks on their budgets."""
+        if self.retention:
+            reference, frames = loaded.measured_against(videos)
+            return at_retentions(self.choices, self.retention, self.retention_of, reference, frames)
+        choices = list(self.choices)
+        try:
+            return choices, remarks_on_all(choices, *loaded.measured_against(videos))
+        except UnmeasuredError:  # the run itself says that it can read no video
+            return choices, []
 
     def _evaluate(self, model: Swept, choice: Choice, names: list[str], manager: TaskManager) -> list[Row]:
         """Run lmms-eval with one model and write the same files as its command line.

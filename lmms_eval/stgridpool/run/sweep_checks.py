@@ -75,7 +75,7 @@ class Compared:
             A warning for each compressor with which it depends on the text whether they fit.
 
         Raises:
-            ValueError: If the videos alone do not fit, or a device is not there.
+            ValueError: If the videos alone do not fit, a compressor cannot work in the model, or a device is not there.
         """
         planner, arguments = model.planner(), model.arguments
         warnings: tuple[str, ...] = ()
@@ -95,7 +95,10 @@ class Compared:
             methods["uncompressed"] = planner.reference.own_pooling, "bilinear"
         warnings = []
         for name, method in methods.items():
-            found = too_long(planner, *method, frames)
+            try:
+                found = too_long(planner, *method, frames)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
             if found is not None and found.is_certain:
                 raise ValueError(f"{name}: {found.text}")
             warnings += [] if found is None else [f"{name}: {found.text}"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions
+from lmms_eval_stgridpool.comparison.choice import Choice, at_retentions, remarks_on_all
 from stgridpool import Bilinear
 from stgridpool.equal_budget import Reference, meet
 
@@ -20,6 +20,17 @@ def test_a_chain_at_a_retention_names_the_options_of_its_methods():
     found = choice.at(0.25, "layer_average", Reference(Bilinear(2), (28, 28), 28))
     assert found.options == {"visionzip": {"retention": pytest.approx(0.4)}, "fastv": {"layer": 7}}
     assert found.folder.endswith("@0.25")
+
+
+def test_one_that_cannot_work_in_the_model_is_named_and_a_budget_that_may_suit_the_videos_is_not_judged():
+    """10 tokens are no whole frames."""
+    reference = Reference(Bilinear(2), (28, 28), 20)
+    frames = Choice.parse('temporal_average:{"tokens":10}')
+    assert remarks_on_all([frames, Choice.parse('divprune:{"tokens":1000}')], reference, 2) == [
+        "divprune_tokens=1000: DivPrune keeps all 392 tokens that reach it: its budget, tokens=1000, is larger"
+    ]
+    with pytest.raises(ValueError, match=r"^pyramid_drop_preset=released: layers must .* 20 layers"):
+        remarks_on_all([frames, Choice.parse('pyramid_drop:{"preset":"released"}')], reference, 2)
 
 
 def test_a_share_that_is_missed_has_its_reason():

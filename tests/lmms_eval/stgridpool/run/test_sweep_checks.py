@@ -104,6 +104,11 @@ MISTAKES = {
         "STTM(...) acts inside the language model, which it cannot in molmo2: there visual tokens attend to one "
         "another in both directions. Choose a method that acts before it",
     ),
+    "a method for deeper language models": (
+        sweep("nsp", 'pyramid_drop:{"preset":"released"}'),
+        "pyramid_drop_preset=released: layers must ascend and be below the model's 5 layers, got (8, 16, 24): "
+        "set layers or preset='corrected'",
+    ),
     "no checkpoint": (
         sweep("nsp", model_args="fps=1"),
         "llava_video needs pretrained=FOLDER_OR_NAME in --model_args",
