@@ -108,7 +108,7 @@ def exact_part(ratio: float, total: int) -> int:
 ROUNDINGS: dict[str, Callable[[float, int], int]] = {
     "down": exact_part,
     "nearest": lambda ratio, total: round(ratio * total),
-    "up": lambda ratio, total: math.ceil(total * (1 - (1 - ratio))),
+    "up": lambda ratio, total: math.ceil(total * (1 - round(1 - ratio, 12))),  # as written, 0.68 for 0.32
 }
 """Counts for a ratio of a number of tokens, see `Budget`."""
 

@@ -47,6 +47,16 @@ def test_no_share_loses_a_token_to_rounding(shape):
         assert Budget(ratio=tokens / total).count(shape) == tokens
 
 
+def test_rounding_up_starts_from_the_fraction_to_drop_as_it_is_written():
+    """``ceil(total * (1 - dropped))`` in floating point, which leaves 4 of 10 tokens if 0.7 of them are to go."""
+    for dropped in range(1, 100):
+        budget = Budget(ratio=(100 - dropped) / 100, rounding="up")
+        for total in (10, 25, 75, 100, 196, 1350):
+            assert budget.count((1, 1, total)) == math.ceil(total * (1 - dropped / 100)), (dropped, total)
+    assert Budget(ratio=0.3, rounding="up").count((1, 1, 10)) == 4
+    assert Budget(ratio=0.32, rounding="up").count((1, 1, 25)) == 8
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
