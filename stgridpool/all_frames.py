@@ -63,7 +63,7 @@ class AllFrames(Compressor):
 
 
 def count_all_frames(methods: Iterable[Sequence[Step]]) -> tuple[Step, ...]:
-    """Join the steps of methods; every budget between those of another method in the tower and the model counts all.
+    """Join the steps of methods; after one in the vision tower, budgets before the language model count all frames.
 
     A method whose options set no budget, but a rate or a threshold, stays as it is.
 

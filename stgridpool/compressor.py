@@ -104,7 +104,7 @@ class Compressor(ABC):
         return (Step(self, PATCHES),)
 
     def acting(self) -> tuple[Step, ...]:
-        """Return the steps even where `steps` judges that a mean over layers is too small; another may be set yet."""
+        """Return the steps without checking whether a mean over layers is enough for them; it may still be changed."""
         return self.steps()
 
     def for_depth(self, num_layers: int) -> Compressor:

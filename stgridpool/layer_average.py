@@ -78,7 +78,7 @@ class OverLayers(Compressor):
         return self.acting()
 
     def for_depth(self, num_layers: int) -> Self:
-        """Set `depth`; only `steps` judges whether the mean is enough for it, since another may still be asked for."""
+        """Set `depth`; `steps` checks whether the mean is enough for it, since the mean may still be changed."""
         return replace(self, depth=num_layers)
 
 
