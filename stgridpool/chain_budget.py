@@ -70,9 +70,10 @@ def _wanted(front: Sequence[Compressor], is_free: bool, share: float, of: str, r
     Raises:
         ValueError: If methods before them leave less, or an unknown share.
     """
-    most = _left([one for one in front[:-1] if not _is_in_tower(one)] if is_free else front, reference)
+    before = [one for one in front[:-1] if not _is_in_tower(one)] if is_free else front
+    most = _left(before, reference)
     if share > most:
-        raise ValueError(f"{_named(front)} leaves {most:.4g} of the tokens, so {of} cannot be {share:g}: ask for less")
+        raise ValueError(f"{_named(before)} leaves {most:.4g} of the tokens, so {of} cannot be {share:g}: ask for less")
     return share / most
 
 
