@@ -211,18 +211,18 @@ def test_steps_follow_the_depth():
         FrameFusion().for_depth(3).steps()
 
 
+@pytest.mark.parametrize(("options", "acting"), [({"merging_layers": 2}, 3), ({"preset": "released"}, 6)])
 @torch.inference_mode()
-def test_in_a_decoder(make_decoder):
+def test_in_a_decoder(make_decoder, options, acting):
     """What layers hold is what the plans say, and positions survive; without a cut in sight the model is unchanged."""
     model = make_decoder(6)
     embeds = torch.randn(1, 45, 32)
     embeds[0, 12:36] = embeds[0, :12].repeat(2, 1) + 0.01 * torch.randn(24, 32)
     span = VisualSpan(torch.arange(36), (3, 3, 4), torch.empty(0, dtype=torch.long))
-    method = FrameFusion(0.5, merging_layers=2).for_depth(6)
-    steps = DecoderSteps(TransformersDecoder(model), method.steps())
-    with steps.prompts([[span]]) as prompts:
+    method = FrameFusion(0.5, **options).for_depth(6)
+    with DecoderSteps(TransformersDecoder(model), method.steps()).prompts([[span]]) as prompts:
         model(inputs_embeds=embeds)
-    assert [len(plan) for [plan] in prompts.plans[0]] == [18] * 3  # 24 would merge, 18 are enough
+    assert [len(plan) for [plan] in prompts.plans[0]] == [18] * acting  # 24 would merge, 18 are enough
     with DecoderSteps(TransformersDecoder(model), FrameFusion(1.0).for_depth(6).steps()).prompts([[span]]):
         same = model(inputs_embeds=embeds).logits
     torch.testing.assert_close(same, model(inputs_embeds=embeds).logits)
