@@ -95,10 +95,10 @@ class FrameFusion(OverLayers):
     Source: FrameFusion (ICCV 2025), arXiv 2501.01986, and its released code. ``released`` follows that code, which
     rounds the number of tokens after a cut to the nearest, and after merging up; assumes 28 layers, whatever the model;
     and merges in every layer where merging pays. ``corrected``, the default, rounds down, takes the layers of the model
-    and merges in the first `merging_layers` at most. Both differ from the code in three ways. They act before a layer,
-    not after the attention of the one before it. They keep one token where the code keeps none or stops with an error.
-    And if the tokens above the threshold are exactly as many as must go, rounded down, they stop; the code goes on, and
-    may drop one token more.
+    and merges in the first `merging_layers` at most. Both differ from the code in four ways. They act before a layer,
+    not after the attention of the one before it. They do not count newlines, which the code merges and cuts like other
+    tokens. They keep one token where the code keeps none or stops with an error. And if the tokens above the threshold
+    are exactly as many as must go, rounded down, they stop; the code goes on, and may drop one token more.
 
     Attributes:
         preset: "corrected" or "released", see above.
