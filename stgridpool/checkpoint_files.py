@@ -42,6 +42,11 @@ class StoredTensor:
     dtype: str
     name: str
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds floating-point numbers of at least 16 bits, which are weights as they are."""
+        return self.dtype in ("F64", "F32", "F16", "BF16")
+
 
 def is_hub_name(name: str) -> bool:
     """Tell whether `name` can be the name of a repository on the hub; a path such as /models/tower cannot."""

@@ -20,24 +20,18 @@ from stgridpool.adapters.native_settings import check_agreement, check_ranges
 from stgridpool.checkpoint_files import StoredTensor, one_line, read_json, stored_tensors
 
 BUILDING_ERRORS = (
-    *(
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        ImportError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        StrictDataclassError,
-    ),
-    *(TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError),
+    *(StrictDataclassError, TypeError, ValueError),
 )
 """What transformers raises where settings allow no model."""
-_FLOATS = ("F64", "F32", "F16", "BF16")
 _NUMBERED = re.compile(r"(?P<layers>[A-Za-z_.]+)\.(?P<number>\d+)\.")
 _TEXT_LAYER = re.compile(r"model\.(language_model\.)?layers\.(?P<number>\d+)\.")
-_HARMLESS = re.compile(r"(.*\.)?(vision_tower|vision_model|visual)\..*\bhead\..*|.*\.inv_freq|.*\.position_ids")
-"""Weights that checkpoints hold and inference does not use."""
+_HARMLESS = re.compile(
+    r"(.*\.)?(vision_tower|vision_model|visual)\..*\bhead\..*|.*\.inv_freq|.*\.position_ids|v_head\..*"
+)
+"""Weights that checkpoints hold and inference does not use, such as the head that reinforcement learning trains."""
+_ATTENTION = "eager"
+"""A kind of attention that every model has; a configuration may name another one, whose library is missing."""
 
 
 def check_stored(folder: Path) -> dict[str, StoredTensor]:
@@ -62,13 +56,14 @@ def check_stored(folder: Path) -> dict[str, StoredTensor]:
     if is_quantised(config):
         return tensors
     for name, tensor in tensors.items():
-        if tensor.dtype not in _FLOATS and not _HARMLESS.fullmatch(name):
+        if not tensor.is_float and not _HARMLESS.fullmatch(name):
             raise ValueError(
                 f"{tensor.path}: {name} must hold floating-point numbers unless config.json has a quantization_config, "
                 f"got {tensor.dtype}"
             )
     shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
     options = {"device_map": "meta", "ignore_mismatched_sizes": True, "output_loading_info": True}
+    options |= {"attn_implementation": _ATTENTION}
     try:
         kind: Any = type(outline(config))
         with _silent():
@@ -107,7 +102,7 @@ def read_config(checkpoint: str | Path, settings: Mapping[str, Any]) -> Any:
 def outline(config: Any) -> Any:
     """Build the model of a configuration without weights, on the device "meta"."""
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+        return AutoModelForImageTextToText.from_config(config, attn_implementation=_ATTENTION)
 
 
 class _Kept(Filter):

@@ -23,11 +23,10 @@ from stgridpool.adapters.setting_rules import (
 _COUNTS = (
     *("hidden_size", "embed_dim", "intermediate_size", "out_hidden_size", "text_hidden_size", "vocab_size"),
     *("num_attention_heads", "num_key_value_heads", "num_heads", "head_dim"),
-    *("moe_intermediate_size", "shared_expert_intermediate_size", "num_experts_per_tok"),
-    *("num_experts", "num_local_experts", "n_routed_experts", "n_group", "topk_group", "decoder_sparse_step"),
+    *("n_group", "topk_group"),
     *("linear_conv_kernel_dim", "linear_key_head_dim", "linear_value_head_dim"),
     *("linear_num_key_heads", "linear_num_value_heads"),
-    *("max_position_embeddings", "original_max_position_embeddings", "num_position_embeddings", "sliding_window"),
+    *("max_position_embeddings", "original_max_position_embeddings", "num_position_embeddings"),
     *("num_channels", "in_channels", "in_chans", "temporal_patch_size", "spatial_merge_size", "merge_size"),
     *("spatial_pool_stride", "scale_factor", "window_size"),
 )
@@ -35,7 +34,9 @@ _INDICES = (
     *("image_token_id", "video_token_id", "image_token_index", "video_token_index"),
     *("vision_start_token_id", "vision_end_token_id", "image_start_token_id", "image_end_token_id"),
     *("video_start_token_id", "video_end_token_id", "frame_start_token_id", "frame_end_token_id"),
-    *("max_window_layers", "first_k_dense_replace", "n_shared_experts"),
+    *("max_window_layers", "first_k_dense_replace", "decoder_sparse_step"),
+    *("num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts", "num_experts_per_tok"),
+    *("moe_intermediate_size", "shared_expert_intermediate_size"),
 )
 _POSITIVES = (
     *("rms_norm_eps", "layer_norm_eps", "rope_theta", "factor", "low_freq_factor", "high_freq_factor"),
@@ -56,6 +57,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("partial_rotary_factor", "downsample_ratio"), _SHARE),
     **dict.fromkeys(("hidden_act", "projector_hidden_act"), ACTIVATION),
     **dict.fromkeys(("tie_word_embeddings", "use_sliding_window"), FLAG),
+    "sliding_window": Rule("an integer of at least -1", lambda value: type(value) is int and value >= -1),
     "num_labels": Rule("an integer from 0 to 1000", lambda value: type(value) is int and 0 <= value <= 1000),
     "transformers_weights": NO_OTHER_WEIGHTS,
     "vision_feature_select_strategy": one_of(("default", "full")),
@@ -126,13 +128,13 @@ def check_agreement(settings: Mapping[str, Any], source: str) -> None:
                 raise ValueError(f"{place}{few}={part[few]} must divide {name}{many}={part[many]}")
         _check_rotary_sections(part, place)
         _check_window(part, place)
-        for key in ("fullatt_block_indexes", "deepstack_visual_indexes"):
-            _check_layers(f"{place}{key}", part.get(key), part.get("depth"), is_state=False)
+        key = "deepstack_visual_indexes"
+        _check_layers(f"{place}{key}", part.get(key), part.get("depth"), is_state=False)
     _check_tower(settings, source)
 
 
 def _are_counts(part: Mapping[str, Any], *names: str) -> bool:
-    return all(type(part.get(name)) is int for name in names)
+    return all(COUNT.holds(part.get(name)) for name in names)
 
 
 def _heads(part: Mapping[str, Any]) -> tuple[str, str]:
@@ -146,6 +148,8 @@ def _heads(part: Mapping[str, Any]) -> tuple[str, str]:
 def _check_rotary_sections(part: Mapping[str, Any], place: str) -> None:
     """Check that the sections of a rotary embedding of several axes share out what a head rotates.
 
+    Interleaved sections need not: transformers gives what remains to the first axis, and ignores what is too much.
+
     Raises:
         ValueError: If they do not.
     """
@@ -154,12 +158,15 @@ def _check_rotary_sections(part: Mapping[str, Any], place: str) -> None:
     if sections is None or not _are_counts(part, "hidden_size", "num_attention_heads"):
         return
     size = part.get("head_dim") or part["hidden_size"] // part["num_attention_heads"]
-    pairs = int(size * rope.get("partial_rotary_factor", part.get("partial_rotary_factor") or 1)) // 2
-    are_counts = isinstance(sections, list | tuple) and len(sections) == 3 and all(map(_INDEX.holds, sections))
-    if not are_counts or sum(sections) != pairs:
+    pairs = int(size * (rope.get("partial_rotary_factor") or part.get("partial_rotary_factor") or 1)) // 2
+    are_counts = isinstance(sections, list | tuple) and all(map(_INDEX.holds, sections))
+    if rope.get("mrope_interleaved"):
+        if not are_counts or len(sections) != 3:
+            raise ValueError(f"{place}rope_parameters.mrope_section must be three integers, got {sections!r}")
+    elif not are_counts or sum(sections) != pairs:
         raise ValueError(
-            f"{place}rope_parameters.mrope_section must be three integers with the sum {pairs}, the pairs of numbers "
-            f"that a head of {size} rotates, got {sections!r}"
+            f"{place}rope_parameters.mrope_section must be integers with the sum {pairs}, the pairs of numbers that a "
+            f"head of {size} rotates, got {sections!r}"
         )
 
 

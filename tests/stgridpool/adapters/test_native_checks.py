@@ -49,6 +49,7 @@ def test_weights_that_the_model_does_not_have_are_refused(folder_with):
         ("qwen2_5_vl", "model.layers.0.self_attn.rotary_emb.inv_freq"),
         ("qwen2_5_vl", "visual.rotary_pos_emb.inv_freq"),
         ("llava_onevision", "vision_tower.vision_model.head.probe"),
+        ("qwen2_5_vl", "v_head.summary.weight"),
     ],
 )
 def test_weights_that_inference_ignores_may_be_there(folder_with, name, tensor):

@@ -49,7 +49,7 @@ CONTRADICTIONS = [
     (
         ("vision_config", "depth"),
         1,
-        r"fullatt_block_indexes must be from 0 to 0, as the vision tower has 1 layers, got 2",
+        r"has 1 layers in model\.visual\.blocks: model\.safetensors also holds \S+\.blocks\.1\.",
     ),
     (
         ("text_config", "intermediate_size"),

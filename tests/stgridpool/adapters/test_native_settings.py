@@ -78,6 +78,17 @@ def test_null_means_not_set_and_a_large_integer_is_no_infinity():
     check_ranges({"sliding_window": None, "rope_theta": 10**400}, "config.json")
 
 
+def test_values_that_mean_off_are_allowed():
+    """No experts, no shared expert and no window; a further setting of what is off does not matter."""
+    experts = ("num_experts", "n_routed_experts", "moe_intermediate_size", "shared_expert_intermediate_size")
+    for window in (0, -1):
+        settings = dict.fromkeys(experts, 0) | {"num_experts_per_tok": 8, "sliding_window": window}
+        check_ranges(settings, "config.json")
+        check_agreement(settings | {"n_group": 1}, "config.json")
+    with pytest.raises(ValueError, match="sliding_window must be an integer of at least -1, got -2"):
+        check_ranges({"sliding_window": -2}, "config.json")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -88,8 +99,8 @@ def test_null_means_not_set_and_a_large_integer_is_no_infinity():
             "vision_config.deepstack_visual_indexes must be from 0 to 2, as the vision tower has 3 layers, got 3",
         ),
         (
-            {"vision_config": {"depth": 3, "fullatt_block_indexes": [-1]}},
-            "vision_config.fullatt_block_indexes must be from 0 to 2, as the vision tower has 3 layers, got -1",
+            {"vision_config": {"depth": 3, "deepstack_visual_indexes": [-1]}},
+            "vision_config.deepstack_visual_indexes must be from 0 to 2, as the vision tower has 3 layers, got -1",
         ),
         (
             {"vision_config": {"num_hidden_layers": 3}, "vision_feature_layer": [-4, 4]},
@@ -133,7 +144,7 @@ def test_names_and_values_of_a_contradiction_are_said(settings, message):
 
 @pytest.mark.parametrize(
     ("sections", "share", "pairs"),
-    [([2, 3, 4], None, 8), ([8], None, 8), ([-1, 4, 5], 1.0, 8), ([4, 2, 2], 0.5, 4), ("x", 1.0, 8)],
+    [([2, 3, 4], None, 8), ([7], None, 8), ([-1, 4, 5], 1.0, 8), ([4, 2, 2], 0.5, 4), ("x", 1.0, 8)],
 )
 def test_sections_of_a_rotary_embedding_share_out_half_of_what_a_head_rotates(sections, share, pairs):
     text = {"hidden_size": 64, "num_attention_heads": 4}  # heads of 16
@@ -142,8 +153,21 @@ def test_sections_of_a_rotary_embedding_share_out_half_of_what_a_head_rotates(se
     def check(sections, **own):
         check_agreement({"text": text | own | {"rope_parameters": rope | {"mrope_section": sections}}}, "x")
 
-    message = f"x: text.rope_parameters.mrope_section must be three integers with the sum {pairs}, "
+    message = f"x: text.rope_parameters.mrope_section must be integers with the sum {pairs}, "
     with pytest.raises(ValueError, match=re.escape(message)):
         check(sections)
     check([pairs - 2, 1, 1])
     check([0, 0, 2 * pairs], head_dim=32)
+
+
+@pytest.mark.parametrize("sections", [[8], [3, 5], [-1, 1, 1], "abc"])
+def test_interleaved_sections_are_three_with_any_sum(sections):
+    text = {"hidden_size": 64, "num_attention_heads": 4}
+
+    def check(sections):
+        rope = {"mrope_section": sections, "mrope_interleaved": True, "partial_rotary_factor": None}
+        check_agreement({"text": text | {"rope_parameters": rope}}, "x")
+
+    with pytest.raises(ValueError, match=r"^x: text\.rope_parameters\.mrope_section must be three integers, got "):
+        check(sections)
+    check([24, 20, 20])
