@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -59,25 +60,27 @@ def not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
 
 
 def read_weights(tensors: Mapping[str, StoredTensor], advance: Callable[[int], None]) -> tuple[str | None, str | None]:
-    """Read all weights from their files, one at a time.
+    """Read the weights that can be NaN or infinite from their files, one at a time; each file is opened once.
 
     Args:
-        tensors: The tensors in the checkpoint's files.
-        advance: Called after each tensor with its number of bytes.
+        tensors: The tensors in the checkpoint's files, file by file.
+        advance: Called after each tensor that was read with its number of bytes.
 
     Returns:
         Which weights are NaN or infinite, and which overflow in float16, with the repair; None for none.
     """
     bad: dict[str, Path] = {}
     overflowing: list[str] = []
-    for name, tensor in tensors.items():
-        with safe_open(tensor.path, framework="pt") as file:
-            values = file.get_tensor(tensor.name)
-        if values.dtype in CHECKED_DTYPES and not all_finite(values):
-            bad[name] = tensor.path
-        elif values.dtype in CHECKED_DTYPES and not all_finite(values.half()):
-            overflowing.append(name)
-        advance(values.nbytes)
+    floats = ((name, tensor) for name, tensor in tensors.items() if tensor.is_float)
+    for path, entries in groupby(floats, lambda entry: entry[1].path):
+        with safe_open(path, framework="pt") as file:
+            for name, tensor in entries:
+                values = file.get_tensor(tensor.name)
+                if not all_finite(values):
+                    bad[name] = path
+                elif not all_finite(values.half()):
+                    overflowing.append(name)
+                advance(values.nbytes)
     overflow = f"weights overflow in float16 ({some_of(overflowing)}): run with torch_dtype=bfloat16 or float32"
     return files_problem(bad) if bad else None, overflow if overflowing else None
 

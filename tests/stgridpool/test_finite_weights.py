@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from native_models.families import build, save
 from stgridpool.adapters.native_loading import load_native
 from stgridpool.checkpoint_files import stored_tensors
-from stgridpool.finite_weights import check_native_finite
+from stgridpool.finite_weights import check_native_finite, read_weights
 
 
 @pytest.fixture
@@ -52,3 +52,16 @@ def test_files_are_read_for_offloaded_and_quantised_weights(damaged, place):
 
 def test_files_are_not_read_a_second_time_for_weights_that_are_finite():
     check_native_finite(build("qwen2_5_vl")[0], {"missing": None})
+
+
+def test_quantised_numbers_are_not_read(tmp_path):
+    """A file may hold gigabytes of them; what they are scaled with can be NaN."""
+    path, read = tmp_path / "model.safetensors", []
+    numbers = {"a.scale": torch.tensor([1.0, math.nan]), "a.packed": torch.ones(64, dtype=torch.int32)}
+    save_file(numbers | {"b.weight": torch.ones(8).to(torch.float8_e4m3fn)}, path)
+    bad, overflowing = read_weights(stored_tensors(tmp_path), read.append)
+    assert (bad, overflowing) == (
+        f"weights are NaN or infinite in {path} (a.scale): copy or download the checkpoint again",
+        None,
+    )
+    assert read == [8]

@@ -16,7 +16,7 @@ from stgridpool.adapters.names import MODEL_TYPES
 from stgridpool.checkpoint_files import StoredTensor, local_folder, read_json
 from stgridpool.finite_weights import read_weights
 
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MEMORY_SHARE = 0.9
 """Share of a device's memory that weights may take; the rest is for frames, tokens and caches."""
 
@@ -82,7 +82,7 @@ def _weights(tensors: Mapping[str, StoredTensor], progress: Progress | None) -> 
     yield _size(list(tensors.values()))
     if progress is None:
         return
-    total = sum(_BYTES.get(tensor.dtype, 1) * prod(tensor.shape) for tensor in tensors.values())
+    total = sum(_BYTES[tensor.dtype] * prod(tensor.shape) for tensor in tensors.values() if tensor.is_float)
     not_finite, overflowing = read_weights(tensors, progress("Reading weights", total))
     state = PROBLEM if not_finite else WARNING if overflowing else OK
     text, _, repair = (not_finite or overflowing or "all are finite, in float16 too").partition(": ")
