@@ -54,9 +54,9 @@ def _read_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
         if from_parts:
             tokenizer = Qwen2Tokenizer.from_pretrained(folder)
         else:  # with its configuration: read separately, that of released checkpoints raises a warning
-            tokenizer = AutoTokenizer.from_pretrained(folder, config=config)
+            tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
     except Exception as error:
-        if type(error) is not Exception:  # errors of the tokenizers library have no type of their own
+        if type(error) not in (Exception, ValueError):  # errors of the tokenizers library have no type of their own
             raise
         name = "vocab.json and merges.txt" if from_parts else "tokenizer.json"
         raise ValueError(f"{folder}: no tokenizer can be made of {name}: {one_line(error)}") from error

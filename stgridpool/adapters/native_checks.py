@@ -88,7 +88,7 @@ def read_config(checkpoint: str | Path, settings: Mapping[str, Any]) -> Any:
     source = f"{checkpoint}/config.json"
     check_ranges(settings, source)
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)  # None would ask on the terminal
         quantisation = _quantisation(config)
         if quantisation and not AutoHfQuantizer.supports_quant_method(quantisation):
             raise ValueError(f"quant_method {quantisation['quant_method']!r} of quantization_config is unknown")

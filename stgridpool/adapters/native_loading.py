@@ -61,6 +61,7 @@ def load_native(
             attn_implementation=attn_implementation,
             ignore_mismatched_sizes=True,  # checked below, with names and shapes
             output_loading_info=True,
+            trust_remote_code=False,
         )
     except torch.OutOfMemoryError:
         raise

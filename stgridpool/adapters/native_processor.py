@@ -48,7 +48,7 @@ def load_processor(checkpoint: str, config: Any) -> Any:
     """
     repair = "copy its files from the checkpoint this one was made of"
     try:
-        processor = AutoProcessor.from_pretrained(checkpoint)
+        processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
     except BUILDING_ERRORS as error:
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise ValueError(f"the processor of {checkpoint} cannot be loaded: {reason}; {repair}") from error

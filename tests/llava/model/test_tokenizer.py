@@ -207,3 +207,14 @@ def test_a_released_configuration_raises_no_warning(copied):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_pretrained_model(str(folder), None, "llava_qwen", device_map="cpu", attn_implementation="sdpa")
+
+
+def test_code_of_a_tokenizer_is_not_run_even_if_the_user_would_say_yes(copied, rejection, monkeypatch):
+    """transformers asks on the terminal, in the middle of a run, unless it is told."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = copied()
+    own = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    rewrite(folder / "tokenizer_config.json", lambda content: content.update(own))
+    (folder / "own.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Own: pass\n")
+    assert "contains custom code" in rejection(folder)
+    assert not (folder / "ran").exists()

@@ -157,3 +157,17 @@ def test_settings_of_pictures_alone_serve_videos(tmp_path, name, kind, settings)
     own = {"image_processor_type": kind, "processor_class": whole["processor_class"]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(own | patch | settings))
     assert load_processor(str(tmp_path), AutoConfig.from_pretrained(tmp_path)).video_processor is not None
+
+
+def test_code_of_a_checkpoint_is_not_run_even_if_the_user_would_say_yes(tmp_path, monkeypatch):
+    """transformers asks on the terminal, in the middle of a run, unless it is told."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoProcessor": "own.Own"}}
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    with pytest.raises(ValueError, match=r"no model can be built from .*contains custom code"):
+        read_config(tmp_path, own)
+    (tmp_path / "processor_config.json").write_text(json.dumps(own))
+    with pytest.raises(ValueError, match=r"the processor of .* cannot be loaded: .*contains custom code"):
+        load_processor(str(tmp_path), None)
+    assert not (tmp_path / "ran").exists()
