@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _LFS_POINTER = b"version https://git-lfs"
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_HUB_FILES = ["*.json", "*.safetensors", "*merges.txt"]
+_HUB_FILES = ["*.json", "*.safetensors", "*merges.txt", "*tokenizer.model", "*.jinja"]
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ def load_native(
             "scripts/convert_checkpoint.py"
         )
     tensors = check_stored(folder)
-    processor = load_processor(checkpoint, read_config(folder, settings))
+    processor = load_processor(folder, read_config(folder, settings))
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            checkpoint,
+            folder,
             device_map=device_map,
             dtype=dtype,
             attn_implementation=attn_implementation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoProcessor
@@ -35,7 +36,7 @@ _FIXED_SIZE = ("siglip", "clip")
 """Beginnings of the kinds of vision tower that take frames of one size."""
 
 
-def load_processor(checkpoint: str, config: Any) -> Any:
+def load_processor(checkpoint: str | Path, config: Any) -> Any:
     """Load the processor of a checkpoint.
 
     Args:
@@ -97,7 +98,7 @@ def _check_fit(settings: Mapping[str, Any], tower: Any, source: str) -> None:
         raise ValueError(f"{source}: frames of {sides} contradict image_size={side} of vision_config in config.json")
 
 
-def _check_token_ids(processor: Any, config: Any, checkpoint: str) -> None:
+def _check_token_ids(processor: Any, config: Any, checkpoint: str | Path) -> None:
     """Check that processor and model mean the same tokens by placeholders of pictures and videos.
 
     Raises:

@@ -72,8 +72,12 @@ class NativePlanner:
         listed = list_frames(video)
         height, width = _read(video, [0]).frames.shape[1:3]
         source = Source(listed.num_frames, listed.frame_rate)
-        model = _model_without_weights(arguments.pretrained)
-        processor = load_processor(arguments.pretrained, model.config)
+        folder, settings = read_checkpoint_settings(arguments.pretrained)
+        if folder is not None:
+            check_stored(folder)
+        place = folder or arguments.pretrained
+        model = _model_without_weights(place, settings)
+        processor = load_processor(place, model.config)
         adapter, rule = adapter_for(model), frame_rule(model, processor, arguments)
         recipe = NativeRecipe(processor, rule, torch.float32, adapter.lists_per_prompt)
         rules = (rule if most is None else replace(rule, max_frames_num=most) for most in most_frames)
@@ -191,15 +195,12 @@ def _read(video: Path, indices: Sequence[int]) -> VideoClip:
     return read(video, indices=list(indices))
 
 
-def _model_without_weights(checkpoint: str) -> Any:
-    """Build the model of a checkpoint on the device "meta"; what is on this disk is checked before.
+def _model_without_weights(checkpoint: str | Path, settings: Mapping[str, Any]) -> Any:
+    """Build the model of a checkpoint with the settings of its config.json, on the device "meta".
 
     Raises:
-        ValueError: If a file is damaged, or settings allow no model or contradict the weights.
+        ValueError: If settings allow no model.
     """
-    folder, settings = read_checkpoint_settings(checkpoint)
-    if folder is not None:
-        check_stored(folder)
     config = read_config(checkpoint, settings)
     try:
         return outline(config)

@@ -69,7 +69,7 @@ def _native(folder: Path, progress: Progress | None) -> Iterator[Finding]:
     text = f"{folder}: a native {config.model_type} with {len(tensors)} tensors, which --model video_hf runs"
     yield Finding("checkpoint", OK, text)
     try:
-        processor = load_processor(str(folder), config)
+        processor = load_processor(folder, config)
         yield Finding("processor", OK, f"{type(processor).__name__}, {len(processor.tokenizer)} tokens")
     except ValueError as error:
         repair = f"fix what is named, or copy the processor's files again (in {folder})"

@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
+from huggingface_hub.utils import filter_repo_objects
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from native_models.families import save
+from stgridpool import checkpoint_files
 from stgridpool.adapters.native_loading import load_native
 
 pytestmark = pytest.mark.adapters
@@ -100,3 +102,19 @@ def test_a_processor_that_contradicts_the_model_is_refused_before_weights_are_re
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", None)
     with pytest.raises(ValueError, match="rescale_factor must be a number above 0, got 0"):
         load_native(str(tmp_path), device_map="cpu", dtype=torch.float32, attn_implementation=None)
+
+
+def test_a_checkpoint_of_the_hub_is_read_from_what_was_downloaded_of_it(tmp_path, monkeypatch):
+    """All of one revision, and without asking the hub again for each file."""
+    source, cache = save("qwen2_5_vl", tmp_path / "hub"), tmp_path / "cache"
+    cache.mkdir()
+
+    def download(name, *, allow_patterns):
+        for file in filter_repo_objects([path.name for path in source.iterdir()], allow_patterns=allow_patterns):
+            shutil.copy(source / file, cache / file)
+        return str(cache)
+
+    monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
+    model, processor = load_native("owner/name", device_map="cpu", dtype=torch.float32, attn_implementation=None)
+    assert model.config._name_or_path == str(cache)
+    assert processor.chat_template == AutoProcessor.from_pretrained(source).chat_template

@@ -14,6 +14,7 @@ from llava.video import VideoReadError
 from lmms_eval_stgridpool.health.native_planning import NativePlanner
 from lmms_eval_stgridpool.health.planned import TEXT_TOKENS
 from lmms_eval_stgridpool.health.weights import check_checkpoint
+from lmms_eval_stgridpool.run import checkpoint_checks
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.video_hf import VideoHf
 from native_models.families import DENSE
@@ -155,3 +156,10 @@ def test_a_video_without_placeholders_is_not_planned(planner_of):
     planner.model.config.video_token_id += 100
     with pytest.raises(ValueError, match=r"no placeholders for the tokens of the video: token ids in .*config\.json"):
         planner.plan(NoCompression(), 4)
+
+
+def test_a_checkpoint_in_the_hubs_cache_is_planned_from_there(planner_of, folder_of, clips, monkeypatch):
+    """The hub is not asked, and may hold a newer revision."""
+    monkeypatch.setattr(checkpoint_checks, "local_folder", lambda name: folder_of("qwen2_5_vl"))
+    planner = NativePlanner.of(clips / "v0.mp4", NativeArguments("owner/name"), (4,))
+    assert planner.plan(NoCompression(), 4) == planner_of("qwen2_5_vl").plan(NoCompression(), 4)
