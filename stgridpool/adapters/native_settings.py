@@ -128,8 +128,8 @@ def check_agreement(settings: Mapping[str, Any], source: str) -> None:
                 raise ValueError(f"{place}{few}={part[few]} must divide {name}{many}={part[many]}")
         _check_rotary_sections(part, place)
         _check_window(part, place)
-        key = "deepstack_visual_indexes"
-        _check_layers(f"{place}{key}", part.get(key), part.get("depth"), is_state=False)
+        levels = part.get("deepstack_visual_indexes")
+        _check_layers(f"{place}deepstack_visual_indexes", levels, part.get("depth"), is_state=False)
     _check_tower(settings, source)
 
 
