@@ -28,7 +28,7 @@ def _chat_tokenizer(name: str) -> Any:
     """Load the tokenizer whose chat template is the prompt format, when a prompt first needs it."""
     from transformers import AutoTokenizer  # noqa: PLC0415  heavy, and only Llama 3 needs it
 
-    return AutoTokenizer.from_pretrained(name)
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 @dataclasses.dataclass

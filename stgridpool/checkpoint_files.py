@@ -100,6 +100,11 @@ def local_folder(name: str) -> Path | None:
         return None
 
 
+def hub_commit(folder: Path) -> str | None:
+    """Return the commit on the hub of a checkpoint's folder in the hub's cache; None for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file.
 

@@ -1,6 +1,7 @@
 """What the tree promises: who may import whom, and nothing that hides the installed lmms-eval."""
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -117,3 +118,17 @@ def test_library_code_has_no_assert_and_no_eval(folder):
             continue
         for node in telling_nodes(path):
             assert not isinstance(node, ast.Assert | ast.Call), f"{path}:{node.lineno}"
+
+
+def test_checkpoints_never_run_code_of_their_own():
+    """Otherwise transformers asks on the terminal whether to run it."""
+    files = [path for folder in FORBIDDEN for path in (REPOSITORY / folder).rglob("*.py")]
+    calls = [
+        ast.unparse(node)
+        for text in (path.read_text() for path in files)
+        if re.search(r"\bAuto\w+\.from_pretrained\(", text)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and re.fullmatch(r"Auto\w+\.from_pretrained", ast.unparse(node.func))
+    ]
+    assert len(calls) >= 5
+    assert [call for call in calls if "trust_remote_code=False" not in call] == []

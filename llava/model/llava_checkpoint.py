@@ -13,7 +13,7 @@ from llava.model.language_model.llava_qwen import LlavaQwenConfig, LlavaQwenForC
 from llava.model.settings import make_config, read_settings
 from llava.model.tokenizer import load_tokenizer
 from llava.model.tower_files import check_tower_files
-from stgridpool.checkpoint_files import StoredTensor, stored_tensors
+from stgridpool.checkpoint_files import StoredTensor, hub_commit, stored_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,7 @@ def read_llava(folder: Path, customized: Any = None, overwrites: Mapping[str, An
     settings, source = read_settings(folder, customized, overwrites or {})
     tensors = stored_tensors(folder)
     config = make_config(settings, tensors, source)
-    if folder.parent.name == "snapshots":  # in the hub's cache, folders are named after commits
-        config._commit_hash = folder.name
+    config._commit_hash = hub_commit(folder)
     if not holds_tower(tensors) and not trains_tower(config):
         check_tower_files(str(config.mm_vision_tower))
     check_geometry(config, tensors, source)

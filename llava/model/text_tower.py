@@ -134,7 +134,7 @@ def missing_text_tower(need: object, name: str) -> str:
 def _reader(source: str, config: Any) -> tuple[Any, int]:
     """Return the tokenizer of a text half, and its number of tokens per row."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"the tokenizer of {OPTION}={source!r} cannot be read: {one_line(error)}") from error
     return tokenizer, config.max_position_embeddings

@@ -21,7 +21,7 @@ from llava.nvila.layout import PARTS, part_folder
 from llava.nvila.model import NvilaForCausalLM
 from llava.nvila.settings import read_nvila_settings, read_root
 from llava.nvila.tokenizer import load_nvila_tokenizer, stop_ids
-from stgridpool.checkpoint_files import INDEX, StoredTensor, stored_tensors
+from stgridpool.checkpoint_files import INDEX, StoredTensor, hub_commit, stored_tensors
 
 RENAMED = {r"^vision_model\.": "model.vision_tower.vision_tower.vision_model.", r"^layers\.": "model.mm_projector."}
 """Names of tensors in the files, as patterns, and in the model; those of the language model are equal."""
@@ -94,9 +94,7 @@ def read_nvila(folder: Path, overwrites: Mapping[str, Any]) -> NvilaCheckpoint:
     last = f"model.vision_tower.vision_tower.vision_model.encoder.layers.{_last_layer(settings)}."
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(last)}  # never run
     config = make_config(settings, tensors, source, NvilaConfig)
-    for place in (folder, folder.parent):  # in the hub's cache, folders are named after commits
-        if place.parent.name == "snapshots":
-            config._commit_hash = place.name
+    config._commit_hash = hub_commit(folder) or hub_commit(folder.parent)
     check_geometry(config, tensors, source)
     checkpoint = NvilaCheckpoint(folder, config, tensors, source, root)
     _set_tokens(config, root, checkpoint.tokenizer(), source)

@@ -16,7 +16,7 @@ from stgridpool.adapters.native_checks import (
     read_config,
 )
 from stgridpool.adapters.native_processor import load_processor
-from stgridpool.checkpoint_files import checkpoint_folder, read_json
+from stgridpool.checkpoint_files import checkpoint_folder, hub_commit, read_json
 from stgridpool.finite_weights import check_native_finite
 
 ORIGINAL = ("llava_qwen", "llava_llama")
@@ -71,6 +71,7 @@ def load_native(
     check_found(folder, model, info, tensors)
     check_end_tokens(folder, model)
     check_native_finite(model, tensors)
+    model.config._commit_hash = hub_commit(folder)
     return model.eval(), processor
 
 

@@ -106,8 +106,8 @@ def test_a_processor_that_contradicts_the_model_is_refused_before_weights_are_re
 
 def test_a_checkpoint_of_the_hub_is_read_from_what_was_downloaded_of_it(tmp_path, monkeypatch):
     """All of one revision, and without asking the hub again for each file."""
-    source, cache = save("qwen2_5_vl", tmp_path / "hub"), tmp_path / "cache"
-    cache.mkdir()
+    source, cache = save("qwen2_5_vl", tmp_path / "hub"), tmp_path / "models--owner--name" / "snapshots" / ("a1" * 20)
+    cache.mkdir(parents=True)
 
     def download(name, *, allow_patterns):
         for file in filter_repo_objects([path.name for path in source.iterdir()], allow_patterns=allow_patterns):
@@ -117,4 +117,5 @@ def test_a_checkpoint_of_the_hub_is_read_from_what_was_downloaded_of_it(tmp_path
     monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
     model, processor = load_native("owner/name", device_map="cpu", dtype=torch.float32, attn_implementation=None)
     assert model.config._name_or_path == str(cache)
+    assert model.config._commit_hash == "a1" * 20  # by which records and journals know the version
     assert processor.chat_template == AutoProcessor.from_pretrained(source).chat_template
