@@ -46,13 +46,27 @@ def adapter_for(model: Any) -> Adapter:
             "`with stgridpool.compress(model, compressor):`"
         )
     name = getattr(getattr(model, "config", None), "model_type", None)
+    family = family_of(name, type(model).__name__)
+    if not hasattr(type(model), "get_decoder"):
+        raise ValueError(f"{type(model).__name__} is a wrapper; pass the transformers model inside it")
+    return family()
+
+
+def family_of(model_type: Any, asker: str) -> type[Adapter]:
+    """Return the family of models with this `model_type`.
+
+    Args:
+        model_type: As in config.json.
+        asker: What has it, for the message.
+
+    Raises:
+        ValueError: If no family supports it; the message lists those that are supported.
+    """
     for family in FAMILIES:
-        if name in family.model_types:
-            if not hasattr(type(model), "get_decoder"):
-                raise ValueError(f"{type(model).__name__} is a wrapper; pass the transformers model inside it")
-            return family()
+        if model_type in family.model_types:
+            return family
     known = ", ".join(sorted(one for family in FAMILIES for one in family.model_types))
     raise ValueError(
-        f"{type(model).__name__} (model_type {name!r}) is not supported; supported are {known}. To add a family, write "
-        "a subclass of stgridpool.adapters.Adapter and name it in stgridpool/adapters/families.py"
+        f"{asker} (model_type {model_type!r}) is not supported; supported are {known}. To add a family, write a "
+        "subclass of stgridpool.adapters.Adapter and name it in stgridpool/adapters/families.py"
     )

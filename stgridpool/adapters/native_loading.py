@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText
 
+from stgridpool.adapters.families import family_of
 from stgridpool.adapters.native_checks import (
     BUILDING_ERRORS,
     cannot_build,
@@ -38,9 +39,9 @@ def load_native(
         attn_implementation: Kind of attention; None for the checkpoint's setting.
 
     Raises:
-        ValueError: If the checkpoint is in LLaVA-NeXT's format, holds LoRA weights, lacks weights, which would be
-            random, or holds others; if a setting of the model or the processor is invalid, contradicts another or
-            the weights, or needs a library that is missing; or if weights are not finite.
+        ValueError: If the checkpoint is in LLaVA-NeXT's format or of no supported family, holds LoRA weights, lacks
+            weights, which would be random, or holds others; if a setting of the model or the processor is invalid,
+            contradicts another or the weights, or needs a library that is missing; or if weights are not finite.
     """
     folder = checkpoint_folder(checkpoint)
     if (folder / "adapter_config.json").exists():
@@ -51,6 +52,7 @@ def load_native(
             f"{checkpoint} is in LLaVA-NeXT's format: use --model llava_video, or convert it with "
             "scripts/convert_checkpoint.py"
         )
+    family_of(settings.get("model_type"), checkpoint)
     tensors = check_stored(folder)
     processor = load_processor(folder, read_config(folder, settings))
     try:

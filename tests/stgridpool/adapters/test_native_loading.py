@@ -88,6 +88,12 @@ def test_a_configuration_that_contradicts_the_weights_is_refused(load_with, monk
         load_with(value, *names)
 
 
+def test_a_model_of_no_family_is_refused_before_its_weights_are_read(load_with, monkeypatch):
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", None)
+    with pytest.raises(ValueError, match=r"\(model_type 'mllama'\) is not supported; supported are glm4v, .*qwen2_vl"):
+        load_with("mllama", "model_type")
+
+
 def test_lora_weights_are_refused(checkpoint, tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="holds LoRA weights"):
