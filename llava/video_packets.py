@@ -205,7 +205,7 @@ def _check_index(path: str, num_frames: int) -> None:
     """Find out why FFmpeg finds no frames of those that a file lists: it says nothing if it has no memory for the list.
 
     Raises:
-        VideoReadError: If the file is too small for so many frames.
+        VideoReadError: If the file lists more frames than it has bytes.
         MemoryError: If there is not as much memory as the list takes.
     """
     size = os.path.getsize(path)

@@ -56,7 +56,8 @@ def _read_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
         else:  # with its configuration: read separately, that of released checkpoints raises a warning
             tokenizer = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
     except Exception as error:
-        if type(error) not in (Exception, ValueError):  # errors of the tokenizers library have no type of their own
+        # Errors of the tokenizers library have no type of their own; transformers refuses code with a ValueError.
+        if type(error) not in (Exception, ValueError):
             raise
         name = "vocab.json and merges.txt" if from_parts else "tokenizer.json"
         raise ValueError(f"{folder}: no tokenizer can be made of {name}: {one_line(error)}") from error

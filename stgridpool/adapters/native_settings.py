@@ -74,7 +74,7 @@ _DIVIDES = (
 
 
 def check_ranges(settings: Mapping[str, Any], source: str) -> None:
-    """Check that a native checkpoint's settings are in their ranges, each by itself.
+    """Check that each setting of a native checkpoint is in its own range.
 
     All numbers must be finite; names without a rule may otherwise have any value.
 

@@ -93,7 +93,7 @@ def test_methods_inside_that_the_video_decides_keep_their_mean_if_the_front_can(
 
 
 def test_a_method_before_layer_0_leaves_what_enters():
-    """Of a half of all that enters, a half is left in all layers."""
+    """Half of all tokens enter the language model, and half of those remain in every layer."""
     with pytest.raises(ValueError, match=r"entering_llm could be 0\.25: a method inside leaves less before layer 0"):
         meet(
             build_compressor("divprune+pyramid_drop", pyramid_drop={"layers": [0], "keep": [0.5]}),

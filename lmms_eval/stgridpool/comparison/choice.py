@@ -144,7 +144,7 @@ def remarks_on(choice: Choice, reference: Reference, num_frames: int) -> list[st
 def remarks_on_all(choices: Sequence[Choice], reference: Reference, num_frames: int) -> list[str]:
     """Say where compressors do not leave exactly the budgets of their options, see `budget_remarks`.
 
-    One that cannot meet its budget on so many frames is left to the run: its videos may have others.
+    A compressor that cannot meet its budget on so many frames gets no remark: videos of the run may have other numbers.
 
     Raises:
         ValueError: If a compressor cannot work in the model; the message names it.

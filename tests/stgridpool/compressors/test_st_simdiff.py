@@ -136,6 +136,15 @@ def test_the_mean_over_layers_is_met(golden, average, depth):
     assert average * depth * 784 - depth < held <= average * depth * 784 + 1e-6
 
 
+def test_the_released_code_assumes_28_layers_in_any_model():
+    """No token is like another, so that nothing goes before the cut, which leaves 0.3 of them whatever the depth."""
+    maps = torch.randn(16, 7, 7, 32, generator=torch.Generator().manual_seed(0))
+    for depth in (16, 28, 80):
+        method = STSimDiff(0.3, preset="released").for_depth(depth)
+        left, _ = compress_tokens(method, VideoTokens.of(maps), {need: torch.rand(784) for need in method.needs})
+        assert len(left) == round(0.3 * 784)
+
+
 @torch.inference_mode()
 def test_in_a_decoder(make_decoder):
     model = make_decoder(6)
