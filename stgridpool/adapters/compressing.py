@@ -18,7 +18,7 @@ from stgridpool.adapters.generation import Restored, check_arguments, shifted_le
 from stgridpool.adapters.method import Method
 from stgridpool.adapters.names import POLICIES
 from stgridpool.adapters.prompt import CompressedPrompt
-from stgridpool.compressor import Compressor
+from stgridpool.compressor import POSITIONS, Compressor
 from stgridpool.decoder.kv_cache import CACHE_ARGUMENT, find_cache
 from stgridpool.decoder.steps import CompressedPrompts
 from stgridpool.options import choice
@@ -48,16 +48,22 @@ def compress(
         retention: Fraction of the unmodified model's tokens to keep, above 0 and at most 1; None for the method's own
             budget.
         of: The definition of retention, one of `stgridpool.retention.DEFINITIONS`.
-        positions: See `stgridpool.adapters.compress_inputs`.
+        positions: Of the whole prompt, see `stgridpool.adapters.compress_inputs`. Methods inside the language model
+            have an option of the same name; to set it, pass ``build_compressor("fastv", positions="merge")``.
         images: Whether to compress images as well; otherwise they are left unchanged.
         clips: See `stgridpool.adapters.adapter.Clips`.
         reuse_frames: See `stgridpool.adapters.compress_inputs`.
-        **options: Options of the method, if `compressor` is a name.
+        **options: Further options of the method, if `compressor` is a name.
 
     Raises:
         ValueError: If the model is not supported, an option is out of its range, or the model cannot give the method
             what it needs.
     """
+    if positions in POSITIONS and positions not in POLICIES:
+        raise ValueError(
+            f"positions of the prompt must be one of {', '.join(POLICIES)}, got {positions!r}: if these are to be the "
+            f"method's own, pass build_compressor(NAME, positions={positions!r})"
+        )
     choice("positions", positions, POLICIES)
     adapter = adapter_for(model)
     method = Method.of_model(adapter, model, compressor, retention, of, **options)

@@ -47,6 +47,14 @@ def test_the_block_answers_as_the_function_under_it_and_leaves_nothing(name):
     assert torch.equal(model.generate(**inputs, **GREEDY), stock)
 
 
+def test_positions_of_a_method_are_not_those_of_the_prompt():
+    model = build("qwen2_5_vl")
+    with pytest.raises(ValueError, match=r"one of reference, .*'merge'.* build_compressor\(NAME, positions='merge'\)"):
+        stgridpool.compress(model, "fastv", positions="merge")
+    with pytest.raises(ValueError, match="positions cannot be 'surviv', did you mean 'survive'"):
+        stgridpool.compress(model, "fastv", positions="surviv")
+
+
 @pytest.mark.parametrize(
     ("name", "positions"),
     [(name, "reference") for name in BUILDERS]
