@@ -52,7 +52,7 @@ def ask(
     choices = [Choice.parse("st_gridpool" if name is None else name) for name in names]
     if not video.exists():
         raise ValueError(f"there is no video {video} (working directory: {Path.cwd()})")
-    model = load_checkpoint(checkpoint, frames, model_args, "ask")
+    model = load_checkpoint(checkpoint, frames, model_args, "ask", choices)
     methods = {choice.folder: choice.build() for choice in choices}
     try:
         replies = answer(model.encoder, video, questions, methods, max_new_tokens)

@@ -57,7 +57,7 @@ def show(
 
     _check_files(video, output)
     choices = [Choice.parse(text) for text in compressor or ["st_gridpool"]]
-    model = load_checkpoint(checkpoint, frames, model_args, "show")
+    model = load_checkpoint(checkpoint, frames, model_args, "show", choices if retention is None else ())
     try:
         if retention is not None:
             reference = reference_of(model.encoder, video)

@@ -1,6 +1,7 @@
 """``stgridpool ask`` on the miniature."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,23 @@ def test_the_command_prints_json(video):
     found = json.loads(invoke(video, QUESTIONS[0], "--json", "--max-new-tokens", 2).stdout)
     assert [reply["name"] for reply in found["replies"]] == ["st_gridpool"]
     assert found["questions"] == [QUESTIONS[0]]
+
+
+@pytest.mark.parametrize(
+    ("compressor", "message"),
+    [
+        ("evs+ts_llava", r"^evs\+ts_llava: TSLLaVA\(.*needs tokens that fill a lattice, and EVS\(.*swap them"),
+        ('visionzip+fastv:{"fastv":{"layer":5}}', "acts at layer 5, and the language model has 5 layers"),
+    ],
+)
+def test_methods_that_cannot_work_are_refused_before_weights_are_read(compressor, message, monkeypatch):
+    monkeypatch.setattr("lmms_eval_stgridpool.llava_video.LlavaVideo.__init__", lambda *_, **__: pytest.fail("loaded"))
+    assert re.search(message, str(invoke(__file__, "Why?", "-c", compressor).exception))
+
+
+def test_a_budget_that_only_other_lengths_meet_is_left_to_the_video(video):
+    budget = 'temporal_average:{"tokens":32}'  # two frames of 16, whole frames that one of 16 does not have
+    assert invoke(video, "Why?", "-c", budget, "--max-new-tokens", 2).exception is None
 
 
 @pytest.mark.parametrize(
