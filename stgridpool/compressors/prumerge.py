@@ -86,7 +86,9 @@ class PruMerge(FrameBudgeted):
             return super().planned_count(shape, total)
         if isinstance(self.attention_share, str) or total is not None:
             return None
-        return shape[0] * (int(shape[1] * shape[2] * self.attention_share) + 1)
+        area = shape[1] * shape[2]
+        count = int(area * self.attention_share) + 1
+        return shape[0] * (count if self.preset == "released" else min(count, area))
 
     def centres(self, attention: Tensor, sets: Sets, tokens: VideoTokens) -> tuple[Tensor, Tensor]:
         """Choose the centres of each frame.

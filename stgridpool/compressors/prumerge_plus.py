@@ -44,7 +44,7 @@ class PruMergePlus(PruMerge):
 
     def centres(self, attention: Tensor, sets: Sets, tokens: VideoTokens) -> tuple[Tensor, Tensor]:
         """Choose the centres of each frame, see `PruMerge.centres`."""
-        sizes, most, start, end = sets.sizes, sets.sizes, 0, sets.sizes
+        sizes, most, start, end = sets.sizes, 2 * sets.sizes, 0, sets.sizes
         if self.attention_share is None:
             most = self.frame_shares(tokens) - 1
             shares = outlier_shares(attention, sets.is_there)

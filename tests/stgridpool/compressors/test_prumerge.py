@@ -77,6 +77,13 @@ def test_attention_may_be_nothing():
     torch.testing.assert_close(out.flatten(), torch.tensor([1.0, 370.0]))
 
 
+@pytest.mark.parametrize(("preset", "count"), [("released", 10), ("corrected", 8)])
+def test_centres_for_all_tokens_leave_an_extra_token_in_the_released_preset_only(preset, count):
+    method = PruMerge(attention_share=1, preset=preset)
+    out, plan = method(torch.randn(2, 2, 2, 3), {ATTENTION: torch.rand(8), KEYS: torch.randn(8, 2)})
+    assert len(out) == len(plan) == method.planned_count((2, 2, 2)) == count
+
+
 def test_needs_and_bad_options():
     assert PruMerge().needs == {ATTENTION, KEYS}
     assert PruMerge(importance="class").needs == {ClassAttention(0, joined=True), TowerKeys(0, joined=True)}

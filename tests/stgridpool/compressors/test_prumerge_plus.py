@@ -74,6 +74,20 @@ def test_a_budget_is_met_in_every_frame():
     assert _places(attention, (2, 2, 4), tokens_per_frame=3) == [0, 3, 8, 9]
 
 
+def test_more_centres_than_tokens_by_hand():
+    """f = 0.75 of 4 and a step of 1: three by attention, and all but the last. That one is lost for those that repeat.
+
+    So the extra token has nothing left, and stands on the first place.
+    """
+    method = PruMergePlus(attention_share=0.75, neighbours=0)
+    evidence = {AttentionReceived(joined=True): torch.rand(8) + 1, TowerKeys(joined=True): torch.ones(8, 2)}
+    evidence[AttentionReceived(joined=True)][[3, 7]] = 0
+    plan = method(torch.ones(2, 2, 2, 1), evidence).plan
+    assert plan.anchor.tolist() == [0, 0, 0, 1, 1, 2, 2, 4, 4, 4, 5, 5, 6, 6]
+    assert plan.apply(torch.ones(8, 1)).flatten().tolist() == [1, 1, 0, 1, 1, 1, 1] * 2
+    assert method.planned_count((2, 2, 2)) == 14
+
+
 def test_counts_and_bad_options():
     assert PruMergePlus(tokens=30).planned_count((4, 5, 5)) == 30
     assert PruMergePlus(attention_share=0.125).planned_count((2, 24, 24)) == 2 * 145
