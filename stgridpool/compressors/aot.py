@@ -43,7 +43,7 @@ class AOT(Compressor):
 
     Attributes:
         anchors: Anchors of a frame, 1 to 10^6; as many as it has tokens to gather nothing in it.
-        global_share: Fraction of the anchors that are global, 0 to 1.
+        global_share: Fraction of the anchors that are global, 0 to 1; not 0 with fewer than 9 anchors.
         pooling: "bilinear" or "average", with a stride of 2.
         keep: Fraction of each later frame that stays, above 0 and at most 1; None to gather nothing over time.
         segment: Frames of a segment, one number, of which the last may fall short, or one for each segment.
@@ -67,6 +67,11 @@ class AOT(Compressor):
     def __post_init__(self) -> None:
         whole_number("anchors", self.anchors, 1, 1_000_000)
         object.__setattr__(self, "global_share", number("global_share", self.global_share, 0, 1))
+        if self._num_local(self.anchors) == self.anchors < WINDOWS**2:
+            raise ValueError(
+                f"anchors must be at least {WINDOWS**2}, one for each window of a frame, or global_share above 0, "
+                f"got anchors={self.anchors} and global_share={self.global_share:g}"
+            )
         choice("pooling", self.pooling, ("bilinear", "average"))
         if self.keep is not None:
             object.__setattr__(self, "keep", fraction("keep", self.keep))
@@ -125,6 +130,9 @@ class AOT(Compressor):
             )
         return list(self.segment)
 
+    def _num_local(self, anchors: int) -> int:
+        return int(anchors * (1 - self.global_share))
+
     def _anchors(self, shape: Shape, shallow: Tensor, deep: Tensor) -> Tensor:
         """Return the anchors (T, K) int64 among all tokens, ascending in each frame."""
         frames, height, width = shape
@@ -132,7 +140,7 @@ class AOT(Compressor):
         wanted = min(self.anchors, area)
         if wanted == area:
             return torch.arange(frames * area, device=deep.device).view(frames, -1)
-        local = int(wanted * (1 - self.global_share))
+        local = self._num_local(wanted)
         row, column = torch.arange(height) * WINDOWS // height, torch.arange(width) * WINDOWS // width
         window = (row[:, None] * WINDOWS + column).flatten()
         quota = torch.bincount(window, minlength=WINDOWS**2).clamp_max(local // WINDOWS**2).repeat(frames)

@@ -136,6 +136,7 @@ def test_needs_counts_and_bad_options():
     for options, message in (
         ({"anchors": 0}, "anchors must be a whole number from 1"),
         ({"global_share": 1.5}, "global_share must be a number from 0 to 1, got 1.5"),
+        ({"anchors": 8, "global_share": 0}, "anchors must be at least 9, .* got anchors=8 and global_share=0"),
         ({"pooling": "max"}, "pooling cannot be 'max'"),
         ({"keep": 0}, "keep must be a number above 0 and at most 1, got 0"),
         ({"segment": (4, 0)}, "segment must be a list of whole numbers from 1"),
@@ -143,6 +144,8 @@ def test_needs_counts_and_bad_options():
     ):
         with pytest.raises(ValueError, match=message):
             AOT(**options)
+    evidence = {need: torch.rand(36) for need in NEEDS}
+    assert AOT(anchors=9, global_share=0, keep=None)._anchors((1, 6, 6), *evidence.values()).numel() == 9
     evidence = {need: torch.rand(8) for need in NEEDS}
     with pytest.raises(ValueError, match=r"segments of \(1, 2\) frames are not the 2 of the video"):
         AOT(segment=(1, 2))(torch.randn(2, 2, 2, 3), evidence)
