@@ -69,9 +69,17 @@ class Stride(Budgeted):
         return frames, height, width
 
     def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
-        """Return the budget, or the number of places of the lattice that strides leave."""
+        """Return the budget, or the number of places of the lattice that strides leave.
+
+        Raises:
+            ValueError: If strides are given and the tokens do not fill their lattice.
+        """
         planned = self.planned_shape(shape)
-        return super().planned_count(shape, total) if planned is None else math.prod(planned)
+        if planned is None:
+            return super().planned_count(shape, total)
+        if total is not None:
+            raise ValueError(_needs_whole_lattice(total, shape))
+        return math.prod(planned)
 
     def plan(self, tokens: VideoTokens, evidence: Evidence) -> Plan:
         """Keep tokens at even distances.
@@ -84,15 +92,19 @@ class Stride(Budgeted):
             count = self.count(tokens)
             return Plan.keep((2 * torch.arange(count, device=device) + 1) * total // (2 * count), total)
         if tokens.cell is not None:
-            raise ValueError(
-                f"strides need a whole lattice, and {total} tokens do not fill one of {tokens.shape}; give a budget "
-                "instead, such as retention=0.5"
-            )
+            raise ValueError(_needs_whole_lattice(total, tokens.shape))
         (num_frames, height, width), (temporal, down, across) = tokens.shape, self.strides
         frames = _between_ends(num_frames, -(-num_frames // temporal))
         rows, columns = _centred(height, down), _centred(width, across)
         kept = (frames[:, None, None] * height + rows[:, None]) * width + columns
         return Plan.keep(kept.flatten().to(device), total, self.planned_shape(tokens.shape))
+
+
+def _needs_whole_lattice(total: int, shape: Shape) -> str:
+    return (
+        f"strides need a whole lattice, and {total} tokens do not fill one of {shape}; give a budget instead, such as "
+        "retention=0.5"
+    )
 
 
 def _between_ends(length: int, count: int) -> Tensor:

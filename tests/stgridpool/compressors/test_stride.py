@@ -89,6 +89,9 @@ def test_a_budget_is_met_on_what_is_there_and_strides_are_refused():
     assert Stride(tokens=3).plan(tokens, {}).kept().tolist() == [1, 4, 7]
     with pytest.raises(ValueError, match=r"strides need a whole lattice.* 9 tokens .*\(4, 2, 2\).*retention=0.5"):
         Stride(temporal=2).plan(tokens, {})
+    chain = build_compressor("random+stride", stride={"spatial": 2})
+    with pytest.raises(ValueError, match=r"strides need a whole lattice.* 16 tokens .*\(4, 4, 4\)"):
+        chain.planned_count((4, 4, 4))  # before anything is encoded
 
 
 def test_bad_options():
