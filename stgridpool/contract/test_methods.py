@@ -24,7 +24,8 @@ DECIDED_TWICE = ((9, 7, 7), (64, 3, 3))
 
 
 def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
-    """Counts are those planned, places exist, and both the tokens and their evidence stay as they were."""
+    """Counts are those planned, places exist, and tokens, evidence and torch's random numbers stay as they were."""
+    random_state = torch.get_rng_state()
     for shape in SHAPES:
         tokens, evidence = clip(shape), invented(compressor, shape)
         out, plan = compressor(tokens, evidence)
@@ -39,6 +40,7 @@ def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
         assert all(torch.equal(value, evidence[need]) for need, value in invented(compressor, shape).items())
         if shape in DECIDED_TWICE:
             assert torch.equal(out, compressor(tokens, evidence).tokens), "it decides differently the second time"
+    assert torch.equal(torch.get_rng_state(), random_state), "it draws from, or seeds, the random numbers of all"
 
 
 def test_it_acts_on_pruned_videos_or_says_that_it_cannot(compressor: Compressor) -> None:
@@ -78,7 +80,7 @@ def test_tokens_need_not_be_contiguous(compressor: Compressor) -> None:
 
 
 def test_what_is_finite_stays_finite(compressor: Compressor) -> None:
-    """Zeros, equal tokens, duplicates, one huge token, tiny and huge values; the dtype stays."""
+    """Zeros, equal tokens, duplicates, one huge token, tiny values; the dtype stays. Sums of huge ones may be inf."""
     shape = (9, 4, 5)
     evidence = invented(compressor, shape, width=16)
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
@@ -91,7 +93,8 @@ def test_what_is_finite_stays_finite(compressor: Compressor) -> None:
             out, plan = compressor(tokens.clamp(-limit, limit).to(dtype), evidence)
             assert out.dtype == dtype, name
             assert not bool(out.isnan().any()), (name, dtype)
-            assert not bool(plan.rows.weights.isnan().any()), (name, dtype)
+            assert name.startswith("all huge") or bool(out.isfinite().all()), (name, dtype)
+            assert bool(plan.rows.weights.isfinite().all()), (name, dtype)
             assert compressor.planned_count(shape) in (len(out), None), (name, dtype)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from stgridpool import build_compressor
+from stgridpool import Chain, build_compressor
+from stgridpool.compressor import FRAMES, PATCHES, TOKENS
 from stgridpool.compressors import COMPRESSORS
 from stgridpool.contract.cases import methods_to_test
 
@@ -28,3 +29,13 @@ def differences(method, other):
     names = {field.name for field in fields(method) if getattr(method, field.name) != getattr(other, field.name)}
     names -= {"preset"}
     return names if all(name.endswith("_threshold") for name in names) else set()
+
+
+def test_there_are_forty_compositions_of_all_kinds():
+    """They act on frames, in place of the own pooling, behind it and in the language model, two or three at a time."""
+    chains = {name: method for name, method in methods_to_test().items() if isinstance(method, Chain)}
+    assert len(chains) == 40
+    assert {len(name.split("+")) for name in chains} == {2, 3}
+    places = {step.place for method in chains.values() for step in method.steps()}
+    assert {FRAMES, PATCHES, TOKENS} < places
+    assert len({part for name in chains for part in name.split("+")}) > len(COMPRESSORS) / 2
