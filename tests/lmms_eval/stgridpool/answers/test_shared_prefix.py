@@ -12,7 +12,8 @@ from fitting_options import FITTING
 from lmms_eval_stgridpool.answers.shared_prefix import SharedPrefix
 from lmms_eval_stgridpool.sweep import SweptModel
 from lmms_eval_stgridpool.videos.encoding import Media
-from stgridpool import COMPRESSORS, STGridPool, build_compressor
+from stgridpool import STGridPool, build_compressor
+from stgridpool.contract.cases import methods_to_test
 from stgridpool.decoder.session import VideoSession
 
 QUESTIONS = [f"Question {index}: what moves {'very ' * (index % 5)}fast?" for index in range(8)]
@@ -54,17 +55,25 @@ def test_questions_in_any_order(make_model, ask, position, time_instruction):
 
 @pytest.fixture(scope="module")
 def swept(checkpoint, clips, tmp_path_factory):
-    """Every compressor by name, its model with shared prefixes, and without; each kind has one set of weights."""
+    """Methods of the contract tests by name, their models with shared prefixes, and without; all share weights."""
     listed = tmp_path_factory.mktemp("listed") / "oracle_frames.json"
     listed.write_text('{"v2.mp4": [0, 2]}')
     options = FITTING | {"oracle_frames": {"file": str(listed)}}
-    compressors = [build_compressor(name, **options.get(name, {})) for name in COMPRESSORS]
+    compressors = [_built(name, options) for name in methods_to_test()]
     arguments = {"pretrained": str(checkpoint), "max_frames_num": 8, "device": "cpu", "decode_threads": 1}
     models = (SweptModel(**arguments, share_prefix=shares).for_each(compressors) for shares in (True, False))
-    return {name: found for name, *found in zip(COMPRESSORS, compressors, *models, strict=True)}
+    return {name: found for name, *found in zip(methods_to_test(), compressors, *models, strict=True)}
 
 
-@pytest.mark.parametrize("compressor", COMPRESSORS)
+def _built(name, options):
+    """Build a method of the contract tests, ``name``, ``name[preset]`` or ``name+name``, with options that fit."""
+    name, _, preset = name.removesuffix("]").partition("[")
+    if "+" in name:
+        return build_compressor(name, **{part: options[part] for part in name.split("+") if part in options})
+    return build_compressor(name, **options.get(name, {}) | ({"preset": preset} if preset else {}))
+
+
+@pytest.mark.parametrize("compressor", methods_to_test())
 def test_every_compressor(swept, ask, compressor):
     """A prefix is shared unless the compressor looks at the question; answers are those of the whole prompts."""
     method, shared, plain = swept[compressor]
