@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from stgridpool.compressor import Compressor, Step
 from stgridpool.evidence import Need
+from stgridpool.options import text
 from stgridpool.scorer import BUDGETS, Budgeted
 
 
@@ -22,7 +23,7 @@ class OtherMethod(Compressor):
         options: Its options, as a mapping or as pairs of name and value.
 
     Raises:
-        ValueError: If there is no such method or option, or the method acts several times.
+        ValueError: If there is no such method or option, or the method acts several times or before the vision tower.
     """
 
     needs_maps: ClassVar[bool] = False
@@ -32,10 +33,14 @@ class OtherMethod(Compressor):
     options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        pairs = self.options.items() if isinstance(self.options, Mapping) else self.options
-        object.__setattr__(self, "options", tuple((name, _hashable(value)) for name, value in pairs))
-        if len(self.other.steps()) != 1:
-            raise ValueError(f"method must act once, and {self.method} acts {len(self.other.steps())} times")
+        text("method", self.method)
+        object.__setattr__(self, "options", _pairs(self.options))
+        steps = self.other.steps()
+        if len(steps) != 1:
+            raise ValueError(f"method must act once, and {self.method} acts {len(steps)} times")
+        if steps[0].is_before_features:
+            raise ValueError(f"method must act on tokens, and {self.method} acts before the vision tower or in it")
+        object.__setattr__(self, "needs_maps", self.other.needs_maps)
 
     @cached_property
     def other(self) -> Compressor:
@@ -75,6 +80,22 @@ class OtherMethod(Compressor):
         """Return this method around another object of the same other method."""
         names = [field.name for field in fields(other) if field.init and field.name not in self.given]
         return replace(self, options=tuple((name, getattr(other, name)) for name in names))
+
+
+def _pairs(options: object) -> tuple[tuple[str, Any], ...]:
+    """Return options as pairs of name and value.
+
+    Raises:
+        ValueError: If they are neither a mapping nor such pairs.
+    """
+    pairs = tuple(options.items()) if isinstance(options, Mapping) else options
+    if not isinstance(pairs, list | tuple) or not all(_is_pair(pair) for pair in pairs):
+        raise ValueError(f"options must be a mapping, or pairs of name and value, got {options!r}")
+    return tuple((name, _hashable(value)) for name, value in pairs)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str)
 
 
 def _hashable(value: Any) -> Any:

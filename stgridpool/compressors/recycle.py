@@ -33,7 +33,7 @@ class Recycle(OtherMethod):
             kept are lost, or anywhere in the "video".
 
     Raises:
-        ValueError: If there is no such method or option, or the method acts several times.
+        ValueError: If there is no such method or option, or the method acts several times or before the vision tower.
     """
 
     without_budget: ClassVar[str] = "the budget is that of its method; put it into options"

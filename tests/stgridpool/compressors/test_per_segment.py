@@ -82,6 +82,16 @@ def test_pruned_videos_keep_their_places():
     assert len(left) == 6
 
 
+@pytest.mark.parametrize(("name", "needs_maps"), [("fastvid", True), ("divprune", False)])
+def test_it_needs_a_whole_lattice_where_its_method_does(name, needs_maps):
+    chain = build_compressor("random+per_segment", random={"tokens": 8}, per_segment={"method": name, "tokens": 4})
+    if needs_maps:
+        with pytest.raises(ValueError, match=r"fastvid.* needs tokens that fill a lattice"):
+            chain.planned_count((4, 2, 2))  # before anything is encoded
+    else:
+        assert chain.planned_count((4, 2, 2)) == 4
+
+
 def test_it_stands_where_its_method_stands():
     inside = build_compressor("per_segment", method="fastv", retention=0.3)
     (step,), (own,) = inside.steps(), build_compressor("fastv").steps()

@@ -78,6 +78,13 @@ def test_what_is_no_pruner_is_refused():
         Recycle("vidcom")
     with pytest.raises(ValueError, match="norm_topk has no option 'token', did you mean 'tokens'"):
         Recycle(options={"token": 3})
+    with pytest.raises(ValueError, match="method must act on tokens, and image_grid acts before the vision tower"):
+        Recycle("image_grid")
+    with pytest.raises(ValueError, match="method must be text, got 5"):
+        build_compressor("recycle", method=5)
+    for options in (5, [1, 2], [["tokens"]], "tokens"):
+        with pytest.raises(ValueError, match=r"options must be a mapping, or pairs of name and value, got "):
+            build_compressor("recycle", options=options)
     with pytest.raises(ValueError, match="scope cannot be 'all'"):
         Recycle(scope="all")
 
