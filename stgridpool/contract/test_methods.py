@@ -14,6 +14,7 @@ from stgridpool.compressor import Compressor, compress_tokens, is_frozen_datacla
 from stgridpool.contract.cases import SHAPES, SHARED, clip, decided, invented
 from stgridpool.plan import Plan, Shape
 from stgridpool.rows import Rows
+from stgridpool.scorer import Scorer
 from stgridpool.video_tokens import VideoTokens
 
 CELLS = torch.cat([torch.arange(3, 12), torch.tensor([24]), torch.arange(36, 48)])
@@ -46,13 +47,15 @@ def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
 def test_it_acts_on_pruned_videos_or_says_that_it_cannot(compressor: Compressor) -> None:
     """Frames of 9, 0, 1 and 12 tokens: counts are met, and places are those of the tokens kept."""
     shape: Shape = (4, 3, 4)
-    tokens = VideoTokens(clip((1, 1, len(CELLS))).flatten(0, 2), shape, CELLS)
+    tokens = VideoTokens(clip((1, 1, len(CELLS))).flatten(0, 2), shape, CELLS.clone())
     evidence = invented(compressor, shape, len(CELLS))
     if any(step.compressor.needs_maps for step in compressor.steps()):
         with pytest.raises(ValueError, match="do not fill a lattice"):
             compress_tokens(compressor, tokens, evidence)
         return
     left, plan = compress_tokens(compressor, tokens, evidence)
+    assert torch.equal(tokens.features, clip((1, 1, len(CELLS))).flatten(0, 2)), "it changed its input"
+    assert torch.equal(tokens.cells(), CELLS)
     assert len(left) == len(plan)
     assert compressor.planned_count(shape, len(CELLS)) in (len(left), None)
     assert torch.equal(left.cells(), CELLS[plan.anchor])
@@ -90,8 +93,12 @@ def test_what_is_finite_stays_finite(compressor: Compressor) -> None:
             limit = torch.finfo(dtype).max
             if name == ("tiny values" if limit < 1e5 else "all huge"):
                 continue  # zeros in float16, and far from huge in the others
-            out, plan = compressor(tokens.clamp(-limit, limit).to(dtype), evidence)
+            narrow = tokens.clamp(-limit, limit).to(dtype)
+            out, plan = compressor(narrow, evidence)
             assert out.dtype == dtype, name
+            if isinstance(compressor, Scorer):
+                scores = compressor.score(VideoTokens.of(narrow), {need: evidence[need] for need in compressor.needs})
+                assert not bool(scores.isnan().any()), f"it scores {name} in {dtype} as NaN"
             assert not bool(out.isnan().any()), (name, dtype)
             assert name.startswith("all huge") or bool(out.isfinite().all()), (name, dtype)
             assert bool(plan.rows.weights.isfinite().all()), (name, dtype)
@@ -138,6 +145,9 @@ def test_its_repr_is_its_record(compressor: Compressor) -> None:
     for method in compressor.methods if isinstance(compressor, Chain) else [compressor]:
         assert is_frozen_dataclass(type(method)), f"{type(method).__name__} lacks @dataclass(frozen=True)"
         assert type(method).__doc__
+        options = [option for option in fields(method) if option.init]
+        hidden = [one.name for one in options if not one.compare or f"{one.name}=" not in repr(method)]
+        assert not hidden, f"its repr or its equality leaves out {hidden}"
         namespace = {type(method).__name__: type(method), "inf": math.inf}
         assert eval(repr(method), namespace) == method  # noqa: S307
         assert replace(method) == method
