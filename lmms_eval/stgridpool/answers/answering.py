@@ -163,8 +163,11 @@ class Answerer:
         """
         compressor = self.encoder.model.compressor
         key = video_key(visuals)
+        is_new = False
 
         def encode() -> EncodedMedia:
+            nonlocal is_new
+            is_new = True
             self._media.forget()
             self.shared.forget()
             with torch.inference_mode():
@@ -175,15 +178,16 @@ class Answerer:
             encoded = self._encoded.get(key, encode)
             with torch.inference_mode():
                 media = self.encoder.compress(encoded, question, timer)
-            self._sums.add_videos(
-                len(media.clips),
-                media.frames,
-                media.visual_tokens,
-                media.newline_tokens,
-                media.cache_hits,
-                media.cache_misses,
-                media.reused_frames,
-            )
+            if is_new:  # a method that looks at the question compresses the same videos for each one
+                self._sums.add_videos(
+                    len(media.clips),
+                    media.frames,
+                    media.visual_tokens,
+                    media.newline_tokens,
+                    media.cache_hits,
+                    media.cache_misses,
+                    media.reused_frames,
+                )
             return media
 
         asked = None if key is None else (key, question if compressor.query_aware else None)

@@ -57,7 +57,8 @@ class RankSums:
         damaged_videos: Number of signs of damage by video.
         videos: Number of videos encoded; a video that consecutive questions share counts once.
         totals: Frames, visual tokens and newline tokens of these videos, hits and misses of the feature cache, frames
-            that equal an earlier one and were not encoded again, and tokens generated.
+            that equal an earlier one and were not encoded again, and tokens generated. If the compressor looks at the
+            question, tokens are those of the first question about each video.
         seconds: Seconds by stage.
         retention: Visual tokens that were kept, over all answers, including resumed ones.
         first_token_seconds: Sums of `SampleFacts.first_token_seconds`.

@@ -95,6 +95,22 @@ def test_a_video_is_read_and_encoded_once_for_its_questions(model, ask, monkeypa
     assert all("decode" in fact["seconds"] for fact in facts(results))  # divided among the questions of a batch
 
 
+def test_a_video_counts_once_if_each_question_compresses_it(make_model, ask, tmp_path):
+    """Four slides, of which two repeat; two of three questions find the video encoded."""
+    slides, cache = tmp_path / "slides", tmp_path / "cache"
+    slides.mkdir()
+    cache.mkdir()
+    for index in range(4):
+        Image.new("RGB", (20, 10), (90 * (index // 2), 0, 0)).save(slides / f"{index}.png")
+    model = make_model(compressor="cdpruner", compressor_args={"tokens_per_frame": 3}, feature_cache=str(cache))
+    documents = [{"visuals": [str(slides)], "context": text} for text in ("What?", "Who?", "Where is it?")]
+    ask(model, "generate_until", documents)
+    totals = model._sums.totals
+    assert (model._sums.videos, totals["frames"], totals["visual_tokens"], totals["reused_frames"]) == (1, 4, 12, 2)
+    assert (totals["feature_cache_hits"], totals["feature_cache_misses"]) == (0, 1)
+    assert model._sums.requests == 3
+
+
 def test_every_sample_tells_its_tokens_and_times(model, ask):
     (fact,) = facts(ask(model, "generate_until", [{"visuals": ["v0.mp4"], "gen_kwargs": {"max_new_tokens": 3}}]))
     assert (fact["frames"], fact["tokens_per_frame"]) == (5, 9.0)
