@@ -18,8 +18,9 @@ class OracleFrames(Compressor):
     """Keep all tokens of the frames that a file lists for the video, and none of the others.
 
     With the frames that hold the answer, it says how much could be gained by choosing frames well. The list is the
-    method, so there is no budget to meet. The record of a run has a digest of the file, and a resumed run asks all
-    questions again after the list has changed.
+    method, so there is no budget to meet. It must see every frame: after a checkpoint's own pooling over time, such as
+    NVILA's, use ``none+oracle_frames``, which does without that pooling. The record of a run has a digest of the file,
+    and a resumed run asks all questions again after the list has changed.
 
     Attributes:
         file: Path of a JSON file ``{"v1.mp4": [0, 12, 13]}``, see `ListedFrames`.
@@ -56,7 +57,8 @@ class OracleFrames(Compressor):
         if len(marks) != len(maps):
             raise ValueError(
                 f"oracle_frames counts the {len(marks)} frames of the video, but {len(maps)} remain: put it before "
-                "methods that change their number"
+                "methods that change their number, and leave out those that act on frames or in the vision tower; if "
+                "it is the checkpoint's own pooling that changes it, as NVILA's does, use none+oracle_frames"
             )
         is_kept = (marks > 0).repeat_interleave(tokens.shape[1] * tokens.shape[2])
         if not bool(is_kept.any()):
