@@ -23,6 +23,7 @@ from stgridpool.budget import BudgetError
 from stgridpool.compressor import early_steps
 from stgridpool.cost import DecoderSize
 from stgridpool.equal_budget import Reference
+from stgridpool.plan import MergedTokensError
 
 
 class UnmeasuredError(ValueError):
@@ -34,7 +35,8 @@ class Swept(EvaluatedModel):
 
     The first model that lmms-eval asks answers the questions about each video with all compressors, one after the
     other, while the video's features are in memory. The other models return these answers when lmms-eval asks them. A
-    compressor that cannot meet its budget on a video is not asked again, and `budget_missed` says why.
+    compressor that cannot meet its budget on a video, or merges tokens where it may only select them, is not asked
+    again, and `budget_missed` says why.
 
     With `resume_dir`, each model has the journal of a separate run: a sweep continues separate runs, and they continue
     a sweep.
@@ -51,7 +53,7 @@ class Swept(EvaluatedModel):
         ValueError: If an argument is unknown or out of range.
     """
 
-    let_through = BudgetError
+    let_through = (BudgetError, MergedTokensError)
     encoder: SharingEncoder
 
     def __init__(self, **arguments: Any) -> None:
@@ -212,7 +214,7 @@ class Swept(EvaluatedModel):
             if self.budget_missed is None:
                 try:
                     results = super()._answer_batch(batch, no_answer)
-                except BudgetError as error:
+                except self.let_through as error:
                     self.budget_missed = str(error)
             self._found |= zip(map(_key, batch), results, strict=True)
         self._answerer.forget()

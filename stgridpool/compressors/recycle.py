@@ -61,12 +61,14 @@ class Recycle(OtherMethod):
         """Merge each token that the other method drops.
 
         Raises:
-            ValueError: If the other method merges tokens itself.
+            MergedTokensError: If the other method merges tokens itself.
         """
         try:
             kept = self.other.plan(tokens, evidence).kept()
         except MergedTokensError as error:
-            raise ValueError(f"recycle needs a method that selects tokens, not {self.method}: {error}") from error
+            raise MergedTokensError(
+                f"recycle needs a method that selects tokens, not {self.method}: {error}"
+            ) from error
         place = torch.full_like(tokens.cells(), -1)
         place[kept] = torch.arange(len(kept), device=kept.device)
         if self.scope == "frame":

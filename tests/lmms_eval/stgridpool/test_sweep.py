@@ -5,7 +5,7 @@ import torch
 
 from llava.video_process import VideoReader
 from lmms_eval_stgridpool.sweep import SweptModel
-from stgridpool import build_compressor
+from stgridpool import Recycle, TemporalAverage, build_compressor
 
 NAMES = ("st_gridpool", "bilinear", "none")
 VIDEOS = ["v0.mp4", "v1.mp4", "v0.mp4", "broken.mp4", "v1.mp4", "v0.mp4", "broken.mp4"]
@@ -95,13 +95,20 @@ def test_each_model_counts_for_itself(sweep, ask):
     assert "vision" not in sweep[1].run_record["seconds"]
 
 
-def test_a_compressor_that_cannot_meet_its_budget_stops_alone(ask, make_model):
+@pytest.mark.parametrize(
+    ("stops", "message"),
+    [
+        (TemporalAverage(retention=0.2), "temporal_average leaves whole frames of 16 tokens"),
+        (Recycle(method="tome"), "recycle needs a method that selects tokens, not tome: this plan merges tokens"),
+    ],
+)
+def test_a_compressor_that_cannot_work_on_a_video_stops_alone(ask, make_model, stops, message):
     """The videos have 5 and 7 frames of 16 tokens: a fifth is a whole frame of the first only."""
-    compressors = [build_compressor("temporal_average", retention=0.2), build_compressor("bilinear")]
+    compressors = [stops, build_compressor("bilinear")]
     stopped, other = make_model(SweptModel, **SETTINGS).for_each(compressors)
     documents = [{"visuals": [name]} for name in ("v0.mp4", "v1.mp4", "v0.mp4")]
     assert "" in [result.text for result in ask(stopped, "generate_until", documents)]
-    assert "temporal_average leaves whole frames of 16 tokens" in stopped.budget_missed
+    assert message in stopped.budget_missed
     assert other.budget_missed is None
     alone = make_model(compressor="bilinear", **SETTINGS)
     assert [one.text for one in ask(other, "generate_until", documents)] == [
