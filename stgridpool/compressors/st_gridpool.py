@@ -68,7 +68,8 @@ class STGridPool(Compressor):
     Attributes:
         preset: See above; None for none.
         strides, grid_size, window, levels, write, gridding: See `PTG`. No strides make no mosaics.
-        pooling: "nsp"; or "bilinear", LLaVA-Video's own, which takes `kernel_size` as its stride.
+        pooling: "nsp"; or "bilinear", LLaVA-Video's own, which takes `kernel_size` as its stride, and none of the other
+            options of NSP.
         kernel_size, stride, padding, ceil_mode, norm_order, scale: See `NSP`.
 
     Raises:
@@ -111,8 +112,17 @@ class STGridPool(Compressor):
         ):
             for field in fields(part):
                 object.__setattr__(self, field.name, getattr(part, field.name))
+        self._check_bilinear()
         if self.preset is not None and (self.ptg, self.nsp, self.pooling) != _parts(settings):
             object.__setattr__(self, "preset", None)
+
+    def _check_bilinear(self) -> None:
+        """Refuse options of NSP that bilinear pooling would ignore."""
+        usual = NSP(self.nsp.kernel_size)
+        names = [field.name for field in fields(NSP) if getattr(self, field.name) != getattr(usual, field.name)]
+        if self.pooling == "bilinear" and names:
+            given = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+            raise ValueError(f"pooling='bilinear' takes kernel_size alone, got {given}: leave it out or pool by 'nsp'")
 
     def at_retention(self, share: float, of: str, reference: Reference) -> Compressor:
         """Choose the windows of NSP, of any sides, that come nearest. See `Compressor.at_retention`."""

@@ -78,6 +78,16 @@ def test_mosaics_alone_are_pooled_as_llava_does(write):
     )
 
 
+@pytest.mark.parametrize(
+    "options", [{"stride": 3}, {"padding": 1}, {"ceil_mode": True}, {"norm_order": 1}, {"scale": 2}]
+)
+def test_bilinear_pooling_ignores_no_option(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"pooling='bilinear' takes kernel_size alone, got {name}="):
+        STGridPool(preset="ablation/ptg", **options)
+    assert STGridPool(preset="ablation/ptg", kernel_size=3, stride=3).planned_shape((8, 27, 27)) == (8, 9, 9)
+
+
 def test_pooling_alone():
     """`ablation/nsp` makes no mosaics, as `nsp` does."""
     tokens = torch.randn(16, 6, 6, 3)
