@@ -19,6 +19,9 @@ from stgridpool.plan import Plan
 from stgridpool.scorer import highest
 from stgridpool.video_tokens import VideoTokens
 
+MERGING_LAYERS = 4
+"""Number of layers that merge, if nothing else is asked for."""
+
 
 @dataclass(frozen=True)
 class FrameFusionLayer(Compressor):
@@ -106,7 +109,7 @@ class FrameFusion(OverLayers):
         threshold: The smallest cosine at which a token joins, -1 to 1.
         least_merged: Fraction of its tokens below which a layer's merging is the last, 0 to 1.
         merging_layers: Maximum number of layers that merge, 1 to 1000; fewer where they would use the mean up before
-            the cut. ``released`` has none.
+            the cut. Not with ``released``, which has no such limit.
         positions: Positions of the remaining tokens, see `Step`.
         depth: Layers of the language model, 1 to 1000; `for_depth` sets it.
 
@@ -118,7 +121,7 @@ class FrameFusion(OverLayers):
 
     threshold: float = 0.6
     least_merged: float = 0.1
-    merging_layers: int = 4
+    merging_layers: int = MERGING_LAYERS
     positions: str = "survive"
 
     def __post_init__(self) -> None:
@@ -126,6 +129,10 @@ class FrameFusion(OverLayers):
         number("threshold", self.threshold, -1, 1)
         number("least_merged", self.least_merged, 0, 1)
         whole_number("merging_layers", self.merging_layers, 1, 1000)
+        if self.preset == "released" and self.merging_layers != MERGING_LAYERS:
+            raise ValueError(
+                f"merging_layers={self.merging_layers} needs preset='corrected'; 'released' merges in any layer"
+            )
         choice("positions", self.positions, POSITIONS)
 
     def check_average(self) -> None:

@@ -241,6 +241,7 @@ def test_it_goes_on_from_pruned_tokens():
         ({"threshold": 2}, "threshold must be a number from -1 to 1"),
         ({"least_merged": 2}, "least_merged must be a number from 0 to 1"),
         ({"merging_layers": 0}, "merging_layers must be a whole number from 1 to 1000"),
+        ({"merging_layers": 2, "preset": "released"}, "merging_layers=2 needs preset='corrected'"),
         ({"positions": "keep"}, "positions cannot be 'keep'"),
         ({"depth": 0}, "depth must be a whole number from 1 to 1000"),
     ],
