@@ -120,13 +120,16 @@ class Swept(EvaluatedModel):
             compressors: The compressors of the sweep.
 
         Raises:
-            ValueError: If the model does not offer the evidence that a compressor needs.
+            ValueError: If the model cannot run a compressor, which the message names.
         """
         sweep = [copy.copy(self) for _ in compressors]
         first_of: dict[tuple[Step, ...], Swept] = {}
         asked: dict[tuple[Step, ...], list[Compressor]] = {}
         for model, compressor in zip(sweep, compressors, strict=True):
-            self.model.compressor = compressor
+            try:
+                self.model.compressor = compressor
+            except ValueError as error:
+                raise ValueError(f"{compressor!r}: {error}") from error
             steps = early_steps(compressor)
             asked.setdefault(steps, []).append(compressor)
             if first_of and steps not in first_of:

@@ -95,6 +95,12 @@ def test_each_model_counts_for_itself(sweep, ask):
     assert "vision" not in sweep[1].run_record["seconds"]
 
 
+def test_a_compressor_that_the_model_cannot_run_is_named(make_model):
+    methods = [build_compressor("bilinear"), build_compressor("fastvid")]
+    with pytest.raises(ValueError, match=r"^FastVID\(.*\): .* asks for the pooling head"):
+        make_model(SweptModel, **SETTINGS).for_each(methods)
+
+
 @pytest.mark.parametrize(
     ("stops", "message"),
     [
