@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.algorithms.equal_rows import first_equals
 from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
 
@@ -64,7 +65,8 @@ def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> tuple[Tensor, Te
     width = unit.shape[1]
     is_there = torch.arange(width) < left[:, None]
     is_there, merges = to_device((is_there, merges), values.device)
-    best, partner = _most_alike(even, odd, is_there[:, 1::2])
+    partner = first_equals(odd).gather(1, _most_alike(even, odd, is_there[:, 1::2]))
+    best = _cosines(even, odd.gather(1, partner[:, :, None].expand(-1, -1, odd.shape[2])))
     best = best.masked_fill(~is_there[:, ::2], -torch.inf)
     rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     own = torch.arange(0, width, 2, device=values.device)
@@ -73,11 +75,16 @@ def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> tuple[Tensor, Te
     return joins, rank
 
 
-def _most_alike(even: Tensor, odd: Tensor, is_there: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest cosine (K, A) of each unit vector (K, A, D) with those of `odd` (K, B, D), and its place."""
+def _most_alike(even: Tensor, odd: Tensor, is_there: Tensor) -> Tensor:
+    """Return which of `odd` (K, B, D) has the largest cosine with each unit vector (K, A, D): its place, (K, A)."""
     size = max(1, MOST_ENTRIES // (len(odd) * odd.shape[1]))
-    blocks = [(block @ odd.mT).masked_fill_(~is_there[:, None], -torch.inf).max(2) for block in even.split(size, 1)]
-    return torch.cat([block.values for block in blocks], 1), torch.cat([block.indices for block in blocks], 1)
+    blocks = even.split(size, 1)
+    return torch.cat([(one @ odd.mT).masked_fill_(~is_there[:, None], -torch.inf).argmax(2) for one in blocks], 1)
+
+
+def _cosines(one: Tensor, other: Tensor) -> Tensor:
+    """Return the cosines (K, A) of unit vectors with their partners, (K, A, D) both; of equal ones exactly 1."""
+    return (one * other).sum(2).clamp_max(1).masked_fill((one == other).all(2), 1)
 
 
 def _joined(sizes: Tensor, values: Tensor, joins: Tensor) -> tuple[Tensor, Tensor]:

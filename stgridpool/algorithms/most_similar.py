@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.blocks_of_rows import on_cpu
+from stgridpool.algorithms.equal_rows import first_equals
 from stgridpool.algorithms.sets import Sets
 
 MOST_ENTRIES = 1 << 24
@@ -25,9 +26,10 @@ def most_similar(features: Tensor, tokens: Tensor, kept: Tensor) -> Tensor:
         tokens: (n,) int64, at least one.
         kept: (C,) int64, at least one.
     """
-    unit = F.normalize(features[kept].float(), dim=-1).T
+    unit = F.normalize(features[kept].float(), dim=-1)
     blocks = tokens.split(max(1, MOST_ENTRIES // len(kept)))
-    return torch.cat([(F.normalize(features[block].float(), dim=-1) @ unit).argmax(1) for block in blocks])
+    nearest = torch.cat([(F.normalize(features[block].float(), dim=-1) @ unit.T).argmax(1) for block in blocks])
+    return first_equals(unit[None])[0, nearest]
 
 
 def most_similar_in_set(features: Tensor, sets: Sets, is_kept: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ def most_similar_in_set(features: Tensor, sets: Sets, is_kept: Tensor) -> Tensor
         unit = F.normalize(features[index].float(), dim=-1)  # (t, R, D)
         chosen = unit.gather(1, place[:, :, None].expand(-1, -1, unit.shape[2]))
         cosine = (unit @ chosen.mT).masked_fill_(free[:, None], -torch.inf)  # (t, R, C)
-        found.append(index.gather(1, place.gather(1, cosine.argmax(2))))
+        found.append(index.gather(1, place.gather(1, first_equals(chosen).gather(1, cosine.argmax(2)))))
     goes_to = torch.cat(found).masked_fill((counts == 0)[:, None], -1)
     everyone = torch.arange(len(features), device=features.device)
     nearest = torch.empty_like(everyone).index_copy(0, sets.index[sets.is_there], goes_to[sets.is_there])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stgridpool.algorithms.density_peaks import peak_scores, peaks, scaled_distances
+from stgridpool.algorithms.equal_rows import first_equals
 from stgridpool.algorithms.segments import frame_similarity, segment_lengths
 from stgridpool.budget import exact_part, share_equally, share_out
 from stgridpool.evidence import IMPORTANCE, Evidence, FrameVectors, Need
@@ -170,7 +171,8 @@ def _senders(
     for tokens, anchors in _segments(is_sent, centres, lengths, maps.shape[1]):
         unit = F.normalize(flat[tokens].float(), dim=-1)
         for centre in anchors:
-            nearest = centre[(unit @ F.normalize(flat[centre].float(), dim=-1).T).argmax(1)]
+            directions = F.normalize(flat[centre].float(), dim=-1)
+            nearest = centre[first_equals(directions[None])[0, (unit @ directions.T).argmax(1)]]
             goes = torch.ones_like(tokens, dtype=torch.bool) if own_too else ~torch.isin(tokens, centre)
             found.append((nearest[goes], tokens[goes]))
     return torch.cat([centre for centre, _ in found]), torch.cat([token for _, token in found])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from stgridpool.algorithms.equal_rows import first_equals
 from stgridpool.budget import exact_part
 from stgridpool.evidence import IMPORTANCE, Evidence, Need, TowerKeys
 from stgridpool.options import choice, number
@@ -119,5 +120,6 @@ def send_to_targets(keys: Tensor, sizes: Tensor, counts: Tensor) -> tuple[Tensor
     unit = pad_sequence(F.normalize(keys.float(), dim=-1).split(sizes.tolist()), batch_first=True)  # (T, R, d)
     chosen = unit.gather(1, places[:, :, None].expand(-1, -1, unit.shape[2]))  # (T, C, d)
     cosine = (unit @ chosen.mT).masked_fill(is_free[:, None], -torch.inf)  # (T, R, C)
-    goes_to = itself.where(itself >= 0, cosine.argmax(2) * step) + starts
+    nearest = first_equals(chosen).gather(1, cosine.argmax(2))
+    goes_to = itself.where(itself >= 0, nearest * step) + starts
     return targets, goes_to.masked_fill(has_none, -1).flatten()[slots]
