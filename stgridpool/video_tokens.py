@@ -55,7 +55,8 @@ class VideoTokens:
         if maps.dim() != 4 or 0 in maps.shape:
             raise ValueError(f"tokens must be (frames, rows, columns, width), none of them 0, got {tuple(maps.shape)}")
         frames, height, width, _ = maps.shape
-        return cls(maps.reshape(-1, maps.shape[3]), (frames, height, width))
+        # in row order, since products of other layouts round differently, and ties would not go to the same tokens
+        return cls(maps.reshape(-1, maps.shape[3]).contiguous(), (frames, height, width))
 
     def __len__(self) -> int:
         return len(self.features)

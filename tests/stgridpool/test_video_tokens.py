@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stgridpool import Average, Max, Plan, STGridPool, VideoTokens, compress_tokens
+from stgridpool import Average, Max, Plan, PruneVid, STGridPool, VideoTokens, compress_tokens
 from stgridpool.video_tokens import unravel
 
 
@@ -120,3 +120,13 @@ def test_values_stand_in_for_a_plan_that_does_not_reproduce_them():
     doubled = tokens.through(Plan.keep(torch.tensor([0, 3]), 4), lambda rows: 2 * rows[[0, 3]])
     assert doubled.features.flatten().tolist() == [0.0, 6.0]
     assert doubled.levels[0].tolist() == [[2.0, 2.0]] * 2
+
+
+def test_ties_do_not_depend_on_the_layout_in_memory():
+    """All tokens are equal, and so is the decision where channels lie apart in memory."""
+    maps = torch.randn(64, generator=torch.Generator().manual_seed(0)).expand(12, 14, 14, 64)
+    apart = maps.permute(3, 0, 1, 2).contiguous().permute(1, 2, 3, 0)
+    assert VideoTokens.of(apart).features.is_contiguous()
+    expected, found = (PruneVid(inner_retention=1)(one).plan for one in (maps.contiguous(), apart))
+    assert torch.equal(found.anchor, expected.anchor)
+    assert torch.equal(found.rows.sources, expected.rows.sources)
