@@ -48,7 +48,10 @@ def test_a_table_of_sttm_has_its_frames_its_presets_and_its_tasks():
     cell = find("sttm/llava-video-7b", "fastv 50 %", "mlvu")
     assert (cell.arguments["max_frames_num"], cell.options, cell.published) == (128, {"retention": 0.5}, 68.3)
     assert find("sttm/llava-video-7b", "dycoke_ttm 30 %", "nextqa").options == {"preset": "sttm", "prune": 0.925}
-    assert find("sttm/qwen2-vl-7b", "tome 50 %", "vnbench").options == {"retention": 0.5, "scope": "video"}
+    merged = {"retention": 0.5, "scope": "video", "preset": "released"}  # as STTM's baseline merges
+    for table in ("llava-video-7b", "llava-onevision-7b", "llava-video-72b", "qwen2-vl-7b"):
+        assert find(f"sttm/{table}", "tome 50 %", "videomme").options == merged
+        assert find(f"sttm/{table}", "tome 30 %", "videomme").options == {**merged, "retention": 0.3}
     assert find("sttm/llava-video-7b", "framefusion 30 %", "nextqa").options == {"layer_average": 0.3}
     assert find("sttm/llava-video-72b", "sttm 50 %", "videomme").published == 71.4
     cell = find("sttm/qwen2-vl-7b", "sttm 30 %", "vnbench")
@@ -61,6 +64,12 @@ def test_a_method_gets_the_budget_as_its_source_counts_it():
     assert find("flashvid/llava-onevision-7b", "visionzip 10 %", "mvbench").options == {"retention": 0.1}
     cell = find("flashvid/llava-video-7b", "flashvid 20 %", "egoschema")
     assert (cell.compressor, cell.options) == ("average+flashvid", {"flashvid": {"layer_average": 0.2}})
+
+
+def test_holitom_has_its_published_threshold_at_a_tenth_of_the_tokens():
+    found = {one.row: one.options for one in cells("holitom/llava-onevision-7b")}
+    assert found["holitom 10 %"] == {"retention": 0.1, "threshold": 0.65}
+    assert found["holitom 15 %"] == {"retention": 0.15}
 
 
 def test_the_table_of_nvila_has_its_presets_and_the_pooling_of_the_checkpoint():
