@@ -133,6 +133,33 @@ def test_any_batches_give_the_same(name, size, request):
     assert float(found[FrameCosines()].diagonal().mean()) == pytest.approx(1)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [(-3, -1), (-4, -2)])
+def test_evidence_of_every_layer_follows_later_steps(clip, layers):
+    """Eight frames are averaged in pairs twice; evidence is of the frames that its layer sees, then averaged, too."""
+    pixels, needs = torch.randn(8, 3, 16, 16), [AttentionReceived(layer) for layer in (-4, -3, -2, -1, 0)]
+    needs += [FrameVectors("class"), FrameVectors()]
+    steps = [Step(Halves(), EncoderLayer(layer)) for layer in layers]
+    features, found = through_tower(clip, pixels, steps, needs, in_batches(3))
+    begin, blocks, finish = clip.parts()
+
+    def encode():
+        hidden = begin(pixels)
+        for number, block in enumerate(blocks):
+            hidden = block(hidden, attention_mask=None)
+            if number - len(blocks) in layers:
+                hidden = hidden.unflatten(0, (-1, 2)).mean(1)
+        return finish(hidden)
+
+    expected, of_layers = clip.evidence().collect(encode, needs)
+    torch.testing.assert_close(features, expected)
+    assert set(of_layers) <= set(found)
+    for need, value in of_layers.items():
+        at_once = 16 if need.per_token else value.shape[1]
+        frames = value.reshape(-1, at_once)  # of the 8, 4 or 2 frames that its layer sees
+        torch.testing.assert_close(found[need].reshape(2, at_once), frames.unflatten(0, (2, -1)).mean(1))
+
+
 def test_what_is_no_frame_is_refused(siglip):
     with pytest.raises(ValueError, match=r"FirstTokens\(\) must leave whole frames of 16 tokens after layer -2 of the"):
         through_tower(siglip, torch.randn(2, 3, 16, 16), FirstTokens().steps(), [], in_batches(4))

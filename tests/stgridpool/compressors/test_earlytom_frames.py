@@ -41,6 +41,16 @@ def test_the_last_pair_is_even():
     assert plan.rows.weights.tolist() == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3, 1])
 
 
+@pytest.mark.parametrize(("preset", "rows"), [("corrected", [[0], [1], [3], [4]]), ("released", [[0], [1, 2], [4]])])
+def test_a_pair_before_an_opposite_frame(preset, rows):
+    """The cosine of the next two is negative, which counts as 0; the code lets it, so that the first weighs over 1."""
+    plan = EarlyTomFrames(preset, threshold=-1, longest=1000).plan(frames_at(0, 10, 15, 180, 90), {})
+    assert [part.tolist() for part in plan.rows.sources.split(plan.rows.offsets.diff().tolist())] == rows
+    alike, following = torch.tensor([5.0, 165.0]).deg2rad().cos()
+    first = 1 if preset == "corrected" else float(alike / (alike + following))
+    assert float(plan.rows.weights[1]) == pytest.approx(first, rel=1e-3)
+
+
 def test_where_it_acts():
     chain = build_compressor("earlytom_frames+st_gridpool+fastv", earlytom_frames={"layers": [-5, -2]})
     assert [step.place for step in chain.steps()] == [EncoderLayer(-5), EncoderLayer(-2), "patches", 2]

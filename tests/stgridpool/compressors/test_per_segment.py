@@ -1,9 +1,12 @@
 """A method on each segment, by hand and against calling it on each segment alone."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
-from stgridpool import DivPrune, NormTopK, PerSegment, Step, VideoTokens, build_compressor, compress_tokens
+from stgridpool import DivPrune, NormTopK, PerSegment, Scorer, Step, VideoTokens, build_compressor, compress_tokens
+from stgridpool.compressors import COMPRESSORS
 from stgridpool.contract.cases import invented
 
 
@@ -80,6 +83,28 @@ def test_pruned_videos_keep_their_places():
     left, plan = compress_tokens(PerSegment(tokens=6, segments=2), tokens, {})
     assert torch.equal(left.cells(), cell[plan.anchor])
     assert len(left) == 6
+
+
+@dataclass(frozen=True)
+class Late(Scorer):
+    """Keep what is late, far down in its frame, or large in the first level."""
+
+    def score(self, tokens, evidence):
+        assert tokens.times.shape == tokens.shape[:1]
+        return tokens.times[tokens.frames()] + tokens.cells() + 100 * tokens.levels[0][:, 0]
+
+
+def test_a_method_sees_its_segment_of_pruned_videos(monkeypatch):
+    """Two frames of three tokens and two of two, the scenes apart: cells begin at the segment, times are those read."""
+    monkeypatch.setitem(COMPRESSORS, "late", Late)
+    features = torch.eye(2)[[0, 0, 0, 0, 0, 0, 1, 1, 1, 1]]
+    cell = torch.tensor([0, 1, 2, 4, 5, 6, 8, 11, 13, 14])
+    level = torch.zeros(10, 1).index_fill(0, torch.tensor([0, 6]), 1)
+    tokens = VideoTokens(features, (4, 2, 2), cell, (level,), torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    method = PerSegment(tokens=5, method="late", options={"scope": "video"}, segments=1)
+    left, plan = compress_tokens(method, tokens, {})
+    assert plan.kept().tolist() == [0, 4, 5, 6, 9]  # three of six, two of four
+    assert left.cells().tolist() == [0, 5, 6, 8, 14]
 
 
 @pytest.mark.parametrize(("name", "needs_maps"), [("fastvid", True), ("divprune", False)])

@@ -102,6 +102,14 @@ def test_the_front_half_by_hand(options, anchor, values):
         torch.testing.assert_close(out, torch.tensor(values), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize(("threshold", "sources"), [(0.3, [0, 1, 2]), (0.4, [0])])
+def test_tokens_of_zeros_are_like_nothing(threshold, sources):
+    """Of three pairs of frames one is alike and two have a frame of zeros: a mean cosine of 1/3."""
+    maps = torch.tensor([1.0, 1.0, 0.0]).view(3, 1, 1, 1).expand(3, 1, 1, 2)
+    plan = PruneVid(inner_retention=1, tokens=1, scenes=0, threshold=threshold)(maps).plan
+    assert plan.rows.sources.tolist() == sources
+
+
 def test_the_inner_half_by_hand():
     """Half of the tokens of each frame, by the largest attention."""
     tokens = VideoTokens(torch.randn(8, 3), (2, 2, 2))

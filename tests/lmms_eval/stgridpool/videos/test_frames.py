@@ -43,6 +43,20 @@ def test_equal_frames_are_all_encoded_if_asked_for(make_model, tmp_path):
     torch.testing.assert_close(*(videos.videos[0].features for videos, _ in found))
 
 
+def test_evidence_follows_equal_frames(make_model, tmp_path):
+    """Attention and keys of four slides, of which the third is the first one again, as if all were encoded."""
+    for index, colour in enumerate((0, 90, 0, 240)):
+        Image.new("RGB", (20, 10), (colour, 0, 0)).save(tmp_path / f"{index}.png")
+    found = [encoded(make_model(compressor="visionzip", reuse_frames=reuse), tmp_path) for reuse in (True, False)]
+    (once, every), media = ([videos.videos[0].evidence for videos, _ in found], [media for _, media in found])
+    assert [one.reused_frames for one in media] == [1, 0]
+    assert {type(need).__name__ for need in once} == {"AttentionReceived", "TowerKeys"}
+    for need, value in every.items():
+        torch.testing.assert_close(once[need], value)
+        assert len(value) == 4 * 49
+    torch.testing.assert_close(*(one.visuals[0].embeds for one in media))
+
+
 def test_the_feature_cache_tells_frames_from_pictures(make_model, clips, tmp_path):
     def hits(**arguments):
         return encoded(make_model(feature_cache=str(tmp_path), **arguments), clips / "v2.mp4")[1].cache_hits
