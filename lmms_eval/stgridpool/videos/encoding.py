@@ -34,7 +34,8 @@ class Media:
         cache_hits: Number of videos whose features came from the feature cache.
         cache_misses: Number of videos whose features were added to the feature cache.
         damaged: Number of signs of damage by path, for each damaged video.
-        reused_frames: Number of frames that equal an earlier one and were not encoded again.
+        reused_frames: Number of frames that equal an earlier one and were not encoded again; pictures, where a method
+            makes them of several frames.
         frames_sha256: See `frames_digest`; empty without a video.
     """
 
