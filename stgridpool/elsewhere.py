@@ -20,11 +20,17 @@ def find_method(name: str) -> type[Compressor] | None:
         name: ``module:Class``, or an entry point of the group ``stgridpool.compressors``.
 
     Raises:
-        ValueError: If the module cannot be imported, has no such class, or the class is not a method.
+        ValueError: If the module cannot be imported, has no such class, or the class is not a method; if installed
+            packages give the name to different classes.
     """
-    place = name if ":" in name else {point.name: point.value for point in entry_points(group=GROUP)}.get(name)
-    if place is None:
+    places = {name} if ":" in name else {point.value for point in entry_points(group=GROUP) if point.name == name}
+    if not places:
         return None
+    place, *others = sorted(places)
+    if others:
+        raise ValueError(
+            f"installed packages give the name {name!r} to different methods: use {place} or {' or '.join(others)}"
+        )
     module, _, attribute = place.partition(":")
     try:
         import_module("torch.autograd")  # a process that only checks may have a stand-in for torch, which refuses this
@@ -41,7 +47,7 @@ def find_method(name: str) -> type[Compressor] | None:
 
 def installed_names() -> list[str]:
     """Return the names that installed packages have given their methods."""
-    return sorted(point.name for point in entry_points(group=GROUP))
+    return sorted({point.name for point in entry_points(group=GROUP)})
 
 
 def foreign_code(compressor: Compressor) -> list[Path]:

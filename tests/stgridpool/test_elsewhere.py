@@ -65,6 +65,17 @@ def test_an_installed_package_may_give_its_method_a_name(package, monkeypatch):
         build_compressor("frist")
 
 
+def test_a_name_that_packages_give_to_different_methods_is_refused(package, monkeypatch):
+    values = ("first_tokens:FirstTokens", "last_tokens:LastTokens", "first_tokens:FirstTokens")
+    points = [EntryPoint("first", value, elsewhere.GROUP) for value in values]
+    monkeypatch.setattr(elsewhere, "entry_points", lambda group: points)
+    with pytest.raises(ValueError, match=r"'first' to .* use first_tokens:FirstTokens or last_tokens:LastTokens$"):
+        build_compressor("first")
+    assert elsewhere.installed_names() == ["first"]
+    monkeypatch.setattr(elsewhere, "entry_points", lambda group: points[::2])  # one package, found twice
+    assert repr(build_compressor("first", tokens=3)).startswith("FirstTokens(")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
