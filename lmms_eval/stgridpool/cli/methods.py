@@ -19,9 +19,12 @@ def methods(name: Annotated[str | None, METHOD] = None, as_json: AsJson = False)
     "frames" acts before the vision tower, "tower layer" after layers of it (-1 is the one used as features),
     "pooling" replaces the checkpoint's own pooling, "tokens" acts after it, "layer" before layers of the language
     model. "question" says whether a method looks at the question: it then runs once per question.
+
+    Methods of other installed packages are listed by name, below the table.
     """
     from stgridpool import COMPRESSORS  # noqa: PLC0415
     from stgridpool.catalogue import describe  # noqa: PLC0415
+    from stgridpool.elsewhere import installed_names  # noqa: PLC0415
 
     if name is not None:
         _show_one(describe(name), as_json)
@@ -31,6 +34,9 @@ def methods(name: Annotated[str | None, METHOD] = None, as_json: AsJson = False)
         print_json(entries)
     else:
         print_table(COLUMNS, map(_row, entries))
+        others = [one for one in installed_names() if one not in COMPRESSORS]
+        if others:
+            typer.echo(f"of other packages: {', '.join(others)}")
 
 
 def _row(entry: "Entry") -> tuple[str, ...]:

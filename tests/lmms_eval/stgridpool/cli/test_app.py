@@ -71,6 +71,11 @@ def test_methods_are_listed_for_programs():
     assert found["nsp"]["where"] == "pooling"
 
 
+def test_methods_of_other_packages_are_named_unless_one_of_ours_has_the_name(monkeypatch):
+    monkeypatch.setattr("stgridpool.elsewhere.installed_names", lambda: ["fastv", "mine", "theirs"])
+    assert CliRunner().invoke(app, ["methods"]).output.splitlines()[-1] == "of other packages: mine, theirs"
+
+
 def test_methods_are_listed_for_people():
     lines = CliRunner().invoke(app, ["methods"]).output.splitlines()
     [line] = [line for line in lines if line.split()[:1] == ["visionzip"]]
