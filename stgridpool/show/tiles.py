@@ -100,7 +100,9 @@ def _layer(frames: NDArray[np.uint8], tokens: Array, drawing: Drawing, size: Siz
             continue
         picture[y0:y1, x0:x1] = shown(frames, drawing, one, (y1 - y0, x1 - x0))
         token[y0:y1, x0:x1] = one
-        home[y0:y1, x0:x1] = drawing.cuttings.frame[drawing.cuttings.offsets[one]]
+        first, end = drawing.cuttings.offsets[one : one + 2]
+        if first < end:  # a blank token, as in the last picture of image_grid, comes from no frame
+            home[y0:y1, x0:x1] = drawing.cuttings.frame[first]
     rank = np.where(token < 0, -1, drawing.colour[token])
     cell = math.sqrt(np.prod(edges[:, 2:] - edges[:, :2], axis=1).mean())
     if cell >= _SMALLEST_CELL:

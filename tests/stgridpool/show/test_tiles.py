@@ -71,6 +71,13 @@ def test_a_token_of_several_frames_shows_their_mean(frames):
     assert tile[10, 10].tolist() == [100, 100, 0]
 
 
+def test_a_blank_token_comes_from_no_frame(frames):
+    """The second picture of two frames has only one: its lower half is blank."""
+    drawing = draw(build_compressor("image_grid", frames=2)(torch.randn(3, 2, 2, 8)).plan, (3, 2, 2))
+    tile = tokens_tile(frames[:3], 2, drawing, SIZE)
+    assert [tile[y, x].tolist() for y in (10, 30) for x in (10, 30)] == [[0, 0, 200]] * 2 + [[0, 0, 0]] * 2
+
+
 def test_layers_stand_side_by_side(frames):
     drawing = draw(build_compressor("ptg", strides=[1], write="append")(torch.randn(4, 2, 2, 8)).plan, (4, 2, 2))
     tile = tokens_tile(frames, 3, drawing, SIZE)
