@@ -17,6 +17,8 @@ from stgridpool.suggestion import suggestion
 Pair = tuple[int, int]
 LONGEST_SIDE = 256
 """Largest number of tokens along a side of a frame that an option may name."""
+LONGEST_QUOTE = 200
+"""Characters of JSON that a message repeats: it may be a file."""
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:
@@ -128,12 +130,16 @@ def json_object(name: str, given: str) -> dict[str, Any]:
     try:
         options = json.loads(given, object_pairs_hook=_unique)
     except RecursionError as error:
-        raise ValueError(f"{name} is nested too deeply: {given[:80]!r}...") from error
+        raise ValueError(f"{name} is nested too deeply: {_beginning(given)!r}") from error
     except ValueError as error:
-        raise ValueError(f"{name} must be JSON, got {given!r}: {error}") from error
+        raise ValueError(f"{name} must be JSON, got {_beginning(given)!r}: {error}") from error
     if not isinstance(options, dict):
-        raise ValueError(f'{name} must be a JSON object such as {{"preset": "paper"}}, got {options!r}')
+        raise ValueError(f'{name} must be a JSON object such as {{"preset": "paper"}}, got {_beginning(given)}')
     return options
+
+
+def _beginning(given: str) -> str:
+    return given if len(given) <= LONGEST_QUOTE else f"{given[:LONGEST_QUOTE]}..."
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -45,6 +45,13 @@ def test_what_is_no_list_of_frames_is_refused(listed, content, message):
         listed(content).marks("v1.mp4", 5)
 
 
+def test_a_message_repeats_the_beginning_of_a_file(listed):
+    for content in ("[" * 3 + "0," * 5000, json.dumps([0] * 5000), "[" * 100_000):
+        with pytest.raises(ValueError, match=r"frames.json (must be|is nested)") as raised:
+            listed(content).marks("v1.mp4", 5)
+        assert len(str(raised.value)) < 600
+
+
 def test_the_digest_is_that_of_the_content(listed):
     first = listed({"v1.mp4": [0]})
     before = first.digest()
