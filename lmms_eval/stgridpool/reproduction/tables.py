@@ -151,6 +151,8 @@ def _compressor(table: Mapping[str, Any], one: Published) -> tuple[str, dict[str
     options = given.get(f"{one.method}@{one.retention}", given.get(one.method))
     if options is None:
         options = _budget(one)
+    if one.method == table.get("released"):
+        options = {**options, "preset": "released"}
     options = {
         name: value.format(benchmark=one.benchmark, percent=percent) if isinstance(value, str) else value
         for name, value in options.items()

@@ -63,13 +63,29 @@ def test_a_method_gets_the_budget_as_its_source_counts_it():
     assert find("flashvid/llava-onevision-7b", "fastv 10 %", "mvbench").options == {"layer_average": 0.1}
     assert find("flashvid/llava-onevision-7b", "visionzip 10 %", "mvbench").options == {"retention": 0.1}
     cell = find("flashvid/llava-video-7b", "flashvid 20 %", "egoschema")
-    assert (cell.compressor, cell.options) == ("average+flashvid", {"flashvid": {"layer_average": 0.2}})
+    assert (cell.compressor, cell.options) == (
+        "average+flashvid",
+        {"flashvid": {"layer_average": 0.2, "preset": "released"}},
+    )
+
+
+def test_the_method_of_a_source_runs_as_its_released_code():
+    for table, row, method in (
+        ("framefusion/llava-video-7b", "framefusion 30 %", "framefusion"),
+        ("holitom/llava-onevision-7b", "holitom 25 %", "holitom"),
+        ("holitom/llava-video-7b", "holitom 15 %", "average+holitom"),
+        ("flashvid/llava-onevision-7b", "flashvid 25 %", "flashvid"),
+    ):
+        cell = find(table, row, "videomme")
+        assert cell.compressor == method
+        assert cell.options.get("holitom", cell.options)["preset"] == "released"
+    assert "preset" not in find("framefusion/llava-video-7b", "fastv 30 %", "videomme").options
 
 
 def test_holitom_has_its_published_threshold_at_a_tenth_of_the_tokens():
     found = {one.row: one.options for one in cells("holitom/llava-onevision-7b")}
-    assert found["holitom 10 %"] == {"retention": 0.1, "threshold": 0.65}
-    assert found["holitom 15 %"] == {"retention": 0.15}
+    assert found["holitom 10 %"] == {"retention": 0.1, "threshold": 0.65, "preset": "released"}
+    assert found["holitom 15 %"] == {"retention": 0.15, "preset": "released"}
 
 
 def test_the_table_of_nvila_has_its_presets_and_the_pooling_of_the_checkpoint():
