@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
 from stgridpool.algorithms.equal_rows import first_equals
 from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
@@ -66,7 +67,7 @@ def _proposals(values: Tensor, left: Tensor, merges: Tensor) -> tuple[Tensor, Te
     is_there = torch.arange(width) < left[:, None]
     is_there, merges = to_device((is_there, merges), values.device)
     partner = first_equals(odd).gather(1, _most_alike(even, odd, is_there[:, 1::2]))
-    best = _cosines(even, odd.gather(1, partner[:, :, None].expand(-1, -1, odd.shape[2])))
+    best = _cosines(unit, 2 * partner + 1)
     best = best.masked_fill(~is_there[:, ::2], -torch.inf)
     rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     own = torch.arange(0, width, 2, device=values.device)
@@ -82,9 +83,15 @@ def _most_alike(even: Tensor, odd: Tensor, is_there: Tensor) -> Tensor:
     return torch.cat([(one @ odd.mT).masked_fill_(~is_there[:, None], -torch.inf).argmax(2) for one in blocks], 1)
 
 
-def _cosines(one: Tensor, other: Tensor) -> Tensor:
-    """Return the cosines (K, A) of unit vectors with their partners, (K, A, D) both; of equal ones exactly 1."""
-    return (one * other).sum(2).clamp_max(1).masked_fill((one == other).all(2), 1)
+def _cosines(unit: Tensor, partner: Tensor) -> Tensor:
+    """Return the cosines (K, A) of the unit vectors (K, R, D) at even places with their partners; 1 of equal ones."""
+    rows, start = unit.flatten(0, 1), unit.shape[1] * torch.arange(len(unit), device=unit.device)[:, None]
+    even = torch.arange(0, unit.shape[1], 2, device=unit.device) + start
+    size, found = rows_at_a_time(rows), list[Tensor]()
+    for places, others in zip(even.flatten().split(size), (partner + start).flatten().split(size), strict=True):
+        one, other = rows[places], rows[others]
+        found.append((one * other).sum(1).clamp_max_(1).masked_fill_((one == other).all(1), 1))
+    return torch.cat(found).view(partner.shape)
 
 
 def _joined(sizes: Tensor, values: Tensor, joins: Tensor) -> tuple[Tensor, Tensor]:
