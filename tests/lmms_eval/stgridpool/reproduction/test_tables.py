@@ -8,6 +8,7 @@ from lmms_eval_stgridpool.run.model_args import parse_model_args
 from lmms_eval_stgridpool.run.native_arguments import NativeArguments
 from lmms_eval_stgridpool.run.offline_tasks import task_manager
 from stgridpool import build_compressor
+from stgridpool.evidence import missing_part
 from stgridpool.published import published
 
 
@@ -88,6 +89,20 @@ def test_holitom_has_its_published_threshold_at_a_tenth_of_the_tokens():
     assert found["holitom 15 %"] == {"retention": 0.15, "preset": "released"}
 
 
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("holitom/llava-onevision-7b", "fastvid 10 %"),
+        ("flashvid/llava-onevision-7b", "fastvid 25 %"),
+        ("flashvid/llava-video-7b", "fastvid 20 %"),
+    ],
+)
+def test_fastvid_gets_the_pooling_head_of_the_tower_that_both_checkpoints_name(table, row):
+    head = "google/siglip-so400m-patch14-384"  # their mm_vision_tower; without its head FastVID is refused
+    assert find(table, row, "videomme").arguments["pool_head"] == head
+    assert "pool_head" not in find(table, row.replace("fastvid", "visionzip"), "videomme").arguments
+
+
 def test_the_table_of_nvila_has_its_presets_and_the_pooling_of_the_checkpoint():
     """The paper's comparison at 30 % of the tokens."""
     cell = find("st_gridpool/nvila", "fastv 30 %", "longvideobench")
@@ -118,7 +133,10 @@ def test_every_run_of_a_table_can_be_built_and_every_number_is_there(name):
         given = [f"pretrained={cell.checkpoint}", f"compressor={cell.compressor}", *cell.words()]
         kind = NativeArguments if cell.checkpoint.startswith("Qwen/") else LlavaArguments
         arguments = kind.parse(parse_model_args(",".join(given)))
-        assert arguments.build_compressor() == build_compressor(cell.compressor, **cell.options)
+        compressor = build_compressor(cell.compressor, **cell.options)
+        assert arguments.build_compressor() == compressor
+        parts = {missing_part(need) for need in compressor.needs} - {None}
+        assert parts <= cell.arguments.keys()
     if source_of(name):
         models = {cell.checkpoint.split("/")[1] for cell in found}
         numbers = [one for one in published() if one.source == source_of(name) and one.checkpoint in models]
