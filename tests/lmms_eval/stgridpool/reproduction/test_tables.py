@@ -53,7 +53,10 @@ def test_a_table_of_sttm_has_its_frames_its_presets_and_its_tasks():
     for table in ("llava-video-7b", "llava-onevision-7b", "llava-video-72b", "qwen2-vl-7b"):
         assert find(f"sttm/{table}", "tome 50 %", "videomme").options == merged
         assert find(f"sttm/{table}", "tome 30 %", "videomme").options == {**merged, "retention": 0.3}
-    assert find("sttm/llava-video-7b", "framefusion 30 %", "nextqa").options == {"layer_average": 0.3}
+    for table in ("llava-video-7b", "llava-onevision-7b"):  # cost 0.5 and 0.3 of the released code
+        for cost in (0.5, 0.3):
+            options = find(f"sttm/{table}", f"framefusion {100 * cost:g} %", "nextqa").options
+            assert options == {"layer_average": cost, "preset": "released"}
     assert find("sttm/llava-video-72b", "sttm 50 %", "videomme").published == 71.4
     cell = find("sttm/qwen2-vl-7b", "sttm 30 %", "vnbench")
     assert (cell.published, cell.options) == (66.7, {"preset": "qwen2-vl-7b/vnbench/30"})
