@@ -93,6 +93,7 @@ class Compressing:
         self._before: dict[str, Any] = {}  # what the instance itself had under these names
         self._is_generating = False
         self._cache: weakref.ref[Any] | None = None  # of the latest forward with videos
+        self._num_removed = 0  # positions of its prompts that the first layer does not hold
         self._plain: weakref.WeakSet[Any] = weakref.WeakSet()  # caches of prompts without videos
         self._inside: CompressedPrompts | None = None
         self.last: CompressedPrompt | None = None
@@ -164,6 +165,7 @@ class Compressing:
             output = stock(**arguments)
         cache = _cache_of(output)
         self._cache = None if cache is None else weakref.ref(cache)
+        self._num_removed = 0 if cache is None else prompt.visual_mask.shape[1] - cache.get_seq_length()
         return output
 
     def _continue(self, stock: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -185,7 +187,7 @@ class Compressing:
         with ExitStack() as stack:
             if self._inside is not None and prompt.inside is not None:
                 stack.enter_context(prompt.inside.continuing(self._inside, is_prompt=False))
-            return stock(**following(prompt, length, arguments))
+            return stock(**following(prompt, length + self._num_removed, arguments))
 
     def _compressed(self, arguments: Mapping[str, Any]) -> CompressedPrompt:
         self._cache = self._inside = None  # those of an earlier prompt: a forward may no longer continue it

@@ -19,7 +19,7 @@ def following(prompt: CompressedPrompt, length: int, arguments: Mapping[str, Any
 
     Args:
         prompt: The compressed prompts.
-        length: Number of positions in the cache, M and those generated so far.
+        length: Number of positions so far, M and those generated, even if a step at layer 0 removed some.
         arguments: The arguments; a mask may cover the original prompts or the compressed ones.
 
     Raises:

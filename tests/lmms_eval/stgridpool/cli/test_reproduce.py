@@ -45,7 +45,8 @@ def test_a_dry_run_prints_a_command_for_each_cell_and_what_to_expect(tmp_path):
     assert comment == "sttm 30 %, videomme, published: 62.3 %"
     assert command.startswith(
         "stgridpool eval videomme_sttm lmms-lab/LLaVA-Video-7B-Qwen2-Video-Only fps=1 mm_newline_position=no_token "
-        'add_time_instruction=True \'compressor_args={"preset":"llava-video-7b/videomme/30"}\' max_frames_num=16 '
+        "add_time_instruction=True torch_dtype=bfloat16 "
+        '\'compressor_args={"preset":"llava-video-7b/videomme/30"}\' max_frames_num=16 '
         f"--compressor sttm --output {tmp_path}/sttm_30_percent-videomme-"
     )
 

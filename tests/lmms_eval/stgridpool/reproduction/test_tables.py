@@ -44,6 +44,7 @@ def test_a_table_of_sttm_has_its_frames_its_presets_and_its_tasks():
         "mm_newline_position": "no_token",
         "add_time_instruction": True,
         "max_length": 65536,
+        "torch_dtype": "bfloat16",
     }
     assert cell.words()[-1] == 'compressor_args={"preset":"llava-video-7b/vnbench/30"}'
     cell = find("sttm/llava-video-7b", "fastv 50 %", "mlvu")
@@ -53,6 +54,7 @@ def test_a_table_of_sttm_has_its_frames_its_presets_and_its_tasks():
     for table in ("llava-video-7b", "llava-onevision-7b", "llava-video-72b", "qwen2-vl-7b"):
         assert find(f"sttm/{table}", "tome 50 %", "videomme").options == merged
         assert find(f"sttm/{table}", "tome 30 %", "videomme").options == {**merged, "retention": 0.3}
+        assert {cell.arguments["torch_dtype"] for cell in cells(f"sttm/{table}")} == {"bfloat16"}
     for table in ("llava-video-7b", "llava-onevision-7b"):  # cost 0.5 and 0.3 of the released code
         for cost in (0.5, 0.3):
             options = find(f"sttm/{table}", f"framefusion {100 * cost:g} %", "nextqa").options
