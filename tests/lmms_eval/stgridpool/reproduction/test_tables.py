@@ -63,6 +63,9 @@ def test_a_table_of_sttm_has_its_frames_its_presets_and_its_tasks():
     cell = find("sttm/qwen2-vl-7b", "sttm 30 %", "vnbench")
     assert (cell.published, cell.options) == (66.7, {"preset": "qwen2-vl-7b/vnbench/30"})
     assert (cell.arguments["max_frames_num"], cell.arguments["fps"]) == (360, 2)
+    seconds = 120  # seven of eight questions are about shorter videos
+    most_pixels = min(768 * 28 * 28, 128_000 * 28 * 28 * 0.9 / (2 * seconds) * 2)
+    assert (cell.arguments["min_pixels"], cell.arguments["max_pixels"]) == (128 * 28 * 28, most_pixels)
 
 
 def test_a_method_gets_the_budget_as_its_source_counts_it():
