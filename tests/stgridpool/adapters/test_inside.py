@@ -38,6 +38,11 @@ class LateReassigned(Late):
     positions = "reassign"
 
 
+class LateAtOnce(Late):
+    def steps(self):
+        return (Step(self, 0, "survive"),)
+
+
 @pytest.mark.parametrize("name", [name for name in DENSE if name not in REFUSED])
 def test_dropping_late_equals_masking_late(name):
     """Layers from LAYER on must not look at dropped tokens; those before it see all of them."""
@@ -92,6 +97,23 @@ def test_beams_batches_and_forwards_by_hand_agree(name, compressor):
             logits.append(output.logits[:, -1])
         assert cache.layers[-1].get_seq_length() < cache.layers[0].get_seq_length()
     torch.testing.assert_close(torch.stack(logits, 1), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl"])
+def test_forwards_by_hand_count_what_a_step_at_layer_0_removed(name, with_mask):
+    """Tokens after the prompts stand behind all of their positions, though no layer holds the whole prompts."""
+    model, inputs = load_with(name, ["Look", *PROMPT], [make_frames(6, seed=1), "Why?"])
+    with stgridpool.compress(model, LateAtOnce()), torch.no_grad():
+        output = model.generate(**inputs, **OPTIONS)
+        first = model(**inputs, use_cache=True)
+        cache, mask = {CACHE_ARGUMENT: first[CACHE_ARGUMENT]}, inputs["attention_mask"]
+        later = [first.logits[:, -1]]
+        for one in output.sequences[:, -3:-1].T:
+            mask = torch.cat([mask, mask.new_ones(2, 1)], dim=1)
+            given = {"attention_mask": mask} if with_mask else {}
+            later.append(model(input_ids=one[:, None], use_cache=True, **cache, **given).logits[:, -1])
+    torch.testing.assert_close(torch.stack(later, 1), torch.stack(output.logits, 1), rtol=1e-4, atol=1e-4)
 
 
 def test_layers_with_deepstack_levels_are_refused():
