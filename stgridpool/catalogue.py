@@ -13,6 +13,7 @@ from stgridpool.compressor import PATCHES, Compressor, EncoderLayer
 from stgridpool.compressors import COMPRESSORS, build_compressor
 from stgridpool.elsewhere import find_method, installed_names
 from stgridpool.suggestion import suggestion
+from stgridpool.table_presets import table_presets
 
 BUDGETS = ("retention", "tokens", "tokens_per_frame", "layer_average", "keep", "pruning_rate", "attention_share")
 """Options of which one sets how many tokens a method keeps."""
@@ -57,7 +58,7 @@ class Entry:
         needs: The evidence that it asks a model for, with its default options.
         budget: What sets its number of tokens.
         options: All options, in order.
-        presets: Values of the option `preset`.
+        presets: Values of the option `preset`, those of published comparisons last.
     """
 
     name: str
@@ -93,7 +94,7 @@ def describe(name: str) -> Entry:
         needs=tuple(sorted(map(repr, method.needs))),
         budget=budget(method),
         options=tuple(Option(field.name, getattr(method, field.name), _text(kind, field)) for field in _options(kind)),
-        presets=tuple(getattr(kind, "PRESETS", ())),
+        presets=(*getattr(kind, "PRESETS", ()), *table_presets(name)),
     )
 
 

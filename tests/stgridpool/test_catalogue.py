@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields
 import pytest
 
 from documents import TEXT
-from stgridpool import COMPRESSORS, Compressor
+from stgridpool import COMPRESSORS, Compressor, presets
 from stgridpool.catalogue import describe
+from stgridpool.table_presets import TABLE_PRESETS
 
 ROWS = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \|" + r" ?(.*?) ?\|" * 7 + "$", TEXT, flags=re.MULTILINE)}
 
@@ -61,7 +62,8 @@ def test_every_option_is_described(name):
         assert not option.text.startswith("See `"), option
         assert "``" not in option.text
     assert entry.summary.endswith((".", "14"))
-    assert bool(entry.presets) == ("preset" in [option.name for option in entry.options])
+    assert entry.presets == presets(name)
+    assert bool(set(entry.presets) - set(TABLE_PRESETS)) == ("preset" in [option.name for option in entry.options])
 
 
 def test_an_option_of_another_class_is_described_in_its_words():
@@ -69,6 +71,11 @@ def test_an_option_of_another_class_is_described_in_its_words():
     assert options["norm_order"].default == 2.0
     assert options["norm_order"].text.startswith("Order p of the norm, 0.25 to 64")
     assert options["grid_size"].text.startswith("No strides make no mosaics. Frames per grid")
+
+
+def test_presets_of_a_published_comparison_are_listed():
+    assert describe("fastervlm").presets == ("nvila/30", "nvila/50")
+    assert describe("st_gridpool").presets[-1] == "nvila/30"  # the comparison has no row of it at 50 %
 
 
 def test_what_sets_the_number_of_tokens():
