@@ -67,7 +67,8 @@ class STGridPool(Compressor):
 
     Attributes:
         preset: See above; None for none.
-        strides, grid_size, window, levels, write, gridding: See `PTG`. No strides make no mosaics.
+        strides: See `PTG`. Without strides there are no mosaics.
+        grid_size, window, levels, write, gridding: See `PTG`.
         pooling: "nsp"; or "bilinear", LLaVA-Video's own, which takes `kernel_size` as its stride, and none of the other
             options of NSP.
         kernel_size, stride, padding, ceil_mode, norm_order, scale: See `NSP`.

@@ -70,7 +70,8 @@ def test_an_option_of_another_class_is_described_in_its_words():
     options = {option.name: option for option in describe("st_gridpool").options}
     assert options["norm_order"].default == 2.0
     assert options["norm_order"].text.startswith("Order p of the norm, 0.25 to 64")
-    assert options["grid_size"].text.startswith("No strides make no mosaics. Frames per grid")
+    assert options["strides"].text.startswith("Without strides there are no mosaics. Frames from one sampled frame")
+    assert options["grid_size"].text.startswith("Frames per grid")
 
 
 def test_presets_of_a_published_comparison_are_listed():
