@@ -1,12 +1,15 @@
 """VideoPruning: vLLM's formulas over a grid, masks against its golden numbers, and what a server's counts tell."""
 
 import json
+import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from stgridpool import COMPRESSORS
 from stgridpool.serving import (
     NOT_PRUNED,
     NOTHING_TO_PRUNE,
@@ -86,6 +89,21 @@ def test_masks_equal_vllm(golden, method, options):
 def test_refuses_methods_that_no_mask_can_express(method, message):
     with pytest.raises(ValueError, match=message):
         VideoPruning(method)
+
+
+def test_the_page_names_the_methods_that_fit():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "serving.md").read_text()
+    named = re.search(r"these two functions: (.*?)\.", page, flags=re.DOTALL).group(1)
+    assert set(re.findall(r"`(\w+)`", named)) == {name for name in COMPRESSORS if fits(name)}
+
+
+def fits(method):
+    """Whether vLLM's interface can run the method with its default options."""
+    try:
+        VideoPruning(method)
+    except ValueError:
+        return False
+    return True
 
 
 def test_refuses_a_count_that_is_known_only_afterwards():
