@@ -54,10 +54,12 @@ class Compressor(ABC):
         needs_maps: Whether the method needs tokens that fill their lattice; class attribute.
         without_budget: Why the method takes no share and no number of tokens, and what to do; empty if it takes them.
             Class attribute.
+        num_pathways: How many times the output goes over the frames, one time after the other; class attribute.
     """
 
     needs_maps: ClassVar[bool] = True
     without_budget: ClassVar[str] = ""
+    num_pathways: ClassVar[int] = 1
 
     @property
     def counts_from(self) -> int:

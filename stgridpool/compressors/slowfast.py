@@ -52,6 +52,8 @@ class SlowFast(Compressor):
         "set slow_frames, slow_window and fast_size"
     )
 
+    num_pathways: ClassVar[int] = 2
+
     slow_frames: int = 10
     slow_window: int = 2
     slow_pool: str = "average"

@@ -39,6 +39,7 @@ class TSLLaVA(Budgeted):
     """
 
     needs_maps: ClassVar[bool] = True
+    num_pathways: ClassVar[int] = 2
 
     thumbnail_frames: int = 6
 

@@ -94,9 +94,11 @@ def plan_video(compressor: Compressor, video: Outline, size: DecoderSize, longes
     """
     reference = video.reference
     layers = planned_layers(compressor, video.lattice_frames, reference, video.total)
-    shape = _lattice(compressor, video)
-    newlines = count_newlines(shape or reference.own_shape(video.lattice_frames), video.newline_position)
-    is_exact = video.newline_position in ("one_token", "no_token") or (shape is not None and len(set(layers)) == 1)
+    shape, is_filled = _lattice(compressor, video)
+    is_exact = video.newline_position in ("one_token", "no_token") or (is_filled and len(set(layers)) == 1)
+    newlines = count_newlines(shape, video.newline_position)
+    if not is_exact:
+        newlines *= max(step.compressor.num_pathways for step in _front_steps(compressor, reference))
     kept, retention = _by_definition(compressor, video, newlines if is_exact else None)
     known = [count + newlines + video.text_tokens for count in layers if count is not None]
     lengths = known if len(known) == len(layers) else None
@@ -181,12 +183,14 @@ def _positions(compressor: Compressor, video: Outline, first: int | None, newlin
     return None if longest is None else longest + newlines + video.text_tokens
 
 
-def _lattice(compressor: Compressor, video: Outline) -> Shape | None:
-    """Return the lattice of the tokens that enter the language model; None if they do not fill one."""
-    shape: Shape | None = None if video.total is not None else (video.lattice_frames, *video.reference.patches)
+def _lattice(compressor: Compressor, video: Outline) -> tuple[Shape, bool]:
+    """Return the lattice on which the tokens that enter the language model stand, and whether they fill it."""
+    shape: Shape = (video.lattice_frames, *video.reference.patches)
+    is_filled = video.total is None
     for step in _front_steps(compressor, video.reference):
-        shape = None if shape is None else step.compressor.planned_shape(shape)
-    return shape
+        planned = step.compressor.planned_shape(shape)
+        shape, is_filled = planned or shape, is_filled and planned is not None
+    return shape, is_filled
 
 
 def _front_steps(compressor: Compressor, reference: Reference) -> list[Step]:

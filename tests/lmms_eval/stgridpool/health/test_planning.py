@@ -10,7 +10,7 @@ from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint import read_checkpoint
 from lmms_eval_stgridpool.health.planning import Planner
 from lmms_eval_stgridpool.run.checkpoint_checks import read_checkpoint_settings
-from stgridpool import NSP, STTM, Average, Bilinear, FastV, NoCompression, VisionZip
+from stgridpool import NSP, STTM, Average, Bilinear, FastV, NoCompression, VisionZip, build_compressor
 
 MINIATURE = str(Path(__file__).resolve().parents[4] / "scripts" / "nano" / "checkpoint")
 
@@ -40,6 +40,26 @@ def test_counts_are_those_of_the_model(planner, model, method):
     assert video.num_newlines <= planned.newlines
     assert video.num_newlines == planned.newlines or not planned.newlines_are_exact
     assert planned.own_tokens == model.own_counts(5)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "pathways"),
+    [
+        ("none+norm_topk", {"norm_topk": {"retention": 0.9}}, 1),
+        ("slowfast", {}, 2),
+        ("none+ts_llava", {"ts_llava": {"retention": 0.9}}, 2),
+    ],
+)
+def test_no_more_newlines_than_rows_of_what_a_method_sees(planner, model, name, options, pathways):
+    """Each pathway may have one after every row of a frame, of which the checkpoint's own pooling leaves fewer."""
+    model.compressor = build_compressor(name, **options)
+    side = model.get_vision_tower().image_size
+    with torch.no_grad():
+        video = model.encode_video(torch.rand(5, 3, side, side))
+    planned = planner.plan(model.compressor, 5)
+    assert model.own_counts(5)[1] < video.num_newlines <= planned.newlines
+    assert planned.newlines == pathways * 5 * planner.reference.patches[0]
+    assert not planned.newlines_are_exact
 
 
 def test_every_definition_is_reported(planner):
