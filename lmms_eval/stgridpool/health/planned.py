@@ -168,9 +168,11 @@ def _by_definition(
     whole = own + count_newlines(video.reference.own_shape(video.lattice_frames), video.newline_position)
     kept = {name: None if share is None else round(share * own) for name, share in retention.items()}
     for name in tuple(kept):
-        count = kept[name]
-        with_newlines = None if count is None or newlines is None else count + newlines
-        kept[name + WITH_NEWLINES] = with_newlines
+        share = retention[name]
+        with_newlines = (
+            None if share is None or newlines is None else share * own + newlines
+        )  # a mean need not be whole
+        kept[name + WITH_NEWLINES] = None if with_newlines is None else round(with_newlines)
         retention[name + WITH_NEWLINES] = None if with_newlines is None else with_newlines / whole
     return kept, retention
 

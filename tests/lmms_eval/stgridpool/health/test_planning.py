@@ -62,6 +62,13 @@ def test_no_more_newlines_than_rows_of_what_a_method_sees(planner, model, name, 
     assert not planned.newlines_are_exact
 
 
+def test_means_with_newlines_need_not_be_whole():
+    """Two layers hold 64 tokens and three 32, 44.8 on average, and one newline each."""
+    planned = Planner.of(MINIATURE, {"mm_newline_position": "one_token"}).plan(FastV(retention=0.5), 4)
+    assert planned.retention["layer_average_with_newlines"] == pytest.approx(45.8 / 65)
+    assert planned.retention["last_layer_with_newlines"] == 33 / 65
+
+
 def test_every_definition_is_reported(planner):
     planned = planner.plan(FastV(retention=0.5), 4)  # 64 own tokens, all in 2 of 4 layers, 32 in the others
     layers = planner.reference.num_layers
