@@ -129,7 +129,8 @@ class Swept(EvaluatedModel):
             try:
                 self.model.compressor = compressor
             except ValueError as error:
-                raise ValueError(f"{compressor!r}: {error}") from error
+                named = "" if repr(compressor) in str(error) else f"{compressor!r}: "
+                raise ValueError(f"{named}{error}") from error
             steps = early_steps(compressor)
             asked.setdefault(steps, []).append(compressor)
             if first_of and steps not in first_of:

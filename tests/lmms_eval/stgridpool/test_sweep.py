@@ -101,6 +101,13 @@ def test_a_compressor_that_the_model_cannot_run_is_named(make_model):
         make_model(SweptModel, **SETTINGS).for_each(methods)
 
 
+def test_a_refused_method_is_named_once(make_model):
+    method = build_compressor("earlytom_frames", layers=(-20,))
+    with pytest.raises(ValueError, match=r"^EarlyTomFrames.* acts after .*-20") as raised:
+        make_model(SweptModel, **SETTINGS).for_each([method])
+    assert str(raised.value).count("EarlyTomFrames(") == 1
+
+
 @pytest.mark.parametrize(
     ("stops", "message"),
     [
