@@ -13,7 +13,7 @@ from stgridpool.algorithms.temporal_similarity import chains, cosines_to_previou
 from stgridpool.budget import BudgetError, frames_where
 from stgridpool.evidence import Evidence
 from stgridpool.options import number
-from stgridpool.plan import Plan
+from stgridpool.plan import Plan, Shape
 from stgridpool.scorer import Budgeted, highest
 from stgridpool.video_tokens import VideoTokens
 
@@ -58,18 +58,32 @@ class FrameFusionMerge(Budgeted):
         count = self.count(tokens)
         least = int((similarity == -torch.inf).sum())
         if count < least:
-            raise BudgetError(
-                f"framefusion_merge keeps the first token of every place, {least} of {len(tokens)}, so that {count} "
-                f"cannot be met: ask for at least {least} or choose another method{self._frames_that_work(tokens)}"
-            )
+            raise self._unmet(count, least, len(tokens), tokens.shape if tokens.cell is None else None)
         return merge_chains(tokens, is_most_alike(similarity, len(tokens) - count))
 
-    def _frames_that_work(self, tokens: VideoTokens) -> str:
-        """Say with how many frames the budget can be met, if tokens fill their lattice."""
-        area = math.prod(tokens.shape[1:])
-        if tokens.cell is not None:
-            return ""
-        return "; " + frames_where(lambda frames: (self.budget.count((frames, *tokens.shape[1:])) or 0) >= area)
+    def planned_count(self, shape: Shape, total: int | None = None) -> int | None:
+        """Return the number of tokens left; None if the threshold decides.
+
+        Raises:
+            BudgetError: If tokens fill the lattice, and the budget is below one frame.
+        """
+        count, area, full = super().planned_count(shape, total), math.prod(shape[1:]), math.prod(shape)
+        if count is not None and total in (None, full) and count < min(area, full):
+            raise self._unmet(count, area, full, shape)
+        return count
+
+    def _unmet(self, count: int, least: int, total: int, shape: Shape | None) -> BudgetError:
+        """Say that `count` is below the least; with the full lattice, also with how many frames the budget works."""
+        text = (
+            f"framefusion_merge keeps the first token of every place, {least} of {total}, so that {count} "
+            f"cannot be met: ask for at least {least} or choose another method"
+        )
+        if shape is None:
+            return BudgetError(text)
+        area = math.prod(shape[1:])
+        return BudgetError(
+            f"{text}; {frames_where(lambda frames: (self.budget.count((frames, *shape[1:])) or 0) >= area)}"
+        )
 
 
 def is_most_alike(similarity: Tensor, count: int) -> Tensor:

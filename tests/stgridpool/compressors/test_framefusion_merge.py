@@ -95,6 +95,8 @@ def test_it_equals_the_rule_written_out():
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="the first token of every place, 2 of 8, so that 1 cannot be met"):
         FrameFusionMerge(tokens=1)(CLIP)
+    with pytest.raises(ValueError, match="the first token of every place, 16 of 160, so that 3 cannot be met"):
+        FrameFusionMerge(retention=0.02).planned_count((10, 4, 4))
     with pytest.raises(ValueError, match=r"one way, got \{'tokens': 3, 'threshold'"):
         FrameFusionMerge(threshold=0.5, tokens=3)
     with pytest.raises(ValueError, match="threshold must be a number from -1 to 1, got 6"):
