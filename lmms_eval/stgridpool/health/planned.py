@@ -168,10 +168,8 @@ def _by_definition(
     whole = own + count_newlines(video.reference.own_shape(video.lattice_frames), video.newline_position)
     kept = {name: None if share is None else round(share * own) for name, share in retention.items()}
     for name in tuple(kept):
-        share = retention[name]
-        with_newlines = (
-            None if share is None or newlines is None else share * own + newlines
-        )  # a mean need not be whole
+        share = retention[name]  # of a mean, which need not be whole
+        with_newlines = None if share is None or newlines is None else share * own + newlines
         kept[name + WITH_NEWLINES] = None if with_newlines is None else round(with_newlines)
         retention[name + WITH_NEWLINES] = None if with_newlines is None else with_newlines / whole
     return kept, retention
