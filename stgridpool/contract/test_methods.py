@@ -41,7 +41,7 @@ def test_it_leaves_the_tokens_that_it_plans(compressor: Compressor) -> None:
         assert all(torch.equal(value, evidence[need]) for need, value in invented(compressor, shape).items())
         if shape in DECIDED_TWICE:
             assert torch.equal(out, compressor(tokens, evidence).tokens), "it decides differently the second time"
-    assert torch.equal(torch.get_rng_state(), random_state), "it draws from, or seeds, the random numbers of all"
+    assert torch.equal(torch.get_rng_state(), random_state), "it draws from torch's global generator, or seeds it"
 
 
 def test_it_acts_on_pruned_videos_or_says_that_it_cannot(compressor: Compressor) -> None:

@@ -74,9 +74,10 @@ def _check_choice(choice: "Choice", planner: "Planner", most_frames: int) -> Non
     """
     from stgridpool.budget import BudgetError  # noqa: PLC0415
 
+    method = choice.build()
     for frames in range(most_frames, 0, -1):
         try:
-            planner.plan(choice.build(), frames)
+            planner.plan(method, frames)
         except BudgetError:
             return
         except ValueError as error:

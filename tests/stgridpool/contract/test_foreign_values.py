@@ -14,7 +14,7 @@ from stgridpool.contract.test_methods import test_what_is_finite_stays_finite as
 
 @dataclass(frozen=True)
 class SeedsAll(Scorer):
-    """Keep random tokens, by the random numbers of the whole program, seeded anew."""
+    """Keep random tokens, drawn from torch's global generator after seeding it again."""
 
     def score(self, tokens, evidence):
         torch.manual_seed(0)
@@ -36,7 +36,7 @@ class DividesByZero(Scorer):
 
 def test_random_numbers_of_others_may_not_be_seeded():
     check_values(SeedsAll())
-    with pytest.raises(AssertionError, match="it draws from, or seeds, the random numbers of all"):
+    with pytest.raises(AssertionError, match="it draws from torch's global generator, or seeds it"):
         check_counts(SeedsAll())
 
 
