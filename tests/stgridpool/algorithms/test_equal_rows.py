@@ -58,15 +58,16 @@ def test_the_first_of_equal_targets_takes_a_token(still, set_threads):
 
 
 @pytest.mark.parametrize("preset", ["corrected", "released"])
-def test_pairs_of_a_still_video_merge_in_order_of_place(still, preset, set_threads):
-    """Every even token finds its equal at 25 minus or plus: the first odd one is in frame 0 or 1. The first 60 join."""
-    even = torch.arange(0, 400, 2)
-    partner = torch.where(even % 25 % 2 == 1, even % 25, even % 25 + 25)
-    goes_to = torch.arange(400)
-    goes_to[even[:60]] = partner[:60]
+@pytest.mark.parametrize("number", [5, 25])
+def test_pairs_of_a_still_video_merge_in_order_of_place(still, preset, number, set_threads):
+    """Every even token finds its equal a frame before or after: the first odd one is in frame 0 or 1."""
+    video, joined = still[:number].repeat(16, 1), 3 * number
+    even, place = torch.arange(0, 16 * number, 2), torch.arange(0, 16 * number, 2) % number
+    goes_to = torch.arange(16 * number)
+    goes_to[even[:joined]] = torch.where(place % 2 == 1, place, place + number)[:joined]
     for threads in (1, 3, 4):
         set_threads(threads)
-        plan = ToMe(tokens=340, scope="video", preset=preset)(still.view(16, 5, 5, 33)).plan
-        root = torch.empty(400, dtype=torch.int64)
+        plan = ToMe(tokens=13 * number, scope="video", preset=preset)(video.view(16, number, 1, 33)).plan
+        root = torch.empty(16 * number, dtype=torch.int64)
         root[plan.rows.sources] = plan.anchor[plan.rows.row_of_entry()]
         assert torch.equal(root, goes_to)
