@@ -43,9 +43,10 @@ def add_parser(commands: Any) -> None:
         "pooling",
         help="time compressors on random tokens",
         description="ms is the time to decide and apply. Bytes moved are the input read once and the output written "
-        "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both. Order says "
-        "how the work grows: with T frames of R tokens, N = T R tokens of width D, C tokens kept of a frame, and keys "
-        "of width d. With nsp comes the same pooling by unfolding windows.",
+        "once; their rate is compared with that of copying the input. Extra memory is the peak beyond both. Freed "
+        "memory is reused, on a CPU as on a GPU, so that page faults take no time. Order says how the work grows: with "
+        "T frames of R tokens, N = T R tokens of width D, C tokens kept of a frame, and keys of width d. With nsp "
+        "comes the same pooling by unfolding windows.",
     )
     parser.add_argument("--methods", nargs="+", choices=list(COMPRESSORS), default=POOLING, metavar="METHOD")
     parser.add_argument(
@@ -81,12 +82,6 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--processor-time", action="store_true", help="count processor time, which other work changes less"
     )
-    parser.add_argument(
-        "--fresh-memory",
-        action="store_true",
-        help="on the CPU, give every output fresh memory, as glibc does in any program; by default freed memory is "
-        "reused, as on a GPU, so that page faults take no time",
-    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -106,7 +101,7 @@ def benchmark_pooling(arguments: argparse.Namespace) -> list[Row]:
         kernels.switch_on(device)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if device.type == "cpu" and not arguments.fresh_memory:
+    if device.type == "cpu":
         keep_freed_memory()
     clock = time.process_time if arguments.processor_time else time.perf_counter
     timing, rows = Timing(arguments.rounds, clock), list[Row]()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from golden_methods import golden_method
 from stgridpool import VidCom2, VideoTokens
-from stgridpool.algorithms import typicality as typicality_module
+from stgridpool.algorithms import frame_blocks
 from stgridpool.algorithms.typicality import frame_scales, typicality
 
 
@@ -149,7 +149,7 @@ def test_frames_of_many_blocks_equal_those_of_one(cell, monkeypatch):
     features = torch.randn(240 if cell is None else len(cell), 10, generator=torch.Generator().manual_seed(0))
     tokens = VideoTokens(features, (6, 5, 8), cell)
     whole = typicality(tokens)
-    monkeypatch.setattr(typicality_module, "_ENTRIES_ON_CPU", 640)
+    monkeypatch.setattr(frame_blocks, "_ENTRIES_ON_CPU", 640)
     for one, other in zip(whole, typicality(tokens), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
