@@ -179,6 +179,20 @@ def stacked(rows: Sequence[Rows]) -> Rows:
     )
 
 
+def sums_of_groups(values: Tensor, group: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
+    """Sum the rows of each group, (count, D) in their dtype, in their order also on a GPU; zeros of an empty group.
+
+    Args:
+        values: (N, D).
+        group: (N,) int64, 0 to count - 1.
+        count: Number of groups.
+        weights: (N,) float32, a factor of each row, or None.
+    """
+    weights = torch.ones(len(values), device=values.device) if weights is None else weights
+    rows = Rows.of_entries(group, torch.arange(len(values), device=values.device), weights, count)
+    return rows.draw([values])
+
+
 def _weighted_sums(table: Tensor, sources: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     if kernels.can_run(table, weights):
         from stgridpool.kernels.weighted_gather import weighted_gather  # noqa: PLC0415  # triton may be missing

@@ -13,6 +13,7 @@ from stgridpool.algorithms.blocks_of_rows import rows_at_a_time
 from stgridpool.algorithms.equal_rows import first_equals
 from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
+from stgridpool.rows import sums_of_groups
 
 MOST_ENTRIES = 1 << 24
 """Similarities that are in memory at a time: 64 MB."""
@@ -96,7 +97,8 @@ def _cosines(unit: Tensor, partner: Tensor) -> Tensor:
 
 def _joined(sizes: Tensor, values: Tensor, joins: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sizes (K, R) and means (K, R, D) after every place joined another; places left mean nothing."""
-    total = torch.zeros_like(sizes).scatter_add(1, joins, sizes)
-    weighted = values * sizes[:, :, None]
-    sums = torch.zeros_like(values).scatter_add(1, joins[:, :, None].expand_as(values), weighted)
-    return total, sums / total[:, :, None].clamp_min(1)
+    start = joins.shape[1] * torch.arange(len(joins), device=joins.device)[:, None]
+    group = (joins + start).flatten()
+    sums = sums_of_groups(values.flatten(0, 1), group, len(group), sizes.flatten())
+    total = sums_of_groups(sizes.flatten()[:, None], group, len(group))
+    return total.view_as(sizes), (sums / total.clamp_min(1)).view_as(values)

@@ -17,6 +17,7 @@ from stgridpool.listed_frames import ListedFrames
 from stgridpool.options import choice, number, whole_number
 from stgridpool.other_method import OtherMethod
 from stgridpool.plan import Plan, Shape
+from stgridpool.rows import sums_of_groups
 from stgridpool.scorer import FRAME_BUDGETS, Budgeted
 from stgridpool.video_tokens import VideoTokens
 
@@ -88,9 +89,8 @@ class PerSegment(OtherMethod, Budgeted):
 
     def _segment_of_frames(self, tokens: VideoTokens) -> Tensor:
         """Return the segment (T,) int64 of every frame."""
-        means = tokens.features.new_zeros(tokens.shape[0], tokens.features.shape[1], dtype=torch.float32)
-        means.index_add_(0, tokens.frames(), tokens.features.float())  # a direction needs no division
-        lengths = segment_lengths(frame_similarity(means), self.segments, self.threshold)
+        sums = sums_of_groups(tokens.features.float(), tokens.frames(), tokens.shape[0])  # as good as means: directions
+        lengths = segment_lengths(frame_similarity(sums), self.segments, self.threshold)
         return segment_of_frames(lengths).to(tokens.features.device)
 
     def _shares(self, tokens: VideoTokens, segment: Tensor) -> list[int]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stgridpool.rows import Rows, stacked
+from stgridpool.rows import Rows, stacked, sums_of_groups
 
 
 @pytest.fixture
@@ -142,3 +142,11 @@ def test_entries_in_any_order_make_rows(matrix):
     assert rows.sources.tolist() == [1, 4, 0, 1]
     expected = [[0, 2, 0, 0, 0], [0] * 5, [3, 0, 0, 0, 0.5], [0, 1, 0, 0, 0]]
     assert matrix(rows, 5).tolist() == expected
+
+
+def test_sums_of_groups_are_in_the_order_of_their_rows():
+    values = torch.tensor([[1e8, 1.0], [1.0, 2.0], [-1e8, 3.0], [4.0, 4.0]])
+    group = torch.tensor([2, 2, 2, 0])
+    assert sums_of_groups(values, group, 4).tolist() == [[4, 4], [0, 0], [0, 6], [0, 0]]  # 1e8 + 1 is 1e8
+    weights = torch.tensor([0.5, 3.0, 0.5, 2.0])
+    assert sums_of_groups(values[:, 1:], group, 3, weights).tolist() == [[8], [0], [8]]

@@ -15,7 +15,7 @@ from stgridpool.algorithms.density_peaks import nearest_peaks, peak_scores, peak
 from stgridpool.algorithms.segments import segment_of_frames
 from stgridpool.budget import share_out
 from stgridpool.plan import Plan
-from stgridpool.rows import Rows
+from stgridpool.rows import Rows, sums_of_groups
 from stgridpool.scorer import highest_per_group
 
 NEIGHBOURS = 7
@@ -111,7 +111,7 @@ def merge(
 def _centres(maps: Tensor, is_root: Tensor, trees: Trees, counts: Tensor, is_released: bool) -> Tensor:
     """Return the token (T * N,) int64 that each root joins; -1 for other tokens, and in frames without peaks."""
     flat = maps.flatten(0, 1).float()
-    sums = torch.zeros_like(flat).index_add_(0, trees.root, flat)
+    sums = sums_of_groups(flat, trees.root, len(flat))
     distances = scaled_distances((sums / trees.divisor.clamp_min(1)[:, None]).view(maps.shape), is_root)
     neighbours = counts.clamp(1, NEIGHBOURS) if is_released else NEIGHBOURS
     places, is_taken = peaks(peak_scores(distances, is_root, neighbours), counts)
