@@ -18,7 +18,7 @@ from stgridpool.algorithms.sets import Sets
 from stgridpool.plan import to_device
 from stgridpool.video_tokens import VideoTokens
 
-_ENTRIES_ON_CPU, _ENTRIES_ON_GPU = 1 << 20, 1 << 25
+_ENTRIES_ON_CPU, _ENTRIES_ON_GPU = 3 << 19, 1 << 25
 """Most features of a block, as far as one tile or one frame allows."""
 _FRAMES_ON_CPU = 4
 """Frames of a block: its products are one per frame, and those of different frames run on different cores."""
@@ -41,7 +41,11 @@ class Block(NamedTuple):
     @property
     def new(self) -> Tensor:
         """Return the rows that were not in the block before."""
-        return self.rows[:, self.first :]
+        return self.rows[:, self.first :] if self.first else self.rows
+
+    def of_new(self, found: Tensor) -> Tensor:
+        """Return what was found for these (t, k, r') of what was found for all (t, k, r)."""
+        return found[:, :, self.first :] if self.first else found
 
 
 @dataclass(frozen=True, eq=False)

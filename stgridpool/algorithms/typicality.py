@@ -64,15 +64,16 @@ def typicality(tokens: VideoTokens) -> Typicality:
         of_chosen = chosen.expand(len(sum_of_frame), 1, -1)
         for block in blocks:
             squares = torch.mul(block.rows, block.rows, out=frames.space_for(block.rows))
-            scale = torch.bmm(of_chosen, squares.transpose(1, 2)).rsqrt_().nan_to_num_(0, 0, 0)[:, :, block.first :]
-            sum_of_frame.baddbmm_(scale, block.new)
-            scales.append(scale)
+            scale = torch.bmm(of_chosen, squares.transpose(1, 2)).rsqrt_().nan_to_num_(0, 0, 0)
+            scales.append(block.of_new(scale))
+            sum_of_frame.baddbmm_(scales[-1], block.new)
     sums.masked_fill_(chosen == 0, 0)
     frame_mean = sums / frames.sizes.clamp_min(1)[:, None, None]  # (T, 1, D)
     video_mean = sums.sum(0, keepdim=True) / frames.sizes.sum()  # (1, 1, D)
     means = torch.cat([video_mean.expand_as(frame_mean), frame_mean], dim=1)  # (T, 2, D)
     for blocks, means_of_frame in frames.groups(means):
-        products += [torch.bmm(means_of_frame, rows.transpose(1, 2))[:, :, first:] for rows, first in blocks]
+        for block in blocks:
+            products.append(block.of_new(torch.bmm(means_of_frame, block.rows.transpose(1, 2))))
     scale, product = frames.joined(scales), frames.joined(products)  # (T, 1, R) and (T, 2, R)
     distances = (scale > 0) + means.square().sum(2, keepdim=True) - 2 * product * scale  # squared, (T, 2, R)
     both = frames.of_each_token(_kernels(distances).transpose(1, 2))  # (N, 2)
