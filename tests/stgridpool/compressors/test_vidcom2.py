@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from golden_methods import golden_method
 from stgridpool import VidCom2, VideoTokens
@@ -196,3 +197,28 @@ def test_budgets_and_bad_options():
         VidCom2(pruning_rate=0.5, tokens=3)
     with pytest.raises(ValueError, match=r"preset cannot be 'exact'.*corrected"):
         VidCom2(preset="exact")
+
+
+def test_a_token_of_zeros_has_no_direction():
+    features = torch.randn(18, 8, generator=torch.Generator().manual_seed(2))
+    features[7] = 0
+    found = typicality(VideoTokens.of(features.view(3, 2, 3, 8)))
+    rows = F.normalize(features[:, found.varies_little].double(), dim=1)
+    means = rows.view(3, 6, -1).mean(1)
+    for mine, mean in ((found.of_video, rows.mean(0)), (found.of_frame, means.repeat_interleave(6, 0))):
+        squared = (rows - mean).square().sum(1)
+        expected = torch.stack([(-squared / 2.0**power).exp() for power in range(-2, 3)]).sum(0)
+        torch.testing.assert_close(mine.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_channels_that_are_not_compared_may_be_of_any_size():
+    """Their sums, weighted by the length of the others, are beyond float32."""
+    features = torch.randn(10_000, 8, generator=torch.Generator().manual_seed(3)) * 1e-18
+    features[:, ::2] = torch.rand(10_000, 4, generator=torch.Generator().manual_seed(4)) * 2.5e17
+    found = typicality(VideoTokens.of(features.view(1, 100, 100, 8)))
+    assert found.varies_little.tolist() == [False, True] * 4
+    rows = features[:, 1::2].double()
+    rows /= rows.norm(dim=1, keepdim=True)
+    squared = (rows - rows.mean(0)).square().sum(1)
+    expected = torch.stack([(-squared / 2.0**power).exp() for power in range(-2, 3)]).sum(0)
+    torch.testing.assert_close(found.of_video.double(), expected, atol=1e-4, rtol=1e-4)
