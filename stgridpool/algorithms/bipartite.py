@@ -97,8 +97,8 @@ def _cosines(unit: Tensor, partner: Tensor) -> Tensor:
 
 def _joined(sizes: Tensor, values: Tensor, joins: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sizes (K, R) and means (K, R, D) after every place joined another; places left mean nothing."""
+    total = torch.zeros_like(sizes).scatter_add(1, joins, sizes)  # whole numbers: exact in any order
     start = joins.shape[1] * torch.arange(len(joins), device=joins.device)[:, None]
     group = (joins + start).flatten()
     sums = sums_of_groups(values.flatten(0, 1), group, len(group), sizes.flatten())
-    total = sums_of_groups(sizes.flatten()[:, None], group, len(group))
-    return total.view_as(sizes), (sums / total.clamp_min(1)).view_as(values)
+    return total, sums.view_as(values) / total[:, :, None].clamp_min(1)

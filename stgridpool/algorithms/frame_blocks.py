@@ -98,6 +98,11 @@ class FrameBlocks:
         scale = min(largest, torch.finfo(torch.float32).max)
         return replace(self, copied=torch.empty_like(self.space), scale=scale)
 
+    @property
+    def num_tokens(self) -> int:
+        """Return N."""
+        return self.features[..., 0].numel()
+
     def groups(self, values: Tensor) -> Iterator[tuple[Iterator[Block], Tensor]]:
         """Yield the blocks of a few frames, and what belongs to these frames of `values` (T, ...), in order."""
         step = len(self.space)

@@ -69,7 +69,7 @@ def typicality(tokens: VideoTokens) -> Typicality:
             sum_of_frame.baddbmm_(scales[-1], block.new)
     sums.masked_fill_(chosen == 0, 0)
     frame_mean = sums / frames.sizes.clamp_min(1)[:, None, None]  # (T, 1, D)
-    video_mean = sums.sum(0, keepdim=True) / frames.sizes.sum()  # (1, 1, D)
+    video_mean = sums.sum(0, keepdim=True) / frames.num_tokens  # (1, 1, D)
     means = torch.cat([video_mean.expand_as(frame_mean), frame_mean], dim=1)  # (T, 2, D)
     for blocks, means_of_frame in frames.groups(means):
         for block in blocks:
@@ -107,7 +107,7 @@ def _variances(frames: FrameBlocks) -> Tensor:
             frames.space_for(rows).addcmul_(rows, rows)  # over blocks: to sum the squares of each would take longer
             sum_of_frame.baddbmm_(ones[: len(rows), :, : rows.shape[1]], rows)
     moments = torch.stack([sums.sum((0, 1)), squares.sum((0, 1))]).cpu().double()
-    mean, mean_square = (moments / int(frames.sizes.sum())).unbind()
+    mean, mean_square = (moments / frames.num_tokens).unbind()
     variance = mean_square - mean.square()
     inaccurate = (variance < _CANCELS * mean_square).nonzero().flatten()
     if len(inaccurate):
